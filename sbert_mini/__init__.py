@@ -1,0 +1,75 @@
+"""sbert-mini: small, fast, offline sentence embeddings.
+
+The names below are loaded when they are first used, so that `import sbert_mini` costs next to nothing and the torch-free
+half never imports torch.
+
+| name | what it is | needs |
+| --- | --- | --- |
+| `Embedder` | texts -> vectors, int8 or fp32, without torch | |
+| `SearchIndex` | a durable FAISS index with the rows that it was made from | |
+| `MiniBert`, `BertConfig` | the BERT encoder written from scratch | `train` |
+| `load` | a model as a trainable `SentenceTransformer` | `train` |
+| `MiniBertModule` | MiniBert as sentence-transformers' first module | `train` |
+| `SbertMiniError` | the base of every exception raised on purpose | |
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BertConfig": "sbert_mini.layout",
+    "Embedder": "sbert_mini.runtime.embedder",
+    "MiniBert": "sbert_mini.encoder.bert",
+    "MiniBertModule": "sbert_mini.encoder.module",
+    "SbertMiniError": "sbert_mini.errors",
+    "SearchIndex": "sbert_mini.search.index",
+    "load": "sbert_mini.encoder.module",
+}
+_EXTRAS = {
+    "torch": "train",
+    "sentence_transformers": "train",
+    "transformers": "train",
+    "datasets": "train",
+    "onnx": "train",
+}
+
+if TYPE_CHECKING:
+    from sbert_mini.encoder.bert import MiniBert
+    from sbert_mini.encoder.module import MiniBertModule, load
+    from sbert_mini.errors import SbertMiniError
+    from sbert_mini.layout import BertConfig
+    from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.search.index import SearchIndex
+
+__all__ = [
+    "BertConfig",
+    "Embedder",
+    "MiniBert",
+    "MiniBertModule",
+    "SbertMiniError",
+    "SearchIndex",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sbert_mini' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        from sbert_mini.errors import MissingExtraError
+
+        raise MissingExtraError(f"sbert_mini.{name}", package, _EXTRAS[package]) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,1 @@
+"""The BERT encoder, written from scratch: ids -> token vectors -> a sentence vector, trainable. Needs torch."""

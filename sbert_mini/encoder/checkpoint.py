@@ -1,0 +1,165 @@
+"""BERT weights on disk <-> arrays under one set of names. Safetensors only; no torch.
+
+The names are those of Hugging Face's `BertModel` (`embeddings.word_embeddings.weight`,
+`encoder.layer.0.attention.self.query.weight`, ...). Older spellings are read too: a `bert.` prefix (a model with a task
+head on top) and `LayerNorm.gamma`/`LayerNorm.beta` (checkpoints converted from TensorFlow).
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from sbert_mini.errors import CorruptModelError
+from sbert_mini.layout import BertConfig, DenseLayer, read_json
+from sbert_mini.shapes import AnyArray
+
+WEIGHTS = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+
+def parameter_shapes(config: BertConfig, *, pooler: bool) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every parameter of a BERT encoder of this configuration."""
+    hidden, wide = config.hidden_size, config.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
+        "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
+        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
+        "embeddings.LayerNorm.weight": (hidden,),
+        "embeddings.LayerNorm.bias": (hidden,),
+    }
+    for layer in range(config.num_hidden_layers):
+        prefix = f"encoder.layer.{layer}."
+        for name, rows, columns in (
+            ("attention.self.query", hidden, hidden),
+            ("attention.self.key", hidden, hidden),
+            ("attention.self.value", hidden, hidden),
+            ("attention.output.dense", hidden, hidden),
+            ("intermediate.dense", wide, hidden),
+            ("output.dense", hidden, wide),
+        ):
+            shapes[f"{prefix}{name}.weight"] = (rows, columns)
+            shapes[f"{prefix}{name}.bias"] = (rows,)
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes[f"{prefix}{name}.weight"] = (hidden,)
+            shapes[f"{prefix}{name}.bias"] = (hidden,)
+    if pooler:
+        shapes["pooler.dense.weight"] = (hidden, hidden)
+        shapes["pooler.dense.bias"] = (hidden,)
+    return shapes
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Return the safetensors files that hold the weights of the model directory `path`, one or several shards.
+
+    Raises:
+        CorruptModelError: there is none; where a pickle lies instead, the text says how to convert it.
+    """
+    if (path / WEIGHTS).is_file():
+        return [path / WEIGHTS]
+    index = path / f"{WEIGHTS}.index.json"
+    if index.is_file():
+        files = [path / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise CorruptModelError(f"{index} names {', '.join(missing)}, not found beside it")
+        return files
+    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    if pickles:
+        raise CorruptModelError(
+            f"{path} holds its weights as {pickles[0]}, a format that can run code when it is loaded, and is refused. "
+            'Where you trust the file, convert it once: python -c "from transformers import AutoModel; '
+            f"AutoModel.from_pretrained('{path}').save_pretrained('{path}', safe_serialization=True)\""
+        )
+    raise CorruptModelError(f"{path} has no {WEIGHTS}")
+
+
+def read_tensors(file: Path) -> dict[str, AnyArray]:
+    """Return every tensor of a safetensors file; bfloat16 becomes float32.
+
+    Raises:
+        CorruptModelError: the file is truncated or not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import load_file
+
+    try:
+        with safe_open(file, framework="numpy") as handle:
+            names = list(handle.keys())
+            kinds = {handle.get_slice(name).get_dtype() for name in names}
+        return _read_bfloat16(file) if "BF16" in kinds else load_file(file)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CorruptModelError(f"{file} cannot be read as safetensors: {error}") from error
+
+
+def _read_bfloat16(file: Path) -> dict[str, AnyArray]:
+    # NumPy has no bfloat16: it is the upper half of a float32.
+    raw = file.read_bytes()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    tensors: dict[str, AnyArray] = {}
+    kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "I8": "|i1"}
+    for name, entry in json.loads(raw[8:start]).items():
+        if name == "__metadata__":
+            continue
+        low, high = entry["data_offsets"]
+        data = raw[start + low : start + high]
+        if entry["dtype"] == "BF16":
+            flat = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        else:
+            flat = np.frombuffer(data, kinds[entry["dtype"]])
+        tensors[name] = flat.reshape(entry["shape"])
+    return tensors
+
+
+def canonical_name(name: str) -> str:
+    """Return the name that a checkpoint's parameter has in `BertModel`."""
+    name = name.removeprefix("bert.")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def read_bert_weights(path: str | Path, config: BertConfig) -> dict[str, AnyArray]:
+    """Return the encoder's weights of a model directory, under `BertModel`'s names, in the dtype that they are stored in.
+
+    The pooler is included where it is stored. Weights that are not the encoder's (a task head) are left out.
+
+    Raises:
+        CorruptModelError: a weight is missing, or its shape is not the one that `config.json` asks for.
+    """
+    path = Path(path)
+    stored: dict[str, AnyArray] = {}
+    for file in weight_files(path):
+        stored.update({canonical_name(name): array for name, array in read_tensors(file).items()})
+    wanted = parameter_shapes(config, pooler="pooler.dense.weight" in stored)
+    missing = sorted(set(wanted) - set(stored))
+    if missing:
+        raise CorruptModelError(
+            f"{path} lacks {len(missing)} of the {len(wanted)} weights that its config.json asks for, among them "
+            f"{missing[0]}"
+        )
+    for name, shape in wanted.items():
+        if stored[name].shape != shape:
+            raise CorruptModelError(
+                f"{path}: {name} has the shape {stored[name].shape}, and config.json asks for {shape}"
+            )
+    return {name: stored[name] for name in wanted}
+
+
+def read_dense_weights(layer: DenseLayer) -> tuple[AnyArray, AnyArray | None]:
+    """Return `(weight, bias)` of a projection, float32; the bias is None where the layer has none.
+
+    Shapes:
+        weight: (out_features, in_features); bias: (out_features,).
+
+    Raises:
+        CorruptModelError: they are missing or misshapen.
+    """
+    tensors = {name: array for file in weight_files(layer.path) for name, array in read_tensors(file).items()}
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (layer.out_features, layer.in_features)}
+    if layer.bias:
+        shapes["linear.bias"] = (layer.out_features,)
+    for name, shape in shapes.items():
+        if name not in tensors or tensors[name].shape != shape:
+            found = tensors[name].shape if name in tensors else "nothing"
+            raise CorruptModelError(f"{layer.path}: {name} must have the shape {shape}; found {found}")
+    weight = tensors["linear.weight"].astype(np.float32)
+    return weight, tensors["linear.bias"].astype(np.float32) if layer.bias else None

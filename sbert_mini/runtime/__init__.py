@@ -1,0 +1,1 @@
+"""Text -> vectors without torch: ONNX graphs, the session that runs them, and the `Embedder`."""

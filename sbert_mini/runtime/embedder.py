@@ -1,0 +1,466 @@
+"""Texts -> sentence vectors, without torch."""
+
+import itertools
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from sbert_mini import models
+from sbert_mini.errors import TextTooLongError, UnsupportedModelError, UsageError
+from sbert_mini.runtime.conversion import Graph, find
+from sbert_mini.runtime.engine import Engine, thread_count
+from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
+from sbert_mini.shapes import AnyArray, FloatArray, IntArray
+from sbert_mini.text.batching import batches_by_length
+from sbert_mini.text.tokenizer import TextTokenizer, Tokens
+
+Truncation: TypeAlias = Literal["warn", "error", "chunk"]
+WINDOW = 2048
+"""Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
+MAX_TOKENS = 1024
+"""Tokens of a batch: its activations then stay in a core's cache."""
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+log = logging.getLogger("sbert_mini")
+
+
+@dataclass
+class EncodeCounts:
+    """What an encode call met, filled in while it runs.
+
+    Attributes:
+        texts: texts encoded.
+        tokens: tokens computed, special tokens included.
+        truncated: texts longer than the model reads: cut (`truncation="warn"`) or split (`"chunk"`).
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Some consecutive texts, tokenized. `owners[i]` is the text that `pieces[i]` belongs to (several, when chunked)."""
+
+    texts: int
+    pieces: list[Tokens]
+    owners: IntArray
+    truncated: list[int]
+
+
+class Embedder:
+    """A sentence-embedding model that runs without torch.
+
+    Method names and arguments are those of `SentenceTransformer`. Three defaults differ, on purpose: vectors have length 1
+    (`normalize_embeddings=True`), a text that is longer than the model reads is reported, and the products are computed in
+    int8 unless `graph="fp32"`.
+
+    A text's vector does not depend on the texts that it is encoded with: the cosine between a text alone and in a batch is
+    at least 0.9999 (int8) and 0.999999 (fp32).
+
+    Args:
+        model: a model directory, a built-in name or a hub id (`sbert_mini.models`); None for the default.
+        graph: which graph computes: `int8`, or `fp32`.
+        threads: for everything, tokenizing included; None for `engine.thread_count`'s choice.
+        offline: open no socket.
+
+    Raises:
+        ModelNotFoundError: the name leads nowhere.
+        MissingExtraError: the model must be converted first, and `onnx` is not installed.
+        UnsupportedModelError: the directory holds a model that is not a BERT encoder.
+        CorruptModelError: a file of the model is damaged.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        graph: Graph = "int8",
+        threads: int | None = None,
+        *,
+        offline: bool = False,
+    ) -> None:
+        self.threads = thread_count(threads)
+        self.model_name = str(model) if model is not None else models.default_name()
+        self._converted = find(models.resolve(model, offline=offline), graph)
+        layout = self._converted.layout
+        self._engine = Engine(self._converted)
+        self._tokenizer = TextTokenizer.from_directory(layout.path, layout.max_seq_length, layout.config.pad_token_id)
+
+    @property
+    def path(self) -> Path:
+        """The model's directory."""
+        return self._converted.layout.path
+
+    @property
+    def graph(self) -> Graph:
+        """Which graph computes."""
+        return self._converted.graph
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over weights, tokenizer, pooling and greatest length: equal fingerprints give comparable vectors."""
+        return self._converted.fingerprint
+
+    @property
+    def dimension(self) -> int:
+        """Components of a vector, before any `truncate_dim` of a call."""
+        layout = self._converted.layout
+        return layout.truncate_dim or layout.dimension
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest text in tokens, special tokens included."""
+        return self._tokenizer.max_seq_length
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The model's prompts by name."""
+        return dict(self._converted.layout.prompts)
+
+    def get_embedding_dimension(self) -> int:
+        """Return `dimension`, under sentence-transformers' name."""
+        return self.dimension
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+        precision: Precision = "float32",
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncation: Truncation = "warn",
+        ranges: FloatArray | None = None,
+        counts: EncodeCounts | None = None,
+    ) -> AnyArray:
+        """Return one vector a text, in the order of the texts.
+
+        Args:
+            texts: the texts; a single string gives a single vector. An iterator is read as it is encoded.
+            batch_size: the most texts that are computed together.
+            show_progress_bar: draw a progress bar on stderr.
+            precision: of the values; see `precision.quantize_vectors`.
+            normalize_embeddings: scale each vector to length 1. False is for models that do not do so themselves.
+            truncate_dim: keep this many first components (for models trained so), then normalise again.
+            prompt_name: the name of one of the model's prompts, put before each text.
+            prompt: the prompt itself; wins over `prompt_name`.
+            truncation: what happens to a text of more than `max_seq_length` tokens: `warn` cuts it and says how many
+                were cut, `error` refuses it, `chunk` splits it and averages the pieces' vectors by their tokens.
+            ranges: of each component, for the precisions int8 and uint8; None for those of this call's vectors.
+            counts: filled in, if given.
+
+        Shapes:
+            the result: (texts, dim), or (dim,) for a single string; float32 unless `precision` says otherwise.
+
+        Raises:
+            UsageError: an argument cannot be meant.
+            TextTooLongError: a text is too long, and `truncation` is `error`.
+        """
+        check_precision(precision)
+        single = isinstance(texts, str)
+        batch = [texts] if isinstance(texts, str) else texts
+        blocks = list(
+            self.encode_stream(
+                batch,
+                batch_size=batch_size,
+                show_progress_bar=show_progress_bar,
+                normalize_embeddings=normalize_embeddings,
+                truncate_dim=truncate_dim,
+                prompt_name=prompt_name,
+                prompt=prompt,
+                truncation=truncation,
+                counts=counts,
+            )
+        )
+        dimension = truncate_dim or self.dimension
+        vectors = np.concatenate(blocks) if blocks else np.empty((0, dimension), np.float32)
+        result = quantize_vectors(vectors, precision, ranges)
+        return result[0] if single else result
+
+    def encode_query(self, texts: str | Iterable[str], **options: Any) -> AnyArray:
+        """Return `encode(texts)` with the model's prompt named `query`, if it has one and no other is asked for."""
+        return self.encode(texts, **self._with_prompt(options, ("query",)))
+
+    def encode_document(self, texts: str | Iterable[str], **options: Any) -> AnyArray:
+        """Return `encode(texts)` with the model's prompt named `document`, `passage` or `corpus`, the first that it has."""
+        return self.encode(texts, **self._with_prompt(options, _DOCUMENT_PROMPTS))
+
+    def _with_prompt(self, options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((name for name in names if name in self._converted.layout.prompts), None)
+        return options
+
+    def similarity(self, a: AnyArray, b: AnyArray) -> FloatArray:
+        """Return how similar each vector of `a` is to each of `b`; larger is closer.
+
+        The model's own similarity: the cosine in [-1, 1] or the inner product, or minus the Euclidean or Manhattan distance.
+
+        Shapes:
+            a: (texts, dim) or (dim,); b: (others, dim) or (dim,); the result: (texts, others).
+        """
+        x, y = (np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in (a, b))
+        kind = self._converted.layout.similarity
+        if kind == "euclidean":
+            squares = np.square(x).sum(1)[:, None] + np.square(y).sum(1)[None] - 2 * (x @ y.T)
+            return np.asarray(-np.sqrt(np.maximum(squares, 0)), dtype=np.float32)
+        if kind == "manhattan":
+            return np.stack([-np.abs(row - y).sum(axis=1) for row in x]).astype(np.float32)
+        if kind == "cosine":
+            x, y = _unit(x), _unit(y)
+        return np.asarray(x @ y.T, dtype=np.float32)
+
+    def encode_to_npy(self, texts: Iterable[str], path: str | Path, **options: Any) -> tuple[int, int]:
+        """Write one float32 vector a text into the `.npy` file `path`, and return its shape `(texts, dim)`.
+
+        Memory stays the same however many texts there are. The file appears under its name when it is whole.
+
+        Args:
+            texts: the texts, of any number.
+            path: the file; replaced if it exists.
+            options: those of `encode_stream`.
+
+        Raises:
+            OSError: the file cannot be written; nothing is left behind.
+        """
+        dimension = options.get("truncate_dim") or self.dimension
+        with NpyWriter(path, dimension) as writer:
+            for block in self.encode_stream(texts, **options):
+                writer.write(block)
+        return writer.rows, dimension
+
+    def encode_stream(
+        self,
+        texts: Iterable[str],
+        *,
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncation: Truncation = "warn",
+        counts: EncodeCounts | None = None,
+    ) -> Iterator[FloatArray]:
+        """Yield the texts' vectors in order, in blocks of at most `WINDOW` rows, reading the texts as it goes.
+
+        Arguments and errors are those of `encode`. One window is tokenized while the one before it is computed.
+        """
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1; found {batch_size}")
+        if truncation not in ("warn", "error", "chunk"):
+            raise UsageError(f"truncation must be warn, error or chunk; found {truncation!r}")
+        whole = self._converted.layout.dimension
+        keep = truncate_dim or self.dimension
+        if not 1 <= keep <= whole:
+            raise UsageError(f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}")
+        if not normalize_embeddings and not self._converted.layout.normalize:
+            raise UsageError(
+                "normalize_embeddings must be True here: this model does not normalise by itself, and its graph does. "
+                "sbert_mini.load(model).encode(texts) gives its vectors as they are"
+            )
+        prefix = self._prompt(prompt_name, prompt)
+        counts = counts if counts is not None else EncodeCounts()
+        return self._stream(
+            texts, prefix, batch_size, keep, normalize_embeddings, truncation, counts, show_progress_bar
+        )
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        layout = self._converted.layout
+        if prompt is None:
+            name = name or layout.default_prompt_name
+            if name is not None and name not in layout.prompts:
+                known = ", ".join(layout.prompts) or "none"
+                raise UsageError(f"the model has no prompt named {name!r}; it has: {known}")
+            prompt = layout.prompts[name] if name is not None else ""
+        if prompt and not layout.include_prompt:
+            raise UnsupportedModelError(
+                "this model leaves its prompt out of the pooling, which the runtime does not do"
+            )
+        return prompt
+
+    def _stream(
+        self,
+        texts: Iterable[str],
+        prefix: str,
+        batch_size: int,
+        keep: int,
+        normalize: bool,
+        truncation: Truncation,
+        counts: EncodeCounts,
+        show_progress_bar: bool,
+    ) -> Iterator[FloatArray]:
+        source = iter(texts)
+        progress = _progress(len(texts) if hasattr(texts, "__len__") else None) if show_progress_bar else None
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
+
+        def tokenize(first: int, batch: list[str]) -> _Window:
+            return self._tokenize(first, batch, prefix, truncation)
+
+        def read(first: int) -> Future[_Window] | None:
+            batch = list(itertools.islice(source, WINDOW))
+            for offset, text in enumerate(batch):
+                if not isinstance(text, str):
+                    raise UsageError(f"texts must be strings; text {first + offset} is a {type(text).__name__}")
+            return pool.submit(tokenize, first, batch) if batch else None
+
+        def finish(window: _Window, vectors: FloatArray, runs: list[Future[None]]) -> FloatArray:
+            for run in runs:
+                run.result()
+            if len(window.pieces) > window.texts:
+                weights = np.array([max(len(p.ids) - 2, 1) for p in window.pieces], np.float32)
+                joined = np.zeros((window.texts, vectors.shape[1]), np.float32)
+                np.add.at(joined, window.owners, vectors * weights[:, None])
+                vectors = _unit(joined)
+            if keep < vectors.shape[1]:
+                vectors = _unit(vectors[:, :keep]) if normalize else np.ascontiguousarray(vectors[:, :keep])
+            counts.texts += window.texts
+            counts.tokens += sum(len(piece.ids) for piece in window.pieces)
+            counts.truncated += len(window.truncated)
+            if progress is not None:
+                progress.advance(window.texts)
+            return vectors
+
+        computing: deque[tuple[_Window, FloatArray, list[Future[None]]]] = deque()
+        try:
+            first, waiting = 0, read(0)
+            while waiting is not None or computing:
+                if waiting is not None:
+                    window = waiting.result()
+                    first += window.texts
+                    waiting = read(first)  # queued before this window's batches, so that it is ready when they are done
+                    computing.append(self._compute(pool, window, batch_size))
+                if len(computing) == 2 or waiting is None:
+                    yield finish(*computing.popleft())
+            if counts.truncated and truncation == "warn":
+                log.warning(
+                    "%d of %d texts were longer than %d tokens, and were cut (truncation='chunk' reads them whole)",
+                    counts.truncated,
+                    counts.texts,
+                    self.max_seq_length,
+                )
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            if progress is not None:
+                progress.close()
+
+    def _tokenize(self, first: int, texts: list[str], prefix: str, truncation: Truncation) -> _Window:
+        prompted = [prefix + text for text in texts] if prefix else texts
+        tokens = self._tokenizer.encode(prompted)
+        truncated = [i for i, t in enumerate(tokens) if t.truncated]
+        if truncated and truncation == "error":
+            raise TextTooLongError(
+                f"text {first + truncated[0]} (counted from 0) is longer than {self.max_seq_length} tokens, which is all "
+                "that the model reads: shorten it, or allow truncation ('warn') or splitting ('chunk')"
+            )
+        pieces, owners = tokens, np.arange(len(texts), dtype=np.int64)
+        if truncated and truncation == "chunk":
+            groups = [self._tokenizer.windows(p) if t.truncated else [t] for p, t in zip(prompted, tokens, strict=True)]
+            pieces = [piece for group in groups for piece in group]
+            owners = np.repeat(owners, [len(group) for group in groups])
+        return _Window(len(texts), pieces, owners, truncated)
+
+    def _compute(
+        self, pool: ThreadPoolExecutor, window: _Window, batch_size: int
+    ) -> tuple[_Window, FloatArray, list[Future[None]]]:
+        vectors = np.empty((len(window.pieces), self._converted.layout.dimension), np.float32)
+
+        def run(positions: IntArray) -> None:
+            vectors[positions] = self._engine.run([window.pieces[i] for i in positions])
+
+        lengths = [len(piece.ids) for piece in window.pieces]
+        batches = batches_by_length(lengths, batch_size, MAX_TOKENS)
+        return window, vectors, [pool.submit(run, positions) for positions in batches]
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+class NpyWriter:
+    """A float32 `.npy` file of `(rows, dim)` written block by block, its number of rows not known before the end.
+
+    A context manager: the file appears under its name on leaving it without an exception, and not at all otherwise.
+
+    Args:
+        path: the file; replaced if it exists.
+        dimension: components of each row.
+    """
+
+    _HEADER = 128
+
+    def __init__(self, path: str | Path, dimension: int) -> None:
+        self.path = Path(path)
+        self.rows = 0
+        self._dimension = dimension
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> "NpyWriter":
+        self._stream = self._temporary.open("wb")
+        self._stream.write(self._header())
+        return self
+
+    def write(self, block: FloatArray) -> None:
+        """Append rows. Shapes: block (any, dim)."""
+        self._stream.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
+        self.rows += len(block)
+
+    def _header(self) -> bytes:
+        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.rows}, {self._dimension}), }}"
+        return b"\x93NUMPY\x01\x00" + (self._HEADER - 10).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._stream.seek(0)
+                self._stream.write(self._header())
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+            self._stream.close()
+            if kind is None:
+                self._temporary.replace(self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+class _progress:  # noqa: N801
+    """A progress bar on stderr."""
+
+    def __init__(self, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            TextColumn("encoding"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("encoding", total=total)
+        self._bar.start()
+
+    def advance(self, texts: int) -> None:
+        self._bar.advance(self._task, texts)
+
+    def close(self) -> None:
+        self._bar.stop()

@@ -1,0 +1,102 @@
+"""The session that computes a graph: token ids -> sentence vectors. ONNX Runtime, no torch."""
+
+import os
+import platform
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sbert_mini.errors import CorruptModelError, UsageError
+from sbert_mini.runtime.conversion import ConvertedModel, file_sha256
+from sbert_mini.shapes import FloatArray
+from sbert_mini.text.batching import pad
+from sbert_mini.text.tokenizer import Tokens
+
+
+def thread_count(threads: int | None = None) -> int:
+    """Return how many threads to compute with: `threads`, else `$SBMINI_THREADS`, else `$OMP_NUM_THREADS`, else one a core.
+
+    "A core" is one that this process may run on.
+
+    Raises:
+        UsageError: the number, or the variable, is not a whole number of at least 1.
+    """
+    source, value = "threads", str(threads)
+    if threads is None:
+        for source in ("SBMINI_THREADS", "OMP_NUM_THREADS"):
+            value = os.environ.get(source, "")
+            if value:
+                break
+        else:
+            return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"{source} must be a whole number of at least 1; found {value!r}")
+    return int(value)
+
+
+@cache
+def int8_products_may_saturate() -> bool:
+    """Return whether this processor adds pairs of uint8 x int8 products in 16 bits, which can overflow.
+
+    x86-64 without VNNI does. There the graph's products are run as uint8 x uint8, which is slower and right.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text("ascii", errors="replace")
+    except OSError:
+        return True
+    return "avx512_vnni" not in flags and "avx_vnni" not in flags
+
+
+class Engine:
+    """A graph, opened.
+
+    One session that computes in the thread that calls it: several threads may call `run` at the same time.
+
+    Args:
+        converted: the graph on disk.
+
+    Raises:
+        CorruptModelError: the file does not match its checksum, or is not a graph.
+    """
+
+    def __init__(self, converted: ConvertedModel) -> None:
+        checked: list[str] = []
+        check = threading.Thread(target=lambda: checked.append(file_sha256(converted.file)), daemon=True)
+        check.start()  # beside the import and the opening, which wait for the disk and one core
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_DISABLE_ALL  # the graph is written fused
+        if converted.graph == "int8" and int8_products_may_saturate():
+            options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        failure: Exception | None = None
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(converted.file), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            failure = error
+        check.join()
+        if checked != [converted.sha256]:
+            raise CorruptModelError(
+                f"{converted.file} does not match its checksum: it is damaged. Delete the folder {converted.file.parent}, "
+                "and the graphs are made again from the model's weights"
+            )
+        if failure is not None:
+            raise CorruptModelError(f"{converted.file} cannot be opened by ONNX Runtime: {failure}") from failure
+        self._pad_id = converted.layout.config.pad_token_id
+
+    def run(self, tokens: Sequence[Tokens]) -> FloatArray:
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1."""
+        input_ids, attention_mask, token_type_ids = pad(tokens, self._pad_id)
+        feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        vectors: FloatArray = self._session.run(["sentence_embedding"], feeds)[0]
+        return vectors

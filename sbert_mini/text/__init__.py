@@ -1,0 +1,1 @@
+"""Text -> token ids, and the order in which texts are computed. No torch."""
