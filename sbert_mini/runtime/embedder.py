@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from sbert_mini import models
 from sbert_mini.errors import TextTooLongError, UnsupportedModelError, UsageError
 from sbert_mini.runtime.conversion import Graph, find
 from sbert_mini.runtime.engine import Engine, thread_count
+from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.batching import batches_by_length
@@ -301,7 +301,7 @@ class Embedder:
         show_progress_bar: bool,
     ) -> Iterator[FloatArray]:
         source = iter(texts)
-        progress = _progress(len(texts) if hasattr(texts, "__len__") else None) if show_progress_bar else None
+        progress = _ProgressBar(len(texts) if hasattr(texts, "__len__") else None) if show_progress_bar else None
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
 
         def tokenize(first: int, batch: list[str]) -> _Window:
@@ -388,53 +388,7 @@ def _unit(vectors: FloatArray) -> FloatArray:
     return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
-class NpyWriter:
-    """A float32 `.npy` file of `(rows, dim)` written block by block, its number of rows not known before the end.
-
-    A context manager: the file appears under its name on leaving it without an exception, and not at all otherwise.
-
-    Args:
-        path: the file; replaced if it exists.
-        dimension: components of each row.
-    """
-
-    _HEADER = 128
-
-    def __init__(self, path: str | Path, dimension: int) -> None:
-        self.path = Path(path)
-        self.rows = 0
-        self._dimension = dimension
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> "NpyWriter":
-        self._stream = self._temporary.open("wb")
-        self._stream.write(self._header())
-        return self
-
-    def write(self, block: FloatArray) -> None:
-        """Append rows. Shapes: block (any, dim)."""
-        self._stream.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
-        self.rows += len(block)
-
-    def _header(self) -> bytes:
-        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.rows}, {self._dimension}), }}"
-        return b"\x93NUMPY\x01\x00" + (self._HEADER - 10).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._stream.seek(0)
-                self._stream.write(self._header())
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
-            self._stream.close()
-            if kind is None:
-                self._temporary.replace(self.path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-
-class _progress:  # noqa: N801
+class _ProgressBar:
     """A progress bar on stderr."""
 
     def __init__(self, total: int | None) -> None:

@@ -1,0 +1,89 @@
+"""The entry point: the table of commands, and how errors leave the process."""
+
+import logging
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from sbert_mini import __version__
+from sbert_mini.cli import encode, index, search
+from sbert_mini.errors import SbertMiniError
+
+EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
+
+app = typer.Typer(
+    name="sbmini",
+    help="Sentence embeddings that are small, fast and offline: encode texts, index them, search them.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("encode", epilog=encode.EXAMPLE)(encode.encode)
+app.add_typer(index.app, name="index")
+app.command("search", epilog=search.EXAMPLE)(search.search)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sbmini {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line and leave the process with its exit code.
+
+    0: done. 1: failed. 2: a usage error. 130: interrupted. A reader that closes the pipe early is no error.
+    """
+    # TOKENIZERS_PARALLELISM: the tokenizer runs in our own threads, so that --threads is the whole budget.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    notes = logging.StreamHandler(sys.stderr)
+    notes.setFormatter(logging.Formatter("sbmini: %(message)s"))
+    logging.getLogger("sbert_mini").addHandler(notes)
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except (SbertMiniError, OSError, MemoryError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, click.ClickException):
+            raise
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: BaseException) -> int:
+    """Print one line for the error and return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's own flush is silent
+        return 0
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        print("sbmini: interrupted; nothing of this run was kept", file=sys.stderr)
+        return 130
+    if isinstance(error, click.ClickException):
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "sbmini"
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+            return 2
+        print(f"sbmini: error: {error.format_message()} (see '{command} --help')", file=sys.stderr)
+        return error.exit_code
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"sbmini: error: {text}", file=sys.stderr)
+    return error.exit_code if isinstance(error, SbertMiniError) else 1
+
+
+if __name__ == "__main__":
+    main()

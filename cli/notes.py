@@ -1,0 +1,20 @@
+"""What goes to stderr beside errors: notes and progress. stdout is for data."""
+
+import logging
+import os
+import sys
+
+
+def quiet_notes(quiet: bool) -> None:
+    """Silence notes and warnings, or let them through."""
+    logging.getLogger("sbert_mini").setLevel(logging.ERROR if quiet else logging.INFO)
+
+
+def note(text: str) -> None:
+    """Print a line on stderr unless --quiet is on."""
+    logging.getLogger("sbert_mini").info(text)
+
+
+def progress_wanted(quiet: bool) -> bool:
+    """Return whether a progress bar should be drawn: stderr is a terminal that can, and --quiet is off."""
+    return not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

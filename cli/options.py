@@ -1,0 +1,76 @@
+"""The options that several commands share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Graph(StrEnum):
+    """Which graph computes."""
+
+    INT8 = "int8"
+    FP32 = "fp32"
+
+
+class TruncationChoice(StrEnum):
+    """What happens to a text that is longer than the model reads."""
+
+    WARN = "warn"
+    ERROR = "error"
+    CHUNK = "chunk"
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model directory, a built-in name, or a hub id org/name[@revision]. [env: SBMINI_MODEL]",
+        show_default=False,
+    ),
+]
+GraphOption = Annotated[Graph, typer.Option("--graph", help="Which graph computes: int8 is faster, fp32 exact.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads to compute with; one a core where not given. [env: SBMINI_THREADS, OMP_NUM_THREADS]",
+        show_default=False,
+    ),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Open no socket, whatever is missing. [env: HF_HUB_OFFLINE]")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr; errors only.")]
+Truncation = Annotated[
+    TruncationChoice,
+    typer.Option(
+        "--truncation",
+        help="A text longer than the model reads: cut it and say so, refuse it, or split it and average the pieces.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="The most texts that are computed together.")]
+InputFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--input-format",
+        help="txt, csv, tsv or jsonl; by default the file's suffix tells. Files may be gzipped (.gz).",
+        show_default=False,
+    ),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option("--text-column", help="The column that holds the text. [default: text]", show_default=False),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--id-column", help="The column that holds the id. [default: id, where there is one]", show_default=False
+    ),
+]
+InputFile = Annotated[
+    Path | None,
+    typer.Option("--input", "-i", help="A file of texts: txt, csv, tsv or jsonl; - for stdin.", show_default=False),
+]
+IndexDirectory = Annotated[Path, typer.Argument(help="The index directory.", show_default=False)]

@@ -1,0 +1,111 @@
+"""`sbmini search`: the rows closest to a query."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sbert_mini.cli import options
+from sbert_mini.cli.notes import quiet_notes
+from sbert_mini.errors import UsageError
+
+if TYPE_CHECKING:
+    from sbert_mini.search.index import Hit
+
+EXAMPLE = """Examples:
+
+  sbmini search notes.index "how do I keep bread fresh"
+
+  sbmini search notes.index "tax law" -k 3 --min-score 0.4 --json
+
+  sbmini search notes.index < queries.txt               one query a line
+"""
+
+
+def search(
+    directory: options.IndexDirectory,
+    query: Annotated[
+        str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)
+    ] = None,
+    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="The most hits a query.")] = 10,
+    min_score: Annotated[
+        float | None,
+        typer.Option("--min-score", help="Leave out hits of a lower cosine, in [-1, 1].", show_default=False),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help='One JSON document: {"results": [{"query", "hits": [...]}]}.')
+    ] = False,
+    model: options.Model = None,
+    threads: options.Threads = None,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Search an index for the rows closest in meaning to a query, closest first.
+
+    On a terminal the hits are a table; in a pipe, lines of score, id and text, tab separated (a tab, newline or backslash
+    of the text is written as \\t, \\n, \\r or \\\\). The score is the cosine similarity. The model is the index's own; --model
+    is for a copy of it that lies elsewhere, and any other model is refused.
+    """
+    quiet_notes(quiet)
+    queries = [query] if query is not None else _from_stdin()
+    if not all(q.strip() for q in queries):
+        raise UsageError("the query is empty")
+
+    from sbert_mini.search.index import SearchIndex
+
+    index = SearchIndex(directory, threads=threads, offline=offline)
+    embedder = None
+    if model is not None:
+        from sbert_mini.runtime.embedder import Embedder
+
+        embedder = Embedder(model, graph=index.model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
+    results = index.search(queries, k, min_score=min_score, embedder=embedder)
+    if as_json:
+        found = [
+            {"query": q, "hits": [{"rank": rank, **vars(hit)} for rank, hit in enumerate(hits, start=1)]}
+            for q, hits in zip(queries, results, strict=True)
+        ]
+        print(json.dumps({"index": str(directory), "model": index.model.name, "results": found}, ensure_ascii=False))
+        return
+    for q, hits in zip(queries, results, strict=True):
+        _print(q if len(queries) > 1 else None, hits)
+
+
+def _from_stdin() -> list[str]:
+    if sys.stdin.isatty():
+        raise UsageError("no query was given: name one, or pipe queries in, one a line")
+    from sbert_mini.text.records import read_records
+
+    queries = [record.text for record in read_records(Path("-"))]
+    if not queries:
+        raise UsageError("no query was given: stdin held no text")
+    return queries
+
+
+def _print(query: str | None, hits: "list[Hit]") -> None:
+    if not sys.stdout.isatty():
+        for hit in hits:
+            fields = [f"{hit.score:.4f}", _escape(hit.id), _escape(hit.text)]
+            print(*([_escape(query), *fields] if query is not None else fields), sep="\t")
+        return
+    if query is not None:
+        print(f"\n{query}")
+    if not hits:
+        print("no hits")
+        return
+    width = shutil.get_terminal_size().columns
+    widest = min(max(len(hit.id) for hit in hits), 28)
+    for hit in hits:
+        start = f"{hit.score:7.4f}  {_fit(hit.id, widest):<{widest}}  "
+        print(start + _fit(" ".join(hit.text.split()), max(width - len(start), 20)))
+
+
+def _fit(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

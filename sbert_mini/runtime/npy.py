@@ -1,0 +1,54 @@
+"""A `.npy` file whose number of rows is known only at its end."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sbert_mini.shapes import FloatArray
+
+
+class NpyWriter:
+    """A float32 `.npy` file of `(rows, dim)` written block by block, its number of rows not known before the end.
+
+    A context manager: the file appears under its name on leaving it without an exception, and not at all otherwise.
+
+    Args:
+        path: the file; replaced if it exists.
+        dimension: components of each row.
+    """
+
+    _HEADER = 128
+
+    def __init__(self, path: str | Path, dimension: int) -> None:
+        self.path = Path(path)
+        self.rows = 0
+        self._dimension = dimension
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> "NpyWriter":
+        self._stream = self._temporary.open("wb")
+        self._stream.write(self._header())
+        return self
+
+    def write(self, block: FloatArray) -> None:
+        """Append rows. Shapes: block (any, dim)."""
+        self._stream.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
+        self.rows += len(block)
+
+    def _header(self) -> bytes:
+        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.rows}, {self._dimension}), }}"
+        return b"\x93NUMPY\x01\x00" + (self._HEADER - 10).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._stream.seek(0)
+                self._stream.write(self._header())
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+            self._stream.close()
+            if kind is None:
+                self._temporary.replace(self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)

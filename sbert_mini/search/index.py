@@ -1,0 +1,371 @@
+"""Make an index of texts, open it, search it."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbert_mini.errors import (
+    CorruptIndexError,
+    InputError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    UsageError,
+)
+from sbert_mini.runtime.embedder import EncodeCounts, Embedder, Truncation
+from sbert_mini.search.store import (
+    CheckedFile,
+    ModelIdentity,
+    Segment,
+    SegmentWriter,
+    Store,
+    StoredRow,
+    file_checksums,
+    write_durably,
+)
+from sbert_mini.shapes import FloatArray, IntArray
+from sbert_mini.text.records import Record
+
+log = logging.getLogger("sbert_mini")
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that was found.
+
+    Attributes:
+        id: the row's id.
+        score: its cosine similarity to the query, in [-1, 1]; larger is closer.
+        text: its text.
+        columns: its other columns.
+    """
+
+    id: str
+    score: float
+    text: str
+    columns: Mapping[str, Any]
+
+
+@dataclass
+class IndexCounts:
+    """What making an index met, filled in while it runs.
+
+    Attributes:
+        rows: rows stored.
+        repeated: rows without an id of their own that were the same, in every column, as an earlier one; stored once.
+        encoding: what encoding met.
+    """
+
+    rows: int
+    repeated: int
+    encoding: EncodeCounts
+
+
+class SearchIndex:
+    """An index directory at one generation, opened for search. It cannot write: `create` does.
+
+    Args:
+        path: the directory.
+        threads: for FAISS and for encoding queries; None for the usual choice.
+        offline: open no socket when the index's model is looked for.
+
+    Raises:
+        IndexNotFoundError: there is no index.
+        CorruptIndexError: a stored block that opening reads does not match its checksum.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int | None = None, offline: bool = False) -> None:
+        self._store = Store(path)
+        self._threads = threads
+        self._offline = offline
+        self._faiss: list[Any] | None = None
+        self._embedder: Embedder | None = None
+
+    def __len__(self) -> int:
+        return self._store.rows
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._store.path
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model that it was made with."""
+        return self._store.model
+
+    @property
+    def generation(self) -> int:
+        """The generation that is open; a writer's later ones do not change it."""
+        return self._store.generation
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        records: Iterable[Record],
+        embedder: Embedder,
+        *,
+        prompt: str = "",
+        batch_size: int = 32,
+        truncation: Truncation = "warn",
+        show_progress_bar: bool = False,
+        counts: IndexCounts | None = None,
+    ) -> "SearchIndex":
+        """Make a new index of the records and return it, opened.
+
+        A record's id is its `id`, or, without one, made of its content; records of the same content are then stored once.
+        Records are read, encoded and stored as they come: memory holds some thousand of them, and all ids.
+
+        Args:
+            path: the directory, absent or empty.
+            records: the rows.
+            embedder: the model.
+            prompt: put before each text when it is encoded.
+            batch_size: see `Embedder.encode`.
+            truncation: see `Embedder.encode`.
+            show_progress_bar: draw a progress bar on stderr.
+            counts: filled in, if given.
+
+        Raises:
+            IndexExistsError: the directory holds an index or something else.
+            IndexLockedError: another process is writing there.
+            InputError: there is no record, or two have the same id. Nothing is stored then.
+        """
+        path = Path(path)
+        counts = counts if counts is not None else IndexCounts(0, 0, EncodeCounts())
+        identity = ModelIdentity(
+            name=str(embedder.path) if Path(embedder.model_name).expanduser().is_dir() else embedder.model_name,
+            fingerprint=embedder.fingerprint,
+            graph=embedder.graph,
+            dimension=embedder.dimension,
+            prompt=prompt,
+        )
+        with Store.writing(path):
+            Store.prepare(path)
+            pending: list[StoredRow] = []
+            try:
+                with SegmentWriter(path / "segments", "000001", embedder.dimension, first_row=0) as segment:
+                    blocks = embedder.encode_stream(
+                        _texts(records, pending, counts),
+                        batch_size=batch_size,
+                        prompt=prompt,
+                        truncation=truncation,
+                        show_progress_bar=show_progress_bar,
+                        counts=counts.encoding,
+                    )
+                    for block in blocks:
+                        segment.write(pending[: len(block)], block)
+                        del pending[: len(block)]
+                    if not segment.rows:
+                        raise InputError("there is no text to index")
+            except BaseException:
+                Store.abandon(path)
+                raise
+            counts.rows = segment.rows
+            entry = {"name": "000001", "rows": segment.rows, "checksums_sha256": segment.checksum}
+            Store.publish(path, 1, identity, [entry], next_row=segment.rows)
+            index = cls(path, threads=embedder.threads)
+            index._embedder = embedder
+            for part in index._store.segments:
+                index._build_faiss(part)
+        return index
+
+    def search(
+        self,
+        queries: str | Sequence[str] | FloatArray,
+        k: int = 10,
+        *,
+        min_score: float | None = None,
+        embedder: Embedder | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """Return the rows closest to each query, closest first; for a single string, one list.
+
+        Args:
+            queries: texts, or vectors of length 1 made with the index's model.
+            k: the most hits a query.
+            min_score: leave out rows of a lower score.
+            embedder: encodes the texts; None for the model that the index names.
+
+        Shapes:
+            queries, where vectors: (queries, dim).
+
+        Raises:
+            UsageError: `k` is below 1, or the vectors do not fit.
+            ModelMismatchError: the model is not the one that the index was made with.
+        """
+        single = isinstance(queries, str)
+        if isinstance(queries, np.ndarray):
+            vectors = np.asarray(queries, dtype=np.float32)
+        else:
+            texts = [queries] if isinstance(queries, str) else list(queries)
+            embedder = self.check_model(embedder) if embedder is not None else self.embedder()
+            vectors = embedder.encode_query(texts)
+        if vectors.ndim != 2 or vectors.shape[1] != self.model.dimension:
+            raise UsageError(
+                f"query vectors must have the shape (queries, {self.model.dimension}); found {vectors.shape}"
+            )
+        scores, rows = self.nearest(vectors, k)
+        hits = [
+            [self._hit(row, score) for row, score in zip(r, s, strict=True) if min_score is None or score >= min_score]
+            for r, s in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]
+        return hits[0] if single else hits
+
+    def embedder(self) -> Embedder:
+        """Return the model that the index names, opened once.
+
+        Raises:
+            ModelNotFoundError: it is not to be found any more.
+            ModelMismatchError: under its name lies another model now.
+        """
+        if self._embedder is None:
+            try:
+                found = Embedder(
+                    self.model.name,
+                    graph=self.model.graph,  # type: ignore[arg-type]
+                    threads=self._threads,
+                    offline=self._offline,
+                )
+            except ModelNotFoundError as error:
+                raise ModelNotFoundError(f"{self.path} was made with the model {self.model.name!r}: {error}") from error
+            self._embedder = self.check_model(found)
+        return self._embedder
+
+    def check_model(self, embedder: Embedder) -> Embedder:
+        """Return the embedder if its vectors can be compared with the index's.
+
+        Raises:
+            ModelMismatchError: they cannot; the text names both models.
+        """
+        if embedder.fingerprint != self.model.fingerprint:
+            raise ModelMismatchError(
+                f"{self.path} was made with the model {self.model.name!r} (fingerprint {self.model.fingerprint[:12]}), "
+                f"and {embedder.model_name!r} is another ({embedder.fingerprint[:12]}): their vectors cannot be "
+                "compared. Search with the first, or make the index anew"
+            )
+        return embedder
+
+    def nearest(self, vectors: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """Return the scores and row numbers of the `min(k, rows)` closest rows, closest first.
+
+        Shapes:
+            vectors: (queries, dim); each result: (queries, min(k, rows)).
+        """
+        if k < 1:
+            raise UsageError(f"k must be at least 1; found {k}")
+        if self._faiss is None:
+            self._faiss = [self._open_faiss(segment) for segment in self._store.segments]
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        found = [index.search(vectors, min(k, index.ntotal)) for index in self._faiss]
+        scores = np.concatenate([scores for scores, _ in found], axis=1)
+        rows = np.concatenate([rows for _, rows in found], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+    def rows(self) -> Iterator[StoredRow]:
+        """Yield every row, in the order of their numbers."""
+        for segment in self._store.segments:
+            for position in range(segment.rows):
+                yield segment.row(position)
+
+    def verify(self) -> list[str]:
+        """Check every stored block, the FAISS cache included, and return a line for each damaged file; none for sound."""
+        damage = [line for segment in self._store.segments for line in segment.damage()]
+        for segment in self._store.segments:
+            if self._faiss_record(segment).exists():
+                try:
+                    self._read_faiss(segment)
+                except CorruptIndexError as error:
+                    damage.append(str(error))
+        return damage
+
+    def _hit(self, row: int, score: float) -> Hit:
+        segment, position = self._store.locate(row)
+        stored = segment.row(position)
+        return Hit(stored.id, score, stored.text, stored.columns)
+
+    # --- the FAISS cache ---
+
+    def _faiss_record(self, segment: Segment) -> Path:
+        return self.path / "faiss" / f"{segment.name}.json"
+
+    def _open_faiss(self, segment: Segment) -> Any:
+        try:
+            return self._read_faiss(segment)
+        except CorruptIndexError as error:
+            log.warning("making the FAISS file anew from the stored vectors: %s", error)
+            return self._build_faiss(segment)
+
+    def _read_faiss(self, segment: Segment) -> Any:
+        import faiss
+
+        record_file = self._faiss_record(segment)
+        try:
+            record = json.loads(record_file.read_bytes())
+            same = record["segment_sha256"] == segment.checksum
+            checksums = record["file"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptIndexError(f"{record_file} cannot be read: {error}") from error
+        if not same:
+            raise CorruptIndexError(f"{record_file} belongs to other vectors")
+        with CheckedFile(record_file.with_suffix(".faiss"), checksums) as file:
+            data = np.frombuffer(file.read_all(), dtype=np.uint8)
+        faiss.omp_set_num_threads(self._thread_count())
+        index = faiss.deserialize_index(data)
+        if index.ntotal != segment.rows or index.d != self.model.dimension:
+            raise CorruptIndexError(
+                f"{record_file}: {index.ntotal} rows of {index.d}, not {segment.rows} of its segment"
+            )
+        return index
+
+    def _build_faiss(self, segment: Segment) -> Any:
+        import faiss
+
+        faiss.omp_set_num_threads(self._thread_count())
+        factory = "IDMap2,Flat"
+        index = faiss.index_factory(self.model.dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        start = 0
+        for block in segment.vector_blocks(self.model.dimension):
+            index.add_with_ids(block, segment.row_ids[start : start + len(block)])
+            start += len(block)
+        file = self._faiss_record(segment).with_suffix(".faiss")
+        try:
+            file.parent.mkdir(exist_ok=True)
+            write_durably(file, faiss.serialize_index(index).tobytes())
+            record = {
+                "segment_sha256": segment.checksum,
+                "factory": factory,
+                "faiss": faiss.__version__,
+                "file": file_checksums(file),
+            }
+            write_durably(file.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+        except OSError as error:  # a read-only index is searched all the same
+            log.warning("the FAISS file of %s was not kept: %s", self.path, error)
+        return index
+
+    def _thread_count(self) -> int:
+        from sbert_mini.runtime.engine import thread_count
+
+        return thread_count(self._threads)
+
+
+def _texts(records: Iterable[Record], pending: list[StoredRow], counts: IndexCounts) -> Iterator[str]:
+    """Yield each record's text, after adding it to `pending` with its id."""
+    lines: dict[str, int] = {}
+    for record in records:
+        identity = record.id if record.id is not None else record.content_id()
+        if identity in lines:
+            if record.id is None:
+                counts.repeated += 1
+                continue
+            raise InputError(
+                f"the id {identity!r} stands on line {lines[identity]} and again on line {record.line}; ids must be unique"
+            )
+        lines[identity] = record.line
+        pending.append(StoredRow(identity, record.text, record.columns))
+        yield record.text

@@ -1,0 +1,469 @@
+"""The index directory: what is stored, how it is switched, and how every byte is checked.
+
+    INDEX/
+      CURRENT                     which generation is the present one, and its manifest's checksum
+      LOCK                        held by the one process that writes
+      generations/000001.json     a generation's manifest: model, dimension, segments; never changed once written
+      segments/000001/            rows added together; never changed once written
+        vectors.npy               float32 (rows, dim), unit length: the truth that the FAISS file is made from
+        row_ids.npy               int64 (rows,), ascending; a number is never given to a second row
+        rows.jsonl                a line a row: {"id", "text", "columns"}
+        row_offsets.npy           int64 (rows + 1,), where each line of rows.jsonl starts
+        checksums.json            each file's size and the sha256 of each of its blocks of 1 MiB
+      faiss/000001.faiss, .json   a cache made from the segment, with checksums of its own; it may be deleted at any time
+
+A writer makes a new segment and a new manifest beside the old ones, flushes them to the disk, and then replaces `CURRENT` in
+one step. So a reader sees one generation or the next, keeps the files that it opened, and a writer that dies leaves the
+generation before it whole. Checksums chain: `CURRENT` names the manifest's, the manifest each `checksums.json`'s, and that
+each block's; a part of a file is checked by reading its blocks alone.
+
+A file of a newer `format_version` is refused, an unknown key is ignored.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from sbert_mini import __version__
+from sbert_mini.errors import CorruptIndexError, IndexExistsError, IndexLockedError, IndexNotFoundError
+from sbert_mini.runtime.npy import NpyWriter
+from sbert_mini.shapes import FloatArray, IntArray
+
+FORMAT = "sbert-mini index"
+FORMAT_VERSION = 1
+BLOCK_BYTES = 1 << 20
+VECTORS, ROW_IDS, ROWS, OFFSETS, CHECKSUMS = (
+    "vectors.npy",
+    "row_ids.npy",
+    "rows.jsonl",
+    "row_offsets.npy",
+    "checksums.json",
+)
+_OWN = {"CURRENT", "LOCK", "generations", "segments", "faiss"}
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row as it is stored.
+
+    Attributes:
+        id: the string that the user knows it by; unique in the index.
+        text: its text.
+        columns: its other columns.
+    """
+
+    id: str
+    text: str
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """The model that an index was made with.
+
+    Attributes:
+        name: as the user named it; a directory as an absolute path.
+        fingerprint: `Embedder.fingerprint`.
+        graph: `int8` or `fp32`.
+        dimension: components of a vector.
+        prompt: the text put before each row's text, or an empty string.
+    """
+
+    name: str
+    fingerprint: str
+    graph: str
+    dimension: int
+    prompt: str = ""
+
+
+# --- checksums -------------------------------------------------------------------------------------------------------
+
+
+def file_checksums(path: Path) -> dict[str, Any]:
+    """Return `{"bytes", "block_bytes", "sha256": [one a block]}` of a file."""
+    blocks = []
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            blocks.append(hashlib.sha256(block).hexdigest())
+        return {"bytes": stream.tell(), "block_bytes": BLOCK_BYTES, "sha256": blocks}
+
+
+class CheckedFile:
+    """A file of which any part can be read, each block that it touches being checked the first time.
+
+    Args:
+        path: the file.
+        checksums: as `file_checksums` made them.
+
+    Raises:
+        CorruptIndexError: the file is missing or its size is another.
+    """
+
+    def __init__(self, path: Path, checksums: Mapping[str, Any]) -> None:
+        self.path = path
+        self.size = int(checksums["bytes"])
+        self._block = int(checksums["block_bytes"])
+        self._digests: list[str] = checksums["sha256"]
+        self._checked: set[int] = set()
+        try:
+            self._stream = path.open("rb")
+        except OSError as error:
+            raise CorruptIndexError(f"{path} cannot be opened: {error.strerror or error}") from error
+        found = os.fstat(self._stream.fileno()).st_size
+        if found != self.size:
+            self._stream.close()
+            raise CorruptIndexError(f"{path} must hold {self.size} bytes, and holds {found}")
+
+    def __enter__(self) -> "CheckedFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` up to, without, `stop`.
+
+        Raises:
+            CorruptIndexError: a block that they lie in does not match its checksum.
+        """
+        first, last = start // self._block, max(stop - 1, start) // self._block
+        if all(block in self._checked for block in range(first, last + 1)):
+            self._stream.seek(start)
+            return self._stream.read(stop - start)
+        self._stream.seek(first * self._block)
+        data = self._stream.read((last + 1 - first) * self._block)
+        for block in range(first, last + 1):
+            part = data[(block - first) * self._block : (block - first + 1) * self._block]
+            if part and hashlib.sha256(part).hexdigest() != self._digests[block]:
+                raise CorruptIndexError(
+                    f"{self.path}: block {block} of {self._block} bytes does not match its checksum"
+                )
+            self._checked.add(block)
+        return data[start - first * self._block : stop - first * self._block]
+
+    def blocks(self, start: int = 0) -> Iterator[bytes]:
+        """Yield the file from byte `start` to its end, in blocks, each checked."""
+        while start < self.size:
+            stop = min((start // self._block + 1) * self._block, self.size)
+            yield self.read(start, stop)
+            start = stop
+
+    def read_all(self) -> bytes:
+        """Return the whole file, checked."""
+        return self.read(0, self.size) if self.size else b""
+
+
+def read_checked_json(path: Path, sha256: str) -> dict[str, Any]:
+    """Return a JSON object whose bytes must have this checksum.
+
+    Raises:
+        CorruptIndexError: they do not, or the file is missing.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptIndexError(f"{path} cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CorruptIndexError(f"{path} does not match its checksum")
+    return dict(json.loads(data))
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it is either as it was before or whole: beside it, flushed, then renamed."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        flush(stream)
+    temporary.replace(path)
+    flush_directory(path.parent)
+
+
+def flush(stream: Any) -> None:
+    """Flush an open file to the disk."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def flush_directory(path: Path) -> None:
+    """Flush a directory's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+class SegmentWriter:
+    """Writes one segment, block by block; it takes its place in `segments/` when it is whole.
+
+    A context manager: on leaving it by an exception nothing stays behind.
+
+    Args:
+        folder: the index directory's `segments/`.
+        name: the segment's name.
+        dimension: components of a vector.
+        first_row: the number of its first row.
+    """
+
+    def __init__(self, folder: Path, name: str, dimension: int, first_row: int) -> None:
+        self._final = folder / name
+        self._folder = folder / f".{name}.part"
+        self._first_row = first_row
+        self._dimension = dimension
+        self._offsets = [0]
+        self.checksum = ""
+
+    def __enter__(self) -> "SegmentWriter":
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        self._vectors = NpyWriter(self._folder / VECTORS, self._dimension)
+        self._vectors.__enter__()
+        self._rows = (self._folder / ROWS).open("wb")
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Rows written so far."""
+        return len(self._offsets) - 1
+
+    def write(self, rows: Iterable[StoredRow], vectors: FloatArray) -> None:
+        """Append rows with their vectors. Shapes: vectors (rows, dim)."""
+        if not np.isfinite(vectors).all():
+            raise CorruptIndexError("a vector holds NaN or infinity, and is not stored: the model is damaged")
+        self._vectors.write(vectors)
+        for row in rows:
+            entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
+            line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+            self._rows.write(line)
+            self._offsets.append(self._offsets[-1] + len(line))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._vectors.__exit__(kind, error, trace)
+            flush(self._rows)
+            self._rows.close()
+            if kind is None:
+                self._complete()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _complete(self) -> None:
+        arrays = {
+            ROW_IDS: np.arange(self._first_row, self._first_row + self.rows, dtype="<i8"),
+            OFFSETS: np.array(self._offsets, dtype="<i8"),
+        }
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.save(buffer, array, allow_pickle=False)
+            write_durably(self._folder / name, buffer.getvalue())
+        checksums = {name: file_checksums(self._folder / name) for name in (VECTORS, ROW_IDS, ROWS, OFFSETS)}
+        data = _json_bytes({"files": checksums, "rows": self.rows})
+        write_durably(self._folder / CHECKSUMS, data)
+        self.checksum = hashlib.sha256(data).hexdigest()
+        self._folder.rename(self._final)
+        flush_directory(self._final.parent)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Segment:
+    """A segment, opened for reading.
+
+    Args:
+        path: its folder.
+        entry: its entry in the manifest.
+
+    Raises:
+        CorruptIndexError: a file that is read whole does not match its checksum, or is missing.
+    """
+
+    def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
+        self.name: str = entry["name"]
+        self.checksum: str = entry["checksums_sha256"]
+        self.rows = int(entry["rows"])
+        self.files: dict[str, dict[str, Any]] = read_checked_json(path / CHECKSUMS, self.checksum)["files"]
+        self._path = path
+        self.row_ids = self._array(ROW_IDS)
+        self._offsets = self._array(OFFSETS)
+        self._lines = CheckedFile(path / ROWS, self.files[ROWS])
+
+    def _array(self, name: str) -> IntArray:
+        with CheckedFile(self._path / name, self.files[name]) as file:
+            array: IntArray = np.load(io.BytesIO(file.read_all()), allow_pickle=False)
+        return array
+
+    def row(self, position: int) -> StoredRow:
+        """Return the row at a position of the segment.
+
+        Raises:
+            CorruptIndexError: its block does not match its checksum.
+        """
+        start, stop = int(self._offsets[position]), int(self._offsets[position + 1])
+        entry = json.loads(self._lines.read(start, stop).decode("utf-8", "surrogatepass"))
+        return StoredRow(entry["id"], entry["text"], entry["columns"])
+
+    def vector_blocks(self, dimension: int) -> Iterator[FloatArray]:
+        """Yield the vectors in order, in blocks of (some, dim), each checked."""
+        with CheckedFile(self._path / VECTORS, self.files[VECTORS]) as file:
+            start = file.size - self.rows * dimension * 4
+            rest = b""
+            for block in file.blocks(start):
+                data = rest + block
+                whole = len(data) // (dimension * 4) * dimension * 4
+                yield np.frombuffer(data[:whole], "<f4").reshape(-1, dimension)
+                rest = data[whole:]
+
+    def damage(self) -> Iterator[str]:
+        """Check every block of every file and yield a line for each file that does not match."""
+        for name, checksums in self.files.items():
+            try:
+                with CheckedFile(self._path / name, checksums) as file:
+                    for _ in file.blocks():
+                        pass
+            except CorruptIndexError as error:
+                yield str(error)
+
+
+class Store:
+    """An index directory at one generation.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        IndexNotFoundError: there is no index.
+        CorruptIndexError: what is read whole does not match its checksum.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        current = self.path / "CURRENT"
+        if not current.is_file():
+            what = "holds no index" if self.path.is_dir() else "does not exist"
+            raise IndexNotFoundError(
+                f"{self.path} {what}: make one with 'sbmini index create {self.path} --input FILE'"
+            )
+        try:
+            pointer = json.loads(current.read_bytes())
+            version, manifest, sha256 = int(pointer["format_version"]), str(pointer["manifest"]), str(pointer["sha256"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptIndexError(f"{current} is damaged: {error}") from error
+        if version > FORMAT_VERSION:
+            raise CorruptIndexError(
+                f"{current} is of format version {version}, and this sbert-mini ({__version__}) reads up to "
+                f"{FORMAT_VERSION}: update it"
+            )
+        if not (manifest.startswith("generations/") and Path(manifest).name == manifest.removeprefix("generations/")):
+            raise CorruptIndexError(f"{current} is damaged: it names the manifest {manifest!r}")
+        self.manifest = read_checked_json(self.path / manifest, sha256)
+        self.generation = int(self.manifest["generation"])
+        self.model = ModelIdentity(**self.manifest["model"])
+        self.rows = int(self.manifest["rows"])
+        self.segments = [Segment(self.path / "segments" / entry["name"], entry) for entry in self.manifest["segments"]]
+
+    @staticmethod
+    @contextmanager
+    def writing(path: Path) -> Iterator[None]:
+        """Hold the index directory's write lock.
+
+        Raises:
+            IndexLockedError: another process holds it.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(path / "LOCK", timeout=0):
+                yield
+        except Timeout as error:
+            raise IndexLockedError(f"{path} is being written by another process; try again when it is done") from error
+
+    @staticmethod
+    def prepare(path: Path) -> None:
+        """Make sure that a new index can be made in the directory; what a creation that died left there is removed.
+
+        Raises:
+            IndexExistsError: it holds an index, or something else.
+        """
+        if (path / "CURRENT").exists():
+            raise IndexExistsError(f"{path} holds an index already: choose another directory, or remove that one")
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN and not _is_leftover(entry))
+        if foreign:
+            raise IndexExistsError(f"{path} must be empty or absent for a new index, and holds {foreign[0]}")
+        for folder in ("generations", "segments", "faiss"):
+            shutil.rmtree(path / folder, ignore_errors=True)
+            (path / folder).mkdir()
+
+    @staticmethod
+    def abandon(path: Path) -> None:
+        """Remove what `prepare` made, after a creation that failed; the directory too if it is then empty."""
+        for folder in ("generations", "segments", "faiss"):
+            shutil.rmtree(path / folder, ignore_errors=True)
+        (path / "LOCK").unlink(missing_ok=True)
+        with suppress(OSError):
+            path.rmdir()
+
+    @staticmethod
+    def publish(
+        path: Path, generation: int, model: ModelIdentity, segments: list[dict[str, Any]], next_row: int
+    ) -> None:
+        """Write a generation's manifest and make it the present one."""
+        manifest = _json_bytes(
+            {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "generation": generation,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "sbert_mini": __version__,
+                "model": vars(model),
+                "metric": "cosine",
+                "rows": sum(segment["rows"] for segment in segments),
+                "next_row": next_row,
+                "segments": segments,
+            }
+        )
+        name = f"generations/{generation:06d}.json"
+        write_durably(path / name, manifest)
+        pointer = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "manifest": name,
+            "sha256": hashlib.sha256(manifest).hexdigest(),
+        }
+        write_durably(path / "CURRENT", _json_bytes(pointer))
+
+    def locate(self, row_id: int) -> tuple[Segment, int]:
+        """Return the segment and the position in it of a row number.
+
+        Raises:
+            CorruptIndexError: there is no such row.
+        """
+        for segment in self.segments:
+            position = int(np.searchsorted(segment.row_ids, row_id))
+            if position < segment.rows and segment.row_ids[position] == row_id:
+                return segment, position
+        raise CorruptIndexError(f"{self.path} has no row {row_id}, which its FAISS file names")
+
+
+def _is_leftover(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".part")
