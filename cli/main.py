@@ -5,7 +5,6 @@ import os
 import sys
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from sbert_mini import __version__
@@ -58,8 +57,8 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
-    except (SbertMiniError, OSError, MemoryError, click.ClickException, click.Abort, KeyboardInterrupt) as error:
-        if debug and not isinstance(error, click.ClickException):
+    except (SbertMiniError, OSError, MemoryError, typer.TyperException, typer.Abort, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, typer.TyperException):
             raise
         code = _report(error)
     sys.exit(code if isinstance(code, int) else 0)
@@ -70,15 +69,16 @@ def _report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's own flush is silent
         return 0
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         print("sbmini: interrupted; nothing of this run was kept", file=sys.stderr)
         return 130
-    if isinstance(error, click.ClickException):
-        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "sbmini"
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message(), file=sys.stderr)
-            return 2
-        print(f"sbmini: error: {error.format_message()} (see '{command} --help')", file=sys.stderr)
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        text = error.format_message()
+        if text.startswith("Usage:"):  # a command group without a command: its help
+            print(text, file=sys.stderr)
+        else:
+            print(f"sbmini: error: {text} (see '{context.command_path if context else 'sbmini'} --help')", file=sys.stderr)
         return error.exit_code
     text = " ".join(str(error).split()) or type(error).__name__
     print(f"sbmini: error: {text}", file=sys.stderr)

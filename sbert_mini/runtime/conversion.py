@@ -26,7 +26,6 @@ from sbert_mini.encoder.checkpoint import read_bert_weights, weight_files
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.layout import ModelLayout, read_json, read_layout
 from sbert_mini.models import cache_dir
-from sbert_mini.runtime import graph, quantization
 from sbert_mini.text.tokenizer import TextTokenizer
 
 Graph: TypeAlias = Literal["int8", "fp32"]
@@ -191,6 +190,8 @@ def convert(layout: ModelLayout, folder: Path) -> dict[str, Any]:
     The same directory gives the same bytes. int8 scales come from `quantization.calibration_texts`.
     """
     import onnxruntime
+
+    from sbert_mini.runtime import graph, quantization
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = read_bert_weights(layout.path, layout.config)
