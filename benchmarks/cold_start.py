@@ -32,8 +32,8 @@ def main() -> None:
         memory[name].append(peak)
         return elapsed_s
 
-    for name in commands:  # once unmeasured: files in the page cache, bytecode compiled
-        harness.process(commands[name], threads)
+    for command in commands.values():  # once unmeasured: files in the page cache, bytecode compiled
+        harness.process(command, threads)
     seconds = harness.alternate({name: lambda name=name: run(name) for name in commands}, options.rounds)
     ours, peer = "sbmini encode", "sentence-transformers"
     result = {
@@ -44,7 +44,9 @@ def main() -> None:
         "share_of_memory": harness.median_ratio(memory[ours], memory[peer]),
     }
     for name in commands:
-        print(f"{name:<24}{result['seconds'][name]['median']:8.2f} s{result['peak_bytes'][name]['median'] / 1e6:8.0f} MB")
+        print(
+            f"{name:<24}{result['seconds'][name]['median']:8.2f} s{result['peak_bytes'][name]['median'] / 1e6:8.0f} MB"
+        )
     print(f"{result['times_faster']:.1f} times faster, {result['share_of_memory']:.2f} of the memory")
     harness.save("cold_start", result, options)
 

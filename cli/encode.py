@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
 from sbert_mini.cli import options
 from sbert_mini.cli.notes import note, progress_wanted, quiet_notes
+
 from sbert_mini.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def encode(
         input = Path("-")
     quiet_notes(quiet)
 
-    from sbert_mini.runtime.embedder import EncodeCounts, Embedder
+    from sbert_mini.runtime.embedder import Embedder, EncodeCounts
     from sbert_mini.text.records import ReadCounts, Record, read_records
 
     read = ReadCounts()

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
 from sbert_mini.cli import options
 from sbert_mini.cli.notes import note, progress_wanted, quiet_notes
 
@@ -50,7 +49,7 @@ def create(
     rows of the same content are stored once (and counted).
     """
     quiet_notes(quiet)
-    from sbert_mini.runtime.embedder import EncodeCounts, Embedder
+    from sbert_mini.runtime.embedder import Embedder, EncodeCounts
     from sbert_mini.search.index import IndexCounts, SearchIndex
     from sbert_mini.text.records import ReadCounts, read_records
 

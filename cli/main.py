@@ -6,9 +6,9 @@ import sys
 from typing import Annotated, NoReturn
 
 import typer
+from sbert_mini.cli import encode, index, search
 
 from sbert_mini import __version__
-from sbert_mini.cli import encode, index, search
 from sbert_mini.errors import SbertMiniError
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
@@ -35,10 +35,10 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001
+    version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     pass
 
@@ -56,6 +56,8 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv[1:]
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # typer swallows Ctrl-C and returns this
+            raise KeyboardInterrupt
         sys.stdout.flush()
     except (SbertMiniError, OSError, MemoryError, typer.TyperException, typer.Abort, KeyboardInterrupt) as error:
         if debug and not isinstance(error, typer.TyperException):
@@ -78,7 +80,9 @@ def _report(error: BaseException) -> int:
         if text.startswith("Usage:"):  # a command group without a command: its help
             print(text, file=sys.stderr)
         else:
-            print(f"sbmini: error: {text} (see '{context.command_path if context else 'sbmini'} --help')", file=sys.stderr)
+            print(
+                f"sbmini: error: {text} (see '{context.command_path if context else 'sbmini'} --help')", file=sys.stderr
+            )
         return error.exit_code
     text = " ".join(str(error).split()) or type(error).__name__
     print(f"sbmini: error: {text}", file=sys.stderr)

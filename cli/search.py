@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
 from sbert_mini.cli import options
 from sbert_mini.cli.notes import quiet_notes
+
 from sbert_mini.errors import UsageError
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from sbert_mini.text.tokenizer import TextTokenizer, Tokens
 Truncation: TypeAlias = Literal["warn", "error", "chunk"]
 WINDOW = 2048
 """Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
-MAX_TOKENS = 1024
-"""Tokens of a batch: its activations then stay in a core's cache."""
+MAX_TOKENS = 512
+"""Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 log = logging.getLogger("sbert_mini")
@@ -44,6 +44,19 @@ class EncodeCounts:
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The checked arguments of an encode call."""
+
+    prefix: str
+    batch_size: int
+    keep: int
+    normalize: bool
+    truncation: Truncation
+    window: int
+    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -251,13 +264,20 @@ class Embedder:
         prompt: str | None = None,
         truncation: Truncation = "warn",
         counts: EncodeCounts | None = None,
+        window: int = WINDOW,
+        max_tokens: int = MAX_TOKENS,
     ) -> Iterator[FloatArray]:
-        """Yield the texts' vectors in order, in blocks of at most `WINDOW` rows, reading the texts as it goes.
+        """Yield the texts' vectors in order, in blocks of `window` rows, reading the texts as it goes.
 
-        Arguments and errors are those of `encode`. One window is tokenized while the one before it is computed.
+        Arguments and errors are those of `encode`, and:
+
+        Args:
+            window: texts that are sorted by length together; one window is tokenized while the one before is computed.
+            max_tokens: the most tokens of a batch, padding included.
         """
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1; found {batch_size}")
+        for name, value in (("batch_size", batch_size), ("window", window), ("max_tokens", max_tokens)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1; found {value}")
         if truncation not in ("warn", "error", "chunk"):
             raise UsageError(f"truncation must be warn, error or chunk; found {truncation!r}")
         whole = self._converted.layout.dimension
@@ -269,11 +289,16 @@ class Embedder:
                 "normalize_embeddings must be True here: this model does not normalise by itself, and its graph does. "
                 "sbert_mini.load(model).encode(texts) gives its vectors as they are"
             )
-        prefix = self._prompt(prompt_name, prompt)
-        counts = counts if counts is not None else EncodeCounts()
-        return self._stream(
-            texts, prefix, batch_size, keep, normalize_embeddings, truncation, counts, show_progress_bar
+        plan = _Plan(
+            prefix=self._prompt(prompt_name, prompt),
+            batch_size=batch_size,
+            keep=keep,
+            normalize=normalize_embeddings,
+            truncation=truncation,
+            window=window,
+            max_tokens=max_tokens,
         )
+        return self._stream(texts, plan, counts if counts is not None else EncodeCounts(), show_progress_bar)
 
     def _prompt(self, name: str | None, prompt: str | None) -> str:
         layout = self._converted.layout
@@ -292,11 +317,7 @@ class Embedder:
     def _stream(
         self,
         texts: Iterable[str],
-        prefix: str,
-        batch_size: int,
-        keep: int,
-        normalize: bool,
-        truncation: Truncation,
+        plan: _Plan,
         counts: EncodeCounts,
         show_progress_bar: bool,
     ) -> Iterator[FloatArray]:
@@ -305,10 +326,10 @@ class Embedder:
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
 
         def tokenize(first: int, batch: list[str]) -> _Window:
-            return self._tokenize(first, batch, prefix, truncation)
+            return self._tokenize(first, batch, plan)
 
         def read(first: int) -> Future[_Window] | None:
-            batch = list(itertools.islice(source, WINDOW))
+            batch = list(itertools.islice(source, plan.window))
             for offset, text in enumerate(batch):
                 if not isinstance(text, str):
                     raise UsageError(f"texts must be strings; text {first + offset} is a {type(text).__name__}")
@@ -322,8 +343,9 @@ class Embedder:
                 joined = np.zeros((window.texts, vectors.shape[1]), np.float32)
                 np.add.at(joined, window.owners, vectors * weights[:, None])
                 vectors = _unit(joined)
-            if keep < vectors.shape[1]:
-                vectors = _unit(vectors[:, :keep]) if normalize else np.ascontiguousarray(vectors[:, :keep])
+            if plan.keep < vectors.shape[1]:
+                vectors = np.ascontiguousarray(vectors[:, : plan.keep])
+                vectors = _unit(vectors) if plan.normalize else vectors
             counts.texts += window.texts
             counts.tokens += sum(len(piece.ids) for piece in window.pieces)
             counts.truncated += len(window.truncated)
@@ -339,10 +361,10 @@ class Embedder:
                     window = waiting.result()
                     first += window.texts
                     waiting = read(first)  # queued before this window's batches, so that it is ready when they are done
-                    computing.append(self._compute(pool, window, batch_size))
+                    computing.append(self._compute(pool, window, plan))
                 if len(computing) == 2 or waiting is None:
                     yield finish(*computing.popleft())
-            if counts.truncated and truncation == "warn":
+            if counts.truncated and plan.truncation == "warn":
                 log.warning(
                     "%d of %d texts were longer than %d tokens, and were cut (truncation='chunk' reads them whole)",
                     counts.truncated,
@@ -354,24 +376,24 @@ class Embedder:
             if progress is not None:
                 progress.close()
 
-    def _tokenize(self, first: int, texts: list[str], prefix: str, truncation: Truncation) -> _Window:
-        prompted = [prefix + text for text in texts] if prefix else texts
+    def _tokenize(self, first: int, texts: list[str], plan: _Plan) -> _Window:
+        prompted = [plan.prefix + text for text in texts] if plan.prefix else texts
         tokens = self._tokenizer.encode(prompted)
         truncated = [i for i, t in enumerate(tokens) if t.truncated]
-        if truncated and truncation == "error":
+        if truncated and plan.truncation == "error":
             raise TextTooLongError(
                 f"text {first + truncated[0]} (counted from 0) is longer than {self.max_seq_length} tokens, which is all "
                 "that the model reads: shorten it, or allow truncation ('warn') or splitting ('chunk')"
             )
         pieces, owners = tokens, np.arange(len(texts), dtype=np.int64)
-        if truncated and truncation == "chunk":
+        if truncated and plan.truncation == "chunk":
             groups = [self._tokenizer.windows(p) if t.truncated else [t] for p, t in zip(prompted, tokens, strict=True)]
             pieces = [piece for group in groups for piece in group]
             owners = np.repeat(owners, [len(group) for group in groups])
         return _Window(len(texts), pieces, owners, truncated)
 
     def _compute(
-        self, pool: ThreadPoolExecutor, window: _Window, batch_size: int
+        self, pool: ThreadPoolExecutor, window: _Window, plan: _Plan
     ) -> tuple[_Window, FloatArray, list[Future[None]]]:
         vectors = np.empty((len(window.pieces), self._converted.layout.dimension), np.float32)
 
@@ -379,7 +401,7 @@ class Embedder:
             vectors[positions] = self._engine.run([window.pieces[i] for i in positions])
 
         lengths = [len(piece.ids) for piece in window.pieces]
-        batches = batches_by_length(lengths, batch_size, MAX_TOKENS)
+        batches = batches_by_length(lengths, plan.batch_size, plan.max_tokens)
         return window, vectors, [pool.submit(run, positions) for positions in batches]
 
 

@@ -58,12 +58,14 @@ class Engine:
 
     Args:
         converted: the graph on disk.
+        wide_int8: whether int8 products are computed in the slower way that cannot overflow on any processor; None for
+            where it is needed (`int8_products_may_saturate`).
 
     Raises:
         CorruptModelError: the file does not match its checksum, or is not a graph.
     """
 
-    def __init__(self, converted: ConvertedModel) -> None:
+    def __init__(self, converted: ConvertedModel, *, wide_int8: bool | None = None) -> None:
         checked: list[str] = []
         check = threading.Thread(target=lambda: checked.append(file_sha256(converted.file)), daemon=True)
         check.start()  # beside the import and the opening, which wait for the disk and one core
@@ -72,9 +74,11 @@ class Engine:
         onnxruntime.set_default_logger_severity(3)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # shapes differ from run to run: patterns would only pile up
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_DISABLE_ALL  # the graph is written fused
-        if converted.graph == "int8" and int8_products_may_saturate():
+        wide_int8 = int8_products_may_saturate() if wide_int8 is None else wide_int8
+        if converted.graph == "int8" and wide_int8:
             options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
             options.add_session_config_entry("session.x64quantprecision", "1")
         failure: Exception | None = None

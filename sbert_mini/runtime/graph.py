@@ -200,17 +200,15 @@ def build(
                 return b.node("MatMul", x, b.constant(matrix)), bias
             return product(quantized(x, scales[key]), scales[key], matrix, None), bias
 
-        for source, name, kind in (
-            (attended, "attention.output", "attention"),
-            ("", "output", "narrow"),
-        ):
-            if kind == "narrow":
-                expose_as(x, f"{layer}.wide")
-                wide, bias = dense(f"{prefix}intermediate.dense", x, f"{layer}.wide")
-                source = activation(wide, bias)
-            expose_as(source, f"{layer}.{kind}")
-            summed, bias = dense(f"{prefix}{name}.dense", source, f"{layer}.{kind}")
-            x = add_and_norm(summed, x, f"{prefix}{name}.LayerNorm", bias)
+        expose_as(attended, f"{layer}.attention")
+        summed, bias = dense(f"{prefix}attention.output.dense", attended, f"{layer}.attention")
+        x = add_and_norm(summed, x, f"{prefix}attention.output.LayerNorm", bias)
+        expose_as(x, f"{layer}.wide")
+        wide, bias = dense(f"{prefix}intermediate.dense", x, f"{layer}.wide")
+        wide = activation(wide, bias)
+        expose_as(wide, f"{layer}.narrow")
+        summed, bias = dense(f"{prefix}output.dense", wide, f"{layer}.narrow")
+        x = add_and_norm(summed, x, f"{prefix}output.LayerNorm", bias)
 
     tokens = b.node("Identity", x, output=TOKENS)
     _sentence_head(b, tokens, layout)

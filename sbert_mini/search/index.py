@@ -1,6 +1,5 @@
 """Make an index of texts, open it, search it."""
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from sbert_mini.errors import (
     ModelNotFoundError,
     UsageError,
 )
-from sbert_mini.runtime.embedder import EncodeCounts, Embedder, Truncation
+from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.store import (
     CheckedFile,
     ModelIdentity,
@@ -25,7 +24,9 @@ from sbert_mini.search.store import (
     Store,
     StoredRow,
     file_checksums,
+    read_sealed_json,
     write_durably,
+    write_sealed_json,
 )
 from sbert_mini.shapes import FloatArray, IntArray
 from sbert_mini.text.records import Record
@@ -305,15 +306,10 @@ class SearchIndex:
         import faiss
 
         record_file = self._faiss_record(segment)
-        try:
-            record = json.loads(record_file.read_bytes())
-            same = record["segment_sha256"] == segment.checksum
-            checksums = record["file"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptIndexError(f"{record_file} cannot be read: {error}") from error
-        if not same:
+        record = read_sealed_json(record_file)
+        if record["segment_sha256"] != segment.checksum:
             raise CorruptIndexError(f"{record_file} belongs to other vectors")
-        with CheckedFile(record_file.with_suffix(".faiss"), checksums) as file:
+        with CheckedFile(record_file.with_suffix(".faiss"), record["file"]) as file:
             data = np.frombuffer(file.read_all(), dtype=np.uint8)
         faiss.omp_set_num_threads(self._thread_count())
         index = faiss.deserialize_index(data)
@@ -343,7 +339,7 @@ class SearchIndex:
                 "faiss": faiss.__version__,
                 "file": file_checksums(file),
             }
-            write_durably(file.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+            write_sealed_json(file.with_suffix(".json"), record)
         except OSError as error:  # a read-only index is searched all the same
             log.warning("the FAISS file of %s was not kept: %s", self.path, error)
         return index

@@ -14,8 +14,8 @@
 
 A writer makes a new segment and a new manifest beside the old ones, flushes them to the disk, and then replaces `CURRENT` in
 one step. So a reader sees one generation or the next, keeps the files that it opened, and a writer that dies leaves the
-generation before it whole. Checksums chain: `CURRENT` names the manifest's, the manifest each `checksums.json`'s, and that
-each block's; a part of a file is checked by reading its blocks alone.
+generation before it whole. Checksums chain: `CURRENT` ends with its own, and names the manifest's, the manifest each
+`checksums.json`'s, and that each block's; a part of a file is checked by reading its blocks alone.
 
 A file of a newer `format_version` is refused, an unknown key is ignored.
 """
@@ -25,6 +25,7 @@ import io
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -91,13 +92,13 @@ class ModelIdentity:
 # --- checksums -------------------------------------------------------------------------------------------------------
 
 
-def file_checksums(path: Path) -> dict[str, Any]:
+def file_checksums(path: Path, block_bytes: int = BLOCK_BYTES) -> dict[str, Any]:
     """Return `{"bytes", "block_bytes", "sha256": [one a block]}` of a file."""
     blocks = []
     with path.open("rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
+        while block := stream.read(block_bytes):
             blocks.append(hashlib.sha256(block).hexdigest())
-        return {"bytes": stream.tell(), "block_bytes": BLOCK_BYTES, "sha256": blocks}
+        return {"bytes": stream.tell(), "block_bytes": block_bytes, "sha256": blocks}
 
 
 class CheckedFile:
@@ -118,19 +119,24 @@ class CheckedFile:
         self._digests: list[str] = checksums["sha256"]
         self._checked: set[int] = set()
         try:
-            self._stream = path.open("rb")
+            self._handle = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise CorruptIndexError(f"{path} cannot be opened: {error.strerror or error}") from error
-        found = os.fstat(self._stream.fileno()).st_size
+        self._closing = weakref.finalize(self, os.close, self._handle)
+        found = os.fstat(self._handle).st_size
         if found != self.size:
-            self._stream.close()
+            self.close()
             raise CorruptIndexError(f"{path} must hold {self.size} bytes, and holds {found}")
 
     def __enter__(self) -> "CheckedFile":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; it closes by itself when nobody holds it any more."""
+        self._closing()
 
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes from `start` up to, without, `stop`.
@@ -140,10 +146,8 @@ class CheckedFile:
         """
         first, last = start // self._block, max(stop - 1, start) // self._block
         if all(block in self._checked for block in range(first, last + 1)):
-            self._stream.seek(start)
-            return self._stream.read(stop - start)
-        self._stream.seek(first * self._block)
-        data = self._stream.read((last + 1 - first) * self._block)
+            return self._read(start, stop)
+        data = self._read(first * self._block, min((last + 1) * self._block, self.size))
         for block in range(first, last + 1):
             part = data[(block - first) * self._block : (block - first + 1) * self._block]
             if part and hashlib.sha256(part).hexdigest() != self._digests[block]:
@@ -152,6 +156,16 @@ class CheckedFile:
                 )
             self._checked.add(block)
         return data[start - first * self._block : stop - first * self._block]
+
+    def _read(self, start: int, stop: int) -> bytes:
+        parts = []
+        while start < stop:
+            part = os.pread(self._handle, stop - start, start)  # the system gives 2 GiB at a time at the most
+            if not part:
+                raise CorruptIndexError(f"{self.path} ends at byte {start}, and must hold {self.size}")
+            parts.append(part)
+            start += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def blocks(self, start: int = 0) -> Iterator[bytes]:
         """Yield the file from byte `start` to its end, in blocks, each checked."""
@@ -180,6 +194,22 @@ def read_checked_json(path: Path, sha256: str) -> dict[str, Any]:
     return dict(json.loads(data))
 
 
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file that ends with a line holding its own checksum (`write_sealed_json`).
+
+    Raises:
+        CorruptIndexError: the checksum does not match, or the file is missing.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptIndexError(f"{path} cannot be read: {error.strerror or error}") from error
+    body, seal = data[:-65], data[-65:]
+    if seal != hashlib.sha256(body).hexdigest().encode() + b"\n":
+        raise CorruptIndexError(f"{path} is damaged: it does not match the checksum in its last line")
+    return dict(json.loads(body))
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +221,12 @@ def write_durably(path: Path, data: bytes) -> None:
         flush(stream)
     temporary.replace(path)
     flush_directory(path.parent)
+
+
+def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object durably, followed by a line that holds the checksum of what stands before it."""
+    body = _json_bytes(value)
+    write_durably(path, body + hashlib.sha256(body).hexdigest().encode() + b"\n")
 
 
 def flush(stream: Any) -> None:
@@ -260,9 +296,9 @@ class SegmentWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._vectors.__exit__(kind, error, trace)
-            flush(self._rows)
-            self._rows.close()
+            with self._rows:
+                self._vectors.__exit__(kind, error, trace)
+                flush(self._rows)
             if kind is None:
                 self._complete()
         finally:
@@ -365,11 +401,8 @@ class Store:
             raise IndexNotFoundError(
                 f"{self.path} {what}: make one with 'sbmini index create {self.path} --input FILE'"
             )
-        try:
-            pointer = json.loads(current.read_bytes())
-            version, manifest, sha256 = int(pointer["format_version"]), str(pointer["manifest"]), str(pointer["sha256"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptIndexError(f"{current} is damaged: {error}") from error
+        pointer = read_sealed_json(current)
+        version, manifest, sha256 = int(pointer["format_version"]), str(pointer["manifest"]), str(pointer["sha256"])
         if version > FORMAT_VERSION:
             raise CorruptIndexError(
                 f"{current} is of format version {version}, and this sbert-mini ({__version__}) reads up to "
@@ -450,7 +483,7 @@ class Store:
             "manifest": name,
             "sha256": hashlib.sha256(manifest).hexdigest(),
         }
-        write_durably(path / "CURRENT", _json_bytes(pointer))
+        write_sealed_json(path / "CURRENT", pointer)
 
     def locate(self, row_id: int) -> tuple[Segment, int]:
         """Return the segment and the position in it of a row number.

@@ -144,7 +144,7 @@ def _open(path: str | Path) -> BinaryIO:
 def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
     number = 0
     try:
-        for number, line in enumerate(stream, start=1):  # noqa: B007
+        for number, line in enumerate(stream, start=1):
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise InputError(

@@ -1,0 +1,141 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="2")
+
+ROOT = Path(__file__).parent.parent
+MINILM = "all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The model directory of the real all-MiniLM-L6-v2."""
+    from sbert_mini.models import resolve
+
+    return resolve(MINILM)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data, or a skip."""
+    for folder in (os.environ.get("SBMINI_DATA"), ROOT.parent / "shared" / "data"):
+        if folder and (Path(folder) / "stsb_test.tsv.gz").is_file():
+            return Path(folder)
+    pytest.skip("no folder of real data: SBMINI_DATA is not set and ../shared/data is absent")
+
+
+@pytest.fixture(scope="session")
+def embedder(minilm: Path):
+    from sbert_mini import Embedder
+
+    return Embedder(minilm, threads=2)
+
+
+@pytest.fixture(scope="session")
+def exact_embedder(minilm: Path):
+    from sbert_mini import Embedder
+
+    return Embedder(minilm, graph="fp32", threads=2)
+
+
+@pytest.fixture(scope="session")
+def passages() -> list[dict]:
+    file = ROOT / "sbert_mini" / "examples" / "collection.jsonl"
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture
+def sbmini(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run the command in an empty folder, as a person would."""
+
+    def run(*args: object, stdin: str | bytes | None = None, env: dict | None = None, **options):
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        command = [str(Path(sys.executable).with_name("sbmini")), *map(str, args)]
+        done = subprocess.run(
+            command,
+            input=data if data is not None else b"",
+            capture_output=True,
+            cwd=options.pop("cwd", tmp_path),
+            env={**os.environ, **(env or {})},
+            timeout=120,
+            **options,
+        )
+        done.stdout, done.stderr = (
+            done.stdout.decode("utf-8", "replace"),
+            done.stderr.decode("utf-8", "replace"),
+        )
+        return done
+
+    return run
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261123)
+
+
+def tiny_model(path: Path, *, seed: int = 0, modules: list[dict] | None = None, **config) -> Path:
+    """Write a small, random, complete model directory, and return it."""
+    import torch
+    from safetensors.torch import save_file
+
+    from sbert_mini.encoder.bert import MiniBert
+    from sbert_mini.layout import BertConfig
+
+    torch.manual_seed(seed)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[", "]", "sep", "cls", ".", ",", "?"]
+    words += [chr(c) for c in range(ord("a"), ord("z") + 1)] + ["##" + chr(c) for c in range(ord("a"), ord("z") + 1)]
+    words += ["the", "cat", "dog", "runs", "sleeps", "a", "red", "blue", "house", "tree", "bread", "dough", "rises"]
+    sizes = {
+        "vocab_size": len(words),
+        "hidden_size": 28,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 7,
+        "intermediate_size": 44,
+        "max_position_embeddings": 37,
+        "initializer_range": 0.2,
+        **config,
+    }
+    MiniBert(BertConfig(**sizes)).save_pretrained(path)
+    (path / "vocab.txt").write_text("\n".join(words) + "\n", "utf-8")
+    (path / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer", "model_max_length": 31}), "utf-8"
+    )
+    if modules is not None:
+        entries = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+        for index, module in enumerate(modules, start=1):
+            folder = f"{index}_{module['kind']}"
+            (path / folder).mkdir()
+            if module["kind"] == "Dense":
+                weights = {"linear.weight": torch.randn(module["out_features"], module["in_features"])}
+                if module.get("bias", True):
+                    weights["linear.bias"] = torch.randn(module["out_features"])
+                save_file(weights, path / folder / "model.safetensors")
+            settings = {key: value for key, value in module.items() if key != "kind"}
+            (path / folder / "config.json").write_text(json.dumps(settings), "utf-8")
+            kind = f"sentence_transformers.models.{module['kind']}"
+            entries.append({"idx": index, "name": str(index), "path": folder, "type": kind})
+        (path / "modules.json").write_text(json.dumps(entries), "utf-8")
+    return path
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """A function that writes a small random model directory."""
+    count = 0
+
+    def make(**options) -> Path:
+        nonlocal count
+        count += 1
+        path = tmp_path / f"model-{count}"
+        path.mkdir()
+        return tiny_model(path, **options)
+
+    return make

@@ -1,0 +1,272 @@
+"""The command as a person at the shell meets it: a subprocess, its streams and its exit code."""
+
+import json
+import os
+import pty
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sbert_mini import Embedder, __version__
+
+SBMINI = str(Path(sys.executable).with_name("sbmini"))
+COLLECTION = Path(__file__).parent.parent / "sbert_mini" / "examples" / "collection.jsonl"
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "index"
+    done = subprocess.run([SBMINI, "index", "create", str(path), "-i", str(COLLECTION)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr == f"sbmini: 240 rows -> {path}\n"
+    return path
+
+
+def one_error(done, code, *parts):
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("sbmini: error: ")
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_version_help_and_module(sbmini):
+    assert sbmini("--version").stdout == f"sbmini {__version__}\n"
+    for command in ([], ["encode"], ["index"], ["index", "create"], ["search"]):
+        done = sbmini(*command, "--help")
+        assert done.returncode == 0
+        assert done.stderr == ""
+        assert f"sbmini {' '.join(command)}".rstrip() in done.stdout
+    for command in (["encode"], ["index", "create"], ["search"]):
+        assert "Examples:" in sbmini(*command, "-h").stdout
+    assert sbmini().returncode == 2
+    module = subprocess.run([sys.executable, "-m", "sbert_mini", "--version"], capture_output=True, text=True)
+    assert module.stdout == f"sbmini {__version__}\n"
+
+
+def test_encode_gives_the_librarys_vectors_for_arguments_files_and_pipes(sbmini, embedder, tmp_path):
+    texts = ["a cat sleeps", "naïve café", "  spaces  "]
+    expected = embedder.encode(texts)
+    (tmp_path / "t.txt").write_text("\n".join(texts) + "\n\n", "utf-8")
+    by_argument = sbmini("encode", *texts)
+    by_pipe = sbmini("encode", stdin="\n".join(texts))
+    by_file = sbmini("encode", "-i", "t.txt")
+    assert by_argument.stdout == by_pipe.stdout == by_file.stdout
+    assert by_argument.stderr == by_pipe.stderr == ""
+    assert by_file.stderr == "sbmini: 1 blank lines were not encoded\n"
+    lines = [json.loads(line) for line in by_pipe.stdout.splitlines()]
+    assert [line["text"] for line in lines] == texts
+    np.testing.assert_array_equal(np.array([line["embedding"] for line in lines], np.float32), expected)
+    done = sbmini("encode", "-i", "t.txt", "-o", "v.npy")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "sbmini: 1 blank lines were not encoded\nsbmini: 3 texts -> v.npy\n"
+    np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), expected)
+    assert sbmini("encode", "-i", "t.txt", "-o", "v.jsonl", "-q").stderr == ""
+    assert (tmp_path / "v.jsonl").read_text("utf-8") == by_pipe.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.txt", "v.jsonl", "v.npy"]
+
+
+def test_encode_options_reach_the_library(sbmini, minilm, exact_embedder, tmp_path):
+    (tmp_path / "t.csv").write_text("key,body\nk1,a cat\n")
+    done = sbmini(
+        "encode", "-i", "t.csv", "--text-column", "body", "--graph", "fp32", "--dim", 9, "--prompt", "query: ",
+        "-m", minilm, "--threads", 1, "--batch-size", 1,
+    )  # fmt: skip
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert line["text"] == "a cat"
+    expected = exact_embedder.encode("a cat", prompt="query: ", truncate_dim=9)
+    np.testing.assert_allclose(line["embedding"], expected, atol=1e-6)
+
+
+def test_truncation_on_the_command_line(sbmini):
+    long = "bread " * 400
+    done = sbmini("encode", long, "short")
+    assert done.returncode == 0
+    assert "1 of 2 texts were longer than 256 tokens, and were cut" in done.stderr
+    one_error(sbmini("encode", "short", long, "--truncation", "error"), 1, "text 1", "256 tokens")
+    assert sbmini("encode", long, "--truncation", "chunk").stderr == ""
+
+
+def test_search_in_a_pipe_as_json_and_from_stdin(sbmini, index):
+    done = sbmini("search", index, "why does bread rise", "-k", 3)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [len(row) for row in rows] == [3, 3, 3]
+    assert rows[0][1] == "bread-proofing"
+    assert [float(row[0]) for row in rows] == sorted((float(row[0]) for row in rows), reverse=True)
+    document = json.loads(sbmini("search", index, "why does bread rise", "-k", 3, "--json").stdout)
+    (result,) = document["results"]
+    assert result["query"] == "why does bread rise"
+    assert [hit["id"] for hit in result["hits"]] == [row[1] for row in rows]
+    assert set(result["hits"][0]) == {"rank", "id", "score", "text", "columns"}
+    assert result["hits"][0]["columns"]["topic"] == "cooking"
+    both = json.loads(sbmini("search", index, "--json", "-k", 1, stdin="bread\n\nstars\n").stdout)["results"]
+    assert [r["query"] for r in both] == ["bread", "stars"]
+    assert [line.split("\t")[0] for line in sbmini("search", index, "-k", 1, stdin="bread\nstars").stdout.splitlines()] == [
+        "bread", "stars",
+    ]  # fmt: skip
+    assert sbmini("search", index, "x", "--min-score", 1.01).stdout == ""
+
+
+def test_search_on_a_terminal_is_a_table(index):
+    parent, child = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "60", "TERM": "xterm"}
+    done = subprocess.run(
+        [SBMINI, "search", str(index), "bread", "-k", "2"], stdout=child, stderr=child, env=environment
+    )
+    os.close(child)
+    shown = os.read(parent, 10_000).decode().splitlines()
+    os.close(parent)
+    assert done.returncode == 0
+    assert len(shown) == 2
+    assert all(len(line) <= 60 and line.endswith("…") for line in shown)
+
+
+def test_an_index_of_another_model_is_refused(sbmini, index, make_model):
+    done = sbmini("search", index, "bread", "-m", make_model())
+    assert done.returncode == 1
+    assert "all-MiniLM-L6-v2" in done.stderr
+    assert "model-1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["encode", "--bogus"], 2, ["--bogus", "sbmini encode --help"]),
+        (["encode", "a", "-i", "b.txt"], 2, ["both"]),
+        (["encode", "-i", "none.txt"], 1, ["none.txt", "No such file"]),
+        (["encode", "-i", "."], 2, ["suffix"]),
+        (["encode", "a", "-o", "v.xml"], 2, [".npy or .jsonl"]),
+        (["encode", "a", "-m", "nowhere"], 1, ["'nowhere'", "all-MiniLM-L6-v2"]),
+        (["encode", "a", "-m", "org/nowhere", "--offline"], 1, ["org/nowhere", "--offline"]),
+        (["encode", "a", "--threads", "0"], 2, ["--threads"]),
+        (["encode", "a", "--dim", "385"], 2, ["385", "384"]),
+        (["search", "nowhere", "q"], 1, ["nowhere does not exist", "sbmini index create"]),
+        (["search", "nowhere", "q", "-k", "0"], 2, ["-k"]),
+        (["index", "create", "x"], 2, ["--input"]),
+    ],
+)
+def test_mistakes_get_one_line_and_their_exit_code(sbmini, arguments, code, parts):
+    one_error(sbmini(*arguments), code, *parts)
+
+
+def test_empty_input_is_an_error(sbmini, index):
+    one_error(sbmini("encode", stdin=""), 1, "no text")
+    one_error(sbmini("encode", stdin="\n \n"), 1, "no text")
+    one_error(sbmini("search", index, "  "), 2, "query is empty")
+    one_error(sbmini("search", index, stdin="\n"), 2, "no text")
+    one_error(sbmini("index", "create", "x", "-i", "-", stdin="\n"), 1, "no text")
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    (tmp_path / "t.txt").write_text("".join(f"text {i}\n" for i in range(3000)))
+    done = subprocess.run(
+        f"{SBMINI} encode -i t.txt | head -n 1", shell=True, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout)["text"] == "text 0"
+    assert done.stderr == ""
+
+
+def test_an_interruption_leaves_nothing_and_exits_130(tmp_path):
+    (tmp_path / "t.txt").write_text("".join(f"a longer text with the number {i}\n" for i in range(100_000)))
+    child = subprocess.Popen(
+        [SBMINI, "encode", "-i", "t.txt", "-o", "v.npy"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".v.npy*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert errors == "sbmini: interrupted; nothing of this run was kept\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["t.txt"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["encode", "-o", "v.npy"], ["encode", "-o", "v.jsonl"], ["index", "create", "ix"]]
+)
+def test_a_write_that_fails_is_one_line_and_leaves_nothing(sbmini, tmp_path, arguments):
+    (tmp_path / "t.txt").write_text("".join(f"text {i}\n" for i in range(400)))
+
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    done = sbmini(*arguments, "-i", "t.txt", preexec_fn=small_files)
+    one_error(done, 1, "File too large")
+    assert [p.name for p in tmp_path.iterdir()] == ["t.txt"]
+
+
+def test_debug_shows_the_traceback(sbmini):
+    done = sbmini("--debug", "search", "nowhere", "q")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "IndexNotFoundError" in done.stderr
+
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "onnx",
+    "pyarrow",
+)
+
+
+@pytest.mark.parametrize("command", ["encode", "search", "help", "index"])
+def test_the_field_half_never_imports_torch(index, tmp_path, command):
+    (tmp_path / "t.txt").write_text("a cat\n")
+    arguments = {
+        "encode": ["encode", "a cat"],
+        "search": ["search", str(index), "a cat"],
+        "help": ["encode", "--help"],
+        "index": ["index", "create", str(tmp_path / "x"), "-i", str(tmp_path / "t.txt")],
+    }[command]
+    script = f"""
+import sys
+sys.argv = ["sbmini", *{arguments!r}]
+from sbert_mini.cli.main import main
+try:
+    main()
+except SystemExit as error:
+    assert not error.code, error.code
+print("LOADED", sorted(set({HEAVY!r}) & set(sys.modules)), "numpy" in sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert f"LOADED [] {command != 'help'}" in done.stderr, done.stderr
+
+
+def test_no_socket_is_opened(index):
+    script = """
+import socket, sys
+def refuse(*_, **__):
+    raise AssertionError("a socket was opened")
+socket.socket = socket.create_connection = socket.getaddrinfo = refuse
+from sbert_mini.cli.main import main
+main()
+"""
+    for arguments in (["search", str(index), "bread", "--offline"], ["encode", "a cat", "--offline"]):
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_the_model_environment_variable_names_the_default(sbmini, make_model):
+    path = make_model()
+    expected = Embedder(path).encode("the cat")
+    done = sbmini("encode", "the cat", env={"SBMINI_MODEL": str(path)})
+    np.testing.assert_allclose(json.loads(done.stdout)["embedding"], expected, atol=1e-6)

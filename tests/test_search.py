@@ -1,0 +1,312 @@
+"""The index directory: what is stored, found, checked, and kept through failures."""
+
+import json
+import multiprocessing
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sbert_mini import Embedder, SearchIndex
+from sbert_mini.errors import (
+    CorruptIndexError,
+    IndexExistsError,
+    IndexLockedError,
+    IndexNotFoundError,
+    InputError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    UsageError,
+)
+from sbert_mini.runtime.embedder import EncodeCounts
+from sbert_mini.search import store as store_module
+from sbert_mini.search.index import IndexCounts
+from sbert_mini.search.store import CheckedFile, Store, file_checksums
+from sbert_mini.text.records import Record
+
+
+def records_of(passages):
+    return [
+        Record(row["text"], row["id"], {key: row[key] for key in ("topic", "title", "level")}, line)
+        for line, row in enumerate(passages, start=1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, embedder, passages):
+    path = tmp_path_factory.mktemp("index") / "collection"
+    SearchIndex.create(path, records_of(passages), embedder)
+    return path
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    shutil.copytree(made, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_hits_are_those_of_brute_force(made, embedder, passages, rng):
+    index = SearchIndex(made)
+    assert len(index) == 240
+    vectors = embedder.encode([row["text"] for row in passages])
+    queries = ["why does dough rise?", "keeping time on a railway", "how do bats see", "a contract nobody signed"]
+    exact = embedder.encode(queries) @ vectors.T
+    for query, scores, hits in zip(queries, exact, index.search(queries, 7), strict=True):
+        best = np.argsort(-scores)[:7]
+        assert [hit.id for hit in hits] == [passages[i]["id"] for i in best]
+        np.testing.assert_allclose([hit.score for hit in hits], scores[best], atol=1e-3)
+        assert hits[0].text == passages[best[0]]["text"]
+        assert hits[0].columns == {key: passages[best[0]][key] for key in ("topic", "title", "level")}
+        assert index.search(query, 7) == hits or [h.id for h in index.search(query, 7)] == [h.id for h in hits]
+    random = rng.standard_normal((5, 384)).astype(np.float32)
+    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    scores, rows = index.nearest(random, 11)
+    np.testing.assert_array_equal(rows, np.argsort(-(random @ vectors.T), axis=1)[:, :11])
+
+
+def test_each_text_finds_itself(made, passages):
+    index = SearchIndex(made)
+    for row, hits in zip(passages, index.search([row["text"] for row in passages], 1), strict=True):
+        assert hits[0].id == row["id"]
+        assert hits[0].score >= 0.9999
+
+
+def test_k_and_min_score_combine(made):
+    index = SearchIndex(made)
+    everything = index.search("yeast and dough", 1000)
+    assert len(everything) == 240
+    scores = [hit.score for hit in everything]
+    assert scores == sorted(scores, reverse=True)
+    above = index.search("yeast and dough", 1000, min_score=scores[5])
+    assert len(above) == 6
+    assert len(index.search("yeast and dough", 3, min_score=scores[5])) == 3
+    assert index.search("yeast and dough", 3, min_score=1.01) == []
+    with pytest.raises(UsageError, match="k must be at least 1; found 0"):
+        index.search("x", 0)
+    with pytest.raises(UsageError, match=r"\(queries, 384\); found \(2, 5\)"):
+        index.search(np.zeros((2, 5), np.float32))
+
+
+def test_the_directory_is_as_documented(made, embedder, passages):
+    segment = made / "segments" / "000001"
+    vectors = np.load(segment / "vectors.npy", allow_pickle=False)
+    np.testing.assert_allclose(vectors, embedder.encode([row["text"] for row in passages]), atol=1e-3)
+    np.testing.assert_array_equal(np.load(segment / "row_ids.npy", allow_pickle=False), np.arange(240))
+    rows = [json.loads(line) for line in (segment / "rows.jsonl").read_text("utf-8").splitlines()]
+    assert [row["id"] for row in rows] == [row["id"] for row in passages]
+    manifest = json.loads((made / "generations" / "000001.json").read_text())
+    assert manifest["model"]["fingerprint"] == embedder.fingerprint
+    assert (manifest["rows"], manifest["next_row"], manifest["metric"]) == (240, 240, "cosine")
+    assert {p.name for p in made.iterdir()} <= {"CURRENT", "LOCK", "generations", "segments", "faiss"}
+
+
+def test_the_faiss_file_is_a_cache(copy, caplog):
+    expected = SearchIndex(copy).search("railway signals", 5)
+    for damage in (shutil.rmtree, lambda folder: (folder / "000001.faiss").write_bytes(b"nonsense")):
+        damage(copy / "faiss")
+        caplog.clear()
+        assert SearchIndex(copy).search("railway signals", 5) == expected
+        assert "making the FAISS file anew" in caplog.text
+        caplog.clear()
+        assert SearchIndex(copy).search("railway signals", 5) == expected
+        assert caplog.text == ""
+
+
+def test_every_flipped_bit_is_found(copy, rng):
+    assert SearchIndex(copy).verify() == []
+    files = [p for p in copy.rglob("*") if p.is_file() and p.name != "LOCK"]
+    assert len(files) == 9
+    for file in files:
+        data = file.read_bytes()
+        for position in {0, len(data) - 1, *rng.integers(0, len(data), 10).tolist()}:
+            damaged = bytearray(data)
+            damaged[position] ^= 1 << int(rng.integers(8))
+            file.write_bytes(damaged)
+            try:
+                found = bool(SearchIndex(copy).verify())
+            except CorruptIndexError:
+                found = True
+            assert found, f"{file} bit flip at byte {position}"
+        file.write_bytes(data)
+    assert SearchIndex(copy).verify() == []
+
+
+def test_a_damaged_row_is_an_error_when_it_is_read(copy):
+    rows = copy / "segments" / "000001" / "rows.jsonl"
+    data = bytearray(rows.read_bytes())
+    data[1000] ^= 1
+    rows.write_bytes(data)
+    index = SearchIndex(copy)
+    with pytest.raises(CorruptIndexError, match=r"rows\.jsonl: block 0 .* does not match"):
+        index.search("bread", 3)
+    rows.write_bytes(data[:-3])
+    with pytest.raises(CorruptIndexError, match=r"must hold 95382 bytes, and holds 95379"):
+        SearchIndex(copy)
+
+
+def test_a_part_of_a_file_is_checked_by_its_blocks_alone(tmp_path, rng):
+    file = tmp_path / "file"
+    data = rng.bytes(64 * 5 + 9)
+    file.write_bytes(data)
+    checksums = file_checksums(file, block_bytes=64)
+    assert len(checksums["sha256"]) == 6
+    with CheckedFile(file, checksums) as checked:
+        for _ in range(200):
+            start, stop = sorted(rng.integers(0, len(data) + 1, 2).tolist())
+            if stop > start:
+                assert checked.read(start, stop) == data[start:stop]
+        assert b"".join(checked.blocks(13)) == data[13:]
+    damaged = bytearray(data)
+    damaged[64 * 3 + 5] ^= 4
+    file.write_bytes(damaged)
+    with CheckedFile(file, checksums) as checked:
+        assert checked.read(0, 64 * 3) == data[: 64 * 3]
+        with pytest.raises(CorruptIndexError, match="block 3 of 64 bytes"):
+            checked.read(64 * 3 - 1, 64 * 3 + 1)
+
+
+def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copy):
+    current = copy / "CURRENT"
+    pointer = store_module.read_sealed_json(current)
+    for change in ({"manifest": "../../etc/passwd"}, {"manifest": "generations/../CURRENT"}):
+        store_module.write_sealed_json(current, {**pointer, **change})
+        with pytest.raises(CorruptIndexError, match="damaged"):
+            SearchIndex(copy)
+    store_module.write_sealed_json(current, {**pointer, "format_version": 2})
+    with pytest.raises(CorruptIndexError, match="format version 2"):
+        SearchIndex(copy)
+    current.write_text("{")
+    with pytest.raises(CorruptIndexError, match="damaged"):
+        SearchIndex(copy)
+
+
+def test_another_model_is_refused_naming_both(made, make_model):
+    other = Embedder(make_model())
+    with pytest.raises(ModelMismatchError, match=r"'.*all-MiniLM.*|gt_all.*' .*model-1"):
+        SearchIndex(made).search("bread", embedder=other)
+
+
+def test_a_model_that_changed_or_vanished_under_its_name_is_refused(make_model, tmp_path):
+    path = make_model()
+    SearchIndex.create(tmp_path / "index", [Record("the cat")], Embedder(path))
+    (path / "vocab.txt").write_text((path / "vocab.txt").read_text().replace("cat", "cow"))
+    with pytest.raises(ModelMismatchError, match="is another"):
+        SearchIndex(tmp_path / "index").search("cat")
+    shutil.rmtree(path)
+    with pytest.raises(ModelNotFoundError, match="was made with the model"):
+        SearchIndex(tmp_path / "index").search("cat")
+
+
+def test_rows_without_ids_are_known_by_their_content(tmp_path, make_model):
+    model = Embedder(make_model())
+    records = [Record("the cat"), Record("a dog"), Record("the cat"), Record("the cat", None, {"n": 1})]
+    counts = IndexCounts(0, 0, EncodeCounts())
+    index = SearchIndex.create(tmp_path / "index", records, model, counts=counts)
+    assert (counts.rows, counts.repeated, len(index)) == (3, 1, 3)
+    assert [row.id for row in index.rows()] == [records[i].content_id() for i in (0, 1, 3)]
+
+
+def test_what_cannot_be_stored_leaves_nothing_behind(tmp_path, make_model):
+    model = Embedder(make_model())
+    path = tmp_path / "index"
+    twice = [Record("one", "a", line=2), Record("two", "b", line=3), Record("three", "a", line=4)]
+    with pytest.raises(InputError, match="the id 'a' stands on line 2 and again on line 4"):
+        SearchIndex.create(path, twice, model)
+    with pytest.raises(InputError, match="no text to index"):
+        SearchIndex.create(path, [], model)
+    assert not path.exists()
+    with pytest.raises(IndexNotFoundError, match="does not exist"):
+        SearchIndex(path)
+    SearchIndex.create(path, [Record("one")], model)
+    with pytest.raises(IndexExistsError, match="holds an index already"):
+        SearchIndex.create(path, [Record("two")], model)
+    assert [row.text for row in SearchIndex(path).rows()] == ["one"]
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path, make_model):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"jpg")
+    with pytest.raises(IndexExistsError, match=r"holds cat\.jpg"):
+        SearchIndex.create(tmp_path / "photos", [Record("one")], Embedder(make_model()))
+    assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"jpg"
+    with pytest.raises(IndexNotFoundError, match="holds no index"):
+        SearchIndex(tmp_path / "photos")
+
+
+def hold(path, ready, release):
+    with Store.writing(path):
+        ready.set()
+        release.wait(30)
+
+
+def test_one_writer_at_a_time(tmp_path, make_model):
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(tmp_path / "index", ready, release))
+    holder.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(IndexLockedError, match="being written by another process"):
+            SearchIndex.create(tmp_path / "index", [Record("one")], Embedder(make_model()))
+    finally:
+        release.set()
+        holder.join()
+    SearchIndex.create(tmp_path / "index", [Record("one")], Embedder(make_model()))
+
+
+def test_nan_vectors_are_not_stored(tmp_path):
+    with (
+        pytest.raises(CorruptIndexError, match="NaN"),
+        store_module.SegmentWriter(tmp_path, "000001", 3, 0) as segment,
+    ):
+        segment.write([], np.array([[1, np.nan, 0]], np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_keeps_the_generation_that_it_opened(copy, made):
+    index = SearchIndex(copy)
+    before = index.search("bread", 3)
+    manifest = index._store.manifest
+    Store.publish(copy, 2, index.model, manifest["segments"], 240)
+    assert SearchIndex(copy).generation == 2
+    assert (index.generation, index.search("bread", 3)) == (1, before)
+
+
+WRITER = """
+import sys
+from sbert_mini import Embedder, SearchIndex
+from sbert_mini.text.records import Record
+model = Embedder(sys.argv[1])
+print("ready", flush=True)
+SearchIndex.create(sys.argv[2], (Record("the cat " * (i % 9 + 1) + str(i), str(i)) for i in range(160)), model)
+print("done", flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_an_index_or_none(tmp_path, make_model, rng):
+    model = make_model()
+    Embedder(model)
+    path = tmp_path / "index"
+    for delay_s in rng.uniform(0, 0.12, 8):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(model), str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(delay_s)
+        child.send_signal(signal.SIGKILL)
+        acknowledged = "done" in child.stdout.read()
+        child.wait()
+        child.stdout.close()
+        if (path / "CURRENT").exists():
+            index = SearchIndex(path)
+            assert index.verify() == []
+            assert [row.id for row in index.rows()] == [str(i) for i in range(160)]
+            shutil.rmtree(path)
+        else:
+            assert not acknowledged
+            SearchIndex.create(path, [Record("again")], Embedder(model))  # what was left there is in nobody's way
+            shutil.rmtree(path)

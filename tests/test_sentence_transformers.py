@@ -1,0 +1,211 @@
+"""MiniBert inside sentence-transformers: the same vectors, a directory that needs nothing of ours, and training."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import losses
+
+import sbert_mini
+from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
+from sbert_mini.errors import UsageError
+
+TEXTS = [
+    "A cat sleeps.",
+    "naïve café in São Paulo",
+    "word " * 400,
+    "?",
+    "多言語 text, mixed",
+    "The [SEP] and the [CLS] are ordinary words here.",
+]
+PLAIN = [text for text in TEXTS if "[" not in text]
+
+
+def cosine(a, b):
+    return np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def encode_in_a_plain_process(path, texts, code="model = SentenceTransformer(sys.argv[1], local_files_only=True)"):
+    """Encode in a process in which sbert_mini cannot be imported."""
+    script = f"""
+import sys, json
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "sbert_mini":
+            raise ImportError("sbert_mini is not to be imported here")
+sys.meta_path.insert(0, Refuse())
+from sentence_transformers import SentenceTransformer
+{code}
+print(json.dumps(model.encode(json.load(sys.stdin)).tolist()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        input=json.dumps(texts), capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return np.array(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def model(minilm):
+    return sbert_mini.load(minilm)
+
+
+def test_real_weights_embed_as_sentence_transformers_does(minilm, model):
+    theirs = SentenceTransformer(str(minilm), local_files_only=True)
+    assert isinstance(model, SentenceTransformer)
+    assert model.max_seq_length == theirs.max_seq_length == 256
+    assert model.get_embedding_dimension() == theirs.get_embedding_dimension() == 384
+    assert (1 - cosine(model.encode(PLAIN), theirs.encode(PLAIN))).max() <= 1e-6
+    tokens = model.encode(TEXTS[0], output_value="token_embeddings")
+    torch.testing.assert_close(tokens, theirs.encode(TEXTS[0], output_value="token_embeddings"), atol=1e-5, rtol=0)
+
+
+def test_a_published_directory_differs_only_for_literal_special_tokens(minilm, model):
+    theirs = SentenceTransformer(str(minilm), local_files_only=True)
+    assert cosine(model.encode(TEXTS[-1:]), theirs.encode(TEXTS[-1:]))[0] < 0.999
+
+
+def test_a_saved_directory_needs_nothing_of_ours(model, tmp_path):
+    model.save(str(tmp_path / "saved"))
+    types = [m["type"] for m in json.loads((tmp_path / "saved" / "modules.json").read_text())]
+    assert all(t.startswith("sentence_transformers.") for t in types)
+    settings = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
+    assert settings["split_special_tokens"] is True
+    ours = model.encode(TEXTS)
+    assert (1 - cosine(encode_in_a_plain_process(tmp_path / "saved", TEXTS), ours)).max() <= 1e-6
+    np.testing.assert_array_equal(sbert_mini.load(tmp_path / "saved").encode(TEXTS), ours)
+
+
+def test_a_stock_model_built_on_our_module_saves_the_standard_layout_too(minilm, tmp_path):
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    stock = SentenceTransformer(modules=[MiniBertModule.load(str(minilm)), Pooling(384, "mean")])
+    assert isinstance(stock, MiniSentenceTransformer)
+    stock.save_pretrained(str(tmp_path / "saved"))
+    plain = encode_in_a_plain_process(tmp_path / "saved", TEXTS)
+    assert (1 - cosine(plain, stock.encode(TEXTS))).max() <= 1e-6
+
+
+def test_lora_can_be_added_to_a_saved_directory(model, tmp_path):
+    model.save(str(tmp_path / "saved"))
+    code = """
+from peft import LoraConfig, TaskType
+model = SentenceTransformer(sys.argv[1], local_files_only=True)
+model.add_adapter(LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=4, target_modules=["query", "value"]))
+assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 6 * 2 * 2 * 4 * 384
+"""
+    adapted = encode_in_a_plain_process(tmp_path / "saved", TEXTS[:2], code)
+    assert (1 - cosine(adapted, model.encode(TEXTS[:2]))).max() <= 1e-6  # a fresh adapter changes nothing yet
+
+
+def test_prompts_queries_and_truncated_dimensions(make_model):
+    path = make_model(modules=[{"kind": "Pooling", "embedding_dimension": 28, "pooling_mode": "mean"}])
+    settings = {"prompts": {"query": "cat: ", "document": "dog: "}, "default_prompt_name": None}
+    (path / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    ours, theirs = sbert_mini.load(path), SentenceTransformer(str(path), local_files_only=True)
+    text = ["the red tree"]
+    for name in ("encode", "encode_query", "encode_document"):
+        a, b = getattr(ours, name)(text), getattr(theirs, name)(text)
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_array_equal(ours.encode_query(text), ours.encode(["cat: the red tree"]))
+    assert not np.allclose(ours.encode_query(text), ours.encode(text))
+    np.testing.assert_allclose(ours.encode(text, truncate_dim=5), theirs.encode(text)[:, :5], atol=1e-6)
+
+
+def test_a_prompt_can_be_left_out_of_the_pooling(make_model):
+    pooling = {"kind": "Pooling", "embedding_dimension": 28, "pooling_mode": "mean", "include_prompt": False}
+    path = make_model(modules=[pooling])
+    ours, theirs = sbert_mini.load(path), SentenceTransformer(str(path), local_files_only=True)
+    with_prompt = ours.encode(["a red house"], prompt="the dog ")
+    np.testing.assert_allclose(with_prompt, theirs.encode(["a red house"], prompt="the dog "), atol=1e-6)
+    assert not np.allclose(with_prompt, ours.encode(["the dog a red house"]))
+
+
+def test_max_seq_length_can_be_set(make_model):
+    model = sbert_mini.load(make_model())
+    assert model.max_seq_length == 31
+    model.max_seq_length = 5
+    assert model.preprocess(["the cat runs the cat runs"])["input_ids"].shape == (1, 5)
+    with pytest.raises(UsageError, match="from 4 to 37"):
+        model.max_seq_length = 38
+
+
+def test_pairs_become_one_sequence_with_segments(make_model):
+    features = sbert_mini.load(make_model()).preprocess([("the cat", "a dog runs"), ("a", "[SEP]")])
+    assert features["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1, 0]]
+    separator = features["input_ids"][0][-1]
+    assert (features["input_ids"] == separator).sum(1).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("shape", ["siamese", "triplet"])
+def test_training_moves_the_encoder_the_way_the_loss_asks(make_model, shape):
+    torch.manual_seed(0)
+    model = sbert_mini.load(make_model()).train()
+    texts = ["the cat sleeps", "a dog runs", "bread dough rises"]
+    batch = [model.preprocess([text]) for text in (texts if shape == "triplet" else texts[:2])]
+    loss = losses.TripletLoss(model) if shape == "triplet" else losses.CosineSimilarityLoss(model)
+    labels = None if shape == "triplet" else torch.tensor([1.0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    values = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        value = loss(batch, labels)
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert np.mean(values[-5:]) < np.mean(values[:5])
+
+
+def test_the_stock_trainer_trains_saves_and_resumes(make_model, tmp_path):
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+    rows = [("the cat", "a cat"), ("red bread", "the dough")] * 4
+    data = Dataset.from_dict({"a": [r[0] for r in rows], "b": [r[1] for r in rows]})
+    start = make_model()
+
+    def train(steps, resume):
+        model = sbert_mini.load(start)
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=str(tmp_path / "run"), max_steps=steps, per_device_train_batch_size=2, save_steps=2,
+            learning_rate=1e-2, report_to=[], disable_tqdm=True, use_cpu=True, seed=3,
+        )  # fmt: skip
+        loss = losses.MultipleNegativesRankingLoss(model)
+        SentenceTransformerTrainer(model=model, args=arguments, train_dataset=data, loss=loss).train(
+            resume_from_checkpoint=resume
+        )
+        return model
+
+    before = sbert_mini.load(start).encode(["the cat"])
+    half = train(2, None)
+    assert not np.allclose(half.encode(["the cat"]), before, atol=1e-3)
+    saved = tmp_path / "run" / "checkpoint-2"
+    np.testing.assert_allclose(
+        SentenceTransformer(str(saved), local_files_only=True).encode(["the cat"]), half.encode(["the cat"]), atol=1e-6
+    )
+    train(4, str(saved))
+    assert (tmp_path / "run" / "checkpoint-4").is_dir()
+
+
+def test_a_spawn_pool_gives_the_same_vectors(make_model):
+    model = sbert_mini.load(make_model())
+    texts = ["the cat", "a dog runs", "red", "bread dough rises ."]
+    pool = model.start_multi_process_pool(["cpu", "cpu"])
+    try:
+        np.testing.assert_allclose(model.encode(texts, pool=pool), model.encode(texts), atol=1e-6)
+    finally:
+        model.stop_multi_process_pool(pool)
+
+
+def test_no_pickle_is_written_and_no_other_backend_is_pretended(make_model, tmp_path):
+    path = make_model()
+    with pytest.raises(UsageError, match="pickle"):
+        sbert_mini.load(path).save(str(tmp_path / "out"), safe_serialization=False)
+    with pytest.raises(UsageError, match="onnx"):
+        MiniBertModule.load(str(path), backend="onnx")
