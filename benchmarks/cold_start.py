@@ -1,6 +1,7 @@
 """How long a person waits for one vector from a cold process: `sbmini encode` against a sentence-transformers script."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks import harness
@@ -34,7 +35,7 @@ def main() -> None:
 
     for command in commands.values():  # once unmeasured: files in the page cache, bytecode compiled
         harness.process(command, threads)
-    seconds = harness.alternate({name: lambda name=name: run(name) for name in commands}, options.rounds)
+    seconds = harness.alternate({name: partial(run, name) for name in commands}, options.rounds)
     ours, peer = "sbmini encode", "sentence-transformers"
     result = {
         "rounds": options.rounds,

@@ -6,6 +6,9 @@ a text alone against a batch of 32, and STS-B test.
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from benchmarks import harness
 
@@ -34,8 +37,10 @@ def main() -> None:
         "fp32 graph": Embedder(path, graph="fp32", threads=options.threads),
         "int8 graph": Embedder(path, graph="int8", threads=options.threads),
     }
-    encoders = {"sentence-transformers": lambda items: peer.encode(items, normalize_embeddings=True)}
-    encoders.update({name: embedder.encode for name, embedder in ours.items()})
+    encoders: dict[str, Callable[[list[str]], Any]] = {
+        "sentence-transformers": partial(peer.encode, normalize_embeddings=True),
+        **{name: embedder.encode for name, embedder in ours.items()},
+    }
 
     reference = encoders["sentence-transformers"](texts)
     quality = {}
@@ -55,7 +60,7 @@ def main() -> None:
     def rate(name: str) -> float:
         return TEXTS / harness.timed(lambda: encoders[name](texts))
 
-    rates = harness.alternate({name: lambda name=name: rate(name) for name in encoders}, options.rounds)
+    rates = harness.alternate({name: partial(rate, name) for name in encoders}, options.rounds)
     ratios = {name: harness.median_ratio(rates[name], rates["sentence-transformers"]) for name in encoders}
     print(f"{'':<24}{'texts/s':>9}{'ratio':>7}{'cosine to fp32':>22}{'alone/batch':>13}{'STS-B':>8}")
     for name, found in quality.items():

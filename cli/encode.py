@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from sbert_mini.cli import options
-from sbert_mini.cli.notes import note, progress_wanted, quiet_notes
 
 from sbert_mini.errors import InputError, UsageError
+
+from . import options
+from .notes import note, progress_wanted, quiet_notes
 
 if TYPE_CHECKING:
     from sbert_mini.text.records import Record
@@ -96,7 +97,7 @@ def encode(
     if kind == "npy" and output is not None:
         embedder.encode_to_npy(passing(), output, **settings)
     else:
-        from sbert_mini.cli.streams import json_lines
+        from .streams import json_lines
 
         with json_lines(output) as write:
             for block in embedder.encode_stream(passing(), **settings):

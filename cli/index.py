@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sbert_mini.cli import options
-from sbert_mini.cli.notes import note, progress_wanted, quiet_notes
+
+from . import options
+from .notes import note, progress_wanted, quiet_notes
 
 app = typer.Typer(help="Make and inspect indexes of texts.", no_args_is_help=True, rich_markup_mode=None)
 

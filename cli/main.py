@@ -6,10 +6,11 @@ import sys
 from typing import Annotated, NoReturn
 
 import typer
-from sbert_mini.cli import encode, index, search
 
 from sbert_mini import __version__
 from sbert_mini.errors import SbertMiniError
+
+from . import encode, index, search
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
 

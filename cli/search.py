@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from sbert_mini.cli import options
-from sbert_mini.cli.notes import quiet_notes
 
 from sbert_mini.errors import UsageError
+
+from . import options
+from .notes import quiet_notes
 
 if TYPE_CHECKING:
     from sbert_mini.search.index import Hit

@@ -31,7 +31,7 @@ _TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 _FOLLOWERS = {"Pooling": Pooling, "Dense": Dense, "Normalize": Normalize}
 
 
-class MiniBertModule(InputModule):  # type: ignore[misc]
+class MiniBertModule(InputModule):
     """MiniBert as sentence-transformers' first module: texts -> ids -> token vectors.
 
     A `SentenceTransformer` that is built on it becomes a `MiniSentenceTransformer`, which saves the standard layout.
@@ -134,7 +134,7 @@ class MiniBertModule(InputModule):  # type: ignore[misc]
             model.__class__ = MiniSentenceTransformer
 
 
-class MiniSentenceTransformer(SentenceTransformer):  # type: ignore[misc]
+class MiniSentenceTransformer(SentenceTransformer):
     """A `SentenceTransformer` on MiniBert, whose `save` writes a directory that any `SentenceTransformer` loads."""
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
@@ -191,4 +191,5 @@ def load(
         truncate_dim=layout.truncate_dim,
         local_files_only=True,
     )
-    return model.eval()
+    model.eval()
+    return model

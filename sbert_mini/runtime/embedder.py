@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -322,7 +322,7 @@ class Embedder:
         show_progress_bar: bool,
     ) -> Iterator[FloatArray]:
         source = iter(texts)
-        progress = _ProgressBar(len(texts) if hasattr(texts, "__len__") else None) if show_progress_bar else None
+        progress = _ProgressBar(len(texts) if isinstance(texts, Sized) else None) if show_progress_bar else None
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
 
         def tokenize(first: int, batch: list[str]) -> _Window:

@@ -120,7 +120,7 @@ def build(
     """
     b = _Builder()
     config = layout.config
-    epsilon = {"epsilon": float(config.layer_norm_eps)}
+    epsilon = float(config.layer_norm_eps)
 
     def weight(name: str) -> FloatArray:
         return np.asarray(weights[name], dtype=np.float32)
@@ -154,7 +154,7 @@ def build(
 
     def add_and_norm(x: str, residual: str, name: str, bias: FloatArray) -> str:
         inputs = (x, residual, *layer_norm(name), b.constant(bias))
-        return b.node("SkipLayerNormalization", *inputs, domain=_MS, **epsilon)
+        return b.node("SkipLayerNormalization", *inputs, domain=_MS, epsilon=epsilon)
 
     mask = b.cast("attention_mask", "INT32")
     lengths = b.node("ReduceSum", mask, b.integers(1), keepdims=0)  # (batch,); padding is to the right
@@ -171,7 +171,7 @@ def build(
     positions = b.constant(weight("embeddings.position_embeddings.weight"))
     position = b.node("Slice", positions, b.integers(0), seq, b.integers(0))  # (seq, hidden)
     norm = layer_norm("embeddings.LayerNorm")
-    x = b.node("SkipLayerNormalization", word, position, *norm, domain=_MS, **epsilon)
+    x = b.node("SkipLayerNormalization", word, position, *norm, domain=_MS, epsilon=epsilon)
 
     exposed = []
 
@@ -183,16 +183,16 @@ def build(
         prefix = f"encoder.layer.{layer}."
         projections = [linear(f"{prefix}attention.self.{part}") for part in ("query", "key", "value")]
         expose_as(x, f"{layer}.qkv")
-        heads = {"num_heads": config.num_attention_heads, "domain": _MS}
+        heads = config.num_attention_heads
         if scales is None:
             joined = b.constant(np.concatenate([matrix for matrix, _ in projections], axis=1))
-            bias = b.constant(np.concatenate([bias for _, bias in projections]))
-            attended = b.node("Attention", x, joined, bias, lengths, **heads)
+            biases = b.constant(np.concatenate([bias for _, bias in projections]))
+            attended = b.node("Attention", x, joined, biases, lengths, domain=_MS, num_heads=heads)
         else:
             scale = scales[f"{layer}.qkv"]
             x8 = quantized(x, scale)
             query, key, value = (product(x8, scale, matrix, bias) for matrix, bias in projections)
-            attended = b.node("MultiHeadAttention", query, key, value, "", lengths, **heads)
+            attended = b.node("MultiHeadAttention", query, key, value, "", lengths, domain=_MS, num_heads=heads)
 
         def dense(name: str, x: str, key: str) -> tuple[str, FloatArray]:
             matrix, bias = linear(name)
@@ -201,14 +201,14 @@ def build(
             return product(quantized(x, scales[key]), scales[key], matrix, None), bias
 
         expose_as(attended, f"{layer}.attention")
-        summed, bias = dense(f"{prefix}attention.output.dense", attended, f"{layer}.attention")
-        x = add_and_norm(summed, x, f"{prefix}attention.output.LayerNorm", bias)
+        projected, bias = dense(f"{prefix}attention.output.dense", attended, f"{layer}.attention")
+        x = add_and_norm(projected, x, f"{prefix}attention.output.LayerNorm", bias)
         expose_as(x, f"{layer}.wide")
         wide, bias = dense(f"{prefix}intermediate.dense", x, f"{layer}.wide")
-        wide = activation(wide, bias)
-        expose_as(wide, f"{layer}.narrow")
-        summed, bias = dense(f"{prefix}output.dense", wide, f"{layer}.narrow")
-        x = add_and_norm(summed, x, f"{prefix}output.LayerNorm", bias)
+        activated = activation(wide, bias)
+        expose_as(activated, f"{layer}.narrow")
+        narrow, bias = dense(f"{prefix}output.dense", activated, f"{layer}.narrow")
+        x = add_and_norm(narrow, x, f"{prefix}output.LayerNorm", bias)
 
     tokens = b.node("Identity", x, output=TOKENS)
     _sentence_head(b, tokens, layout)

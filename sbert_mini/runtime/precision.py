@@ -42,7 +42,7 @@ def quantize_vectors(vectors: FloatArray, precision: Precision, ranges: FloatArr
     if precision == "float32":
         return vectors
     if precision in ("binary", "ubinary"):
-        bits = np.packbits(vectors > 0, axis=-1)
+        bits: AnyArray = np.packbits(vectors > 0, axis=-1)
         return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
     if ranges is None:
         if not len(vectors):

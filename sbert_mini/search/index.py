@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -175,6 +175,21 @@ class SearchIndex:
             for part in index._store.segments:
                 index._build_faiss(part)
         return index
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, and one query
+        self, queries: str, k: int = 10, *, min_score: float | None = None, embedder: Embedder | None = None
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        queries: Sequence[str] | FloatArray,
+        k: int = 10,
+        *,
+        min_score: float | None = None,
+        embedder: Embedder | None = None,
+    ) -> list[list[Hit]]: ...
 
     def search(
         self,

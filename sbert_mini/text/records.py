@@ -167,7 +167,7 @@ def _table(
     lines: Iterator[str], name: str, text_column: str | None, id_column: str | None, delimiter: str
 ) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     try:
         header = next(reader, None)

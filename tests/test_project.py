@@ -1,0 +1,314 @@
+"""The project's own promises: layering, packaging, extras, documents that match the code."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import sbert_mini
+from sbert_mini import models
+from sbert_mini.errors import MissingExtraError, ModelNotFoundError, SbertMiniError, UsageError
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "sbert_mini").rglob("*.py")) + sorted((ROOT / "cli").glob("*.py"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def layers():
+    """The layer table of ARCHITECTURE.md: room -> whether its modules may import torch."""
+    rows = re.findall(r"^\| `([^`]+)` \|.*\| (yes|no) \|$", (ROOT / "ARCHITECTURE.md").read_text("utf-8"), re.M)
+    assert len(rows) >= 7
+    return {room.rstrip("/"): torch == "yes" for room, torch in rows}
+
+
+def room_of(module):
+    """`sbert_mini.text.tokenizer` -> `sbert_mini/text`; the modules at the top are the room `sbert_mini`."""
+    parts = module.split(".")
+    if parts[0] == "cli" or parts[:2] == ["sbert_mini", "cli"]:
+        return "cli"
+    inner = len(parts) > 1 and (ROOT / "sbert_mini" / parts[1]).is_dir()
+    return f"sbert_mini/{parts[1]}" if inner else "sbert_mini"
+
+
+def imports(path):
+    """Yield (module, at module level) for each import statement that runs or may run."""
+    tree = ast.parse(path.read_text("utf-8"))
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""] if not node.level else []
+            if names == ["sbert_mini"]:
+                names = [f"sbert_mini.{alias.name}" for alias in node.names]
+        for name in names:
+            yield name, id(node) not in inside
+
+
+def test_a_room_imports_only_rooms_above_it():
+    order = list(layers())
+    assert {room_of(".".join(p.relative_to(ROOT).with_suffix("").parts)) for p in SOURCES} <= set(order)
+    checked = 0
+    for path in SOURCES:
+        if path.name == "__main__.py" or path == ROOT / "sbert_mini" / "__init__.py":
+            continue  # the two entry points, which name what they load
+        room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for module, _ in imports(path):
+            if module.split(".")[0] == "sbert_mini":
+                checked += 1
+                target = room_of(module)
+                assert order.index(target) <= order.index(room), f"{path} imports {module}"
+    assert checked > 40
+
+
+def test_heavy_packages_stay_out_of_the_rooms_that_say_so():
+    heavy = {"torch", "transformers", "sentence_transformers", "datasets", "scipy", "pandas", "sklearn", "matplotlib"}
+    for path in SOURCES:
+        room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for module, at_top in imports(path):
+            package = module.split(".")[0]
+            assert package not in heavy or layers()[room], f"{path} imports {module}"
+            if path.parent.name == "cli":
+                allowed = {"sbert_mini", "typer"} | set(sys.stdlib_module_names)
+                assert not at_top or package in allowed, f"{path} imports {module} before a command has run"
+
+
+def test_every_package_is_listed_and_every_module_has_a_docstring():
+    folders = {".".join(p.parent.relative_to(ROOT).parts) for p in SOURCES if p.name == "__init__.py"}
+    expected = {"sbert_mini.cli" if name == "cli" else name for name in folders}
+    assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == expected
+    for path in SOURCES:
+        assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), path
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """The sdist, and the wheel built from it."""
+    out = tmp_path_factory.mktemp("dist")
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return out
+
+
+def test_the_wheel_holds_the_tree_and_nothing_else(distributions):
+    (wheel,) = distributions.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = [name for name in archive.namelist() if ".dist-info/" in name]
+    tracked = subprocess.run(["git", "ls-files", "sbert_mini", "cli"], cwd=ROOT, capture_output=True, text=True)
+    files = tracked.stdout.split() or [str(p.relative_to(ROOT)) for p in SOURCES]
+    assert held == {f"sbert_mini/{name}" if name.startswith("cli/") else name for name in files}
+    assert {Path(name).name for name in metadata} >= {"LICENSE", "NOTICE", "METADATA", "entry_points.txt"}
+    assert wheel.stat().st_size < 1_000_000
+
+
+def test_the_wheel_works_from_any_folder(distributions, tmp_path, minilm):
+    (wheel,) = distributions.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "elsewhere").mkdir()
+    script = "import sys; sys.path.insert(0, sys.argv.pop(1)); import sbert_mini; print(sbert_mini.__file__); "
+    script += "from sbert_mini.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "site"), "encode", "a cat", "-m", str(minilm)],
+        capture_output=True, text=True, cwd=tmp_path / "elsewhere",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    where, line = done.stdout.splitlines()
+    assert where.startswith(str(tmp_path / "site"))
+    assert len(json.loads(line)["embedding"]) == 384
+
+
+def test_the_sdist_can_be_built_from(distributions):
+    (sdist,) = distributions.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "cli/main.py", "sbert_mini/py.typed", "sbert_mini/examples/collection.jsonl"} <= names
+
+
+def test_constraints_are_what_is_installed_and_within_the_ranges():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
+    pinned = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
+    project = PYPROJECT["project"]
+    wanted = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    checked = 0
+    for requirement in map(Requirement, wanted):
+        if requirement.name == "sbert-mini":
+            continue
+        checked += 1
+        pin = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pin), f"{requirement} and {pin}"
+        assert version(requirement.name).partition("+")[0] == pin, requirement.name
+    assert checked > 25
+
+
+def test_public_names():
+    assert sorted(sbert_mini.__all__) == sbert_mini.__all__
+    for name in sbert_mini.__all__:
+        assert getattr(sbert_mini, name) is not None
+        assert name in dir(sbert_mini)
+    assert version("sbert-mini") == sbert_mini.__version__ == PYPROJECT["project"]["version"]
+    with pytest.raises(AttributeError, match="nothing_such"):
+        sbert_mini.nothing_such  # noqa: B018
+
+
+def test_a_name_without_its_extra_says_which_one():
+    script = """
+import sys
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("torch", "onnx", "sentence_transformers"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+import sbert_mini
+for name in ("MiniBert", "load"):
+    try:
+        getattr(sbert_mini, name)
+    except sbert_mini.SbertMiniError as error:
+        print(error)
+from sbert_mini.errors import MissingExtraError
+from sbert_mini.runtime.graph import _Builder
+try:
+    _Builder()
+except MissingExtraError as error:
+    print(error)
+assert sbert_mini.Embedder and sbert_mini.SearchIndex
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert all("pip install 'sbert-mini[train]'" in line for line in lines)
+    assert lines[2].startswith("converting a model to ONNX needs the package onnx")
+
+
+def test_exit_codes_belong_to_the_exceptions():
+    assert (SbertMiniError.exit_code, UsageError.exit_code, MissingExtraError.exit_code) == (1, 2, 1)
+    tree = ast.parse((ROOT / "sbert_mini" / "errors.py").read_text())
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    drawn = set(re.findall(r"\w+Error", (ast.get_docstring(tree) or "")))
+    assert classes == drawn
+
+
+# --- where a model's name leads --------------------------------------------------------------------------------------
+
+
+def test_names_lead_to_directories(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "model").mkdir()
+    assert models.resolve("org/model") == tmp_path / "org" / "model"  # an existing directory wins over a hub id
+    assert models.resolve("all-MiniLM-L6-v2").name == "model"
+    monkeypatch.setenv("SBMINI_MODEL", "org/model")
+    assert models.resolve() == tmp_path / "org" / "model"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="must be a directory, and file is a file"):
+        models.resolve("file")
+    for name in ("nowhere", "./org/nowhere", "a/b/c"):
+        with pytest.raises(ModelNotFoundError, match="there is no model"):
+            models.resolve(name)
+
+
+def test_hub_ids_come_from_the_cache_without_a_network(tmp_path):
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "hub" / "models--org--name"
+    snapshot = repo / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(revision)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").write_text("")
+    script = """
+import sys
+def refuse(event, arguments):
+    if event in ("socket.__new__", "socket.getaddrinfo", "socket.connect"):
+        raise AssertionError(f"a socket was opened: {event} {arguments}")
+sys.addaudithook(refuse)
+from sbert_mini import models
+for name in sys.argv[1:]:
+    print(models.resolve(name, offline=True))
+try:
+    models.resolve("org/other@v1", offline=True)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, "org/name", f"org/name@{revision}", "org/name@main"],
+        capture_output=True, text=True, env={"HF_HUB_CACHE": str(tmp_path / "hub"), "PATH": "", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *found, refused = done.stdout.splitlines()
+    assert found == [str(snapshot)] * 3
+    assert refused.startswith("ModelNotFoundError there is no directory 'org/other@v1' here")
+    assert "switched off" in refused
+
+
+def test_a_built_in_model_whose_package_is_absent_names_the_extra():
+    missing = models.BuiltinModel("no_such_package_anywhere", "model", "demo", "a model")
+    original = dict(models.BUILTIN)
+    try:
+        models.BUILTIN["absent"] = missing
+        with pytest.raises(ModelNotFoundError, match=r"no-such-package-anywhere.*sbert-mini\[demo\]"):
+            models.resolve("absent")
+    finally:
+        models.BUILTIN.clear()
+        models.BUILTIN.update(original)
+
+
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+def test_readme_figures_are_those_that_were_measured():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    results = {f.stem: json.loads(f.read_text()) for f in (ROOT / "benchmarks" / "results").glob("*.json")}
+    cold, speed, memory = results["cold_start"], results["throughput"], results["memory"]
+    ours, peer = cold["seconds"]["sbmini encode"]["median"], cold["seconds"]["sentence-transformers"]["median"]
+    expected = [
+        f"{ours:.2f} s", f"{peer:.1f} s", f"{cold['times_faster']:.0f} times faster",
+        f"{cold['peak_bytes']['sbmini encode']['median'] / 1e6:.0f} MB",
+        f"{cold['peak_bytes']['sentence-transformers']['median'] / 1e6:.0f} MB",
+        f"{cold['seconds']['sbmini --help']['median']:.2f} s",
+        *(f"{speed['texts_per_s'][name]['median']:.0f}" for name in speed["texts_per_s"]),
+        *(f"{speed['times_faster'][name]:.2f}" for name in ("fp32 graph", "int8 graph")),
+        f"{speed['quality']['int8 graph']['cosine_to_fp32_mean']:.4f}",
+        f"{speed['quality']['int8 graph']['stsb_test_spearman']:.2f}",
+        *(f"{entry['peak_bytes'] / 1e6:.0f} MB" for entry in memory["sentences"].values()),
+    ]  # fmt: skip
+    for figure in expected:
+        assert figure in readme, figure
+    for result in (cold, speed, memory):
+        assert result["command"] in readme
+        assert result["machine"]["date"] in readme
+
+
+def test_make_lists_its_verbs():
+    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True).stdout
+    for verb in ("demo", "test", "lint", "bench", "check-long", "clean"):
+        assert re.search(rf"^{verb}\s", listed, re.M), verb
