@@ -60,6 +60,8 @@ def encode(
     kind = _kind(output)
     if texts and input is not None:
         raise UsageError("texts were given both as arguments and with --input; give one of the two")
+    if any(not text.strip() for text in texts or []):
+        raise UsageError("one of the texts is empty")
     if not texts and input is None:
         if sys.stdin.isatty():
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")

@@ -57,7 +57,10 @@ def sbmini(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
     def run(*args: object, stdin: str | bytes | None = None, env: dict | None = None, **options):
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        command = [str(Path(sys.executable).with_name("sbmini")), *map(str, args)]
+        command = [
+            str(Path(sys.executable).with_name("sbmini")),
+            *(arg if isinstance(arg, bytes) else str(arg) for arg in args),
+        ]
         done = subprocess.run(
             command,
             input=data if data is not None else b"",

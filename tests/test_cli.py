@@ -144,6 +144,8 @@ def test_an_index_of_another_model_is_refused(sbmini, index, make_model):
         (["encode", "--bogus"], 2, ["--bogus", "sbmini encode --help"]),
         (["encode", "a", "-i", "b.txt"], 2, ["both"]),
         (["encode", "-i", "none.txt"], 1, ["none.txt", "No such file"]),
+        (["encode", "a", ""], 2, ["empty"]),
+        (["encode", b"caf\xe9"], 1, ["text 0", "not valid Unicode"]),
         (["encode", "-i", "."], 2, ["suffix"]),
         (["encode", "a", "-o", "v.xml"], 2, [".npy or .jsonl"]),
         (["encode", "a", "-m", "nowhere"], 1, ["'nowhere'", "all-MiniLM-L6-v2"]),

@@ -30,7 +30,7 @@ from sbert_mini.runtime.engine import Engine, thread_count
 from sbert_mini.runtime.graph import ActivationScale, build, quantize_columns
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.precision import PRECISIONS, quantize_vectors
-from sbert_mini.runtime.quantization import _Activations, calibration_texts, choose_scale
+from sbert_mini.runtime.quantization import Activations, calibration_texts, choose_scale
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer
 
@@ -91,7 +91,9 @@ def test_chosen_scales_follow_the_data(rng):
     spiked = plain.copy()
     spiked[:, 3] *= 60  # one channel of outliers, as BERT has
     for x in (plain, spiked):
-        scale = choose_scale(_Activations([x]), weight)
+        seen = Activations(every=2)
+        seen.add(x)
+        scale = choose_scale(seen, weight)
         smooth = 1 if scale.smooth is None else scale.smooth
         x8 = np.clip(np.rint(x / smooth / scale.scale) + scale.zero_point, 0, 255)
         q, columns = quantize_columns(weight * (1 if scale.smooth is None else smooth[:, None]))
@@ -211,8 +213,9 @@ def test_truncated_dimensions_are_unit_vectors_of_the_first_components(exact_emb
     np.testing.assert_allclose(part[0], whole[0, :31] / np.linalg.norm(whole[0, :31]), atol=1e-6)
     raw = exact_embedder.encode(["a cat"], truncate_dim=31, normalize_embeddings=False)
     np.testing.assert_allclose(raw[0], whole[0, :31], atol=1e-6)
-    with pytest.raises(UsageError, match="from 1 to 384"):
-        exact_embedder.encode(["a"], truncate_dim=385)
+    for wrong in (385, 0):
+        with pytest.raises(UsageError, match=f"from 1 to 384.*found {wrong}"):
+            exact_embedder.encode(["a"], truncate_dim=wrong)
 
 
 def test_prompts(make_model):

@@ -14,6 +14,7 @@ import pytest
 from sbert_mini import Embedder, SearchIndex
 from sbert_mini.errors import (
     CorruptIndexError,
+    CorruptModelError,
     IndexExistsError,
     IndexLockedError,
     IndexNotFoundError,
@@ -260,7 +261,7 @@ def test_one_writer_at_a_time(tmp_path, make_model):
 
 def test_nan_vectors_are_not_stored(tmp_path):
     with (
-        pytest.raises(CorruptIndexError, match="NaN"),
+        pytest.raises(CorruptModelError, match="NaN"),
         store_module.SegmentWriter(tmp_path, "000001", 3, 0) as segment,
     ):
         segment.write([], np.array([[1, np.nan, 0]], np.float32))

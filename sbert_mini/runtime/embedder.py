@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from sbert_mini import models
-from sbert_mini.errors import TextTooLongError, UnsupportedModelError, UsageError
+from sbert_mini.errors import InputError, TextTooLongError, UnsupportedModelError, UsageError
 from sbert_mini.runtime.conversion import Graph, find
 from sbert_mini.runtime.engine import Engine, thread_count
 from sbert_mini.runtime.npy import NpyWriter
@@ -26,6 +27,7 @@ WINDOW = 2048
 """Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
 MAX_TOKENS = 512
 """Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 log = logging.getLogger("sbert_mini")
@@ -196,7 +198,7 @@ class Embedder:
                 counts=counts,
             )
         )
-        dimension = truncate_dim or self.dimension
+        dimension = self.dimension if truncate_dim is None else truncate_dim
         vectors = np.concatenate(blocks) if blocks else np.empty((0, dimension), np.float32)
         result = quantize_vectors(vectors, precision, ranges)
         return result[0] if single else result
@@ -246,7 +248,7 @@ class Embedder:
         Raises:
             OSError: the file cannot be written; nothing is left behind.
         """
-        dimension = options.get("truncate_dim") or self.dimension
+        dimension = self.dimension if options.get("truncate_dim") is None else int(options["truncate_dim"])
         with NpyWriter(path, dimension) as writer:
             for block in self.encode_stream(texts, **options):
                 writer.write(block)
@@ -281,7 +283,7 @@ class Embedder:
         if truncation not in ("warn", "error", "chunk"):
             raise UsageError(f"truncation must be warn, error or chunk; found {truncation!r}")
         whole = self._converted.layout.dimension
-        keep = truncate_dim or self.dimension
+        keep = self.dimension if truncate_dim is None else truncate_dim
         if not 1 <= keep <= whole:
             raise UsageError(f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}")
         if not normalize_embeddings and not self._converted.layout.normalize:
@@ -333,6 +335,10 @@ class Embedder:
             for offset, text in enumerate(batch):
                 if not isinstance(text, str):
                     raise UsageError(f"texts must be strings; text {first + offset} is a {type(text).__name__}")
+                if not text.isascii() and _SURROGATE.search(text):
+                    raise InputError(
+                        f"text {first + offset} (counted from 0) is not valid Unicode: it holds half a character"
+                    )
             return pool.submit(tokenize, first, batch) if batch else None
 
         def finish(window: _Window, vectors: FloatArray, runs: list[Future[None]]) -> FloatArray:

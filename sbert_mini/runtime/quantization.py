@@ -38,37 +38,54 @@ def calibration_texts() -> list[str]:
     return texts + [" ".join(row["text"] for row in rows[i * every : (i + 1) * every]) for i in range(LONG_TEXTS)]
 
 
-class _Activations:
-    """What calibration keeps of one product's input: each channel's range over all tokens, and a sample of tokens."""
+class Activations:
+    """What calibration keeps of one product's input: each channel's range over all tokens, and a sample of tokens.
 
-    def __init__(self, rows: Sequence[FloatArray]) -> None:
-        self.low = np.min([row.min(axis=0) for row in rows], axis=0)
-        self.high = np.max([row.max(axis=0) for row in rows], axis=0)
-        total = sum(len(row) for row in rows)
-        every = max(total // SAMPLED_ROWS, 1)
-        # Every text's first and last token ([CLS], [SEP]) carry the outliers: they come in their true share or more.
-        self.sample = np.concatenate([row[np.r_[0 : len(row) : every, len(row) - 1]] for row in rows])
+    Args:
+        every: which tokens are sampled: a text's first, each one so many later, and its last. The first and last ([CLS],
+            [SEP]) carry the outliers, and come in their true share or more.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.low: FloatArray | float = np.inf
+        self.high: FloatArray | float = -np.inf
+        self._every = every
+        self._sampled: list[FloatArray] = []
+
+    def add(self, rows: FloatArray) -> None:
+        """Take in a text's tokens, (seq, in_features)."""
+        self.low = np.minimum(self.low, rows.min(axis=0))
+        self.high = np.maximum(self.high, rows.max(axis=0))
+        self._sampled.append(rows[np.r_[0 : len(rows) : self._every, len(rows) - 1]])
+
+    @property
+    def sample(self) -> FloatArray:
+        """The sampled tokens, (tokens, in_features)."""
+        return np.concatenate(self._sampled)
 
 
-def collect(session: Any, tokenizer: TextTokenizer, texts: Sequence[str], layers: int) -> dict[str, _Activations]:
+def collect(session: Any, tokenizer: TextTokenizer, texts: Sequence[str], layers: int) -> dict[str, Activations]:
     """Return what the float32 graph (built with `expose=True`) feeds into each product for the texts."""
     names = product_names(layers)
-    rows: dict[str, list[FloatArray]] = {name: [] for name in names}
-    for tokens in tokenizer.encode(texts):
+    encoded = tokenizer.encode(texts)
+    every = max(sum(len(tokens.ids) for tokens in encoded) // SAMPLED_ROWS, 1)
+    seen = {name: Activations(every) for name in names}
+    for tokens in encoded:
         arrays = pad([tokens], tokenizer.pad_id)
         for name, value in zip(names, session.run(names, dict(zip(INPUTS, arrays, strict=True))), strict=True):
-            rows[name].append(value[0])
-    return {name: _Activations(kept) for name, kept in rows.items()}
+            seen[name].add(value[0])
+    return seen
 
 
-def choose_scale(seen: _Activations, weight: FloatArray) -> ActivationScale:
+def choose_scale(seen: Activations, weight: FloatArray) -> ActivationScale:
     """Return the scale, among all `STRENGTHS` and `CLIPS`, with the smallest squared error of the product.
 
     Shapes:
         weight: (in_features, out_features).
     """
-    exact = seen.sample @ weight
-    largest = np.maximum(np.maximum(-seen.low, seen.high), 1e-5)
+    sample = seen.sample
+    exact = sample @ weight
+    largest = np.maximum(np.maximum(np.negative(seen.low), seen.high), 1e-5)
     rows = np.maximum(np.abs(weight).max(axis=1), 1e-5)
     best, best_error = ActivationScale(1.0, 0), np.inf
     for strength in STRENGTHS:
@@ -76,8 +93,8 @@ def choose_scale(seen: _Activations, weight: FloatArray) -> ActivationScale:
         if smooth is not None:
             smooth = (smooth / np.exp(np.log(smooth).mean())).astype(np.float32)
         factor = np.float32(1) if smooth is None else smooth
-        x = seen.sample / factor
-        low, high = float((seen.low / factor).min()), float((seen.high / factor).max())
+        x = sample / factor
+        low, high = float(np.min(seen.low / factor)), float(np.max(seen.high / factor))
         q, column_scale = quantize_columns(weight if smooth is None else weight * smooth[:, None])
         approximate_weight = q * column_scale
         for clip in CLIPS:

@@ -38,7 +38,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from sbert_mini import __version__
-from sbert_mini.errors import CorruptIndexError, IndexExistsError, IndexLockedError, IndexNotFoundError
+from sbert_mini.errors import (
+    CorruptIndexError,
+    CorruptModelError,
+    IndexExistsError,
+    IndexLockedError,
+    IndexNotFoundError,
+)
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.shapes import FloatArray, IntArray
 
@@ -284,7 +290,7 @@ class SegmentWriter:
     def write(self, rows: Iterable[StoredRow], vectors: FloatArray) -> None:
         """Append rows with their vectors. Shapes: vectors (rows, dim)."""
         if not np.isfinite(vectors).all():
-            raise CorruptIndexError("a vector holds NaN or infinity, and is not stored: the model is damaged")
+            raise CorruptModelError("the model gave a vector that holds NaN or infinity, which is not stored")
         self._vectors.write(vectors)
         for row in rows:
             entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
