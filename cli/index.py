@@ -50,25 +50,24 @@ def create(
     rows of the same content are stored once (and counted).
     """
     quiet_notes(quiet)
-    from sbert_mini.runtime.embedder import Embedder, EncodeCounts
-    from sbert_mini.search.index import IndexCounts, SearchIndex
+    from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.search.writer import IndexCounts, IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
 
-    read, counts = ReadCounts(), IndexCounts(0, 0, EncodeCounts())
+    read, counts = ReadCounts(), IndexCounts()
     records = read_records(input, format=input_format, text_column=text_column, id_column=id_column, counts=read)
     embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
     if prompt is None:
         prompt = next((embedder.prompts[n] for n in ("document", "passage", "corpus") if n in embedder.prompts), "")
-    SearchIndex.create(
+    writer = IndexWriter(
         directory,
-        records,
         embedder,
-        prompt=prompt,
         batch_size=batch_size,
         truncation=truncation.value,
         show_progress_bar=progress_wanted(quiet),
         counts=counts,
     )
+    writer.create(records, prompt=prompt)
     if read.blank:
         note(f"{read.blank} blank lines were not stored")
     if counts.repeated:

@@ -6,7 +6,8 @@ half never imports torch.
 | name | what it is | needs |
 | --- | --- | --- |
 | `Embedder` | texts -> vectors, int8 or fp32, without torch | |
-| `SearchIndex` | a durable FAISS index with the rows that it was made from | |
+| `IndexWriter` | makes an index of texts, and changes it | |
+| `SearchIndex` | an index, opened for search: FAISS with the rows that it was made from | |
 | `MiniBert`, `BertConfig` | the BERT encoder written from scratch | `train` |
 | `load` | a model as a trainable `SentenceTransformer` | `train` |
 | `MiniBertModule` | MiniBert as sentence-transformers' first module | `train` |
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BertConfig": "sbert_mini.layout",
     "Embedder": "sbert_mini.runtime.embedder",
+    "IndexWriter": "sbert_mini.search.writer",
     "MiniBert": "sbert_mini.encoder.bert",
     "MiniBertModule": "sbert_mini.encoder.module",
     "SbertMiniError": "sbert_mini.errors",
@@ -42,10 +44,12 @@ if TYPE_CHECKING:
     from sbert_mini.layout import BertConfig
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.index import SearchIndex
+    from sbert_mini.search.writer import IndexWriter
 
 __all__ = [
     "BertConfig",
     "Embedder",
+    "IndexWriter",
     "MiniBert",
     "MiniBertModule",
     "SbertMiniError",

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from sbert_mini import Embedder, SearchIndex
+from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import (
     CorruptIndexError,
     CorruptModelError,
@@ -23,10 +23,9 @@ from sbert_mini.errors import (
     ModelNotFoundError,
     UsageError,
 )
-from sbert_mini.runtime.embedder import EncodeCounts
 from sbert_mini.search import store as store_module
-from sbert_mini.search.index import IndexCounts
 from sbert_mini.search.store import CheckedFile, Store, file_checksums
+from sbert_mini.search.writer import IndexCounts, delete
 from sbert_mini.text.records import Record
 
 
@@ -40,7 +39,7 @@ def records_of(passages):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, embedder, passages):
     path = tmp_path_factory.mktemp("index") / "collection"
-    SearchIndex.create(path, records_of(passages), embedder)
+    IndexWriter(path, embedder).create(records_of(passages))
     return path
 
 
@@ -67,6 +66,75 @@ def test_hits_are_those_of_brute_force(made, embedder, passages, rng):
     random /= np.linalg.norm(random, axis=1, keepdims=True)
     scores, rows = index.nearest(random, 11)
     np.testing.assert_array_equal(rows, np.argsort(-(random @ vectors.T), axis=1)[:, :11])
+
+
+def by_brute_force(index, embedder, query, k):
+    rows = list(index.rows())
+    scores = embedder.encode(query) @ embedder.encode([row.text for row in rows]).T
+    return [rows[i].id for i in np.argsort(-scores)[:k]]
+
+
+def test_rows_are_added_replaced_and_deleted(copy, embedder, passages):
+    new = [
+        Record("Bread keeps best in a linen bag.", "bread-bag", {"topic": "cooking"}, 1),
+        Record("Trains wait at red signals.", "red-signal", {"topic": "railways"}, 2),
+    ]
+    before = SearchIndex(copy)
+    counts = IndexCounts()
+    index = IndexWriter(copy, embedder, counts=counts).add(new)
+    assert (len(index), index.generation, counts.rows) == (242, 2, 2)
+    assert index.search("a bag for bread", 1)[0].id == "bread-bag"
+
+    changed = [Record("A linen bag is where stars are kept.", "bread-bag"), Record("Entirely new.", "new")]
+    counts = IndexCounts()
+    index = IndexWriter(copy, embedder, counts=counts).update(changed)
+    assert (len(index), index.generation, counts.rows, counts.replaced) == (243, 3, 2, 1)
+    assert index.get("bread-bag").text == "A linen bag is where stars are kept."
+
+    assert delete(copy, ["new", passages[5]["id"]]) == 2
+    index = SearchIndex(copy)
+    assert (len(index), index.generation) == (241, 4)
+    assert index.get("new") is None
+    assert index.get(passages[5]["id"]) is None
+    for query in ("bread", "stars in a bag", passages[5]["text"], "red lights"):
+        assert [hit.id for hit in index.search(query, 9)] == by_brute_force(index, embedder, query, 9)
+    everything = index.search("bread", 1000)
+    assert len(everything) == len({hit.id for hit in everything}) == 241
+    assert {hit.id for hit in everything} == {row.id for row in index.rows()}
+    numbers = [int(n) for s in index._store.segments for n in s.row_ids]
+    assert numbers == list(range(244))  # a number is never given twice
+    assert index.verify() == []
+    assert (len(before), len(before.search("bread", 1000))) == (240, 240)  # opened before: as it was
+
+
+def test_changes_that_cannot_be_made_change_nothing(copy, embedder, passages, make_model):
+    writer = IndexWriter(copy, embedder)
+    with pytest.raises(InputError, match=rf"line 9: the id '{passages[3]['id']}' is in the index already"):
+        writer.add([Record("x", "fresh"), Record("y", passages[3]["id"], line=9)])
+    with pytest.raises(InputError, match="'nothing' is not in the index; nothing was deleted"):
+        delete(copy, [passages[0]["id"], "nothing"])
+    with pytest.raises(InputError, match="all 240 rows"):
+        delete(copy, [row["id"] for row in passages])
+    with pytest.raises(ModelMismatchError):
+        IndexWriter(copy, Embedder(make_model())).add([Record("x")])
+    with pytest.raises(IndexNotFoundError):
+        IndexWriter(copy / "nowhere", embedder).add([Record("x")])
+    assert not (copy / "nowhere").exists()
+    counts = IndexCounts()
+    index = IndexWriter(copy, embedder, counts=counts).add([Record("new one"), Record("new one")])
+    assert (len(index), counts.repeated) == (241, 1)
+    counts = IndexCounts()
+    index = IndexWriter(copy, embedder, counts=counts).add([Record("new one")])
+    assert (len(index), index.generation, counts.repeated, counts.rows) == (241, 2, 1, 0)
+    assert sorted(p.name for p in (copy / "segments").iterdir()) == ["000001", "000002"]
+    assert index.verify() == []
+
+
+def test_rows_are_found_by_id_however_their_digests_fall(tmp_path, make_model):
+    records = [Record("the cat", f"id {i}", {"n": i}) for i in range(500)]
+    index = IndexWriter(tmp_path / "index", Embedder(make_model())).create(records)
+    assert [index.get(r.id).columns["n"] for r in records] == list(range(500))
+    assert index.get("id 500") is None
 
 
 def test_each_text_finds_itself(made, passages):
@@ -111,7 +179,7 @@ def test_the_faiss_file_is_a_cache(copy, caplog):
         damage(copy / "faiss")
         caplog.clear()
         assert SearchIndex(copy).search("railway signals", 5) == expected
-        assert "making the FAISS file anew" in caplog.text
+        assert ("making the FAISS file anew" in caplog.text) == (damage is not shutil.rmtree)
         caplog.clear()
         assert SearchIndex(copy).search("railway signals", 5) == expected
         assert caplog.text == ""
@@ -120,7 +188,7 @@ def test_the_faiss_file_is_a_cache(copy, caplog):
 def test_every_flipped_bit_is_found(copy, rng):
     assert SearchIndex(copy).verify() == []
     files = [p for p in copy.rglob("*") if p.is_file() and p.name != "LOCK"]
-    assert len(files) == 9
+    assert len(files) == 10
     for file in files:
         data = file.read_bytes()
         for position in {0, len(data) - 1, *rng.integers(0, len(data), 10).tolist()}:
@@ -193,7 +261,7 @@ def test_another_model_is_refused_naming_both(made, make_model):
 
 def test_a_model_that_changed_or_vanished_under_its_name_is_refused(make_model, tmp_path):
     path = make_model()
-    SearchIndex.create(tmp_path / "index", [Record("the cat")], Embedder(path))
+    IndexWriter(tmp_path / "index", Embedder(path)).create([Record("the cat")])
     (path / "vocab.txt").write_text((path / "vocab.txt").read_text().replace("cat", "cow"))
     with pytest.raises(ModelMismatchError, match="is another"):
         SearchIndex(tmp_path / "index").search("cat")
@@ -205,8 +273,8 @@ def test_a_model_that_changed_or_vanished_under_its_name_is_refused(make_model, 
 def test_rows_without_ids_are_known_by_their_content(tmp_path, make_model):
     model = Embedder(make_model())
     records = [Record("the cat"), Record("a dog"), Record("the cat"), Record("the cat", None, {"n": 1})]
-    counts = IndexCounts(0, 0, EncodeCounts())
-    index = SearchIndex.create(tmp_path / "index", records, model, counts=counts)
+    counts = IndexCounts()
+    index = IndexWriter(tmp_path / "index", model, counts=counts).create(records)
     assert (counts.rows, counts.repeated, len(index)) == (3, 1, 3)
     assert [row.id for row in index.rows()] == [records[i].content_id() for i in (0, 1, 3)]
 
@@ -216,15 +284,15 @@ def test_what_cannot_be_stored_leaves_nothing_behind(tmp_path, make_model):
     path = tmp_path / "index"
     twice = [Record("one", "a", line=2), Record("two", "b", line=3), Record("three", "a", line=4)]
     with pytest.raises(InputError, match="the id 'a' stands on line 2 and again on line 4"):
-        SearchIndex.create(path, twice, model)
+        IndexWriter(path, model).create(twice)
     with pytest.raises(InputError, match="no text to index"):
-        SearchIndex.create(path, [], model)
+        IndexWriter(path, model).create([])
     assert not path.exists()
     with pytest.raises(IndexNotFoundError, match="does not exist"):
         SearchIndex(path)
-    SearchIndex.create(path, [Record("one")], model)
+    IndexWriter(path, model).create([Record("one")])
     with pytest.raises(IndexExistsError, match="holds an index already"):
-        SearchIndex.create(path, [Record("two")], model)
+        IndexWriter(path, model).create([Record("two")])
     assert [row.text for row in SearchIndex(path).rows()] == ["one"]
 
 
@@ -232,7 +300,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, make_model):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"jpg")
     with pytest.raises(IndexExistsError, match=r"holds cat\.jpg"):
-        SearchIndex.create(tmp_path / "photos", [Record("one")], Embedder(make_model()))
+        IndexWriter(tmp_path / "photos", Embedder(make_model())).create([Record("one")])
     assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"jpg"
     with pytest.raises(IndexNotFoundError, match="holds no index"):
         SearchIndex(tmp_path / "photos")
@@ -252,11 +320,11 @@ def test_one_writer_at_a_time(tmp_path, make_model):
     try:
         assert ready.wait(30)
         with pytest.raises(IndexLockedError, match="being written by another process"):
-            SearchIndex.create(tmp_path / "index", [Record("one")], Embedder(make_model()))
+            IndexWriter(tmp_path / "index", Embedder(make_model())).create([Record("one")])
     finally:
         release.set()
         holder.join()
-    SearchIndex.create(tmp_path / "index", [Record("one")], Embedder(make_model()))
+    IndexWriter(tmp_path / "index", Embedder(make_model())).create([Record("one")])
 
 
 def test_nan_vectors_are_not_stored(tmp_path):
@@ -279,11 +347,11 @@ def test_a_reader_keeps_the_generation_that_it_opened(copy, made):
 
 WRITER = """
 import sys
-from sbert_mini import Embedder, SearchIndex
+from sbert_mini import Embedder, IndexWriter
 from sbert_mini.text.records import Record
 model = Embedder(sys.argv[1])
 print("ready", flush=True)
-SearchIndex.create(sys.argv[2], (Record("the cat " * (i % 9 + 1) + str(i), str(i)) for i in range(160)), model)
+IndexWriter(sys.argv[2], model).create((Record("the cat " * (i % 9 + 1) + str(i), str(i)) for i in range(160)))
 print("done", flush=True)
 """
 
@@ -309,5 +377,5 @@ def test_a_killed_writer_leaves_an_index_or_none(tmp_path, make_model, rng):
             shutil.rmtree(path)
         else:
             assert not acknowledged
-            SearchIndex.create(path, [Record("again")], Embedder(model))  # what was left there is in nobody's way
+            IndexWriter(path, Embedder(model)).create([Record("again")])  # what was left there is in nobody's way
             shutil.rmtree(path)

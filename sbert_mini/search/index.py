@@ -1,7 +1,7 @@
 """Make an index of texts, open it, search it."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -10,17 +10,15 @@ import numpy as np
 
 from sbert_mini.errors import (
     CorruptIndexError,
-    InputError,
     ModelMismatchError,
     ModelNotFoundError,
     UsageError,
 )
-from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.search.store import (
     CheckedFile,
     ModelIdentity,
     Segment,
-    SegmentWriter,
     Store,
     StoredRow,
     file_checksums,
@@ -29,7 +27,6 @@ from sbert_mini.search.store import (
     write_sealed_json,
 )
 from sbert_mini.shapes import FloatArray, IntArray
-from sbert_mini.text.records import Record
 
 log = logging.getLogger("sbert_mini")
 
@@ -51,23 +48,8 @@ class Hit:
     columns: Mapping[str, Any]
 
 
-@dataclass
-class IndexCounts:
-    """What making an index met, filled in while it runs.
-
-    Attributes:
-        rows: rows stored.
-        repeated: rows without an id of their own that were the same, in every column, as an earlier one; stored once.
-        encoding: what encoding met.
-    """
-
-    rows: int
-    repeated: int
-    encoding: EncodeCounts
-
-
 class SearchIndex:
-    """An index directory at one generation, opened for search. It cannot write: `create` does.
+    """An index directory at one generation, opened for search. It cannot write: `search.writer.IndexWriter` does.
 
     Args:
         path: the directory.
@@ -103,78 +85,6 @@ class SearchIndex:
     def generation(self) -> int:
         """The generation that is open; a writer's later ones do not change it."""
         return self._store.generation
-
-    @classmethod
-    def create(
-        cls,
-        path: str | Path,
-        records: Iterable[Record],
-        embedder: Embedder,
-        *,
-        prompt: str = "",
-        batch_size: int = 32,
-        truncation: Truncation = "warn",
-        show_progress_bar: bool = False,
-        counts: IndexCounts | None = None,
-    ) -> "SearchIndex":
-        """Make a new index of the records and return it, opened.
-
-        A record's id is its `id`, or, without one, made of its content; records of the same content are then stored once.
-        Records are read, encoded and stored as they come: memory holds some thousand of them, and all ids.
-
-        Args:
-            path: the directory, absent or empty.
-            records: the rows.
-            embedder: the model.
-            prompt: put before each text when it is encoded.
-            batch_size: see `Embedder.encode`.
-            truncation: see `Embedder.encode`.
-            show_progress_bar: draw a progress bar on stderr.
-            counts: filled in, if given.
-
-        Raises:
-            IndexExistsError: the directory holds an index or something else.
-            IndexLockedError: another process is writing there.
-            InputError: there is no record, or two have the same id. Nothing is stored then.
-        """
-        path = Path(path)
-        counts = counts if counts is not None else IndexCounts(0, 0, EncodeCounts())
-        identity = ModelIdentity(
-            name=str(embedder.path) if Path(embedder.model_name).expanduser().is_dir() else embedder.model_name,
-            fingerprint=embedder.fingerprint,
-            graph=embedder.graph,
-            dimension=embedder.dimension,
-            prompt=prompt,
-        )
-        with Store.writing(path):
-            Store.prepare(path)
-            pending: list[StoredRow] = []
-            try:
-                with SegmentWriter(path / "segments", "000001", embedder.dimension, first_row=0) as segment:
-                    blocks = embedder.encode_stream(
-                        _texts(records, pending, counts),
-                        batch_size=batch_size,
-                        prompt=prompt,
-                        truncation=truncation,
-                        show_progress_bar=show_progress_bar,
-                        counts=counts.encoding,
-                    )
-                    for block in blocks:
-                        segment.write(pending[: len(block)], block)
-                        del pending[: len(block)]
-                    if not segment.rows:
-                        raise InputError("there is no text to index")
-            except BaseException:
-                Store.abandon(path)
-                raise
-            counts.rows = segment.rows
-            entry = {"name": "000001", "rows": segment.rows, "checksums_sha256": segment.checksum}
-            Store.publish(path, 1, identity, [entry], next_row=segment.rows)
-            index = cls(path, threads=embedder.threads)
-            index._embedder = embedder
-            for part in index._store.segments:
-                index._build_faiss(part)
-        return index
 
     @overload
     def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, and one query
@@ -274,20 +184,39 @@ class SearchIndex:
         """
         if k < 1:
             raise UsageError(f"k must be at least 1; found {k}")
-        if self._faiss is None:
-            self._faiss = [self._open_faiss(segment) for segment in self._store.segments]
+        self.prepare()
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        found = [index.search(vectors, min(k, index.ntotal)) for index in self._faiss]
+        found = [self._nearest_in(index, vectors, min(k, index.ntotal)) for index in self._faiss or []]
         scores = np.concatenate([scores for scores, _ in found], axis=1)
         rows = np.concatenate([rows for _, rows in found], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, len(self))]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+    def _nearest_in(self, index: Any, vectors: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        # Where fewer than k rows are not deleted, FAISS fills up with row -1 at the lowest score, sorted behind all others.
+        if not len(self._store.deleted):
+            scores, rows = index.search(vectors, k)
+        else:
+            import faiss
+
+            kept = faiss.IDSelectorNot(faiss.IDSelectorBatch(self._store.deleted))
+            scores, rows = index.search(vectors, k, params=faiss.SearchParameters(sel=kept))  # type: ignore[call-arg]
+        return scores, rows
 
     def rows(self) -> Iterator[StoredRow]:
         """Yield every row, in the order of their numbers."""
         for segment in self._store.segments:
             for position in range(segment.rows):
-                yield segment.row(position)
+                if not self._store.is_deleted(int(segment.row_ids[position])):
+                    yield segment.row(position)
+
+    def get(self, identity: str) -> StoredRow | None:
+        """Return the row with this id, or None where there is none."""
+        row = self._store.find(identity)
+        if row is None:
+            return None
+        segment, position = self._store.locate(row)
+        return segment.row(position)
 
     def verify(self) -> list[str]:
         """Check every stored block, the FAISS cache included, and return a line for each damaged file; none for sound."""
@@ -299,6 +228,11 @@ class SearchIndex:
                 except CorruptIndexError as error:
                     damage.append(str(error))
         return damage
+
+    def prepare(self) -> None:
+        """Open the FAISS files, making those that are missing, so that the first search does not have to."""
+        if self._faiss is None:
+            self._faiss = [self._open_faiss(segment) for segment in self._store.segments]
 
     def _hit(self, row: int, score: float) -> Hit:
         segment, position = self._store.locate(row)
@@ -313,6 +247,8 @@ class SearchIndex:
     def _open_faiss(self, segment: Segment) -> Any:
         try:
             return self._read_faiss(segment)
+        except FileNotFoundError:
+            return self._build_faiss(segment)
         except CorruptIndexError as error:
             log.warning("making the FAISS file anew from the stored vectors: %s", error)
             return self._build_faiss(segment)
@@ -321,6 +257,8 @@ class SearchIndex:
         import faiss
 
         record_file = self._faiss_record(segment)
+        if not record_file.exists():
+            raise FileNotFoundError(record_file)
         record = read_sealed_json(record_file)
         if record["segment_sha256"] != segment.checksum:
             raise CorruptIndexError(f"{record_file} belongs to other vectors")
@@ -363,20 +301,3 @@ class SearchIndex:
         from sbert_mini.runtime.engine import thread_count
 
         return thread_count(self._threads)
-
-
-def _texts(records: Iterable[Record], pending: list[StoredRow], counts: IndexCounts) -> Iterator[str]:
-    """Yield each record's text, after adding it to `pending` with its id."""
-    lines: dict[str, int] = {}
-    for record in records:
-        identity = record.id if record.id is not None else record.content_id()
-        if identity in lines:
-            if record.id is None:
-                counts.repeated += 1
-                continue
-            raise InputError(
-                f"the id {identity!r} stands on line {lines[identity]} and again on line {record.line}; ids must be unique"
-            )
-        lines[identity] = record.line
-        pending.append(StoredRow(identity, record.text, record.columns))
-        yield record.text

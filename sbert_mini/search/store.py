@@ -4,11 +4,13 @@
       CURRENT                     which generation is the present one, and its manifest's checksum
       LOCK                        held by the one process that writes
       generations/000001.json     a generation's manifest: model, dimension, segments; never changed once written
+      generations/000002.npy      int64, ascending: the rows of its segments that a generation holds no more, if there are any
       segments/000001/            rows added together; never changed once written
         vectors.npy               float32 (rows, dim), unit length: the truth that the FAISS file is made from
         row_ids.npy               int64 (rows,), ascending; a number is never given to a second row
         rows.jsonl                a line a row: {"id", "text", "columns"}
         row_offsets.npy           int64 (rows + 1,), where each line of rows.jsonl starts
+        id_index.npy              uint64 (rows, 2), ascending: a digest of each row's id, and the row's position
         checksums.json            each file's size and the sha256 of each of its blocks of 1 MiB
       faiss/000001.faiss, .json   a cache made from the segment, with checksums of its own; it may be deleted at any time
 
@@ -26,10 +28,11 @@ import json
 import os
 import shutil
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,16 +49,17 @@ from sbert_mini.errors import (
     IndexNotFoundError,
 )
 from sbert_mini.runtime.npy import NpyWriter
-from sbert_mini.shapes import FloatArray, IntArray
+from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 FORMAT = "sbert-mini index"
 FORMAT_VERSION = 1
 BLOCK_BYTES = 1 << 20
-VECTORS, ROW_IDS, ROWS, OFFSETS, CHECKSUMS = (
+VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
     "vectors.npy",
     "row_ids.npy",
     "rows.jsonl",
     "row_offsets.npy",
+    "id_index.npy",
     "checksums.json",
 )
 _OWN = {"CURRENT", "LOCK", "generations", "segments", "faiss"}
@@ -250,6 +254,18 @@ def flush_directory(path: Path) -> None:
         os.close(handle)
 
 
+def _npy_bytes(array: AnyArray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def id_digest(identity: str) -> int:
+    """Return the number under which a row's id stands in `id_index.npy`: 64 bits of its blake2b digest."""
+    digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
+
+
 def _json_bytes(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
@@ -257,7 +273,7 @@ def _json_bytes(value: Mapping[str, Any]) -> bytes:
 class SegmentWriter:
     """Writes one segment, block by block; it takes its place in `segments/` when it is whole.
 
-    A context manager: on leaving it by an exception nothing stays behind.
+    A context manager: on leaving it by an exception, or without a row, nothing stays behind. The writer holds the lock.
 
     Args:
         folder: the index directory's `segments/`.
@@ -272,10 +288,12 @@ class SegmentWriter:
         self._first_row = first_row
         self._dimension = dimension
         self._offsets = [0]
+        self._digests: list[int] = []
         self.checksum = ""
 
     def __enter__(self) -> "SegmentWriter":
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for left in (self._folder, self._final):  # what a writer that died left: no manifest names it
+            shutil.rmtree(left, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._vectors = NpyWriter(self._folder / VECTORS, self._dimension)
         self._vectors.__enter__()
@@ -296,6 +314,7 @@ class SegmentWriter:
             entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
             line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
             self._rows.write(line)
+            self._digests.append(id_digest(row.id))
             self._offsets.append(self._offsets[-1] + len(line))
 
     def __exit__(
@@ -305,21 +324,22 @@ class SegmentWriter:
             with self._rows:
                 self._vectors.__exit__(kind, error, trace)
                 flush(self._rows)
-            if kind is None:
+            if kind is None and self.rows:
                 self._complete()
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _complete(self) -> None:
-        arrays = {
+        digests = np.array(self._digests, dtype="<u8")
+        order = np.argsort(digests, kind="stable")
+        arrays: dict[str, AnyArray] = {
             ROW_IDS: np.arange(self._first_row, self._first_row + self.rows, dtype="<i8"),
             OFFSETS: np.array(self._offsets, dtype="<i8"),
+            ID_INDEX: np.stack([digests[order], order.astype("<u8")], axis=1),
         }
         for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.save(buffer, array, allow_pickle=False)
-            write_durably(self._folder / name, buffer.getvalue())
-        checksums = {name: file_checksums(self._folder / name) for name in (VECTORS, ROW_IDS, ROWS, OFFSETS)}
+            write_durably(self._folder / name, _npy_bytes(array))
+        checksums = {name: file_checksums(self._folder / name) for name in (VECTORS, ROWS, *arrays)}
         data = _json_bytes({"files": checksums, "rows": self.rows})
         write_durably(self._folder / CHECKSUMS, data)
         self.checksum = hashlib.sha256(data).hexdigest()
@@ -328,6 +348,11 @@ class SegmentWriter:
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _npy_array(file: CheckedFile) -> AnyArray:
+    array: AnyArray = np.load(io.BytesIO(file.read_all()), allow_pickle=False)
+    return array
 
 
 class Segment:
@@ -351,10 +376,21 @@ class Segment:
         self._offsets = self._array(OFFSETS)
         self._lines = CheckedFile(path / ROWS, self.files[ROWS])
 
-    def _array(self, name: str) -> IntArray:
+    def _array(self, name: str) -> AnyArray:
         with CheckedFile(self._path / name, self.files[name]) as file:
-            array: IntArray = np.load(io.BytesIO(file.read_all()), allow_pickle=False)
-        return array
+            return _npy_array(file)
+
+    @cached_property
+    def _id_index(self) -> AnyArray:
+        return self._array(ID_INDEX)
+
+    def positions_of(self, identity: str) -> list[int]:
+        """Return the positions of the rows with this id, the earliest first."""
+        digest = np.uint64(id_digest(identity))
+        start = int(np.searchsorted(self._id_index[:, 0], digest, "left"))
+        stop = int(np.searchsorted(self._id_index[:, 0], digest, "right"))
+        found = (int(position) for position in self._id_index[start:stop, 1])
+        return [position for position in found if self.row(position).id == identity]
 
     def row(self, position: int) -> StoredRow:
         """Return the row at a position of the segment.
@@ -420,7 +456,29 @@ class Store:
         self.generation = int(self.manifest["generation"])
         self.model = ModelIdentity(**self.manifest["model"])
         self.rows = int(self.manifest["rows"])
+        self.deleted = self._deleted_rows()
         self.segments = [Segment(self.path / "segments" / entry["name"], entry) for entry in self.manifest["segments"]]
+
+    def _deleted_rows(self) -> IntArray:
+        entry = self.manifest["deleted"]
+        if entry is None:
+            return np.empty(0, dtype=np.int64)
+        with CheckedFile(self.path / "generations" / f"{self.generation:06d}.npy", entry) as file:
+            return _npy_array(file)
+
+    def is_deleted(self, row_id: int) -> bool:
+        """Return whether the generation holds the row no more."""
+        position = int(np.searchsorted(self.deleted, row_id))
+        return position < len(self.deleted) and int(self.deleted[position]) == row_id
+
+    def find(self, identity: str) -> int | None:
+        """Return the number of the row with this id, or None where the generation holds none."""
+        for segment in reversed(self.segments):
+            for position in segment.positions_of(identity):
+                row = int(segment.row_ids[position])
+                if not self.is_deleted(row):
+                    return row
+        return None
 
     @staticmethod
     @contextmanager
@@ -464,9 +522,28 @@ class Store:
 
     @staticmethod
     def publish(
-        path: Path, generation: int, model: ModelIdentity, segments: list[dict[str, Any]], next_row: int
+        path: Path,
+        generation: int,
+        model: ModelIdentity,
+        segments: Sequence[Mapping[str, Any]],
+        next_row: int,
+        deleted: IntArray | None = None,
     ) -> None:
-        """Write a generation's manifest and make it the present one."""
+        """Write a generation's manifest and make it the present one.
+
+        Args:
+            path: the index directory.
+            generation: its number, one more than the present one's.
+            model: the model of all its vectors.
+            segments: `{"name", "rows", "checksums_sha256"}` of each, in the order of their rows.
+            next_row: the number that the next new row will have.
+            deleted: the rows of the segments that the generation does not hold.
+        """
+        entry, lost = None, 0 if deleted is None else len(deleted)
+        if deleted is not None and lost:
+            file = path / "generations" / f"{generation:06d}.npy"
+            write_durably(file, _npy_bytes(np.sort(deleted).astype("<i8")))
+            entry = file_checksums(file)
         manifest = _json_bytes(
             {
                 "format": FORMAT,
@@ -476,7 +553,8 @@ class Store:
                 "sbert_mini": __version__,
                 "model": vars(model),
                 "metric": "cosine",
-                "rows": sum(segment["rows"] for segment in segments),
+                "rows": sum(segment["rows"] for segment in segments) - lost,
+                "deleted": entry,
                 "next_row": next_row,
                 "segments": segments,
             }
