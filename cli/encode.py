@@ -1,6 +1,7 @@
 """`sbmini encode`: texts -> vectors."""
 
 import itertools
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -67,6 +68,7 @@ def encode(
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
         input = Path("-")
     quiet_notes(quiet)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
 
     from sbert_mini.runtime.embedder import Embedder, EncodeCounts
     from sbert_mini.text.records import ReadCounts, Record, read_records

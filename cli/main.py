@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+import traceback
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -45,10 +47,21 @@ def _root(
 
 
 def main() -> NoReturn:
-    """Run the command line and leave the process with its exit code.
+    """Run the command line and end the process with its exit code.
 
     0: done. 1: failed. 2: a usage error. 130: interrupted. A reader that closes the pipe early is no error.
     """
+    code = run()
+    with suppress(OSError):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(
+        code
+    )  # every file is closed by now; taking the interpreter and its libraries apart costs a tenth of a start
+
+
+def run() -> int:
+    """Run the command line in `sys.argv` and return its exit code."""
     # TOKENIZERS_PARALLELISM: the tokenizer runs in our own threads, so that --threads is the whole budget.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     notes = logging.StreamHandler(sys.stderr)
@@ -62,9 +75,9 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except (SbertMiniError, OSError, MemoryError, typer.TyperException, typer.Abort, KeyboardInterrupt) as error:
         if debug and not isinstance(error, typer.TyperException):
-            raise
-        code = _report(error)
-    sys.exit(code if isinstance(code, int) else 0)
+            traceback.print_exc()
+        return _report(error)
+    return code if isinstance(code, int) else 0
 
 
 def _report(error: BaseException) -> int:

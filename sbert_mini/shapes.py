@@ -16,11 +16,15 @@ Docstrings write a shape as a tuple of these words:
 A `similarity` is larger when two texts are closer; nothing here is called a distance.
 """
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float32]
-IntArray: TypeAlias = NDArray[np.int64]
-AnyArray: TypeAlias = NDArray[Any]
+if TYPE_CHECKING:  # numpy.typing is not needed to run
+    from numpy.typing import NDArray
+
+    FloatArray: TypeAlias = NDArray[np.float32]
+    IntArray: TypeAlias = NDArray[np.int64]
+    AnyArray: TypeAlias = NDArray[Any]
+else:
+    FloatArray = IntArray = AnyArray = np.ndarray
