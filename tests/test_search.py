@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
+from sbert_mini.durable import read_sealed_json, write_sealed_json
 from sbert_mini.errors import (
     CorruptIndexError,
     CorruptModelError,
@@ -240,12 +241,12 @@ def test_a_part_of_a_file_is_checked_by_its_blocks_alone(tmp_path, rng):
 
 def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copy):
     current = copy / "CURRENT"
-    pointer = store_module.read_sealed_json(current)
+    pointer = read_sealed_json(current, CorruptIndexError)
     for change in ({"manifest": "../../etc/passwd"}, {"manifest": "generations/../CURRENT"}):
-        store_module.write_sealed_json(current, {**pointer, **change})
+        write_sealed_json(current, {**pointer, **change})
         with pytest.raises(CorruptIndexError, match="damaged"):
             SearchIndex(copy)
-    store_module.write_sealed_json(current, {**pointer, "format_version": 2})
+    write_sealed_json(current, {**pointer, "format_version": 2})
     with pytest.raises(CorruptIndexError, match="format version 2"):
         SearchIndex(copy)
     current.write_text("{")

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from sbert_mini import __version__
+from sbert_mini.durable import write_durably
 from sbert_mini.encoder.checkpoint import read_bert_weights, weight_files
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.layout import ModelLayout, read_json, read_layout
@@ -214,7 +215,7 @@ def convert(layout: ModelLayout, folder: Path) -> dict[str, Any]:
     for kind, chosen in (("fp32", None), ("int8", scales)):
         data = graph.build(weights, layout, chosen).SerializeToString(deterministic=True)
         file = GRAPH_FILES[kind]  # type: ignore[index]
-        _write_atomically(folder / file, data)
+        write_durably(folder / file, data)
         written[kind] = {"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     record = {
         "format": FORMAT,
@@ -223,7 +224,7 @@ def convert(layout: ModelLayout, folder: Path) -> dict[str, Any]:
         "source": source_digests(layout),
         "graphs": written,
     }
-    _write_atomically(folder / RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+    write_durably(folder / RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
     return record
 
 
@@ -237,17 +238,3 @@ def _product_weight(weights: Mapping[str, Any], name: str) -> Any:
     }[kind]
     matrices = [np.asarray(weights[f"encoder.layer.{layer}.{part}.weight"], np.float32).T for part in parts]
     return np.concatenate(matrices, axis=1)
-
-
-def _write_atomically(file: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from sbert_mini.durable import flush
 from sbert_mini.shapes import FloatArray
+
+HEADER_BYTES = 128
+
+
+def npy_header(rows: int, dimension: int) -> bytes:
+    """Return the first `HEADER_BYTES` bytes of a float32 `.npy` file of `(rows, dimension)`, format version 1.0."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
+    return b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
 
 
 class NpyWriter:
@@ -18,8 +27,6 @@ class NpyWriter:
         dimension: components of each row.
     """
 
-    _HEADER = 128
-
     def __init__(self, path: str | Path, dimension: int) -> None:
         self.path = Path(path)
         self.rows = 0
@@ -28,7 +35,7 @@ class NpyWriter:
 
     def __enter__(self) -> "NpyWriter":
         self._stream = self._temporary.open("wb")
-        self._stream.write(self._header())
+        self._stream.write(npy_header(self.rows, self._dimension))
         return self
 
     def write(self, block: FloatArray) -> None:
@@ -36,17 +43,12 @@ class NpyWriter:
         self._stream.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
         self.rows += len(block)
 
-    def _header(self) -> bytes:
-        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.rows}, {self._dimension}), }}"
-        return b"\x93NUMPY\x01\x00" + (self._HEADER - 10).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
-
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self._stream.seek(0)
-                self._stream.write(self._header())
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
+                self._stream.write(npy_header(self.rows, self._dimension))
+                flush(self._stream)
             self._stream.close()
             if kind is None:
                 self._temporary.replace(self.path)

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from sbert_mini.durable import read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.errors import (
     CorruptIndexError,
     ModelMismatchError,
@@ -22,9 +23,6 @@ from sbert_mini.search.store import (
     Store,
     StoredRow,
     file_checksums,
-    read_sealed_json,
-    write_durably,
-    write_sealed_json,
 )
 from sbert_mini.shapes import FloatArray, IntArray
 
@@ -259,7 +257,7 @@ class SearchIndex:
         record_file = self._faiss_record(segment)
         if not record_file.exists():
             raise FileNotFoundError(record_file)
-        record = read_sealed_json(record_file)
+        record = read_sealed_json(record_file, CorruptIndexError)
         if record["segment_sha256"] != segment.checksum:
             raise CorruptIndexError(f"{record_file} belongs to other vectors")
         with CheckedFile(record_file.with_suffix(".faiss"), record["file"]) as file:

@@ -41,6 +41,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from sbert_mini import __version__
+from sbert_mini.durable import (
+    flush,
+    flush_directory,
+    json_bytes,
+    read_sealed_json,
+    write_durably,
+    write_sealed_json,
+)
 from sbert_mini.errors import (
     CorruptIndexError,
     CorruptModelError,
@@ -204,54 +212,7 @@ def read_checked_json(path: Path, sha256: str) -> dict[str, Any]:
     return dict(json.loads(data))
 
 
-def read_sealed_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a file that ends with a line holding its own checksum (`write_sealed_json`).
-
-    Raises:
-        CorruptIndexError: the checksum does not match, or the file is missing.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CorruptIndexError(f"{path} cannot be read: {error.strerror or error}") from error
-    body, seal = data[:-65], data[-65:]
-    if seal != hashlib.sha256(body).hexdigest().encode() + b"\n":
-        raise CorruptIndexError(f"{path} is damaged: it does not match the checksum in its last line")
-    return dict(json.loads(body))
-
-
 # --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash it is either as it was before or whole: beside it, flushed, then renamed."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        flush(stream)
-    temporary.replace(path)
-    flush_directory(path.parent)
-
-
-def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object durably, followed by a line that holds the checksum of what stands before it."""
-    body = _json_bytes(value)
-    write_durably(path, body + hashlib.sha256(body).hexdigest().encode() + b"\n")
-
-
-def flush(stream: Any) -> None:
-    """Flush an open file to the disk."""
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def flush_directory(path: Path) -> None:
-    """Flush a directory's entries to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _npy_bytes(array: AnyArray) -> bytes:
@@ -264,10 +225,6 @@ def id_digest(identity: str) -> int:
     """Return the number under which a row's id stands in `id_index.npy`: 64 bits of its blake2b digest."""
     digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "little")
-
-
-def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 class SegmentWriter:
@@ -340,7 +297,7 @@ class SegmentWriter:
         for name, array in arrays.items():
             write_durably(self._folder / name, _npy_bytes(array))
         checksums = {name: file_checksums(self._folder / name) for name in (VECTORS, ROWS, *arrays)}
-        data = _json_bytes({"files": checksums, "rows": self.rows})
+        data = json_bytes({"files": checksums, "rows": self.rows})
         write_durably(self._folder / CHECKSUMS, data)
         self.checksum = hashlib.sha256(data).hexdigest()
         self._folder.rename(self._final)
@@ -443,7 +400,7 @@ class Store:
             raise IndexNotFoundError(
                 f"{self.path} {what}: make one with 'sbmini index create {self.path} --input FILE'"
             )
-        pointer = read_sealed_json(current)
+        pointer = read_sealed_json(current, CorruptIndexError)
         version, manifest, sha256 = int(pointer["format_version"]), str(pointer["manifest"]), str(pointer["sha256"])
         if version > FORMAT_VERSION:
             raise CorruptIndexError(
@@ -544,7 +501,7 @@ class Store:
             file = path / "generations" / f"{generation:06d}.npy"
             write_durably(file, _npy_bytes(np.sort(deleted).astype("<i8")))
             entry = file_checksums(file)
-        manifest = _json_bytes(
+        manifest = json_bytes(
             {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
