@@ -5,25 +5,30 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sbert_mini.errors import InputError, UsageError
 
 from . import options
-from .notes import note, progress_wanted, quiet_notes
+from .notes import Interrupted, note, progress_wanted, quiet_notes
+from .rejects import Rejects
 
 if TYPE_CHECKING:
+    from sbert_mini.runtime.embedder import Embedder, EncodeCounts
+    from sbert_mini.runtime.job import EncodeSettings
     from sbert_mini.text.records import Record
 
 EXAMPLE = """Examples:
 
-  sbmini encode "one sentence"                          JSON lines on stdout
+  sbmini encode "one sentence"                              JSON lines on stdout
 
-  sbmini encode -i sentences.txt -o vectors.npy         a NumPy file, streamed
+  sbmini encode -i sentences.txt -o vectors.npy             a NumPy file, streamed
 
-  cut -f2 table.tsv | sbmini encode -o vectors.jsonl    texts from a pipe, one a line
+  sbmini encode -i news.csv --text-column body -o news.parquet --resume
+
+  cut -f2 table.tsv | sbmini encode -o vectors.jsonl        texts from a pipe, one a line
 """
 
 
@@ -33,11 +38,15 @@ def encode(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="A .npy or .jsonl file; by default JSON lines on stdout.", show_default=False
+            "--output",
+            "-o",
+            help="A .npy, .jsonl or .parquet file; by default JSON lines on stdout.",
+            show_default=False,
         ),
     ] = None,
     model: options.Model = None,
     graph: options.GraphOption = options.Graph.INT8,
+    precision: options.PrecisionOption = options.PrecisionChoice.FLOAT32,
     dim: Annotated[
         int | None,
         typer.Option("--dim", min=1, help="Keep this many first components, and normalise again.", show_default=False),
@@ -47,7 +56,13 @@ def encode(
     ] = None,
     input_format: options.InputFormat = None,
     text_column: options.TextColumn = None,
+    id_column: options.IdColumn = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the same command, if there is one.")
+    ] = False,
     truncation: options.Truncation = options.TruncationChoice.WARN,
+    on_error: options.OnError = options.OnErrorChoice.FAIL,
+    rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -55,10 +70,11 @@ def encode(
 ) -> None:
     """Encode texts as vectors of length 1.
 
-    The texts are the arguments, or the lines of a file, or of stdin. JSON lines hold "text" and "embedding", and "id" where
-    the input has one; a .npy file holds float32 of shape (texts, dim), and stays small in memory however long the input.
+    The texts are the arguments, or the rows of a file, or the lines of stdin. JSON lines and Parquet hold "text", "embedding",
+    and "id" where the input has one; a .npy file holds an array of shape (texts, dim). Memory stays small however long the
+    input, and a run that is interrupted goes on where it was with --resume.
     """
-    kind = _kind(output)
+    to_stdout = output is None or str(output) == "-"
     if texts and input is not None:
         raise UsageError("texts were given both as arguments and with --input; give one of the two")
     if any(not text.strip() for text in texts or []):
@@ -67,63 +83,90 @@ def encode(
         if sys.stdin.isatty():
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
         input = Path("-")
+    if to_stdout and (resume or precision in ("int8", "uint8")):
+        raise UsageError("--resume and the precisions int8 and uint8 need an --output file")
     quiet_notes(quiet)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
 
     from sbert_mini.runtime.embedder import Embedder, EncodeCounts
+    from sbert_mini.runtime.job import EncodeJob, EncodeSettings, output_kind
     from sbert_mini.text.records import ReadCounts, Record, read_records
 
-    read = ReadCounts()
-    records: Iterable[Record] = (
-        read_records(input, format=input_format, text_column=text_column, counts=read)
-        if input is not None
-        else (Record(text) for text in texts or [])
+    if output is not None and not to_stdout:
+        output_kind(output)
+        if input is not None and input.exists() and output.exists() and input.samefile(output):
+            raise UsageError(f"the output would replace the input, {input}")
+    counts, read = EncodeCounts(), ReadCounts()
+    settings = EncodeSettings(
+        precision=precision.value, dim=dim, prompt=prompt, truncation=truncation.value, batch_size=batch_size
     )
-    records = _at_least_one(records)
-    embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
-    counts = EncodeCounts()
+    default = None if output is None or to_stdout else output.with_name(output.name + ".rejects.jsonl")
+    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, default) as taken:
+        records: Iterable[Record] = (
+            read_records(
+                input,
+                format=input_format,
+                text_column=text_column,
+                id_column=id_column,
+                counts=read,
+                on_reject=taken.take,
+            )
+            if input is not None
+            else (Record(text) for text in texts or [])
+        )
+        records = _at_least_one(records)
+        embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
+        if taken.take is not None and truncation is options.TruncationChoice.ERROR:
+            records = embedder.short_enough(records, prompt, taken.take)
+        if output is None or to_stdout:
+            _to_stdout(records, embedder, settings, counts)
+        else:
+            progress = progress_wanted(quiet) and input is not None
+            job = EncodeJob(output, embedder, settings, resume=resume, show_progress_bar=progress, counts=counts)
+            if job.done:
+                note(f"going on after {job.done} texts")
+            try:
+                rows = job.run(records)
+            except KeyboardInterrupt:
+                if job.done:
+                    raise Interrupted(
+                        f"{job.done} texts are kept in {job.folder}; the same command with --resume goes on after them"
+                    ) from None
+                raise
+            note(f"{rows} texts -> {output}")
+    if read.blank:
+        note(f"{read.blank} blank lines were not encoded")
+    if counts.truncated and truncation is options.TruncationChoice.CHUNK:
+        note(f"{counts.truncated} of {counts.texts} texts were read in pieces")
+    raise typer.Exit(taken.exit_code())
+
+
+def _to_stdout(
+    records: "Iterable[Record]", embedder: "Embedder", settings: "EncodeSettings", counts: "EncodeCounts"
+) -> None:
+    from sbert_mini.runtime.job import json_line
+    from sbert_mini.runtime.precision import quantize_vectors
+
     pending: list[Record] = []
 
     def passing() -> Iterator[str]:
         for record in records:
-            if kind == "jsonl":
-                pending.append(record)
+            pending.append(record)
             yield record.text
 
-    settings: dict[str, Any] = {
-        "batch_size": batch_size,
-        "truncate_dim": dim,
-        "prompt": prompt,
-        "truncation": truncation.value,
-        "show_progress_bar": progress_wanted(quiet) and input is not None,
-        "counts": counts,
-    }
-    if kind == "npy" and output is not None:
-        embedder.encode_to_npy(passing(), output, **settings)
-    else:
-        from .streams import json_lines
-
-        with json_lines(output) as write:
-            for block in embedder.encode_stream(passing(), **settings):
-                for record, vector in zip(pending, block, strict=False):
-                    write(
-                        {"id": record.id, "text": record.text} if record.id is not None else {"text": record.text},
-                        vector,
-                    )
-                del pending[: len(block)]
-    if read.blank:
-        note(f"{read.blank} blank lines were not encoded")
-    if output is not None:
-        note(f"{counts.texts} texts -> {output}")
-
-
-def _kind(output: Path | None) -> str:
-    if output is None or str(output) == "-":
-        return "jsonl"
-    kind = output.suffix.lower().removeprefix(".")
-    if kind not in ("npy", "jsonl"):
-        raise UsageError(f"--output must end in .npy or .jsonl; found {str(output)!r}")
-    return kind
+    blocks = embedder.encode_stream(
+        passing(),
+        batch_size=settings.batch_size,
+        truncate_dim=settings.dim,
+        prompt=settings.prompt,
+        truncation=settings.truncation,
+        counts=counts,
+    )
+    for block in blocks:
+        for record, vector in zip(pending, quantize_vectors(block, settings.precision), strict=False):
+            sys.stdout.write(json_line({"id": record.id, "text": record.text}, vector))
+        sys.stdout.flush()
+        del pending[: len(block)]
 
 
 def _at_least_one(records: "Iterable[Record]") -> "Iterable[Record]":

@@ -12,7 +12,8 @@ import typer
 from sbert_mini import __version__
 from sbert_mini.errors import SbertMiniError
 
-from . import encode, index, search
+from . import encode, index, models, search
+from .notes import Interrupted
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command("encode", epilog=encode.EXAMPLE)(encode.encode)
 app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
+app.add_typer(models.app, name="models")
 
 
 def _print_version(wanted: bool) -> None:
@@ -73,7 +75,15 @@ def run() -> int:
         if code == 130:  # typer swallows Ctrl-C and returns this
             raise KeyboardInterrupt
         sys.stdout.flush()
-    except (SbertMiniError, OSError, MemoryError, typer.TyperException, typer.Abort, KeyboardInterrupt) as error:
+    except (
+        SbertMiniError,
+        OSError,
+        MemoryError,
+        typer.TyperException,
+        typer.Abort,
+        Interrupted,
+        KeyboardInterrupt,
+    ) as error:
         if debug and not isinstance(error, typer.TyperException):
             traceback.print_exc()
         return _report(error)
@@ -85,8 +95,8 @@ def _report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's own flush is silent
         return 0
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        print("sbmini: interrupted; nothing of this run was kept", file=sys.stderr)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort, Interrupted)):
+        print(f"sbmini: interrupted; {str(error) or 'nothing of this run was kept'}", file=sys.stderr)
         return 130
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)

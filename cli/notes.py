@@ -5,6 +5,10 @@ import os
 import sys
 
 
+class Interrupted(Exception):  # noqa: N818
+    """Ctrl-C in the middle of something of which a part is kept; the text says how to go on."""
+
+
 def quiet_notes(quiet: bool) -> None:
     """Silence notes and warnings, or let them through."""
     logging.getLogger("sbert_mini").setLevel(logging.ERROR if quiet else logging.INFO)

@@ -22,6 +22,23 @@ class TruncationChoice(StrEnum):
     CHUNK = "chunk"
 
 
+class OnErrorChoice(StrEnum):
+    """What happens to a row that cannot be read."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+class PrecisionChoice(StrEnum):
+    """The values that vectors are handed out in."""
+
+    FLOAT32 = "float32"
+    INT8 = "int8"
+    UINT8 = "uint8"
+    BINARY = "binary"
+    UBINARY = "ubinary"
+
+
 Model = Annotated[
     str | None,
     typer.Option(
@@ -50,12 +67,25 @@ Truncation = Annotated[
         help="A text longer than the model reads: cut it and say so, refuse it, or split it and average the pieces.",
     ),
 ]
+OnError = Annotated[
+    OnErrorChoice,
+    typer.Option(
+        "--on-error", help="A row that cannot be read: stop, or put it into the rejects file and go on (exit 4)."
+    ),
+]
+RejectsFile = Annotated[
+    Path | None,
+    typer.Option("--rejects", help="The rejects file, JSON lines. [default: OUTPUT.rejects.jsonl]", show_default=False),
+]
+PrecisionOption = Annotated[
+    PrecisionChoice, typer.Option("--precision", help="The values in the output: 32, 8 or 1 bits a component.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="The most texts that are computed together.")]
 InputFormat = Annotated[
     str | None,
     typer.Option(
         "--input-format",
-        help="txt, csv, tsv or jsonl; by default the file's suffix tells. Files may be gzipped (.gz).",
+        help="txt, csv, tsv, jsonl or parquet; by default the suffix tells. Text may be gzipped (.gz).",
         show_default=False,
     ),
 ]
@@ -71,6 +101,8 @@ IdColumn = Annotated[
 ]
 InputFile = Annotated[
     Path | None,
-    typer.Option("--input", "-i", help="A file of texts: txt, csv, tsv or jsonl; - for stdin.", show_default=False),
+    typer.Option(
+        "--input", "-i", help="A file of texts: txt, csv, tsv, jsonl or parquet; - for stdin.", show_default=False
+    ),
 ]
 IndexDirectory = Annotated[Path, typer.Argument(help="The index directory.", show_default=False)]

@@ -36,8 +36,26 @@ def search(
         float | None,
         typer.Option("--min-score", help="Leave out hits of a lower cosine, in [-1, 1].", show_default=False),
     ] = None,
+    input: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="A file of queries: txt, csv, tsv, jsonl or parquet (column text); - for stdin.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help='One JSON document: {"results": [{"query", "hits": [...]}]}.')
+    ] = False,
+    as_json_lines: Annotated[
+        bool, typer.Option("--jsonl", help='A JSON object a query: {"query", "hits": [...]}.')
+    ] = False,
+    with_text: Annotated[
+        bool, typer.Option("--with-text/--without-text", help="Whether hits show their text and columns.")
+    ] = True,
+    fail_if_empty: Annotated[
+        bool, typer.Option("--fail-if-empty", help="Exit code 1 where no query has a hit.")
     ] = False,
     model: options.Model = None,
     threads: options.Threads = None,
@@ -50,8 +68,12 @@ def search(
     of the text is written as \\t, \\n, \\r or \\\\). The score is the cosine similarity. The model is the index's own; --model
     is for a copy of it that lies elsewhere, and any other model is refused.
     """
+    if query is not None and input is not None:
+        raise UsageError("queries were given both as an argument and with --input; give one of the two")
+    if as_json and as_json_lines:
+        raise UsageError("--json and --jsonl exclude each other")
     quiet_notes(quiet)
-    queries = [query] if query is not None else _from_stdin()
+    queries = [query] if query is not None else _queries(input)
     if not all(q.strip() for q in queries):
         raise UsageError("the query is empty")
 
@@ -64,32 +86,45 @@ def search(
 
         embedder = Embedder(model, graph=index.model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
     results = index.search(queries, k, min_score=min_score, embedder=embedder)
+    found = [
+        {"query": q, "hits": [_shown(rank, hit, with_text) for rank, hit in enumerate(hits, start=1)]}
+        for q, hits in zip(queries, results, strict=True)
+    ]
     if as_json:
-        found = [
-            {"query": q, "hits": [{"rank": rank, **vars(hit)} for rank, hit in enumerate(hits, start=1)]}
-            for q, hits in zip(queries, results, strict=True)
-        ]
         print(json.dumps({"index": str(directory), "model": index.model.name, "results": found}, ensure_ascii=False))
-        return
-    for q, hits in zip(queries, results, strict=True):
-        _print(q if len(queries) > 1 else None, hits)
+    elif as_json_lines:
+        for result in found:
+            print(json.dumps(result, ensure_ascii=False))
+    else:
+        for q, hits in zip(queries, results, strict=True):
+            _print(q if len(queries) > 1 else None, hits, with_text)
+    if fail_if_empty and not any(results):
+        raise typer.Exit(1)
 
 
-def _from_stdin() -> list[str]:
-    if sys.stdin.isatty():
-        raise UsageError("no query was given: name one, or pipe queries in, one a line")
+def _queries(input: Path | None) -> list[str]:
+    if input is None:
+        if sys.stdin.isatty():
+            raise UsageError("no query was given: name one, or --input FILE, or pipe queries in, one a line")
+        input = Path("-")
     from sbert_mini.text.records import read_records
 
-    queries = [record.text for record in read_records(Path("-"))]
+    queries = [record.text for record in read_records(input)]
     if not queries:
-        raise UsageError("no query was given: stdin held no text")
+        raise UsageError("no query was given: the input held no text")
     return queries
 
 
-def _print(query: str | None, hits: "list[Hit]") -> None:
+def _shown(rank: int, hit: "Hit", with_text: bool) -> dict[str, object]:
+    if with_text:
+        return {"rank": rank, **vars(hit)}
+    return {"rank": rank, "id": hit.id, "score": hit.score}
+
+
+def _print(query: str | None, hits: "list[Hit]", with_text: bool) -> None:
     if not sys.stdout.isatty():
         for hit in hits:
-            fields = [f"{hit.score:.4f}", _escape(hit.id), _escape(hit.text)]
+            fields = [f"{hit.score:.4f}", _escape(hit.id)] + ([_escape(hit.text)] if with_text else [])
             print(*([_escape(query), *fields] if query is not None else fields), sep="\t")
         return
     if query is not None:
@@ -100,8 +135,9 @@ def _print(query: str | None, hits: "list[Hit]") -> None:
     width = shutil.get_terminal_size().columns
     widest = min(max(len(hit.id) for hit in hits), 28)
     for hit in hits:
-        start = f"{hit.score:7.4f}  {_fit(hit.id, widest):<{widest}}  "
-        print(start + _fit(" ".join(hit.text.split()), max(width - len(start), 20)))
+        start = f"{hit.score:7.4f}  {_fit(hit.id, widest):<{widest}}"
+        text = "  " + _fit(" ".join(hit.text.split()), max(width - len(start) - 2, 20)) if with_text else ""
+        print(start + text)
 
 
 def _fit(text: str, width: int) -> str:

@@ -4,7 +4,7 @@ import itertools
 import logging
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.batching import batches_by_length
+from sbert_mini.text.records import Record, Reject
 from sbert_mini.text.tokenizer import TextTokenizer, Tokens
 
 Truncation: TypeAlias = Literal["warn", "error", "chunk"]
@@ -211,6 +212,11 @@ class Embedder:
         """Return `encode(texts)` with the model's prompt named `document`, `passage` or `corpus`, the first that it has."""
         return self.encode(texts, **self._with_prompt(options, _DOCUMENT_PROMPTS))
 
+    def document_prompt(self) -> str:
+        """Return the text that `encode_document` puts before each text; an empty string for none."""
+        prompts = self._converted.layout.prompts
+        return next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), "")
+
     def _with_prompt(self, options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
         if options.get("prompt") is None and options.get("prompt_name") is None:
             options["prompt_name"] = next((name for name in names if name in self._converted.layout.prompts), None)
@@ -234,6 +240,18 @@ class Embedder:
         if kind == "cosine":
             x, y = _unit(x), _unit(y)
         return np.asarray(x @ y.T, dtype=np.float32)
+
+    def short_enough(
+        self, records: Iterable[Record], prompt: str | None, on_reject: Callable[[Reject], None]
+    ) -> Iterator[Record]:
+        """Yield the records whose text, with the prompt, the model reads whole, and hand over the others as rejects."""
+        prefix = self._prompt(None, prompt)
+        for record in records:
+            if self._tokenizer.encode([prefix + record.text])[0].truncated:
+                why = f"the text is longer than {self.max_seq_length} tokens"
+                on_reject(Reject(record.line, why, record.text[:1000]))
+            else:
+                yield record
 
     def encode_to_npy(self, texts: Iterable[str], path: str | Path, **options: Any) -> tuple[int, int]:
         """Write one float32 vector a text into the `.npy` file `path`, and return its shape `(texts, dim)`.

@@ -11,9 +11,9 @@ from sbert_mini.shapes import FloatArray
 HEADER_BYTES = 128
 
 
-def npy_header(rows: int, dimension: int) -> bytes:
-    """Return the first `HEADER_BYTES` bytes of a float32 `.npy` file of `(rows, dimension)`, format version 1.0."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
+def npy_header(rows: int, dimension: int, descr: str = "<f4") -> bytes:
+    """Return the first `HEADER_BYTES` bytes of a `.npy` file of `(rows, dimension)`, format version 1.0."""
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
     return b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
 
 

@@ -84,6 +84,21 @@ class SearchIndex:
         """The generation that is open; a writer's later ones do not change it."""
         return self._store.generation
 
+    @property
+    def created(self) -> str:
+        """When the generation was written, in ISO 8601, UTC."""
+        return str(self._store.manifest["created"])
+
+    @property
+    def segments(self) -> int:
+        """How many segments the rows lie in."""
+        return len(self._store.segments)
+
+    @property
+    def deleted_rows(self) -> int:
+        """Rows that the segments hold and the generation does not: deleted or replaced ones."""
+        return len(self._store.deleted)
+
     @overload
     def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, and one query
         self, queries: str, k: int = 10, *, min_score: float | None = None, embedder: Embedder | None = None

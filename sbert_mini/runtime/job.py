@@ -1,0 +1,309 @@
+"""Encode a long input into a file so that an interruption costs seconds, not hours.
+
+While a job runs, what is done lies beside the output, in the folder `OUT.partial`:
+
+    vectors.npy     float32 rows, appended; its header is written at the end
+    records.jsonl   {"id", "text"} of each row, where the output holds them
+    state.json      how many rows are done, and what they were made from; ends with its own checksum
+
+After each window of texts the files are flushed to the disk and `state.json` is replaced: that window is then kept whatever
+happens. A resumed job cuts the files back to the last window that was kept and goes on after it. Windows begin at the same
+texts as in an uninterrupted run, and a batch never reaches beyond its window, so the results are equal byte for byte. The
+finished file takes its place in one step, and the folder is removed.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias
+
+import numpy as np
+
+from sbert_mini.durable import flush, flush_directory, read_sealed_json, write_sealed_json
+from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.npy import HEADER_BYTES, npy_header
+from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
+from sbert_mini.shapes import AnyArray, FloatArray
+from sbert_mini.text.records import Record
+
+Output: TypeAlias = Literal["npy", "jsonl", "parquet"]
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """What decides the vectors and the file; a resumed job must have the same.
+
+    Attributes:
+        precision: of the values in the file; the ranges of int8 and uint8 are those of all its vectors.
+        dim: components kept, or None for all.
+        prompt: put before each text, or None for the model's own default.
+        truncation: see `Embedder.encode`.
+        batch_size: see `Embedder.encode`.
+        window: texts that are sorted by length together, and kept together.
+    """
+
+    precision: Precision = "float32"
+    dim: int | None = None
+    prompt: str | None = None
+    truncation: Truncation = "warn"
+    batch_size: int = 32
+    window: int = WINDOW
+
+
+class EncodeJob:
+    """Texts -> a file of vectors, in a way that can be interrupted and resumed.
+
+    Args:
+        output: the file: `.npy`, `.jsonl` or `.parquet`; replaced if it exists.
+        embedder: the model.
+        settings: what decides the vectors and the file.
+        resume: go on with an interrupted job, if there is one.
+        show_progress_bar: draw a progress bar on stderr.
+        counts: filled in, if given.
+
+    Raises:
+        UsageError: the suffix or the precision is unknown; or an interrupted job lies there and `resume` is false, or its
+            model or settings were others.
+        MissingExtraError: the output is Parquet, and pyarrow is not installed.
+    """
+
+    def __init__(
+        self,
+        output: str | Path,
+        embedder: Embedder,
+        settings: EncodeSettings,
+        *,
+        resume: bool = False,
+        show_progress_bar: bool = False,
+        counts: EncodeCounts | None = None,
+    ) -> None:
+        self.output = Path(output)
+        self.kind = output_kind(self.output)
+        self.folder = self.output.with_name(self.output.name + ".partial")
+        self.done = 0
+        self.counts = counts if counts is not None else EncodeCounts()
+        check_precision(settings.precision)
+        self._embedder = embedder
+        self._settings = settings
+        self._show_progress_bar = show_progress_bar
+        self._dimension = embedder.dimension if settings.dim is None else settings.dim
+        self._records_bytes = 0
+        self._digest = ""
+        self._identity = {"fingerprint": embedder.fingerprint, "graph": embedder.graph, **vars(settings)}
+        state = self.folder / "state.json"
+        if self.folder.exists() and not resume:
+            raise UsageError(f"{self.folder} holds an interrupted run: go on with it (--resume), or delete that folder")
+        if state.exists():
+            self._take_over(read_sealed_json(state, InputError))
+
+    def _take_over(self, state: Mapping[str, Any]) -> None:
+        for key, value in self._identity.items():
+            if state["job"].get(key) != value:
+                raise UsageError(
+                    f"{self.folder} was made with {key} = {state['job'].get(key)!r}, and this run has {value!r}: "
+                    "run it as before, or delete that folder"
+                )
+        if state["kind"] != self.kind:
+            raise UsageError(f"{self.folder} was made for a {state['kind']} file, and this run writes {self.kind}")
+        self.done = int(state["rows"])
+        self._records_bytes = int(state["records_bytes"])
+        self._digest = str(state["digest"])
+
+    def run(self, records: Iterable[Record]) -> int:
+        """Encode the records, write the output, and return its number of rows.
+
+        Raises:
+            InputError: there is no record, or a resumed job's first records are not those that it was made from. What is
+                done stays, and so it does after any other exception.
+        """
+        iterator = iter(records)
+        try:
+            digest = self._skip(iterator) if self.done else ""
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._opened("vectors.npy") as vectors, self._opened("records.jsonl") as lines:
+                self._cut(vectors, HEADER_BYTES + self.done * self._dimension * 4)
+                self._cut(lines, self._records_bytes)
+                self._encode(iterator, digest, vectors, lines)
+                if not self.done:
+                    raise InputError("there is no text to encode")
+                vectors.seek(0)
+                vectors.write(npy_header(self.done, self._dimension))
+                flush(vectors)
+            self._finish()
+        finally:
+            if not self.done:
+                shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return self.done
+
+    def _skip(self, iterator: Iterator[Record]) -> str:
+        """Read past the records that are done, making sure that they are the same ones."""
+        digest, read = "", 0
+        while read < self.done:
+            block = list(itertools.islice(iterator, min(self._settings.window, self.done - read)))
+            digest = _chained(digest, block)
+            read += len(block)
+            if not block:
+                break
+        if digest != self._digest:
+            raise InputError(
+                f"the input is not the one that {self.folder} was made from: its first {self.done} texts differ. "
+                "Resume with the same input, or delete that folder"
+            )
+        return digest
+
+    def _opened(self, name: str) -> IO[bytes]:
+        path = self.folder / name
+        return path.open("r+b" if path.exists() else "w+b")
+
+    @staticmethod
+    def _cut(stream: IO[bytes], size: int) -> None:
+        stream.truncate(size)
+        stream.seek(size)
+
+    def _encode(self, iterator: Iterator[Record], digest: str, vectors: IO[bytes], lines: IO[bytes]) -> None:
+        pending: list[Record] = []
+
+        def texts() -> Iterator[str]:
+            for record in iterator:
+                pending.append(record)
+                yield record.text
+
+        blocks = self._embedder.encode_stream(
+            texts(),
+            batch_size=self._settings.batch_size,
+            truncate_dim=self._settings.dim,
+            prompt=self._settings.prompt,
+            truncation=self._settings.truncation,
+            window=self._settings.window,
+            show_progress_bar=self._show_progress_bar,
+            counts=self.counts,
+        )
+        for block in blocks:
+            encoded = pending[: len(block)]
+            del pending[: len(block)]
+            vectors.write(np.ascontiguousarray(block, "<f4").tobytes())
+            if self.kind != "npy":
+                for record in encoded:
+                    lines.write((json.dumps({"id": record.id, "text": record.text}) + "\n").encode())
+            flush(vectors)
+            flush(lines)
+            digest = _chained(digest, encoded)
+            state = {
+                "job": self._identity,
+                "kind": self.kind,
+                "rows": self.done + len(block),
+                "records_bytes": lines.tell(),
+                "digest": digest,
+            }
+            write_sealed_json(self.folder / "state.json", state)
+            self.done += len(block)
+
+    def _finish(self) -> None:
+        file = self.folder / "vectors.npy"
+        if not (self.kind == "npy" and self._settings.precision == "float32"):
+            vectors: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
+            file = self.folder / f"finished.{self.kind}"
+            write = {"npy": _write_npy, "jsonl": _write_json_lines, "parquet": _write_parquet}[self.kind]
+            write(file, self._quantized(vectors), self._stored_records())
+        file.replace(self.output)
+        flush_directory(self.output.parent)
+
+    def _quantized(self, vectors: FloatArray) -> Iterator[AnyArray]:
+        starts = range(0, len(vectors), _BLOCK_ROWS)
+        ranges = None
+        if self._settings.precision in ("int8", "uint8"):
+            low = np.min([vectors[i : i + _BLOCK_ROWS].min(axis=0) for i in starts], axis=0)
+            high = np.max([vectors[i : i + _BLOCK_ROWS].max(axis=0) for i in starts], axis=0)
+            ranges = np.stack([low, high])
+        for start in starts:
+            yield quantize_vectors(np.asarray(vectors[start : start + _BLOCK_ROWS]), self._settings.precision, ranges)
+
+    def _stored_records(self) -> Iterator[dict[str, Any]]:
+        with (self.folder / "records.jsonl").open(encoding="utf-8") as stream:
+            for line in stream:
+                yield json.loads(line)
+
+
+def output_kind(path: Path) -> Output:
+    """Return the kind of file that a path's suffix names.
+
+    Raises:
+        UsageError: it is none of `.npy`, `.jsonl` and `.parquet`.
+        MissingExtraError: it is Parquet, and pyarrow is not installed.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("npy", "jsonl", "parquet"):
+        raise UsageError(f"the output must end in .npy, .jsonl or .parquet; found {str(path)!r}")
+    if kind == "parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("writing Parquet", "pyarrow", "parquet") from error
+    return kind  # type: ignore[return-value]
+
+
+def json_line(record: Mapping[str, Any], vector: AnyArray) -> str:
+    """Return `{"id", "text", "embedding"}` as a line of JSON, without the id where it is None."""
+    fields = {"text": record["text"]} if record["id"] is None else {"id": record["id"], "text": record["text"]}
+    numbers = ", ".join(vector.astype(str))  # the shortest digits that give the same float32 back
+    return f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n'
+
+
+def _chained(digest: str, records: list[Record]) -> str:
+    """Return a checksum of all records so far, from the one before and the records since."""
+    chain = hashlib.sha256(digest.encode())
+    for record in records:
+        chain.update(json.dumps([record.id, record.text]).encode() + b"\n")
+    return chain.hexdigest()
+
+
+def _write_npy(file: Path, blocks: Iterator[AnyArray], records: Iterator[dict[str, Any]]) -> None:  # noqa: ARG001
+    rows, width, descr = 0, 0, ""
+    with file.open("wb") as stream:
+        stream.seek(HEADER_BYTES)
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block).tobytes())
+            rows, width, descr = rows + len(block), block.shape[1], block.dtype.str
+        stream.seek(0)
+        stream.write(npy_header(rows, width, descr))
+        flush(stream)
+
+
+def _write_json_lines(file: Path, blocks: Iterator[AnyArray], records: Iterator[dict[str, Any]]) -> None:
+    with file.open("w", encoding="utf-8") as stream:
+        for block in blocks:
+            for vector in block:
+                stream.write(json_line(next(records), vector))
+        flush(stream)
+
+
+def _write_parquet(file: Path, blocks: Iterator[AnyArray], records: Iterator[dict[str, Any]]) -> None:
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    writer = None
+    try:
+        for block in blocks:
+            rows = list(itertools.islice(records, len(block)))
+            flat = arrow.array(np.ascontiguousarray(block).reshape(-1))
+            columns = {
+                "id": arrow.array([row["id"] for row in rows], arrow.string()),
+                "text": arrow.array([row["text"] for row in rows], arrow.string()),
+                "embedding": arrow.FixedSizeListArray.from_arrays(flat, block.shape[1]),
+            }
+            table = arrow.table(columns)
+            writer = writer or parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,232 @@
+"""Long runs, files of every kind, changes of an index: the commands' work, through the command."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sbert_mini import Embedder
+
+SBMINI = str(Path(sys.executable).with_name("sbmini"))
+LINES = [f"a text with the number {i} and {'more ' * (i % 11)}words" for i in range(9000)]
+
+
+def one_error(done, code, *parts):
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("sbmini: error: ")
+    for part in parts:
+        assert part in done.stderr
+
+
+@pytest.fixture
+def slow_model(make_model):
+    """A model that takes long enough for an interruption to come in the middle."""
+    path = make_model(hidden_size=64, num_attention_heads=4, intermediate_size=128, num_hidden_layers=5)
+    Embedder(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("output", "options"),
+    [
+        ("v.npy", []),
+        ("v.npy", ["--precision", "int8"]),
+        ("v.jsonl", ["--dim", "40"]),
+        ("v.parquet", ["--precision", "binary", "--dim", "64"]),
+    ],
+)
+def test_an_interrupted_run_resumes_to_the_same_bytes(sbmini, tmp_path, slow_model, output, options):
+    (tmp_path / "t.txt").write_text("\n".join(LINES))
+    (tmp_path / "whole").mkdir()
+    command = ["encode", "-i", tmp_path / "t.txt", "-m", slow_model, "--threads", 1, *options]
+    assert sbmini(*command, "-o", f"whole/{output}").returncode == 0
+    child = subprocess.Popen(
+        [SBMINI, *map(str, command), "-o", output], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / f"{output}.partial" / "state.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert errors.startswith("sbmini: interrupted; ")
+    assert "texts are kept in" in errors
+    assert not (tmp_path / output).exists()
+    one_error(sbmini(*command, "-o", output), 2, "holds an interrupted run", "--resume")
+    one_error(sbmini(*command, "--batch-size", 7, "-o", output, "--resume"), 2, "batch_size = 32", "7")
+    (tmp_path / "other.txt").write_text("\n".join(["another first text", *LINES[1:]]))
+    other = ["encode", "-i", "other.txt", *command[3:]]
+    assert "the input is not the one" in sbmini(*other, "-o", output, "--resume").stderr
+    resumed = sbmini(*command, "-o", output, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on after" in resumed.stderr
+    assert (tmp_path / output).read_bytes() == (tmp_path / "whole" / output).read_bytes()
+    assert not (tmp_path / f"{output}.partial").exists()
+
+
+def test_a_killed_run_resumes_too(tmp_path, slow_model):
+    expected = Embedder(slow_model, threads=1).encode(LINES)
+    (tmp_path / "t.txt").write_text("\n".join(LINES))
+    command = [
+        SBMINI,
+        "encode",
+        "-i",
+        "t.txt",
+        "-o",
+        "v.npy",
+        "-m",
+        str(slow_model),
+        "--threads",
+        "1",
+        "--resume",
+        "-q",
+    ]
+    state = tmp_path / "v.npy.partial" / "state.json"
+    for kill in range(2):
+        child = subprocess.Popen(command, cwd=tmp_path)
+        deadline, before = time.monotonic() + 60, state.stat().st_mtime_ns if kill else 0
+        while not (state.exists() and state.stat().st_mtime_ns > before) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        child.kill()
+        child.wait()
+    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected, atol=1e-5)
+    assert not state.parent.exists()
+
+
+def test_an_interruption_before_anything_is_kept_leaves_nothing(tmp_path, minilm):
+    (tmp_path / "t.txt").write_text("\n".join("many words " * 100 for _ in range(5000)))
+    child = subprocess.Popen(
+        [SBMINI, "encode", "-i", "t.txt", "-o", "v.npy"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "v.npy.partial").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert errors == "sbmini: interrupted; nothing of this run was kept\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["t.txt"]
+
+
+def test_every_output_holds_the_same_vectors(sbmini, tmp_path, embedder):
+    from pyarrow import parquet
+
+    (tmp_path / "t.jsonl").write_text('{"key": 7, "text": "a cat"}\n{"key": 8, "text": "naïve café"}\n', "utf-8")
+    expected = embedder.encode(["a cat", "naïve café"])
+    for output in ("v.npy", "v.jsonl", "v.parquet"):
+        done = sbmini("encode", "-i", "t.jsonl", "--id-column", "key", "-o", output)
+        assert done.stderr == f"sbmini: 2 texts -> {output}\n"
+    table = parquet.read_table(tmp_path / "v.parquet").to_pydict()
+    lines = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text("utf-8").splitlines()]
+    assert table["id"] == [line["id"] for line in lines] == ["7", "8"]
+    assert table["text"] == [line["text"] for line in lines] == ["a cat", "naïve café"]
+    for vectors in (np.load(tmp_path / "v.npy"), table["embedding"], [line["embedding"] for line in lines]):
+        np.testing.assert_array_equal(np.array(vectors, np.float32), expected)
+    done = sbmini("encode", "-i", "v.parquet", "-o", "again.npy", "--precision", "ubinary")  # Parquet in, bits out
+    assert done.returncode == 0, done.stderr
+    again = np.load(tmp_path / "again.npy")
+    assert (again.dtype, again.shape) == (np.uint8, (2, 48))
+    np.testing.assert_array_equal(np.unpackbits(again, axis=1), expected > 0)
+
+
+BAD_ROWS = b'{"id": 1, "text": "good"}\nnot json\n{"id": 2}\n\xff\n{"id": 3, "text": " "}\n{"id": 4, "text": "fine"}\n'
+
+
+@pytest.mark.parametrize("command", [["encode", "-o", "out.npy"], ["index", "create", "out.npy"]])
+def test_rows_that_cannot_be_read_are_skipped_when_asked_for_and_kept(sbmini, tmp_path, command):
+    (tmp_path / "t.jsonl").write_bytes(BAD_ROWS)
+    one_error(sbmini(*command, "-i", "t.jsonl"), 1, "t.jsonl, line 2: not JSON")
+    assert [p.name for p in tmp_path.iterdir()] == ["t.jsonl"]
+    done = sbmini(*command, "-i", "t.jsonl", "--on-error", "skip")
+    assert done.returncode == 4
+    assert "4 rows could not be read, and are in out.npy.rejects.jsonl" in done.stderr
+    rejects = [json.loads(line) for line in (tmp_path / "out.npy.rejects.jsonl").read_text().splitlines()]
+    assert [reject["line"] for reject in rejects] == [2, 3, 4, 5]
+    assert rejects[0]["content"] == "not json\n"
+    if command[0] == "encode":
+        assert np.load(tmp_path / "out.npy").shape == (2, 384)
+    else:
+        hits = json.loads(sbmini("search", "out.npy", "good", "--json").stdout)["results"][0]["hits"]
+        assert {hit["id"] for hit in hits} == {"1", "4"}
+
+
+def test_texts_that_are_too_long_can_be_rejected(sbmini, tmp_path):
+    (tmp_path / "t.txt").write_text("short\n" + "bread " * 300 + "\n")
+    long = ["--truncation", "error", "--on-error", "skip", "--rejects", "r"]
+    assert sbmini("encode", "-i", "t.txt", "-o", "v.npy", *long).returncode == 4
+    assert np.load(tmp_path / "v.npy").shape == (1, 384)
+    assert json.loads((tmp_path / "r").read_text())["error"] == "the text is longer than 256 tokens"
+    one_error(sbmini("encode", "a", "--rejects", "r"), 2, "--on-error skip")
+    one_error(sbmini("encode", "a", "--on-error", "skip"), 2, "--rejects FILE")
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n')
+    one_error(sbmini("encode", "-i", "t.jsonl", "-o", "t.jsonl"), 2, "would replace the input")
+    one_error(sbmini("encode", "a", "--precision", "int8"), 2, "--output")
+
+
+def test_an_index_is_changed_described_and_checked(sbmini, tmp_path):
+    (tmp_path / "a.csv").write_text("url,body,year\nu1,bread rises,2001\nu2,stars shine,2002\n")
+    (tmp_path / "b.csv").write_text("url,body,year\nu3,trains run,2003\n")
+    (tmp_path / "c.csv").write_text("url,body,year\nu1,bread falls,2004\nu4,birds sing,2005\n")
+    columns = ["--text-column", "body", "--id-column", "url"]
+    assert sbmini("index", "create", "ix", "-i", "a.csv", *columns).stderr == "sbmini: 2 rows -> ix\n"
+    assert sbmini("index", "add", "ix", "-i", "b.csv", *columns).stderr == "sbmini: 1 rows -> ix\n"
+    one_error(sbmini("index", "add", "ix", "-i", "c.csv", *columns), 1, "line 2", "'u1' is in the index already")
+    done = sbmini("index", "update", "ix", "-i", "c.csv", *columns)
+    assert done.stderr == "sbmini: 2 rows (1 of them in the place of older ones) -> ix\n"
+    assert sbmini("index", "delete", "ix", "u2").stderr == "sbmini: 1 rows deleted from ix\n"
+    one_error(sbmini("index", "delete", "ix", "u2"), 1, "'u2' is not in the index")
+    one_error(sbmini("index", "delete", "ix"), 2, "--ids-from")
+    hits = json.loads(sbmini("search", "ix", "bread", "--json").stdout)["results"][0]["hits"]
+    assert {hit["id"]: hit["columns"]["year"] for hit in hits} == {"u1": "2004", "u3": "2003", "u4": "2005"}
+    assert hits[0]["text"] == "bread falls"
+    described = json.loads(sbmini("index", "info", "ix", "--json").stdout)
+    assert (described["rows"], described["generation"], described["segments"]) == (3, 4, 3)
+    assert (described["deleted_rows_kept"], described["model_name"]) == (2, "all-MiniLM-L6-v2")
+    assert "generation          4" in sbmini("index", "info", "ix").stdout
+    assert sbmini("index", "verify", "ix").stderr == "sbmini: ix is sound: 3 rows, generation 4\n"
+    file = tmp_path / "ix" / "segments" / "000001" / "vectors.npy"
+    data = bytearray(file.read_bytes())
+    data[700] ^= 16
+    file.write_bytes(data)
+    one_error(sbmini("index", "verify", "ix"), 1, "1 damaged", "vectors.npy: block 0")
+    assert sbmini("index", "delete", "ix", "--ids-from", "-", stdin="u3\nu4\n").returncode == 0
+
+
+def test_search_takes_queries_from_a_file_and_shows_what_is_asked_for(sbmini, tmp_path):
+    (tmp_path / "t.txt").write_text("bread rises\nstars shine\ntrains run\n")
+    assert sbmini("index", "create", "ix", "-i", "t.txt").returncode == 0
+    (tmp_path / "q.csv").write_text("n,text\n1,bread\n2,stars\n")
+    done = sbmini("search", "ix", "-i", "q.csv", "-k", 2, "--jsonl", "--without-text")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (first["query"], second["query"]) == ("bread", "stars")
+    assert set(first["hits"][0]) == {"rank", "id", "score"}
+    lines = sbmini("search", "ix", "bread", "--without-text").stdout.splitlines()
+    assert [line.count("\t") for line in lines] == [1, 1, 1]
+    assert sbmini("search", "ix", "bread", "--min-score", 1.1, "--fail-if-empty").returncode == 1
+    assert sbmini("search", "ix", "bread", "--fail-if-empty").returncode == 0
+    assert sbmini("search", "ix", "bread", "--min-score", 1.1).returncode == 0
+    one_error(sbmini("search", "ix", "bread", "-i", "q.csv"), 2, "both")
+    one_error(sbmini("search", "ix", "bread", "--json", "--jsonl"), 2, "exclude")
+    everything = json.loads(sbmini("search", "ix", "bread", "-k", 9999, "--json").stdout)["results"][0]["hits"]
+    assert len(everything) == 3
+
+
+def test_models_are_listed_described_and_converted(sbmini, make_model):
+    listed = sbmini("models", "list").stdout.splitlines()
+    assert listed[0].startswith("* all-MiniLM-L6-v2\t")
+    path = make_model()
+    described = json.loads(sbmini("models", "info", path, "--json").stdout)
+    assert (described["dimension"], described["layers"], described["graphs"]) == (28, 3, [])
+    assert "max seq length  31" in sbmini("models", "info", path).stdout
+    done = sbmini("models", "convert", path)
+    assert done.stdout.splitlines() == [f"{path}/onnx/model.onnx", f"{path}/onnx/model_int8.onnx"]
+    assert json.loads(sbmini("models", "info", path, "--json").stdout)["graphs"] == ["model.onnx", "model_int8.onnx"]
+    assert listed[0] != sbmini("models", "list", env={"SBMINI_MODEL": str(path)}).stdout.splitlines()[0]
