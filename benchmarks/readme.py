@@ -1,7 +1,13 @@
-"""Write the README's tables of figures from `benchmarks/results/*.json`: `python -m benchmarks.readme`."""
+"""Write what the README takes from elsewhere: its tables from `benchmarks/results/*.json`, its commands from `--help`.
+
+python -m benchmarks.readme
+"""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +62,43 @@ def memory(found: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def commands() -> str:
+    """Return the help of every command, as the command prints it."""
+    sbmini = str(Path(sys.executable).with_name("sbmini"))
+    blocks = []
+    for command in COMMANDS:
+        done = subprocess.run(
+            [sbmini, *command.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"},
+        )
+        lines = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+        blocks.append(f"### `sbmini {command}`\n```text\n{lines}\n```" if command else f"```text\n{lines}\n```")
+    return "\n\n".join(blocks)
+
+
+COMMANDS = (
+    "",
+    "encode",
+    "index create",
+    "index add",
+    "index update",
+    "index delete",
+    "index info",
+    "index verify",
+    "search",
+    "models list",
+    "models info",
+    "models convert",
+)
 TABLES = {"cold_start": cold_start, "throughput": throughput, "memory": memory}
 
 
 def updated(text: str) -> str:
-    """Return the README with each table made anew between its two markers."""
+    """Return the README with each part made anew between its two markers."""
+    parts = {"commands": commands()}
     for name, table in TABLES.items():
         found = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
         packages = found["machine"]["packages"]
@@ -69,7 +107,9 @@ def updated(text: str) -> str:
             f"Python {found['machine']['python']}, onnxruntime {packages['onnxruntime']}, torch {packages['torch']}, "
             f"sentence-transformers {packages['sentence-transformers']}."
         )
-        block = f"<!-- {name} -->\n{table(found)}\n\n{caption}\n<!-- end of {name} -->"
+        parts[name] = f"{table(found)}\n\n{caption}"
+    for name, part in parts.items():
+        block = f"<!-- {name} -->\n{part}\n<!-- end of {name} -->"
         text, count = re.subn(
             rf"<!-- {name} -->.*?<!-- end of {name} -->", block.replace("\\", r"\\"), text, flags=re.DOTALL
         )

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 EXAMPLE = """Examples:
 
-  sbmini encode "one sentence"                              JSON lines on stdout
+  sbmini encode "one sentence"
 
-  sbmini encode -i sentences.txt -o vectors.npy             a NumPy file, streamed
+  sbmini encode -i sentences.txt -o vectors.npy
 
   sbmini encode -i news.csv --text-column body -o news.parquet --resume
 
-  cut -f2 table.tsv | sbmini encode -o vectors.jsonl        texts from a pipe, one a line
+  cut -f2 table.tsv | sbmini encode -o vectors.jsonl
 """
 
 

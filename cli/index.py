@@ -33,7 +33,7 @@ Input = Annotated[
 
   sbmini index create notes.index -i notes.txt
 
-  sbmini index create news.index -i news.csv --text-column body --id-column url
+  sbmini index create news.index -i news.csv --text-column body
 """,
 )
 def create(
@@ -98,7 +98,7 @@ def create(
     "add",
     epilog="""Example:
 
-  sbmini index add news.index -i today.csv --text-column body --id-column url
+  sbmini index add news.index -i today.csv --text-column body
 """,
 )
 def add(
@@ -140,7 +140,7 @@ def add(
     "update",
     epilog="""Example:
 
-  sbmini index update news.index -i corrected.csv --text-column body --id-column url
+  sbmini index update news.index -i corrected.csv --id-column url
 """,
 )
 def update(
@@ -178,7 +178,7 @@ def update(
     "delete",
     epilog="""Examples:
 
-  sbmini index delete news.index https://example.org/1 https://example.org/2
+  sbmini index delete news.index https://example.org/1
 
   sbmini index delete news.index --ids-from gone.txt
 """,

@@ -22,7 +22,7 @@ EXAMPLE = """Examples:
 
   sbmini search notes.index "tax law" -k 3 --min-score 0.4 --json
 
-  sbmini search notes.index < queries.txt               one query a line
+  sbmini search notes.index --jsonl < queries.txt
 """
 
 

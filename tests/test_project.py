@@ -285,7 +285,7 @@ def test_a_built_in_model_whose_package_is_absent_names_the_extra():
 # --- documents -------------------------------------------------------------------------------------------------------
 
 
-def test_readme_figures_are_those_that_were_measured():
+def test_readme_figures_are_those_measured_and_its_commands_those_of_help():
     sys.path.insert(0, str(ROOT))
     try:
         from benchmarks import readme
