@@ -80,7 +80,7 @@ def encode(
     if any(not text.strip() for text in texts or []):
         raise UsageError("one of the texts is empty")
     if not texts and input is None:
-        if sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
         input = Path("-")
     if to_stdout and (resume or precision in ("int8", "uint8")):

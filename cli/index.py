@@ -69,7 +69,6 @@ def create(
     from sbert_mini.text.records import ReadCounts, read_records
 
     embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
-    text_before = embedder.document_prompt() if prompt is None else prompt
     with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory)) as taken:
         writer = IndexWriter(
             directory,
@@ -88,8 +87,9 @@ def create(
             on_reject=taken.take,
         )
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
-            records = embedder.short_enough(records, text_before, taken.take)
-        writer.create(records, prompt=text_before)
+            before = embedder.document_prompt() if prompt is None else prompt
+            records = embedder.short_enough(records, before, taken.take)
+        writer.create(records, prompt=prompt)
         _tell(read, writer, directory)
     raise typer.Exit(taken.exit_code())
 

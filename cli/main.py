@@ -1,10 +1,12 @@
 """The entry point: the table of commands, and how errors leave the process."""
 
+import io
 import logging
 import os
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -70,6 +72,12 @@ def run() -> int:
     notes.setFormatter(logging.Formatter("sbmini: %(message)s"))
     logging.getLogger("sbert_mini").addHandler(notes)
     debug = "--debug" in sys.argv[1:]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (>&-)
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
         if code == 130:  # typer swallows Ctrl-C and returns this

@@ -104,7 +104,7 @@ def search(
 
 def _queries(input: Path | None) -> list[str]:
     if input is None:
-        if sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no query was given: name one, or --input FILE, or pipe queries in, one a line")
         input = Path("-")
     from sbert_mini.text.records import read_records

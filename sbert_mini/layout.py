@@ -46,12 +46,24 @@ _LEGACY_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_ORDER = ("Pooling", "Dense", "Normalize")
 _DENSE_ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.modules.activation.ReLU": "relu",
     "torch.nn.modules.activation.GELU": "gelu",
 }
+
+
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,10 @@ class BertConfig:
     pad_token_id: int = 0
 
     def __post_init__(self) -> None:
+        for name in _SIZES:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UnsupportedModelError(f"{name} must be a whole number of at least 1; found {value!r}")
         if self.hidden_size % self.num_attention_heads:
             raise UnsupportedModelError(
                 f"hidden_size must be a multiple of num_attention_heads, and {self.hidden_size} is not one of "
@@ -164,8 +180,10 @@ class ModelLayout:
 
     Attributes:
         path: the directory.
+        encoder_path: the folder of the encoder's own files: the directory itself, or a folder in it in old layouts.
         config: the encoder's sizes.
         max_seq_length: the longest input in tokens, special tokens included.
+        lowercase: whether texts are lower-cased before they are tokenized.
         pooling: how token vectors become one vector; several modes are concatenated.
         include_prompt: whether a prompt's own tokens are pooled too.
         dense: projections after the pooling, in order.
@@ -177,8 +195,10 @@ class ModelLayout:
     """
 
     path: Path
+    encoder_path: Path
     config: BertConfig
     max_seq_length: int
+    lowercase: bool = False
     pooling: tuple[PoolingMode, ...] = ("mean",)
     include_prompt: bool = True
     dense: tuple[DenseLayer, ...] = ()
@@ -194,12 +214,32 @@ class ModelLayout:
         return self.dense[-1].out_features if self.dense else self.config.hidden_size * len(self.pooling)
 
 
-def read_json(path: Path) -> Any:
-    """Return the parsed JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
 
     Raises:
-        CorruptModelError: it is not JSON, or not UTF-8.
+        CorruptModelError: it is not JSON, not UTF-8, or not an object.
     """
+    value = _parsed(path)
+    if not isinstance(value, dict):
+        raise CorruptModelError(f"{path} must hold a JSON object, and holds a {type(value).__name__}")
+    return value
+
+
+def read_modules(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a model directory's `modules.json`; none where there is no such file.
+
+    Raises:
+        CorruptModelError: it is not a list of JSON objects.
+    """
+    file = path / "modules.json"
+    value = _parsed(file) if file.is_file() else []
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise CorruptModelError(f"{file} must hold a list of JSON objects")
+    return value
+
+
+def _parsed(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -207,7 +247,7 @@ def read_json(path: Path) -> Any:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _pooling_modes(data: Mapping[str, Any], path: Path) -> tuple[PoolingMode, ...]:
@@ -243,11 +283,13 @@ def read_layout(path: str | Path) -> ModelLayout:
         CorruptModelError: a file is missing or is not what it should be.
     """
     path = Path(path)
-    if not (path / "config.json").is_file():
-        raise CorruptModelError(f"{path} has no config.json, so it is not a model directory")
-    config = BertConfig.from_json(read_json(path / "config.json"))
-    tokenizer = _optional(path / "tokenizer_config.json")
-    sentence_bert = _optional(path / "sentence_bert_config.json")
+    modules = read_modules(path)
+    encoder_path = path / str(modules[0].get("path", "")) if modules else path
+    if not (encoder_path / "config.json").is_file():
+        raise CorruptModelError(f"{encoder_path} has no config.json, so {path} is not a model directory")
+    config = BertConfig.from_json(read_json(encoder_path / "config.json"))
+    tokenizer = _optional(encoder_path / "tokenizer_config.json")
+    sentence_bert = _optional(encoder_path / "sentence_bert_config.json")
     sentence_transformers = _optional(path / "config_sentence_transformers.json")
     limits = [
         limit
@@ -259,29 +301,38 @@ def read_layout(path: str | Path) -> ModelLayout:
     pooling: tuple[PoolingMode, ...] = ("mean",)
     include_prompt, normalize = True, False
     dense: list[DenseLayer] = []
-    modules = read_json(path / "modules.json") if (path / "modules.json").is_file() else []
+    stage = 0
     for position, module in enumerate(modules):
         kind = str(module.get("type", "")).rpartition(".")[2]
         folder = path / str(module.get("path", ""))
         if position == 0:
             if kind not in ("Transformer", "MiniBertModule"):
                 raise UnsupportedModelError(f"{path / 'modules.json'} starts with {kind!r}, not with a transformer")
-        elif kind == "Pooling":
+            continue
+        if kind not in _ORDER:
+            raise UnsupportedModelError(
+                f"{path / 'modules.json'} lists a module of type {module.get('type')!r}; "
+                f"known are Transformer, {', '.join(_ORDER)}"
+            )
+        if _ORDER.index(kind) < stage - 1 or (kind == "Pooling" and stage):
+            raise UnsupportedModelError(
+                f"{path / 'modules.json'} has {kind} after {modules[position - 1].get('type')!r}; the order that is run is "
+                f"{', '.join(_ORDER)}"
+            )
+        stage = _ORDER.index(kind) + 1
+        if kind == "Pooling":
             data = read_json(folder / "config.json")
             pooling, include_prompt = _pooling_modes(data, folder), bool(data.get("include_prompt", True))
         elif kind == "Dense":
             dense.append(_dense_layer(folder))
-        elif kind == "Normalize":
-            normalize = True
         else:
-            raise UnsupportedModelError(
-                f"{path / 'modules.json'} lists a module of type {module.get('type')!r}; "
-                "known are Transformer, Pooling, Dense and Normalize"
-            )
+            normalize = True
     return ModelLayout(
         path=path,
+        encoder_path=encoder_path,
         config=config,
         max_seq_length=max_seq_length,
+        lowercase=bool(sentence_bert.get("do_lower_case")),
         pooling=pooling,
         include_prompt=include_prompt,
         dense=tuple(dense),

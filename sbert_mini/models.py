@@ -8,6 +8,7 @@ A name is, in this order:
    there and `offline` is false. Pin a commit (`org/name@<40 hex digits>`) for the same bytes for good.
 """
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sbert_mini.errors import ModelNotFoundError, UsageError
+
+log = logging.getLogger("sbert_mini")
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
@@ -120,10 +123,14 @@ def _hub(repo: str, revision: str | None, *, offline: bool) -> Path:
 
     try:
         cached = download(_HUB_FILES, local=True)
-        if (cached / "config.json").is_file() and any(cached.glob("*.safetensors")):
+        usable = (cached / "config.json").is_file() and any(cached.glob("*.safetensors"))
+        if usable and (cached / "modules.json").is_file():
             return cached
     except (LocalEntryNotFoundError, ValueError):
-        pass
+        usable = False
+    if usable and offline:  # cached by a tool that does not read modules.json; the repository may have one, or not
+        log.warning("%s has no modules.json in the Hugging Face cache: it is read as a bare encoder, mean-pooled", name)
+        return cached
     if offline:
         raise ModelNotFoundError(
             f"there is no directory {name!r} here, the hub model of that name is not in the cache, and the network is "

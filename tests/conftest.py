@@ -16,10 +16,13 @@ MINILM = "all-MiniLM-L6-v2"
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """The model directory of the real all-MiniLM-L6-v2."""
+    """The model directory of the real all-MiniLM-L6-v2, converted, so that no test depends on which one was first."""
     from sbert_mini.models import resolve
+    from sbert_mini.runtime.conversion import find
 
-    return resolve(MINILM)
+    path = resolve(MINILM)
+    find(path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +55,7 @@ def passages() -> list[dict]:
 
 
 @pytest.fixture
-def sbmini(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+def sbmini(tmp_path: Path, minilm: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Run the command in an empty folder, as a person would."""
 
     def run(*args: object, stdin: str | bytes | None = None, env: dict | None = None, **options):

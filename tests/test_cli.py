@@ -19,7 +19,7 @@ COLLECTION = Path(__file__).parent.parent / "sbert_mini" / "examples" / "collect
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory):
+def index(tmp_path_factory, minilm):
     path = tmp_path_factory.mktemp("cli") / "index"
     done = subprocess.run([SBMINI, "index", "create", str(path), "-i", str(COLLECTION)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -168,7 +168,7 @@ def test_empty_input_is_an_error(sbmini, index):
     one_error(sbmini("index", "create", "x", "-i", "-", stdin="\n"), 1, "no text")
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path):
+def test_a_reader_that_goes_away_is_no_error(tmp_path, minilm):
     (tmp_path / "t.txt").write_text("".join(f"text {i}\n" for i in range(3000)))
     command = f"{SBMINI} encode -i t.txt | head -n 1"
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)  # noqa: S602
@@ -189,6 +189,27 @@ def test_a_write_that_fails_is_one_line_and_leaves_nothing(sbmini, tmp_path, arg
     done = sbmini(*arguments, "-i", "t.txt", preexec_fn=small_files)
     one_error(done, 1, "File too large")
     assert [p.name for p in tmp_path.iterdir()] == ["t.txt"]
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("encode <&-", 2, "no text was given"),
+        ("encode hello >&-", 0, ""),
+        ("encode 日本", 0, ""),
+        ("encode hello -o .", 2, "must end in"),
+        ("encode hello -o nowhere/v.npy", 2, "nowhere is not a directory"),
+    ],
+)
+def test_odd_surroundings_of_the_process(tmp_path, minilm, command, code, message):
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    line = f"{SBMINI} {command}"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, env=environment)  # noqa: S602
+    errors = done.stderr.decode()
+    assert (done.returncode, "Traceback" in errors) == (code, False), errors
+    assert message in errors
+    if "日本" in command:
+        assert json.loads(done.stdout)["text"] == "日本"
 
 
 def test_debug_shows_the_traceback(sbmini):

@@ -1,5 +1,6 @@
 """The index directory: what is stored, found, checked, and kept through failures."""
 
+import hashlib
 import json
 import multiprocessing
 import shutil
@@ -159,6 +160,8 @@ def test_k_and_min_score_combine(made):
         index.search("x", 0)
     with pytest.raises(UsageError, match=r"\(queries, 384\); found \(2, 5\)"):
         index.search(np.zeros((2, 5), np.float32))
+    with pytest.raises(UsageError, match="finite"):
+        index.search(np.full((1, 384), np.nan, np.float32))
 
 
 def test_the_directory_is_as_documented(made, embedder, passages):
@@ -305,6 +308,71 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, make_model):
     assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"jpg"
     with pytest.raises(IndexNotFoundError, match="holds no index"):
         SearchIndex(tmp_path / "photos")
+    assert [p.name for p in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+    (tmp_path / "work" / "segments").mkdir(parents=True)  # a name that an index uses, too
+    (tmp_path / "work" / "segments" / "thesis.txt").write_text("years of work")
+    for records in ([Record("one")], []):
+        with pytest.raises(IndexExistsError, match="holds segments"):
+            IndexWriter(tmp_path / "work", Embedder(make_model())).create(records)
+    assert (tmp_path / "work" / "segments" / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_index_without_its_pointer_is_not_written_over(copy, embedder):
+    (copy / "CURRENT").unlink()
+    with pytest.raises(IndexExistsError, match="must be empty or absent"):
+        IndexWriter(copy, embedder).create([Record("one")])
+    assert len(list((copy / "segments" / "000001").iterdir())) == 6
+
+
+def test_records_that_cannot_be_stored_are_errors_with_their_position(tmp_path, make_model):
+    writer = IndexWriter(tmp_path / "index", Embedder(make_model()))
+    for wrong, message in (
+        (Record("a", 5), "the id must be a string or None; found 5"),
+        (Record(" "), "must be a string that is not blank"),
+        (Record("a", "x", {"d": np.int64(3)}), "cannot be stored as JSON"),
+        (Record("a", "x", {"d": float("nan")}), "cannot be stored as JSON"),
+    ):
+        with pytest.raises(InputError, match=f"line 2: .*{message}"):
+            writer.create([Record("good"), wrong])
+    assert not (tmp_path / "index").exists()
+
+
+def test_the_models_prompt_for_documents_is_used_and_kept(tmp_path, make_model):
+    path = make_model()
+    (path / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "cat ", "passage": "dog "}})
+    )
+    model = Embedder(path)
+    index = IndexWriter(tmp_path / "index", model).create([Record("a red house")])
+    assert index.model.prompt == "dog "
+    (hit,) = index.search("a red house", 1)
+    assert hit.score == pytest.approx(
+        float(model.encode("cat a red house") @ model.encode("dog a red house")), abs=1e-3
+    )
+
+
+def test_another_dimension_or_graph_of_the_same_model_is_refused(tmp_path, make_model):
+    path = make_model()
+    config = path / "config_sentence_transformers.json"
+    config.write_text(json.dumps({"truncate_dim": 12}))
+    IndexWriter(tmp_path / "index", Embedder(path)).create([Record("a red house")])
+    with pytest.raises(ModelMismatchError, match="the int8 graph"):
+        IndexWriter(tmp_path / "index", Embedder(path, graph="fp32")).add([Record("a tree")])
+    config.write_text("{}")
+    with pytest.raises(ModelMismatchError, match=r"12 components, and .* gives 28 now"):
+        IndexWriter(tmp_path / "index", Embedder(path)).add([Record("a tree")])
+    with pytest.raises(ModelMismatchError, match="12 components"):
+        SearchIndex(tmp_path / "index").search("a tree")
+
+
+def test_unknown_keys_of_a_manifest_are_ignored(copy):
+    pointer = read_sealed_json(copy / "CURRENT", CorruptIndexError)
+    manifest = json.loads((copy / pointer["manifest"]).read_text())
+    manifest["model"]["colour"], manifest["weather"] = "blue", "fine"
+    data = json.dumps(manifest).encode()
+    (copy / pointer["manifest"]).write_bytes(data)
+    write_sealed_json(copy / "CURRENT", {**pointer, "sha256": hashlib.sha256(data).hexdigest()})
+    assert len(SearchIndex(copy).search("bread", 3)) == 3
 
 
 def hold(path, ready, release):

@@ -1,7 +1,9 @@
 """MiniBert inside sentence-transformers: the same vectors, a directory that needs nothing of ours, and training."""
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -132,8 +134,23 @@ def test_max_seq_length_can_be_set(make_model):
     assert model.max_seq_length == 31
     model.max_seq_length = 5
     assert model.preprocess(["the cat runs the cat runs"])["input_ids"].shape == (1, 5)
-    with pytest.raises(UsageError, match="from 4 to 37"):
-        model.max_seq_length = 38
+    for wrong in (38, 3, None):
+        with pytest.raises(UsageError, match="from 4 to 37"):
+            model.max_seq_length = wrong
+
+
+def test_lower_casing_asked_for_by_the_directory_is_done(make_model):
+    path = make_model()
+    settings = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps({**settings, "do_lower_case": False}))
+    cased = sbert_mini.load(path).encode(["THE Cat"])
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 31, "do_lower_case": True}))
+    lowered = sbert_mini.load(path)
+    assert not np.allclose(lowered.encode(["THE Cat"]), cased, atol=1e-3)
+    np.testing.assert_array_equal(lowered.encode(["THE Cat"]), lowered.encode(["the cat"]))
+    lowered.save(str(path / "saved"))
+    plain = SentenceTransformer(str(path / "saved"), local_files_only=True)
+    np.testing.assert_allclose(plain.encode(["THE Cat"]), lowered.encode(["THE Cat"]), atol=1e-6)
 
 
 def test_pairs_become_one_sequence_with_segments(make_model):
@@ -195,7 +212,9 @@ def test_the_stock_trainer_trains_saves_and_resumes(make_model, tmp_path):
 
 def test_a_spawn_pool_gives_the_same_vectors(make_model):
     model = sbert_mini.load(make_model())
-    texts = ["the cat", "a dog runs", "red", "bread dough rises ."]
+    texts = ["the cat", "a dog runs", "red [SEP] bread", "bread dough rises ."]
+    for made in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        np.testing.assert_array_equal(made.encode(texts), model.encode(texts))
     pool = model.start_multi_process_pool(["cpu", "cpu"])
     try:
         np.testing.assert_allclose(model.encode(texts, pool=pool), model.encode(texts), atol=1e-6)

@@ -1,7 +1,9 @@
 """Tokenizing against transformers, batching by its laws, and reading files."""
 
+import copy
 import gzip
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -57,6 +59,11 @@ def test_special_tokens_in_a_text_stay_text(tokenizer, minilm):
     assert unprotected.count(sep) == 2  # what is guarded against
 
 
+def test_a_copied_or_pickled_tokenizer_still_keeps_special_tokens_text(tokenizer):
+    for made in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer)), tokenizer.with_max_seq_length(99)):  # noqa: S301
+        assert made.encode(TEXTS) == tokenizer.encode(TEXTS)
+
+
 def test_vocabulary_file_gives_the_same_tokenizer_as_tokenizer_json(tokenizer, minilm, tmp_path):
     (tmp_path / "vocab.txt").write_bytes((minilm / "vocab.txt").read_bytes())
     (tmp_path / "tokenizer_config.json").write_bytes((minilm / "tokenizer_config.json").read_bytes())
@@ -107,6 +114,12 @@ def test_windows_hold_the_whole_text(tokenizer):
     assert len(windows) > 1
     assert all(len(w.ids) <= 256 and w.ids[0] == whole[0] and w.ids[-1] == whole[-1] for w in windows)
     assert [i for w in windows for i in w.ids[1:-1]] == whole[1:-1]
+    prompt = tokenizer.encode(["query: "])[0].ids[1:-1]
+    prompted = tokenizer.windows(text, "query: ")
+    assert all(len(w.ids) == len(w.type_ids) <= 256 and w.ids[1 : 1 + len(prompt)] == prompt for w in prompted)
+    assert [i for w in prompted for i in w.ids[1 + len(prompt) : -1]] == whole[1:-1]
+    with pytest.raises(UsageError, match="the prompt takes 256 of the 256 tokens"):
+        tokenizer.windows(text, "word " * 300)
 
 
 def test_a_broken_tokenizer_file_is_an_error_of_ours(tmp_path):
@@ -185,6 +198,9 @@ def test_every_format_gives_its_records(tmp_path):
         ("a.jsonl", "[1]\n", "line 1: a JSON object is required, and this is a list"),
         ("a.jsonl", '{"text": 5}\n', "line 1: 'text' must be a string, and is a int"),
         ("a.jsonl", '{"body": "x"}\n', "no column 'text' for the text; there are: body"),
+        ("a.jsonl", '{"text": "a\\ud800"}\n', "line 1: not valid Unicode"),
+        ("a.jsonl", '{"text": "a", "n": "\\udfff"}\n', "line 1: not valid Unicode"),
+        ("a.jsonl", '{"text": "a", "n": NaN}\n', "line 1: not JSON"),
         ("a.jsonl", '{"text": "a"}\n\n', "line 2: the line is blank"),
         ("a.txt.gz", b"", "cannot be read after line 0"),
     ],

@@ -22,7 +22,7 @@ from torch import nn
 
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.errors import UsageError
-from sbert_mini.layout import read_json, read_layout
+from sbert_mini.layout import read_layout, read_modules
 from sbert_mini.models import resolve
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer
@@ -63,7 +63,7 @@ class MiniBertModule(InputModule):
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
         limit = self.model.config.max_position_embeddings
-        if not 4 <= value <= limit:
+        if not isinstance(value, int) or not 4 <= value <= limit:
             raise UsageError(f"max_seq_length must be from 4 to {limit}, the model's positions; found {value}")
         self.text_tokenizer = self.text_tokenizer.with_max_seq_length(value)
         self._prompt_lengths.clear()
@@ -112,7 +112,7 @@ class MiniBertModule(InputModule):
         path = Path(output_path)
         self.model.save_pretrained(path)
         self.text_tokenizer.save(path)
-        settings = {"max_seq_length": self.max_seq_length, "do_lower_case": False}
+        settings = {"max_seq_length": self.max_seq_length, "do_lower_case": self.text_tokenizer.lowercase}
         (path / "sentence_bert_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
     @classmethod
@@ -125,8 +125,10 @@ class MiniBertModule(InputModule):
         if kwargs.get("backend", "torch") != "torch":
             raise UsageError(f"MiniBertModule runs in torch; for {kwargs['backend']!r} use sbert_mini.Embedder")
         layout = read_layout(resolve(model_name_or_path, offline=bool(kwargs.get("local_files_only"))))
-        tokenizer = TextTokenizer.from_directory(layout.path, layout.max_seq_length, layout.config.pad_token_id)
-        return cls(MiniBert.from_pretrained(layout.path), tokenizer)
+        tokenizer = TextTokenizer.from_directory(
+            layout.encoder_path, layout.max_seq_length, layout.config.pad_token_id, lowercase=layout.lowercase
+        )
+        return cls(MiniBert.from_pretrained(layout.encoder_path), tokenizer)
 
     def on_model_ready(self, model: nn.Module) -> None:
         """Make the `SentenceTransformer` that was built on this module one that saves the standard layout."""
@@ -141,7 +143,7 @@ class MiniSentenceTransformer(SentenceTransformer):
         """Save as `SentenceTransformer.save` does, naming sentence-transformers' own class for the encoder."""
         super().save(path, *args, **kwargs)
         file = Path(path) / "modules.json"
-        modules = read_json(file)
+        modules = read_modules(file.parent)
         for entry, module in zip(modules, self._modules.values(), strict=True):
             if isinstance(module, MiniBertModule):
                 entry["type"] = _TRANSFORMER
@@ -176,7 +178,7 @@ def load(
     path = resolve(name, offline=offline)
     layout = read_layout(path)
     modules: list[nn.Module] = [MiniBertModule.load(str(path))]
-    entries = read_json(path / "modules.json") if (path / "modules.json").is_file() else []
+    entries = read_modules(path)
     for entry in entries[1:]:
         kind = str(entry["type"]).rpartition(".")[2]
         modules.append(_FOLLOWERS[kind].load(str(path), subfolder=str(entry["path"]), local_files_only=True))

@@ -5,16 +5,17 @@
     onnx/sbmini.json       what they were made from, their checksums, and the model's fingerprint
 
 They go into the model directory where it is writable and holds no `onnx/model.onnx` of another tool, else into the user's
-cache. The record tells when the directory's weights, tokenizer or pooling are no longer those that the graphs were made
-from; then they are made again. A directory without weights (as a package may ship it) is taken at its record's word.
+cache; graphs of a model in the Hugging Face cache go into ours. The record tells when the directory's weights, tokenizer or
+pooling are no longer those that the graphs were made from; then they are made again, and so they are where a graph is missing.
+A directory without weights (as a package may ship it) is taken at its record's word.
 """
 
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -25,7 +26,7 @@ from sbert_mini import __version__
 from sbert_mini.durable import write_durably
 from sbert_mini.encoder.checkpoint import read_bert_weights, weight_files
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.layout import ModelLayout, read_json, read_layout
+from sbert_mini.layout import ModelLayout, read_layout
 from sbert_mini.models import cache_dir
 from sbert_mini.text.tokenizer import TextTokenizer
 
@@ -33,7 +34,6 @@ Graph: TypeAlias = Literal["int8", "fp32"]
 GRAPH_FILES: Mapping[Graph, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 RECORD = "sbmini.json"
 FORMAT = 1
-_SAMPLES, _SAMPLE_BYTES, _HEADER_BYTES = 64, 4096, 65536
 
 log = logging.getLogger("sbert_mini")
 
@@ -70,72 +70,84 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _sampled_sha256(path: Path) -> str:
-    """Return a checksum of a file's size, beginning and 64 places: cheap, and different after any training step."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        size = handle.seek(0, os.SEEK_END)
-        digest.update(size.to_bytes(8, "little"))
-        handle.seek(0)
-        digest.update(handle.read(_HEADER_BYTES))
-        for place in range(_SAMPLES):
-            handle.seek(size * place // _SAMPLES)
-            digest.update(handle.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
 def _description(layout: ModelLayout) -> bytes:
     parts: dict[str, Any] = {
         "config": layout.config.to_json(),
         "max_seq_length": layout.max_seq_length,
         "pooling": layout.pooling,
         "include_prompt": layout.include_prompt,
+        "lowercase": layout.lowercase,
         "dense": [{**asdict(layer), "path": layer.path.name} for layer in layout.dense],
     }
     return json.dumps(parts, sort_keys=True).encode()
 
 
-def _tokenizer_file(path: Path) -> Path:
-    for name in ("tokenizer.json", "vocab.txt"):
-        if (path / name).is_file():
-            return path / name
+def _tokenizer_digest(layout: ModelLayout) -> str:
+    path = layout.encoder_path
+    if (path / "tokenizer.json").is_file():
+        return file_sha256(path / "tokenizer.json")
+    if (path / "vocab.txt").is_file():  # with it, the settings decide how texts are split
+        settings = path / "tokenizer_config.json"
+        return _sha256((path / "vocab.txt").read_bytes(), settings.read_bytes() if settings.is_file() else b"")
     raise CorruptModelError(f"{path} has neither tokenizer.json nor vocab.txt")
 
 
-def _has_weights(path: Path) -> bool:
-    return any(path.glob("*.safetensors"))
+def _files(layout: ModelLayout) -> list[Path]:
+    return weight_files(layout.encoder_path) + [file for layer in layout.dense for file in weight_files(layer.path)]
+
+
+def _stat(file: Path) -> list[int]:
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def source_digests(layout: ModelLayout) -> dict[str, str]:
-    """Return checksums of what a graph is made from; `weights` is left out where the directory holds none."""
-    sources = {
-        "tokenizer": _sha256(_tokenizer_file(layout.path).read_bytes()),
-        "description": _sha256(_description(layout)),
-    }
-    if _has_weights(layout.path):
-        files = weight_files(layout.path) + [file for layer in layout.dense for file in weight_files(layer.path)]
-        sources["weights"] = _sha256(*(_sampled_sha256(file).encode() for file in files))
-    return sources
+    """Return checksums of what a graph is made from, the weights excepted."""
+    return {"tokenizer": _tokenizer_digest(layout), "description": _sha256(_description(layout))}
 
 
-def _fingerprint(layout: ModelLayout) -> str:
-    files = weight_files(layout.path) + [file for layer in layout.dense for file in weight_files(layer.path)]
-    return _sha256(
-        *(file_sha256(file).encode() for file in files),
-        file_sha256(_tokenizer_file(layout.path)).encode(),
-        _description(layout),
-    )
+def _is_fresh(record: Mapping[str, Any], sources: Mapping[str, str], layout: ModelLayout, folder: Path) -> bool:
+    """Return whether the record's graphs were made from what the model directory holds now.
+
+    Weights of the size and time of change that were recorded are taken as the same. Others are read whole; where they are
+    the same all the same (a copy of the directory), the record is brought up to date, if it can be.
+    """
+    source = record["source"]
+    if any(source.get(key) != value for key, value in sources.items()):
+        return False
+    if not any(layout.encoder_path.glob("*.safetensors")):
+        return True  # as a package may ship it: the record is taken at its word
+    files = _files(layout)
+    stats = [_stat(file) for file in files]
+    if stats == source["weight_stats"]:
+        return True
+    if [file_sha256(file) for file in files] != source["weights"]:
+        return False
+    source["weight_stats"] = stats
+    with suppress(OSError):
+        _write_record(folder, record)
+    return True
 
 
-def _read_record(folder: Path, sources: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the folder's record if its graphs were made from these sources."""
-    if not (folder / RECORD).is_file():
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the folder's record, or None where there is none, or none that can be used."""
+    file = folder / RECORD
+    if not file.exists():
         return None
-    record = dict(read_json(folder / RECORD))
-    made_from = record.get("source", {})
-    if record.get("format") != FORMAT or any(made_from.get(key) != value for key, value in sources.items()):
-        return None
-    return record
+    try:
+        record = json.loads(file.read_bytes())
+        complete = all((folder / entry["file"]).stat().st_size == entry["bytes"] for entry in record["graphs"].values())
+        usable = record["format"] == FORMAT and set(record["graphs"]) == set(GRAPH_FILES) and complete
+        usable = usable and {"tokenizer", "description", "weights", "weight_stats"} <= set(record["source"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        usable = False
+    if not usable:
+        log.warning("%s or a graph beside it is missing, damaged or of another version", file)
+    return dict(record) if usable else None
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    write_durably(folder / RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
 
 
 def find(path: str | Path, kind: Graph = "int8") -> ConvertedModel:
@@ -151,29 +163,24 @@ def find(path: str | Path, kind: Graph = "int8") -> ConvertedModel:
         raise UsageError(f"graph must be one of {', '.join(sorted(GRAPH_FILES))}; found {kind!r}")
     layout = read_layout(path)
     sources = source_digests(layout)
-    cached = cache_dir() / "graphs" / _sha256(json.dumps(sources, sort_keys=True).encode())[:32]
+    cached = cache_dir() / "graphs" / _sha256(str(layout.path.resolve()).encode())[:32]
     for folder in (layout.path / "onnx", cached):
-        record = _read_record(folder, sources)
-        if record is not None and kind in record["graphs"]:
+        record = _read_record(folder)
+        if record is not None and _is_fresh(record, sources, layout, folder):
             break
     else:
-        if "weights" not in sources:
-            weight_files(layout.path)  # raises: says what is missing, or that a pickle is refused
+        weight_files(layout.encoder_path)  # raises where there is nothing to convert: says what is missing
         folder = _target(layout.path, cached)
         log.warning("converting %s to ONNX, once, into %s", layout.path, folder)
         record = convert(layout, folder)
     entry = record["graphs"][kind]
-    file = folder / entry["file"]
-    if not file.is_file() or file.stat().st_size != entry["bytes"]:
-        found = f"{file.stat().st_size} bytes" if file.is_file() else "nothing"
-        raise CorruptModelError(
-            f"{file} must hold {entry['bytes']} bytes, and holds {found}: delete {folder / RECORD}, and it is made again"
-        )
-    return ConvertedModel(layout, kind, file, entry["sha256"], record["fingerprint"])
+    return ConvertedModel(layout, kind, folder / entry["file"], entry["sha256"], record["fingerprint"])
 
 
 def _target(path: Path, cached: Path) -> Path:
     folder = path / "onnx"
+    if path.parent.name == "snapshots":  # the Hugging Face cache is shared with tools that expect their own files there
+        return cached
     foreign = not (folder / RECORD).is_file() and any((folder / name).exists() for name in GRAPH_FILES.values())
     if foreign:
         return cached
@@ -195,8 +202,11 @@ def convert(layout: ModelLayout, folder: Path) -> dict[str, Any]:
     from sbert_mini.runtime import graph, quantization
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = read_bert_weights(layout.path, layout.config)
-    tokenizer = TextTokenizer.from_directory(layout.path, layout.max_seq_length, layout.config.pad_token_id)
+    files = _files(layout)
+    stats, digests = [_stat(file) for file in files], [file_sha256(file) for file in files]
+    sources = source_digests(layout)
+    weights = read_bert_weights(layout.encoder_path, layout.config)
+    tokenizer = open_tokenizer(layout)
     layers = layout.config.num_hidden_layers
 
     options = onnxruntime.SessionOptions()
@@ -220,12 +230,19 @@ def convert(layout: ModelLayout, folder: Path) -> dict[str, Any]:
     record = {
         "format": FORMAT,
         "sbert_mini": __version__,
-        "fingerprint": _fingerprint(layout),
-        "source": source_digests(layout),
+        "fingerprint": _sha256(json.dumps([digests, sources], sort_keys=True).encode()),
+        "source": {**sources, "weights": digests, "weight_stats": stats},
         "graphs": written,
     }
-    write_durably(folder / RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+    _write_record(folder, record)
     return record
+
+
+def open_tokenizer(layout: ModelLayout) -> TextTokenizer:
+    """Return the model directory's tokenizer."""
+    return TextTokenizer.from_directory(
+        layout.encoder_path, layout.max_seq_length, layout.config.pad_token_id, lowercase=layout.lowercase
+    )
 
 
 def _product_weight(weights: Mapping[str, Any], name: str) -> Any:

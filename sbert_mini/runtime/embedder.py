@@ -14,14 +14,14 @@ import numpy as np
 
 from sbert_mini import models
 from sbert_mini.errors import InputError, TextTooLongError, UnsupportedModelError, UsageError
-from sbert_mini.runtime.conversion import Graph, find
+from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
 from sbert_mini.runtime.engine import Engine, thread_count
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.batching import batches_by_length
 from sbert_mini.text.records import Record, Reject
-from sbert_mini.text.tokenizer import TextTokenizer, Tokens
+from sbert_mini.text.tokenizer import Tokens
 
 Truncation: TypeAlias = Literal["warn", "error", "chunk"]
 WINDOW = 2048
@@ -29,6 +29,8 @@ WINDOW = 2048
 MAX_TOKENS = 512
 """Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+CALIBRATED = 100
+"""Vectors from which a component's range can be told, as sentence-transformers has it."""
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 log = logging.getLogger("sbert_mini")
@@ -106,9 +108,8 @@ class Embedder:
         self.threads = thread_count(threads)
         self.model_name = str(model) if model is not None else models.default_name()
         self._converted = find(models.resolve(model, offline=offline), graph)
-        layout = self._converted.layout
         self._engine = Engine(self._converted)
-        self._tokenizer = TextTokenizer.from_directory(layout.path, layout.max_seq_length, layout.config.pad_token_id)
+        self._tokenizer = open_tokenizer(self._converted.layout)
 
     @property
     def path(self) -> Path:
@@ -201,6 +202,15 @@ class Embedder:
         )
         dimension = self.dimension if truncate_dim is None else truncate_dim
         vectors = np.concatenate(blocks) if blocks else np.empty((0, dimension), np.float32)
+        if precision in ("int8", "uint8") and ranges is None and len(vectors) < CALIBRATED:
+            if single or len(vectors) == 1:
+                raise UsageError(f"one vector has no range: the precision {precision} needs ranges for a single text")
+            log.warning(
+                "the ranges of %s are those of these %d vectors alone; give ranges of a sample of %d or more",
+                precision,
+                len(vectors),
+                CALIBRATED,
+            )
         result = quantize_vectors(vectors, precision, ranges)
         return result[0] if single else result
 
@@ -309,6 +319,8 @@ class Embedder:
                 "normalize_embeddings must be True here: this model does not normalise by itself, and its graph does. "
                 "sbert_mini.load(model).encode(texts) gives its vectors as they are"
             )
+        if isinstance(texts, str):
+            raise UsageError("texts must be several texts, and one string was given: put it into a list, or use encode")
         plan = _Plan(
             prefix=self._prompt(prompt_name, prompt),
             batch_size=batch_size,
@@ -411,7 +423,10 @@ class Embedder:
             )
         pieces, owners = tokens, np.arange(len(texts), dtype=np.int64)
         if truncated and plan.truncation == "chunk":
-            groups = [self._tokenizer.windows(p) if t.truncated else [t] for p, t in zip(prompted, tokens, strict=True)]
+            groups = [
+                self._tokenizer.windows(text, plan.prefix) if t.truncated else [t]
+                for text, t in zip(texts, tokens, strict=True)
+            ]
             pieces = [piece for group in groups for piece in group]
             owners = np.repeat(owners, [len(group) for group in groups])
         return _Window(len(texts), pieces, owners, truncated)

@@ -26,7 +26,7 @@ def thread_count(threads: int | None = None) -> int:
     source, value = "threads", str(threads)
     if threads is None:
         for source in ("SBMINI_THREADS", "OMP_NUM_THREADS"):
-            value = os.environ.get(source, "")
+            value = os.environ.get(source, "").partition(",")[0].strip()  # OMP_NUM_THREADS may list one a nesting level
             if value:
                 break
         else:

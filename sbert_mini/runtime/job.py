@@ -86,6 +86,9 @@ class EncodeJob:
     ) -> None:
         self.output = Path(output)
         self.kind = output_kind(self.output)
+        if self.output.is_dir() or not self.output.parent.is_dir():
+            wrong = self.output if self.output.is_dir() else self.output.parent
+            raise UsageError(f"{wrong} is {'a directory; name a file' if self.output.is_dir() else 'not a directory'}")
         self.folder = self.output.with_name(self.output.name + ".partial")
         self.done = 0
         self.counts = counts if counts is not None else EncodeCounts()
@@ -137,9 +140,13 @@ class EncodeJob:
                 vectors.write(npy_header(self.done, self._dimension))
                 flush(vectors)
             self._finish()
-        finally:
+        except BaseException:
+            # An interruption may come between a window's being kept and its being counted: the disk knows.
+            state = self.folder / "state.json"
+            self.done = int(read_sealed_json(state, InputError)["rows"]) if state.exists() else 0
             if not self.done:
                 shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         shutil.rmtree(self.folder, ignore_errors=True)
         return self.done
 

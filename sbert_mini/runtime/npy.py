@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sbert_mini.durable import flush
+from sbert_mini.errors import UsageError
 from sbert_mini.shapes import FloatArray
 
 HEADER_BYTES = 128
@@ -40,6 +41,8 @@ class NpyWriter:
 
     def write(self, block: FloatArray) -> None:
         """Append rows. Shapes: block (any, dim)."""
+        if block.ndim != 2 or block.shape[1] != self._dimension:
+            raise UsageError(f"rows must have the shape (any, {self._dimension}); found {block.shape}")
         self._stream.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
         self.rows += len(block)
 

@@ -148,6 +148,8 @@ class SearchIndex:
             raise UsageError(
                 f"query vectors must have the shape (queries, {self.model.dimension}); found {vectors.shape}"
             )
+        if not np.isfinite(vectors).all():
+            raise UsageError("query vectors must be finite, and one holds NaN or infinity")
         scores, rows = self.nearest(vectors, k)
         hits = [
             [self._hit(row, score) for row, score in zip(r, s, strict=True) if min_score is None or score >= min_score]
@@ -186,6 +188,11 @@ class SearchIndex:
                 f"{self.path} was made with the model {self.model.name!r} (fingerprint {self.model.fingerprint[:12]}), "
                 f"and {embedder.model_name!r} is another ({embedder.fingerprint[:12]}): their vectors cannot be "
                 "compared. Search with the first, or make the index anew"
+            )
+        if embedder.dimension != self.model.dimension:
+            raise ModelMismatchError(
+                f"{self.path} holds vectors of {self.model.dimension} components, and {embedder.model_name!r} gives "
+                f"{embedder.dimension} now"
             )
         return embedder
 

@@ -3,6 +3,7 @@
     INDEX/
       CURRENT                     which generation is the present one, and its manifest's checksum
       LOCK                        held by the one process that writes
+      CREATING                    there while the index is made for the first time
       generations/000001.json     a generation's manifest: model, dimension, segments; never changed once written
       generations/000002.npy      int64, ascending: the rows of its segments that a generation holds no more, if there are any
       segments/000001/            rows added together; never changed once written
@@ -30,7 +31,7 @@ import shutil
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -70,7 +71,8 @@ VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
     "id_index.npy",
     "checksums.json",
 )
-_OWN = {"CURRENT", "LOCK", "generations", "segments", "faiss"}
+_FOLDERS = ("generations", "segments", "faiss")
+_CREATING = "CREATING"
 
 
 @dataclass(frozen=True)
@@ -411,7 +413,8 @@ class Store:
             raise CorruptIndexError(f"{current} is damaged: it names the manifest {manifest!r}")
         self.manifest = read_checked_json(self.path / manifest, sha256)
         self.generation = int(self.manifest["generation"])
-        self.model = ModelIdentity(**self.manifest["model"])
+        known = {f.name for f in fields(ModelIdentity)}
+        self.model = ModelIdentity(**{key: value for key, value in self.manifest["model"].items() if key in known})
         self.rows = int(self.manifest["rows"])
         self.deleted = self._deleted_rows()
         self.segments = [Segment(self.path / "segments" / entry["name"], entry) for entry in self.manifest["segments"]]
@@ -453,29 +456,54 @@ class Store:
             raise IndexLockedError(f"{path} is being written by another process; try again when it is done") from error
 
     @staticmethod
-    def prepare(path: Path) -> None:
-        """Make sure that a new index can be made in the directory; what a creation that died left there is removed.
+    def check_free(path: Path) -> None:
+        """Make sure that a new index can be made in the directory: it is absent, empty, or holds what a creation left.
 
         Raises:
-            IndexExistsError: it holds an index, or something else.
+            IndexExistsError: it holds an index, or something else. Nothing is touched.
         """
+        if not path.is_dir():
+            if path.exists():
+                raise IndexExistsError(f"{path} is a file; name a directory for the new index")
+            return
         if (path / "CURRENT").exists():
             raise IndexExistsError(f"{path} holds an index already: choose another directory, or remove that one")
-        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN and not _is_leftover(entry))
+        left = {"LOCK"} | ({_CREATING, *_FOLDERS} if (path / _CREATING).exists() else set())
+        foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in left)
         if foreign:
             raise IndexExistsError(f"{path} must be empty or absent for a new index, and holds {foreign[0]}")
-        for folder in ("generations", "segments", "faiss"):
-            shutil.rmtree(path / folder, ignore_errors=True)
-            (path / folder).mkdir()
 
     @staticmethod
-    def abandon(path: Path) -> None:
-        """Remove what `prepare` made, after a creation that failed; the directory too if it is then empty."""
-        for folder in ("generations", "segments", "faiss"):
-            shutil.rmtree(path / folder, ignore_errors=True)
-        (path / "LOCK").unlink(missing_ok=True)
-        with suppress(OSError):
-            path.rmdir()
+    @contextmanager
+    def creating(path: Path) -> Iterator[None]:
+        """Hold the write lock of a directory in which a new index is made; on an exception nothing of it stays.
+
+        A marker tells what a creation that died left from anything else, and only then is it removed.
+
+        Raises:
+            IndexExistsError: see `check_free`.
+            IndexLockedError: another process is writing there.
+        """
+        Store.check_free(path)
+        existed = path.is_dir()
+        with Store.writing(path):
+            Store.check_free(path)
+            (path / _CREATING).touch()
+            try:
+                for folder in _FOLDERS:
+                    shutil.rmtree(path / folder, ignore_errors=True)
+                    (path / folder).mkdir()
+                yield
+            except BaseException:
+                for folder in _FOLDERS:
+                    shutil.rmtree(path / folder, ignore_errors=True)
+                (path / _CREATING).unlink(missing_ok=True)
+                (path / "LOCK").unlink(missing_ok=True)
+                if not existed:
+                    with suppress(OSError):
+                        path.rmdir()
+                raise
+            (path / _CREATING).unlink(missing_ok=True)
 
     @staticmethod
     def publish(
@@ -537,7 +565,3 @@ class Store:
             if position < segment.rows and segment.row_ids[position] == row_id:
                 return segment, position
         raise CorruptIndexError(f"{self.path} has no row {row_id}, which its FAISS file names")
-
-
-def _is_leftover(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(".part")

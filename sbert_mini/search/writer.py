@@ -1,12 +1,13 @@
 """Make an index, and change it: each change is a new generation beside the one before."""
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from sbert_mini.errors import InputError
+from sbert_mini.errors import InputError, ModelMismatchError
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.store import ModelIdentity, SegmentWriter, Store, StoredRow
@@ -62,12 +63,13 @@ class IndexWriter:
         self._truncation: Truncation = truncation
         self._show_progress_bar = show_progress_bar
 
-    def create(self, records: Iterable[Record], *, prompt: str = "") -> SearchIndex:
+    def create(self, records: Iterable[Record], *, prompt: str | None = None) -> SearchIndex:
         """Make a new index of the records, and return it, opened.
 
         Args:
             records: the rows.
-            prompt: put before each text when it is encoded, now and when rows are added later.
+            prompt: put before each text when it is encoded, now and when rows are added later; None for the model's own
+                prompt for documents, if it has one.
 
         Raises:
             IndexExistsError: the directory holds an index or something else.
@@ -80,16 +82,11 @@ class IndexWriter:
             fingerprint=self._embedder.fingerprint,
             graph=self._embedder.graph,
             dimension=self._embedder.dimension,
-            prompt=prompt,
+            prompt=self._embedder.document_prompt() if prompt is None else prompt,
         )
-        with Store.writing(self.path):
-            Store.prepare(self.path)
-            try:
-                self._write(records, model, old=None, replace=False)
-            except BaseException:
-                Store.abandon(self.path)
-                raise
-            return self._opened()
+        with Store.creating(self.path):
+            self._write(records, model, old=None, replace=False)
+        return self._opened()
 
     def add(self, records: Iterable[Record]) -> SearchIndex:
         """Add rows, and return the index, opened. A row without an id of its own that is stored already is counted.
@@ -118,10 +115,16 @@ class IndexWriter:
         with Store.writing(self.path):
             old = Store(self.path)
             SearchIndex(self.path).check_model(self._embedder)
+            if self._embedder.graph != old.model.graph:
+                raise ModelMismatchError(
+                    f"{self.path} was made with the {old.model.graph} graph of its model, and rows of the "
+                    f"{self._embedder.graph} graph are not added to it"
+                )
             self._write(records, old.model, old, replace=replace)
-            return self._opened()
+        return self._opened()
 
     def _write(self, records: Iterable[Record], model: ModelIdentity, old: Store | None, *, replace: bool) -> None:
+        self.counts.rows = self.counts.replaced = self.counts.repeated = 0
         first_row = 0 if old is None else int(old.manifest["next_row"])
         generation = 1 if old is None else old.generation + 1
         name = f"{generation:06d}"
@@ -156,7 +159,8 @@ class IndexWriter:
     ) -> Iterator[str]:
         """Yield each record's text, after adding it to `pending` with its id."""
         lines: dict[str, int] = {}
-        for record in records:
+        for position, record in enumerate(records, start=1):
+            _check(record, record.line or position)
             identity = record.id if record.id is not None else record.content_id()
             if identity in lines:
                 if record.id is None:
@@ -184,6 +188,18 @@ class IndexWriter:
         index = SearchIndex(self.path, threads=self._embedder.threads)
         index.prepare()
         return index
+
+
+def _check(record: Record, line: int) -> None:
+    """Raise `InputError` for a record that cannot be stored."""
+    if not isinstance(record.text, str) or not record.text.strip():
+        raise InputError(f"line {line}: the text must be a string that is not blank; found {record.text!r}")
+    if record.id is not None and not isinstance(record.id, str):
+        raise InputError(f"line {line}: the id must be a string or None; found {record.id!r}")
+    try:
+        json.dumps(dict(record.columns), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"line {line}: the columns cannot be stored as JSON: {error}") from error
 
 
 def delete(path: str | Path, identities: Iterable[str]) -> int:

@@ -171,7 +171,8 @@ def read_records(
 def _problem(record: Record) -> str:
     if not record.text.strip():
         return "the text is empty"
-    for value in (record.text, record.id or ""):
+    columns = json.dumps(dict(record.columns), ensure_ascii=False) if record.columns else ""
+    for value in (record.text, record.id or "", columns):
         if not value.isascii() and _HALF_CHARACTER.search(value):
             return "not valid Unicode: a character is cut in half"
     return ""
@@ -350,6 +351,6 @@ def _columns(names: list[str], text_column: str | None, id_column: str | None, w
 
 
 def _record(row: dict[str, Any], text_column: str, id_column: str | None, line: int) -> Record:
-    identity = str(row[id_column]) if id_column is not None else None
+    identity = str(row[id_column]) if id_column is not None and row[id_column] is not None else None
     columns = {name: value for name, value in row.items() if name not in (text_column, id_column)}
     return Record(text=row[text_column], id=identity, columns=columns, line=line)

@@ -52,13 +52,20 @@ class TextTokenizer:
         max_seq_length: the longest result in tokens, special tokens included; at least 4.
         pad_id: the id that fills up a batch.
         settings: the directory's `tokenizer_config.json`, kept for `save`.
+        lowercase: whether the tokenizer lower-cases because the directory's `sentence_bert_config.json` asks for it.
 
     Raises:
         UsageError: `max_seq_length` is below 4.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, max_seq_length: int, pad_id: int = 0, settings: dict[str, Any] | None = None
+        self,
+        tokenizer: Tokenizer,
+        max_seq_length: int,
+        pad_id: int = 0,
+        settings: dict[str, Any] | None = None,
+        *,
+        lowercase: bool = False,
     ) -> None:
         if max_seq_length < 4:
             raise UsageError(f"max_seq_length must be at least 4 tokens; found {max_seq_length}")
@@ -69,16 +76,36 @@ class TextTokenizer:
         self.max_seq_length = max_seq_length
         self.pad_id = pad_id
         self.settings = settings or {}
+        self.lowercase = lowercase
+        self._shorter: dict[int, TextTokenizer] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickled or copied tokenizers.Tokenizer forgets encode_special_tokens: it is always made anew through __init__.
+        return _rebuilt, (
+            self._tokenizer.to_str(),
+            self.max_seq_length,
+            self.pad_id,
+            dict(self.settings),
+            self.lowercase,
+        )
 
     @classmethod
-    def from_directory(cls, path: str | Path, max_seq_length: int, pad_id: int = 0) -> "TextTokenizer":
+    def from_directory(
+        cls, path: str | Path, max_seq_length: int, pad_id: int = 0, *, lowercase: bool = False
+    ) -> "TextTokenizer":
         """Return the tokenizer of the model directory `path` (`tokenizer.json`, else `vocab.txt`).
+
+        Args:
+            path: the directory that holds the files.
+            max_seq_length: see the class.
+            pad_id: see the class.
+            lowercase: lower-case texts first, whatever the tokenizer itself does.
 
         Raises:
             CorruptModelError: neither file is there, or it cannot be read.
         """
         path = Path(path)
-        settings = dict(read_json(path / "tokenizer_config.json")) if (path / "tokenizer_config.json").is_file() else {}
+        settings = read_json(path / "tokenizer_config.json") if (path / "tokenizer_config.json").is_file() else {}
         if (path / "tokenizer.json").is_file():
             try:
                 tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -88,7 +115,10 @@ class TextTokenizer:
             tokenizer = _from_vocabulary(path / "vocab.txt", settings)
         else:
             raise CorruptModelError(f"{path} has neither tokenizer.json nor vocab.txt")
-        return cls(tokenizer, max_seq_length, pad_id, settings)
+        if lowercase:
+            own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+        return cls(tokenizer, max_seq_length, pad_id, settings, lowercase=lowercase)
 
     @property
     def backend(self) -> Tokenizer:
@@ -102,9 +132,11 @@ class TextTokenizer:
 
     def with_max_seq_length(self, max_seq_length: int) -> "TextTokenizer":
         """Return the same tokenizer for another greatest length."""
-        return TextTokenizer(
-            Tokenizer.from_str(self._tokenizer.to_str()), max_seq_length, self.pad_id, dict(self.settings)
-        )
+        if max_seq_length not in self._shorter:
+            self._shorter[max_seq_length] = _rebuilt(
+                self._tokenizer.to_str(), max_seq_length, self.pad_id, dict(self.settings), self.lowercase
+            )
+        return self._shorter[max_seq_length]
 
     def encode(self, texts: Sequence[str | tuple[str, str]]) -> list[Tokens]:
         """Return the tokens of each text `[CLS] a [SEP]`, or pair `[CLS] a [SEP] b [SEP]` with segment ids 0 and 1.
@@ -113,19 +145,36 @@ class TextTokenizer:
         side is longer at the time. Either is told by `Tokens.truncated`.
         """
         cut = [self._cut(text) for text in texts]
-        encoded = self._tokenizer.encode_batch([text for text, _ in cut])
+        # One text at a time: encode_batch would start threads of its own, beside those that the caller counts.
+        encoded = [
+            self._tokenizer.encode(text) if isinstance(text, str) else self._tokenizer.encode(*text) for text, _ in cut
+        ]
         return [
             Tokens(e.ids, e.type_ids, truncated or bool(e.overflowing))
             for e, (_, truncated) in zip(encoded, cut, strict=True)
         ]
 
-    def windows(self, text: str) -> list[Tokens]:
+    def windows(self, text: str, prompt: str = "") -> list[Tokens]:
         """Return the whole text as consecutive windows of at most `max_seq_length` tokens, each with its special tokens.
 
-        Nothing is lost: without the special tokens, the windows' ids joined are the text's ids.
+        Nothing is lost: without the special tokens and the prompt's, the windows' ids joined are the text's ids.
+
+        Args:
+            text: the text.
+            prompt: put before the text in each window.
+
+        Raises:
+            UsageError: the prompt leaves no room for the text.
         """
-        encoded: Encoding = self._tokenizer.encode(text)
-        return [Tokens(e.ids, e.type_ids, False) for e in (encoded, *encoded.overflowing)]
+        before: list[int] = self._tokenizer.encode(prompt, add_special_tokens=False).ids if prompt else []
+        room = self.max_seq_length - len(before)
+        if room < 4:
+            raise UsageError(f"the prompt takes {len(before)} of the {self.max_seq_length} tokens that the model reads")
+        encoded: Encoding = (self.with_max_seq_length(room) if before else self)._tokenizer.encode(text)
+        return [
+            Tokens([e.ids[0], *before, *e.ids[1:]], [0] * (len(before) + len(e.ids)), False)
+            for e in (encoded, *encoded.overflowing)
+        ]
 
     def _cut(self, text: str | tuple[str, str]) -> tuple[str | tuple[str, str], bool]:
         # Tokenizing a text of many megabytes costs seconds and memory for ids that truncation throws away. A prefix
@@ -162,6 +211,12 @@ class TextTokenizer:
         for stale in ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "special_tokens_map_file"):
             settings.pop(stale, None)
         (path / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _rebuilt(
+    tokenizer: str, max_seq_length: int, pad_id: int, settings: dict[str, Any], lowercase: bool
+) -> TextTokenizer:
+    return TextTokenizer(Tokenizer.from_str(tokenizer), max_seq_length, pad_id, settings, lowercase=lowercase)
 
 
 def _from_vocabulary(path: Path, settings: dict[str, Any]) -> Tokenizer:
