@@ -55,29 +55,31 @@ def main() -> NoReturn:
 
     0: done. 1: failed. 2: a usage error. 130: interrupted. A reader that closes the pipe early is no error.
     """
+    _prepare()
     code = run()
     with suppress(OSError):
         sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(
-        code
-    )  # every file is closed by now; taking the interpreter and its libraries apart costs a tenth of a start
+    # Every file is closed by now; taking the interpreter and its libraries apart would cost a tenth of a start.
+    os._exit(code)
 
 
-def run() -> int:
-    """Run the command line in `sys.argv` and return its exit code."""
-    # TOKENIZERS_PARALLELISM: the tokenizer runs in our own threads, so that --threads is the whole budget.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    notes = logging.StreamHandler(sys.stderr)
-    notes.setFormatter(logging.Formatter("sbmini: %(message)s"))
-    logging.getLogger("sbert_mini").addHandler(notes)
-    debug = "--debug" in sys.argv[1:]
+def _prepare() -> None:
+    """Make the process' streams fit for data in any language, and send notes to stderr."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller (>&-)
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    notes = logging.StreamHandler(sys.stderr)
+    notes.setFormatter(logging.Formatter("sbmini: %(message)s"))
+    logging.getLogger("sbert_mini").addHandler(notes)
+
+
+def run() -> int:
+    """Run the command line in `sys.argv` and return its exit code."""
+    debug = "--debug" in sys.argv[1:]
     try:
         code = app(standalone_mode=False)
         if code == 130:  # typer swallows Ctrl-C and returns this

@@ -230,3 +230,74 @@ def test_models_are_listed_described_and_converted(sbmini, make_model):
     assert done.stdout.splitlines() == [f"{path}/onnx/model.onnx", f"{path}/onnx/model_int8.onnx"]
     assert json.loads(sbmini("models", "info", path, "--json").stdout)["graphs"] == ["model.onnx", "model_int8.onnx"]
     assert listed[0] != sbmini("models", "list", env={"SBMINI_MODEL": str(path)}).stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "parts"),
+    [
+        ("t.txt", b"", 1, ["no text"]),
+        ("t.txt", b"\n \n\t\n", 1, ["no text"]),
+        ("t.txt", b"good\nbad \xe9 byte\n", 1, ["t.txt, line 2", "not UTF-8"]),
+        ("t.csv", b"name,body\nx,y\n", 1, ["no column 'text'", "name, body"]),
+        ("t.csv", b"", 1, ["is empty"]),
+        ("t.csv", b"text\n\x00\n", 0, []),
+        ("t.jsonl", b'{"text": "a"}\n{"text": "b"\n', 1, ["t.jsonl, line 2", "not JSON"]),
+        ("t.parquet", b"PAR1 nonsense", 1, ["cannot be read as Parquet"]),
+        ("t.txt.gz", b"\x1f\x8b nonsense", 1, ["cannot be read"]),
+        ("t.xml", b"<a/>", 2, ["no suffix that tells its format"]),
+        ("t.txt", b"NUL \x00 inside\n" + b"word " * 2_000_000, 0, []),  # and a line of 10 MB
+    ],
+)
+def test_bad_files_get_one_line(sbmini, tmp_path, name, content, code, parts):
+    (tmp_path / name).write_bytes(content)
+    for command in (["encode", "-o", "v.npy"], ["index", "create", "ix"]):
+        done = sbmini(*command, "-i", name)
+        if code:
+            one_error(done, code, *parts)
+            assert [p.name for p in tmp_path.iterdir()] == [name]
+        else:
+            assert done.returncode == 0, done.stderr
+
+
+def test_other_mistakes_get_one_line(sbmini, tmp_path, make_model):
+    (tmp_path / "t.csv").write_text("id,text\na,one\nb,two\na,three\n")
+    one_error(sbmini("index", "create", "ix", "-i", "t.csv"), 1, "'a' stands on line 2 and again on line 4")
+    one_error(sbmini("encode", "-i", "t.csv", "--text-column", "body"), 1, "no column 'body'", "id, text")
+    one_error(sbmini("encode", "-i", "t.csv", "--input-format", "xml"), 2, "'xml'")
+    (tmp_path / "folder.txt").mkdir()
+    one_error(sbmini("encode", "-i", "folder.txt"), 1, "is a directory")
+    path = make_model()
+    Embedder(path)
+    graph = path / "onnx" / "model_int8.onnx"
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 64
+    graph.write_bytes(data)
+    one_error(sbmini("encode", "a", "-m", path), 1, "does not match its checksum")
+    full = subprocess.run(f"{SBMINI} encode hello > /dev/full", shell=True, capture_output=True, text=True)  # noqa: S602
+    assert (full.returncode, full.stderr.count("\n")) == (1, 1)
+    assert "No space left" in full.stderr
+
+
+def test_damaged_indexes_get_one_line(sbmini, tmp_path):
+    (tmp_path / "t.txt").write_text("bread rises\nstars shine\n")
+    assert sbmini("index", "create", "ix", "-i", "t.txt").returncode == 0
+    for name in ("CURRENT", "generations/000001.json", "segments/000001/rows.jsonl", "segments/000001/row_ids.npy"):
+        file = tmp_path / "ix" / name
+        data = file.read_bytes()
+        for damaged in (data[:-5], bytes([data[0] ^ 1]) + data[1:], b""):
+            file.write_bytes(damaged)
+            one_error(sbmini("search", "ix", "bread"), 1, file.name)
+        file.write_bytes(data)
+    assert len(sbmini("search", "ix", "bread").stdout.splitlines()) == 2
+
+
+def test_the_shell_completes_commands_and_options(sbmini):
+    def completed(words):
+        return sbmini(
+            env={"_SBMINI_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        ).stdout.split()
+
+    assert completed("sbmini in") == ["index"]
+    assert completed("sbmini index ver") == ["verify"]
+    assert "--truncation" in completed("sbmini encode --tr")
+    assert "_sbmini_completion" in sbmini("--show-completion", "bash").stdout
