@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from sbert_mini import Embedder
 
@@ -23,6 +24,14 @@ def one_error(done, code, *parts):
     assert done.stderr.startswith("sbmini: error: ")
     for part in parts:
         assert part in done.stderr
+
+
+def one_error_after_a_note(done, part):
+    assert done.returncode == 1
+    note, error = done.stderr.splitlines()
+    assert "converting" in note
+    assert error.startswith("sbmini: error: ")
+    assert part in error
 
 
 @pytest.fixture
@@ -273,6 +282,12 @@ def test_other_mistakes_get_one_line(sbmini, tmp_path, make_model):
     data[len(data) // 2] ^= 64
     graph.write_bytes(data)
     one_error(sbmini("encode", "a", "-m", path), 1, "does not match its checksum")
+    path = make_model()
+    tensors = load_file(path / "model.safetensors")
+    tensors["encoder.layer.1.output.dense.bias"][3] = float("nan")
+    save_file(tensors, path / "model.safetensors")
+    one_error_after_a_note(sbmini("encode", "a", "-m", path), "encoder.layer.1.output.dense.bias holds NaN or infinity")
+    assert not (path / "onnx" / "sbmini.json").exists()
     full = subprocess.run(f"{SBMINI} encode hello > /dev/full", shell=True, capture_output=True, text=True)  # noqa: S602
     assert (full.returncode, full.stderr.count("\n")) == (1, 1)
     assert "No space left" in full.stderr

@@ -206,6 +206,9 @@ def convert(layout: ModelLayout, folder: Path) -> dict[str, Any]:
     stats, digests = [_stat(file) for file in files], [file_sha256(file) for file in files]
     sources = source_digests(layout)
     weights = read_bert_weights(layout.encoder_path, layout.config)
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            raise CorruptModelError(f"{layout.encoder_path}: the weight {name} holds NaN or infinity")
     tokenizer = open_tokenizer(layout)
     layers = layout.config.num_hidden_layers
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from sbert_mini import models
-from sbert_mini.errors import InputError, TextTooLongError, UnsupportedModelError, UsageError
+from sbert_mini.errors import CorruptModelError, InputError, TextTooLongError, UnsupportedModelError, UsageError
 from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
 from sbert_mini.runtime.engine import Engine, thread_count
 from sbert_mini.runtime.npy import NpyWriter
@@ -374,6 +374,8 @@ class Embedder:
         def finish(window: _Window, vectors: FloatArray, runs: list[Future[None]]) -> FloatArray:
             for run in runs:
                 run.result()
+            if not np.isfinite(vectors).all():
+                raise CorruptModelError(f"{self.path} gave a vector that holds NaN or infinity: its weights overflow")
             if len(window.pieces) > window.texts:
                 weights = np.array([max(len(p.ids) - 2, 1) for p in window.pieces], np.float32)
                 joined = np.zeros((window.texts, vectors.shape[1]), np.float32)
