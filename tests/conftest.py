@@ -87,6 +87,16 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20261123)
 
 
+def one_error(done, code, *parts):
+    """Assert that a command failed with this exit code, and one line of error that holds the parts."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("sbmini: error: ")
+    for part in parts:
+        assert part in done.stderr
+
+
 def tiny_model(path: Path, *, seed: int = 0, modules: list[dict] | None = None, **config) -> Path:
     """Write a small, random, complete model directory, and return it."""
     import torch

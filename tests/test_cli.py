@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import one_error
 
 from sbert_mini import Embedder, __version__
 
@@ -26,15 +27,6 @@ def index(tmp_path_factory, minilm):
     assert done.stdout == ""
     assert done.stderr == f"sbmini: 240 rows -> {path}\n"
     return path
-
-
-def one_error(done, code, *parts):
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("sbmini: error: ")
-    for part in parts:
-        assert part in done.stderr
 
 
 def test_version_help_and_module(sbmini):

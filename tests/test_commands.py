@@ -9,21 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import one_error
 from safetensors.numpy import load_file, save_file
 
 from sbert_mini import Embedder
 
 SBMINI = str(Path(sys.executable).with_name("sbmini"))
 LINES = [f"a text with the number {i} and {'more ' * (i % 11)}words" for i in range(9000)]
-
-
-def one_error(done, code, *parts):
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("sbmini: error: ")
-    for part in parts:
-        assert part in done.stderr
 
 
 def one_error_after_a_note(done, part):
