@@ -307,4 +307,3 @@ def test_the_shell_completes_commands_and_options(sbmini):
     assert completed("sbmini in") == ["index"]
     assert completed("sbmini index ver") == ["verify"]
     assert "--truncation" in completed("sbmini encode --tr")
-    assert "_sbmini_completion" in sbmini("--show-completion", "bash").stdout
