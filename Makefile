@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 DEMO   := build/demo-index
+REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
 .PHONY: help demo test lint check-long bench clean
@@ -46,9 +47,12 @@ test: lint               ## install everything, lint, type-check, run the tests
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long
 
-bench: $(VENV)/all.done  ## measure the README's figures against sentence-transformers (SBMINI_DATA names the data folder)
-	$(BIN)/python -m benchmarks.cold_start
-	$(BIN)/python -m benchmarks.throughput
+bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, about an hour, into one report (SBMINI_DATA names the data folder)
+	$(BIN)/sbmini bench sts --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
+	$(BIN)/sbmini bench speed --threads 2 --report $(REPORT)
+	$(BIN)/sbmini bench search --kind SQ8 --kind HNSW32 --threads 2 --report $(REPORT)
+	$(BIN)/sbmini bench pairs --threads 2 --report $(REPORT)
+	cp $(REPORT)/sts.json $(REPORT)/speed.json $(REPORT)/search.json $(REPORT)/pairs.json benchmarks/results/
 	$(BIN)/python -m benchmarks.memory --rounds 1
 	$(BIN)/python -m benchmarks.readme
 

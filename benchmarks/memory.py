@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import harness
+from sbert_mini.evaluation.measure import process
 
 SIZES = (20_000, 200_000)
 
@@ -22,7 +23,7 @@ def main() -> None:
             with gzip.open(source, "rt", encoding="utf-8") as lines, file.open("w", encoding="utf-8") as stream:
                 stream.writelines(itertools.islice(lines, size))
             command = [sbmini, "encode", "-i", str(file), "-o", str(vectors), "-m", "all-MiniLM-L6-v2", "--quiet"]
-            elapsed_s, peak = harness.process([*command, "--threads", str(options.threads)])
+            elapsed_s, peak = process([*command, "--threads", str(options.threads)])
             sizes[str(size)] = {"peak_bytes": peak, "seconds": elapsed_s, "file_bytes": vectors.stat().st_size}
             vectors.unlink()
             print(f"{size:>9,} sentences{peak / 1e6:8.0f} MB peak{elapsed_s:8.0f} s{size / elapsed_s:8.0f} sentences/s")

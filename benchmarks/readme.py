@@ -12,46 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import RESULTS
+from sbert_mini.evaluation import tables
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-def cold_start(found: dict[str, Any]) -> str:
-    """Return the cold-start table."""
-    seconds, memory = found["seconds"], found["peak_bytes"]
-    rows = ["| whole process, cold | seconds | peak memory |", "| --- | --- | --- |"]
-    names = {
-        "sbmini encode": '`sbmini encode "one sentence"`',
-        "sentence-transformers": "a script that does the same with sentence-transformers",
-        "sbmini --help": "`sbmini --help`",
-    }
-    for name, label in names.items():
-        rows.append(f"| {label} | {seconds[name]['median']:.2f} s | {memory[name]['median'] / 1e6:.0f} MB |")
-    rows.append("")
-    rows.append(f"{found['times_faster']:.1f} times faster, with {found['share_of_memory']:.2f} of the memory.")
-    return "\n".join(rows)
+def sts(found: dict[str, Any]) -> str:
+    """Return the quality table."""
+    return tables.sts(found)[0].markdown()
 
 
-def throughput(found: dict[str, Any]) -> str:
-    """Return the throughput table."""
-    rows = [
-        f"| {found['texts']:,} Quora questions | texts/s | to sentence-transformers | cosine to fp32, mean (lowest) "
-        "| alone against batch of 32, lowest | STS-B test |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    names = {
-        "sentence-transformers": "`SentenceTransformer.encode`, fp32",
-        "fp32 graph": '`Embedder(graph="fp32")`',
-        "int8 graph": "`Embedder()`, int8",
-    }
-    for name, label in names.items():
-        quality = found["quality"][name]
-        rows.append(
-            f"| {label} | {found['texts_per_s'][name]['median']:.0f} | {found['times_faster'][name]:.2f} "
-            f"| {quality['cosine_to_fp32_mean']:.4f} ({quality['cosine_to_fp32_min']:.4f}) "
-            f"| {quality['alone_to_batch_cosine_min']:.6f} | {quality['stsb_test_spearman']:.2f} |"
-        )
-    return "\n".join(rows)
+def speed(found: dict[str, Any]) -> str:
+    """Return the tables of speed."""
+    return "\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in tables.speed(found))
+
+
+def search(found: dict[str, Any]) -> str:
+    """Return the tables of search and retrieval."""
+    return "\n\n".join(f"**{table.title}**\n\n{table.markdown()}" for table in tables.search(found))
+
+
+def pairs(found: dict[str, Any]) -> str:
+    """Return the table of the most similar pair."""
+    return tables.pairs(found)[0].markdown()
 
 
 def memory(found: dict[str, Any]) -> str:
@@ -89,11 +72,15 @@ COMMANDS = (
     "index info",
     "index verify",
     "search",
+    "bench sts",
+    "bench speed",
+    "bench search",
+    "bench pairs",
     "models list",
     "models info",
     "models convert",
 )
-TABLES = {"cold_start": cold_start, "throughput": throughput, "memory": memory}
+TABLES = {"sts": sts, "speed": speed, "search": search, "pairs": pairs, "memory": memory}
 
 
 def updated(text: str) -> str:
@@ -101,13 +88,7 @@ def updated(text: str) -> str:
     parts = {"commands": commands()}
     for name, table in TABLES.items():
         found = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
-        packages = found["machine"]["packages"]
-        caption = (
-            f"`{found['command']}`, {found['machine']['date']}, {found['threads']} threads, {found['machine']['cpu']}, "
-            f"Python {found['machine']['python']}, onnxruntime {packages['onnxruntime']}, torch {packages['torch']}, "
-            f"sentence-transformers {packages['sentence-transformers']}."
-        )
-        parts[name] = f"{table(found)}\n\n{caption}"
+        parts[name] = f"{table(found)}\n\n{tables.machine_note(found)}"
     for name, part in parts.items():
         block = f"<!-- {name} -->\n{part}\n<!-- end of {name} -->"
         text, count = re.subn(

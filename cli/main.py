@@ -14,14 +14,15 @@ import typer
 from sbert_mini import __version__
 from sbert_mini.errors import SbertMiniError
 
-from . import encode, index, models, search
+from . import bench, encode, index, models, search
 from .notes import Interrupted
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
 
 app = typer.Typer(
     name="sbmini",
-    help="Sentence embeddings that are small, fast and offline: encode texts, index them, search them.",
+    help="Sentence embeddings that are small, fast and offline: encode texts, index them, search them, and "
+    "measure how well and how fast.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -32,6 +33,7 @@ app.command("encode", epilog=encode.EXAMPLE)(encode.encode)
 app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

@@ -26,6 +26,9 @@ from sbert_mini.search.store import (
 )
 from sbert_mini.shapes import FloatArray, IntArray
 
+FACTORY = "IDMap2,Flat"
+"""The kind of FAISS index, as a factory string: exact search with our own row numbers."""
+
 log = logging.getLogger("sbert_mini")
 
 
@@ -296,8 +299,7 @@ class SearchIndex:
         import faiss
 
         faiss.omp_set_num_threads(self._thread_count())
-        factory = "IDMap2,Flat"
-        index = faiss.index_factory(self.model.dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(self.model.dimension, FACTORY, faiss.METRIC_INNER_PRODUCT)
         start = 0
         for block in segment.vector_blocks(self.model.dimension):
             index.add_with_ids(block, segment.row_ids[start : start + len(block)])
@@ -308,7 +310,7 @@ class SearchIndex:
             write_durably(file, faiss.serialize_index(index).tobytes())
             record = {
                 "segment_sha256": segment.checksum,
-                "factory": factory,
+                "factory": FACTORY,
                 "faiss": faiss.__version__,
                 "file": file_checksums(file),
             }

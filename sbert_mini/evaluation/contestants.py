@@ -1,0 +1,166 @@
+"""The models of a comparison: ours in each of its runtimes, and peers run by sentence-transformers itself.
+
+| runtime | what computes |
+| --- | --- |
+| `int8`, `fp32` | `sbert_mini.Embedder`, without torch |
+| `torch` | `sbert_mini.load`: MiniBert in torch |
+| `sentence-transformers` | `sentence_transformers.SentenceTransformer`, its own code on the same weights |
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbert_mini import models
+from sbert_mini.errors import MissingExtraError, ModelError, ModelNotFoundError, UsageError
+from sbert_mini.evaluation.sets import trained_on
+from sbert_mini.shapes import FloatArray
+
+OWN_RUNTIMES = ("int8", "fp32", "torch")
+PEER = "sentence-transformers"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model under test.
+
+    Attributes:
+        name: as it was named.
+        runtime: what runs it.
+        encode: texts -> vectors, (texts, dim) float32.
+        encode_query: the same for queries, where the model has a prompt for them.
+        encode_document: the same for documents.
+        truncated: how many of some texts are longer than it reads.
+        trained_on: the STS sets that its card names as training data, and why.
+        path: its directory, where it has one.
+    """
+
+    name: str
+    runtime: str
+    encode: Callable[[Sequence[str]], FloatArray]
+    encode_query: Callable[[Sequence[str]], FloatArray]
+    encode_document: Callable[[Sequence[str]], FloatArray]
+    truncated: Callable[[Sequence[str]], int] = lambda texts: 0  # noqa: ARG005
+    trained_on: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """The name with the runtime, as tables show it."""
+        return f"{self.name} ({self.runtime})"
+
+
+def short_name(name: str) -> str:
+    """Return how a model is called in tables: a directory's last part, any other name as it is."""
+    return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
+
+
+def open_contestant(
+    name: str, runtime: str, threads: int, *, offline: bool = False, progress: bool = False
+) -> Contestant:
+    """Return a model, opened.
+
+    Args:
+        name: a model directory, a built-in name or a hub id.
+        runtime: what runs it.
+        threads: for everything that it does.
+        offline: open no socket.
+        progress: draw progress bars on stderr.
+
+    Raises:
+        ModelNotFoundError: the name leads nowhere.
+        MissingExtraError: the runtime needs a package that is not installed.
+        UsageError: the runtime is unknown.
+    """
+    if runtime in ("int8", "fp32"):
+        return _embedder(name, runtime, threads, offline=offline, progress=progress)
+    if runtime not in ("torch", PEER):
+        raise UsageError(f"the runtime must be one of {', '.join((*OWN_RUNTIMES, PEER))}; found {runtime!r}")
+    try:
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"the runtime {runtime}", (error.name or "torch").partition(".")[0], "train") from error
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(threads)
+    path: Path | None = models.resolve(name, offline=offline) if runtime == "torch" else _peer_path(name, offline)
+    if runtime == "torch":
+        from sbert_mini.encoder.module import load
+
+        model = load(path, device="cpu")
+    else:
+        model = _sentence_transformer(SentenceTransformer, name, path, offline)
+
+    def run(method: Callable[..., Any]) -> Callable[[Sequence[str]], FloatArray]:
+        def encode(texts: Sequence[str]) -> FloatArray:
+            return np.asarray(method(list(texts), show_progress_bar=progress, convert_to_numpy=True), np.float32)
+
+        return encode
+
+    return Contestant(
+        name=short_name(name),
+        runtime=runtime,
+        encode=run(model.encode),
+        encode_query=run(model.encode_query),
+        encode_document=run(model.encode_document),
+        truncated=lambda texts: _too_long(model, texts),
+        trained_on=trained_on(path) if path is not None else {},
+        path=path,
+    )
+
+
+def _embedder(name: str, runtime: str, threads: int, *, offline: bool, progress: bool) -> Contestant:
+    from sbert_mini.layout import read_layout
+    from sbert_mini.runtime.conversion import open_tokenizer
+    from sbert_mini.runtime.embedder import Embedder
+
+    embedder = Embedder(name, graph=runtime, threads=threads, offline=offline)  # type: ignore[arg-type]
+    tokenizer = open_tokenizer(read_layout(embedder.path))
+    return Contestant(
+        name=short_name(name),
+        runtime=runtime,
+        encode=lambda texts: embedder.encode(texts, show_progress_bar=progress),
+        encode_query=lambda texts: embedder.encode_query(texts, show_progress_bar=progress),
+        encode_document=lambda texts: embedder.encode_document(texts, show_progress_bar=progress),
+        truncated=lambda texts: sum(tokens.truncated for tokens in tokenizer.encode(texts)),
+        trained_on=trained_on(embedder.path),
+        path=embedder.path,
+    )
+
+
+def _peer_path(name: str, offline: bool) -> Path | None:
+    """Return a peer's directory; None for a hub id, which sentence-transformers fetches in its own way."""
+    if Path(name).expanduser().is_dir() or name in models.BUILTIN or offline or models.is_offline():
+        return models.resolve(name, offline=offline)
+    return None
+
+
+def _sentence_transformer(kind: Any, name: str, path: Path | None, offline: bool) -> Any:
+    repository, _, revision = name.partition("@")
+    options = {"device": "cpu", "model_kwargs": {"use_safetensors": True}}  # a pickle is never loaded
+    try:
+        if path is not None:
+            return kind(str(path), local_files_only=True, **options)
+        return kind(repository, revision=revision or None, local_files_only=offline, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        kind_of_error = ModelError if path is not None else ModelNotFoundError
+        raise kind_of_error(f"sentence-transformers cannot load {name!r}: {reason}") from error
+
+
+def _too_long(model: Any, texts: Sequence[str]) -> int:
+    """Return how many texts have more tokens than a SentenceTransformer reads."""
+    tokenizer, limit = model.tokenizer, model.max_seq_length
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if limit is None or not hasattr(backend, "encode_batch"):
+        return 0
+    from tokenizers import Tokenizer
+
+    whole = Tokenizer.from_str(backend.to_str())
+    whole.no_truncation()
+    whole.no_padding()
+    return sum(len(encoded.ids) > limit for encoded in whole.encode_batch(list(texts)))

@@ -1,0 +1,133 @@
+"""Pictures of result records, as PNG. matplotlib, without a display."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sbert_mini.errors import MissingExtraError
+from sbert_mini.shapes import AnyArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Json = Mapping[str, Any]
+_COLORS = ("#3b6ea5", "#c8553d", "#5a8f5a", "#8a6bb0", "#b8860b", "#4d4d4d")
+_STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+}
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple["Figure", Any]:
+    try:
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("drawing figures", "matplotlib", "bench") from error
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, axes
+
+
+def _png(figure: "Figure") -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def scatter(title: str, gold: AnyArray, similarities: Mapping[str, AnyArray]) -> bytes:
+    """Return predicted against gold scores of one set: a panel a model. Shapes: gold and each similarity (pairs,)."""
+    figure, axes = _figure(3.6 * len(similarities) + 0.4, 3.4, 1, len(similarities))
+    for axis, (label, values), color in zip(axes[0], similarities.items(), _cycle(len(similarities)), strict=True):
+        axis.scatter(gold, values, s=5, alpha=0.3, color=color, linewidths=0)
+        axis.set_title(f"{title}: {label}", fontsize=7.5)
+        axis.set(xlabel="gold score", ylabel="cosine", ylim=(min(-0.2, values.min()), 1.05))
+    return _png(figure)
+
+
+def sts_bars(result: Json) -> bytes:
+    """Return Spearman's correlation by set and model, with the bootstrap intervals."""
+    models = result["models"]
+    names = [s["set"] for s in models[0]["sets"]]
+    figure, axes = _figure(max(5.0, 0.9 * len(names) + 2), 3.4)
+    axis, width = axes[0][0], 0.8 / len(models)
+    lowest = 100.0
+    for number, (model, color) in enumerate(zip(models, _cycle(len(models)), strict=True)):
+        places = [i + (number - (len(models) - 1) / 2) * width for i in range(len(names))]
+        values = [s["spearman"] if s["spearman"] is not None else 0.0 for s in model["sets"]]
+        spans = [s["spearman_interval"] or (v, v) for s, v in zip(model["sets"], values, strict=True)]
+        errors = [
+            [max(v - low, 0) for v, (low, _) in zip(values, spans, strict=True)],
+            [max(high - v, 0) for v, (_, high) in zip(values, spans, strict=True)],
+        ]
+        label = f"{model['model']} ({model['runtime']})"
+        axis.bar(places, values, width * 0.92, yerr=errors, color=color, label=label, error_kw={"linewidth": 0.8})
+        lowest = min([lowest, *(low for low, _ in spans)])
+    axis.set_xticks(range(len(names)), names)
+    axis.set(ylabel="Spearman x 100", ylim=(max(min(lowest - 5, 60), -100), 100))
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    return _png(figure)
+
+
+def throughput(result: Json) -> bytes:
+    """Return texts a second by batch size and by length, a line a model."""
+    figure, axes = _figure(9, 3.4, 1, 2)
+    for axis, key, name in ((axes[0][0], "by_batch_size", "texts a batch"), (axes[0][1], "by_length", "tokens a text")):
+        for (label, found), color in zip(result[key].items(), _cycle(len(result[key])), strict=True):
+            sizes = [int(size) for size in found]
+            rates = [entry["texts_per_s"] for entry in found.values()]
+            axis.plot(sizes, [r["median"] for r in rates], marker="o", markersize=4, color=color, label=label)
+            axis.fill_between(sizes, [r["low"] for r in rates], [r["high"] for r in rates], color=color, alpha=0.15)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.set(xlabel=name, ylabel="texts/s")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return _png(figure)
+
+
+def recall_and_rate(result: Json) -> bytes:
+    """Return recall against queries a second, a point a kind of index."""
+    figure, axes = _figure(5.4, 3.4)
+    axis = axes[0][0]
+    for (name, kind), color in zip(result["kinds"].items(), _cycle(len(result["kinds"])), strict=True):
+        axis.scatter([kind["queries_per_s"]["median"]], [kind["recall"]], color=color, label=name, s=40)
+    axis.set_xscale("log")
+    lowest = min(kind["recall"] for kind in result["kinds"].values())
+    axis.set(xlabel="queries/s, in a batch", ylabel=f"recall@{result['k']}", ylim=(min(0.9, lowest - 0.02), 1.01))
+    axis.legend(loc="best")
+    return _png(figure)
+
+
+def growth(result: Json) -> bytes:
+    """Return how the cost of finding the most similar pair grows with the number of sentences."""
+    figure, axes = _figure(6, 3.8)
+    axis = axes[0][0]
+    sizes = [size["n"] for size in result["sizes"]]
+    ours = [size["encode_s"] + size["search_s"] for size in result["sizes"]]
+    colors = _cycle(len(result["cross_encoders"]) + 1)
+    axis.plot(sizes, ours, marker="o", color=colors[0], label=f"{result['model']} ({result['runtime']}) + FAISS")
+    for (name, found), color in zip(result["cross_encoders"].items(), colors[1:], strict=True):
+        cost = [n * (n - 1) / 2 / found["pairs_per_s"]["median"] for n in sizes]
+        axis.plot(sizes, cost, marker="s", linestyle="--", color=color, label=f"{name}, extrapolated")
+    for seconds, word in ((1, "1 s"), (60, "1 min"), (3600, "1 h"), (86400, "1 day"), (86400 * 365, "1 year")):
+        axis.axhline(seconds, color="#999999", linewidth=0.6)
+        axis.annotate(word, (sizes[0], seconds), fontsize=7, color="#666666", va="bottom")
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set(xlabel="sentences", ylabel="seconds")
+    axis.legend(loc="upper left", bbox_to_anchor=(0.05, 1.0))
+    return _png(figure)
+
+
+def _cycle(count: int) -> Sequence[str]:
+    return [_COLORS[i % len(_COLORS)] for i in range(count)]

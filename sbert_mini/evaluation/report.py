@@ -1,0 +1,119 @@
+"""A folder that holds one report: the results' JSON, pictures, a Markdown page and a self-contained HTML page.
+
+Each result that is written into the folder joins those that lie there: `sbmini bench sts --report DIR` and
+`sbmini bench speed --report DIR` make one page together.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sbert_mini.durable import json_bytes, write_durably
+from sbert_mini.errors import InputError
+from sbert_mini.evaluation import figures
+from sbert_mini.evaluation.sts import StsResult
+from sbert_mini.evaluation.tables import TABLES, machine_note
+
+TITLES = {
+    "sts": "Quality: semantic textual similarity",
+    "speed": "Speed",
+    "search": "Search and retrieval",
+    "pairs": "The most similar pair: SentenceBERT's headline",
+}
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222;background:#fff}
+h1{font-size:1.6rem}h2{margin-top:2.5rem;border-bottom:1px solid #ddd;padding-bottom:.3rem}h3{margin-bottom:.4rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.88rem}
+th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #e5e5e5}th{border-bottom:2px solid #999;vertical-align:bottom}
+th:first-child,td:first-child{text-align:left}.note{color:#555;font-size:.85rem;margin:.3rem 0}img{max-width:100%;margin:.6rem 0}
+"""
+
+
+def pictures(kind: str, result: Mapping[str, Any], measured: StsResult | None = None) -> dict[str, bytes]:
+    """Return the pictures of a result: file name -> PNG.
+
+    Args:
+        kind: `sts`, `speed`, `search` or `pairs`.
+        result: the result as its JSON holds it.
+        measured: for `sts`, the result itself, for the scatter plots.
+    """
+    if kind == "sts":
+        found = {"sts.png": figures.sts_bars(result)}
+        for name, gold in measured.gold.items() if measured else ():
+            cosines = {label: values[name] for label, values in measured.similarities.items()} if measured else {}
+            found[f"sts-{name}.png"] = figures.scatter(name, gold, cosines)
+        return found
+    if kind == "speed":
+        return {"speed.png": figures.throughput(result)}
+    if kind == "search":
+        return {"search.png": figures.recall_and_rate(result)} if result["kinds"] else {}
+    return {"pairs.png": figures.growth(result)}
+
+
+def write_report(folder: Path, kind: str, result: Mapping[str, Any], measured: StsResult | None = None) -> Path:
+    """Write a result into a report folder, make the pages anew, and return the HTML page's path.
+
+    Args:
+        folder: made if absent; other files in it are left alone.
+        kind: as in `pictures`.
+        result: the result as its JSON holds it, with `command` and `machine`.
+        measured: as in `pictures`.
+
+    Raises:
+        InputError: another result in the folder cannot be read.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(f"{kind}*.png"):
+        stale.unlink()
+    for name, data in pictures(kind, result, measured).items():
+        write_durably(folder / name, data)
+    write_durably(folder / f"{kind}.json", json_bytes(result))
+    results = {}
+    for name in TABLES:
+        file = folder / f"{name}.json"
+        if file.is_file():
+            try:
+                results[name] = json.loads(file.read_text("utf-8"))
+            except ValueError as error:
+                raise InputError(
+                    f"{file} cannot be read as JSON: {error}; delete it, or name another folder"
+                ) from error
+    write_durably(folder / "report.md", _markdown(folder, results).encode())
+    page = folder / "report.html"
+    write_durably(page, _html(folder, results).encode())
+    return page
+
+
+def _pictures_of(folder: Path, kind: str) -> list[Path]:
+    return sorted(folder.glob(f"{kind}*.png"), key=lambda file: (len(file.stem) > len(kind), file.name))
+
+
+def _markdown(folder: Path, results: Mapping[str, Any]) -> str:
+    parts = ["# sbert-mini: benchmark report"]
+    for kind, result in results.items():
+        parts.append(f"## {TITLES[kind]}")
+        for table in TABLES[kind](result):
+            parts += [f"### {table.title}", table.markdown()]
+        parts += [f"![{file.stem}]({file.name})" for file in _pictures_of(folder, kind)]
+        parts.append(machine_note(result))
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(folder: Path, results: Mapping[str, Any]) -> str:
+    parts = ["<h1>sbert-mini: benchmark report</h1>"]
+    for kind, result in results.items():
+        parts.append(f"<h2>{html.escape(TITLES[kind])}</h2>")
+        parts += [table.html() for table in TABLES[kind](result)]
+        for file in _pictures_of(folder, kind):
+            data = base64.b64encode(file.read_bytes()).decode()
+            parts.append(f'<img alt="{html.escape(file.stem)}" src="data:image/png;base64,{data}">')
+        parts.append(f"<p class=note>{html.escape(machine_note(result).replace('`', ''))}</p>")
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>sbert-mini: benchmark report</title>'
+        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )

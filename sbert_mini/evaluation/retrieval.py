@@ -1,0 +1,344 @@
+"""Retrieval: how well a model ranks documents (BEIR folders), and how well a kind of index finds the nearest vectors."""
+
+import gzip
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.evaluation.contestants import Contestant
+from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
+from sbert_mini.shapes import FloatArray, IntArray
+
+DEPTH = 100
+"""Documents that are ranked for each query."""
+SEMANTIC_SEARCH = "sentence_transformers.util.semantic_search"
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """A test collection in BEIR's layout.
+
+    Attributes:
+        name: the folder's name.
+        documents: id -> title and text, joined by a blank.
+        queries: id -> text; only those with a judgment.
+        relevant: query -> document -> judgment; above 0 means relevant. Judgments of 0 and below are not kept.
+    """
+
+    name: str
+    documents: Mapping[str, str]
+    queries: Mapping[str, str]
+    relevant: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class RetrievalScore:
+    """How one model did on one collection; all figures in [0, 1], means over the queries.
+
+    Attributes:
+        model: its name.
+        runtime: what ran it.
+        ndcg_at_10: normalised discounted cumulative gain of the first 10 (Järvelin and Kekäläinen 2002; trec_eval's ndcg_cut).
+        recall_at_100: the share of the relevant documents that stand among the first 100.
+        mrr_at_10: the mean of 1 / rank of the first relevant document, 0 where none stands among the first 10.
+        truncated: documents longer than the model reads, which were cut.
+    """
+
+    model: str
+    runtime: str
+    ndcg_at_10: float
+    recall_at_100: float
+    mrr_at_10: float
+    truncated: int
+
+
+@dataclass(frozen=True)
+class IndexKind:
+    """How one kind of index did.
+
+    Attributes:
+        recall: the share of the k nearest rows (exact search) that it finds.
+        queries_per_s: all queries in one call; median, lowest and highest.
+        single_ms: one query at a time, the median of 50.
+        times_faster: queries_per_s against the peer's, the median of the rounds' ratios; None without a peer.
+        build_s: training and adding all rows; None for the peer, which has nothing to build.
+        bytes_per_vector: of the index file; None for the peer.
+        peak_bytes: of a process that opens the file and searches; None for the peer.
+    """
+
+    recall: float
+    queries_per_s: Mapping[str, float]
+    single_ms: Mapping[str, float]
+    times_faster: float | None
+    build_s: float | None
+    bytes_per_vector: float | None
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What `sbmini bench search` measures.
+
+    Attributes:
+        rows, dim, queries, k: of the vectors that the kinds of index were measured on.
+        reference: what ratios are to; None without a peer.
+        kinds: kind -> `IndexKind`.
+        retrieval: a collection each: dataset, documents, queries, models (`RetrievalScore`).
+    """
+
+    rows: int
+    dim: int
+    queries: int
+    k: int
+    reference: str | None
+    kinds: Mapping[str, IndexKind]
+    retrieval: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON holds it."""
+        return asdict(self)
+
+
+# --- how well a model ranks documents ---------------------------------------------------------------------------------
+
+
+def _opened(folder: Path, name: str) -> Path | None:
+    return next((folder / f for f in (name, f"{name}.gz") if (folder / f).is_file()), None)
+
+
+def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    opened = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opened(file, "rt", encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                if not isinstance(row, dict) or "_id" not in row or not isinstance(row.get("text"), str):
+                    raise InputError(f'{file}, line {number}: an object with "_id" and "text" is required')
+                yield row
+    except (OSError, EOFError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} cannot be read: {error}") from error
+
+
+def read_collection(folder: Path) -> RetrievalSet:
+    """Return a BEIR folder's collection: `corpus.jsonl`, `queries.jsonl` (gzipped or not), `qrels/test.tsv` or `qrels.tsv`.
+
+    Raises:
+        InputError: a file is missing, or a line of it cannot be read.
+    """
+    corpus, queries = _opened(folder, "corpus.jsonl"), _opened(folder, "queries.jsonl")
+    judged = next((f for f in (folder / "qrels" / "test.tsv", folder / "qrels.tsv") if f.is_file()), None)
+    for file, what in ((corpus, "corpus.jsonl"), (queries, "queries.jsonl"), (judged, "qrels/test.tsv or qrels.tsv")):
+        if file is None:
+            raise InputError(f"{folder} has no {what}: a folder in BEIR's layout is required")
+    assert corpus is not None  # noqa: S101
+    assert queries is not None  # noqa: S101
+    assert judged is not None  # noqa: S101
+    relevant: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(judged.read_text("utf-8").splitlines(), start=1):
+        fields = line.split("\t")
+        if number == 1 and not fields[-1].lstrip("-").isdigit():
+            continue  # the header
+        if len(fields) != 3 or not fields[2].lstrip("-").isdigit():
+            raise InputError(f"{judged}, line {number}: query, document and a whole number are required, tab separated")
+        if int(fields[2]) > 0:
+            relevant.setdefault(fields[0], {})[fields[1]] = int(fields[2])
+    documents = {str(row["_id"]): f"{row.get('title') or ''} {row['text']}".strip() for row in _json_lines(corpus)}
+    texts = {str(row["_id"]): row["text"] for row in _json_lines(queries) if str(row["_id"]) in relevant}
+    if not documents or not texts:
+        raise InputError(f"{folder} holds no document, or no query with a relevant document")
+    return RetrievalSet(folder.name, documents, texts, {query: relevant[query] for query in texts})
+
+
+def find_collections(folder: Path) -> list[Path]:
+    """Return the BEIR folders in a folder, in `retrieval/` in it, or the folder itself."""
+    places = [folder, *sorted(folder.glob("*/")), *sorted((folder / "retrieval").glob("*/"))]
+    return [place for place in places if _opened(place, "corpus.jsonl") and _opened(place, "queries.jsonl")]
+
+
+def ranking_scores(
+    relevant: Mapping[str, Mapping[str, int]], ranked: Mapping[str, Mapping[str, float]]
+) -> tuple[float, float, float]:
+    """Return nDCG@10, recall@100 and MRR@10 of a run, computed by trec_eval (pytrec_eval), means over the judged queries.
+
+    Args:
+        relevant: query -> document -> judgment.
+        ranked: query -> document -> score, at most 100 documents each; a query that is absent counts as 0.
+
+    Raises:
+        MissingExtraError: pytrec_eval is not installed.
+    """
+    try:
+        import pytrec_eval
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("scoring retrieval", "pytrec_eval", "bench") from error
+    judged = {query: dict(documents) for query, documents in relevant.items()}
+    whole = {query: dict(documents) for query, documents in ranked.items()}
+    first = {q: dict(sorted(d.items(), key=lambda item: -item[1])[:10]) for q, d in whole.items()}
+    deep = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.10", "recall.100"}).evaluate(whole)
+    short = pytrec_eval.RelevanceEvaluator(judged, {"recip_rank"}).evaluate(first)
+    mean = partial(_mean_over, len(relevant))
+    return mean(deep, "ndcg_cut_10"), mean(deep, "recall_100"), mean(short, "recip_rank")
+
+
+def _mean_over(queries: int, found: Mapping[str, Mapping[str, float]], measure: str) -> float:
+    return sum(values[measure] for values in found.values()) / queries
+
+
+def score_retrieval(contestant: Contestant, collection: RetrievalSet) -> RetrievalScore:
+    """Return how well a model ranks a collection's documents, by exact search over all of them."""
+    ids, texts = list(collection.documents), list(collection.documents.values())
+    queries = list(collection.queries)
+    documents = _unit(contestant.encode_document(texts))
+    asked = _unit(contestant.encode_query(list(collection.queries.values())))
+    scores, rows = exact_search(documents, asked, min(DEPTH, len(ids)))
+    ranked = {
+        query: {ids[row]: float(value) for row, value in zip(rows[q].tolist(), scores[q].tolist(), strict=True)}
+        for q, query in enumerate(queries)
+    }
+    ndcg, recall, mrr = ranking_scores(collection.relevant, ranked)
+    return RetrievalScore(contestant.name, contestant.runtime, ndcg, recall, mrr, contestant.truncated(texts))
+
+
+def _unit(x: FloatArray) -> FloatArray:
+    return np.ascontiguousarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def exact_search(rows: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+    """Return the scores and numbers of each query's k nearest rows by inner product, nearest first.
+
+    Shapes: rows (rows, dim); queries (queries, dim); each result (queries, k).
+    """
+    import faiss
+
+    scores, found = faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return scores, found
+
+
+# --- how well a kind of index finds the nearest vectors ---------------------------------------------------------------
+
+
+def measure_kinds(
+    rows: FloatArray,
+    queries: FloatArray,
+    kinds: Sequence[str],
+    *,
+    k: int,
+    threads: int,
+    rounds: int,
+    with_peer: bool,
+    on_progress: Callable[[str], None] = silent,
+) -> dict[str, IndexKind]:
+    """Return recall, rate, build time and size of each kind of index, by a FAISS factory string each.
+
+    Args:
+        rows: the vectors that are searched, of length 1.
+        queries: the query vectors, of length 1.
+        kinds: factory strings; inner product.
+        k: hits a query.
+        threads: of FAISS, and of the peer.
+        rounds: alternations of all contestants.
+        with_peer: whether `sentence_transformers.util.semantic_search` is measured on the same vectors.
+        on_progress: told what is being done.
+
+    Shapes:
+        rows: (rows, dim); queries: (queries, dim).
+
+    Raises:
+        UsageError: FAISS does not know a kind, or it cannot be built of so few rows.
+    """
+    import faiss
+
+    k = min(k, len(rows))
+    _, truth = exact_search(rows, queries, k)
+    searches: dict[str, Callable[[FloatArray], IntArray]] = {}
+    built: dict[str, tuple[float, float, int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "queries.npy", queries)
+        for kind in kinds:
+            on_progress(f"building {kind}")
+            faiss.omp_set_num_threads(threads)
+            try:
+                index = faiss.index_factory(rows.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+                build_s = timed(partial(_fill, index, rows))
+            except RuntimeError as error:
+                raise UsageError(f"FAISS cannot build the kind {kind!r} of {len(rows)} rows: {error}") from error
+            file = Path(folder) / "index.faiss"
+            faiss.write_index(index, str(file))
+            command = [sys.executable, "-c", _OPEN_AND_SEARCH, str(file), f"{folder}/queries.npy", str(k)]
+            peak = process(command, {"OMP_NUM_THREADS": str(threads)})[1]
+            built[kind] = (build_s, file.stat().st_size / len(rows), peak)
+            searches[kind] = partial(_faiss_search, index, k)
+    if with_peer:
+        searches[SEMANTIC_SEARCH] = _semantic_search(rows, k, threads)
+
+    def rate(name: str) -> float:
+        return len(queries) / timed(partial(searches[name], queries))
+
+    def single(name: str) -> float:
+        return float(np.median([1000 * timed(partial(searches[name], queries[i : i + 1])) for i in range(50)]))
+
+    on_progress("searching")
+    rates = alternate({name: partial(rate, name) for name in searches}, rounds)
+    singles = alternate({name: partial(single, name) for name in searches}, rounds)
+    return {
+        name: IndexKind(
+            recall=_overlap(searches[name](queries), truth),
+            queries_per_s=summary(values),
+            single_ms=summary(singles[name]),
+            times_faster=median_ratio(values, rates[SEMANTIC_SEARCH]) if with_peer else None,
+            build_s=built[name][0] if name in built else None,
+            bytes_per_vector=built[name][1] if name in built else None,
+            peak_bytes=built[name][2] if name in built else None,
+        )
+        for name, values in rates.items()
+    }
+
+
+_OPEN_AND_SEARCH = """
+import sys, faiss, numpy
+index = faiss.read_index(sys.argv[1])
+index.search(numpy.load(sys.argv[2])[:100], int(sys.argv[3]))
+"""
+
+
+def _fill(index: Any, rows: FloatArray) -> None:
+    index.train(rows)
+    if hasattr(index, "id_map"):
+        index.add_with_ids(rows, np.arange(len(rows), dtype=np.int64))
+    else:
+        index.add(rows)
+
+
+def _faiss_search(index: Any, k: int, queries: FloatArray) -> IntArray:
+    found: IntArray = index.search(queries, k)[1]
+    return found
+
+
+def _semantic_search(rows: FloatArray, k: int, threads: int) -> Callable[[FloatArray], IntArray]:
+    import torch
+    from sentence_transformers.util import dot_score, semantic_search
+
+    torch.set_num_threads(threads)
+    corpus = torch.from_numpy(rows)
+
+    def search(queries: FloatArray) -> IntArray:
+        found = semantic_search(torch.from_numpy(queries), corpus, top_k=k, score_function=dot_score)
+        return np.array([[hit["corpus_id"] for hit in hits] for hits in found], dtype=np.int64)
+
+    return search
+
+
+def _overlap(found: IntArray, truth: IntArray) -> float:
+    return float(np.mean([len(set(f) & set(t)) / len(t) for f, t in zip(found.tolist(), truth.tolist(), strict=True)]))

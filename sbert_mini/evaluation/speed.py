@@ -1,0 +1,402 @@
+"""How fast: cold start, one text, many texts by batch size and by length, memory, size; and how near to the machine's limit.
+
+Contestants are ours in int8 and fp32, sentence-transformers on the same weights, and ONNX Runtime's own dynamic int8 of the
+same graph. They alternate within each round and have the same thread budget; figures are medians of the rounds, ratios
+medians of the rounds' ratios.
+"""
+
+import itertools
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbert_mini import models
+from sbert_mini.errors import UsageError
+from sbert_mini.evaluation.contestants import PEER, short_name
+from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
+from sbert_mini.layout import BertConfig, ModelLayout, read_layout
+from sbert_mini.runtime.conversion import GRAPH_FILES, find, open_tokenizer
+from sbert_mini.shapes import FloatArray
+
+BATCH_SIZES = (1, 8, 32, 128)
+LENGTHS = (8, 16, 32, 64, 128, 256)
+_DYNAMIC = "ONNX Runtime dynamic int8"
+_TOKENS_A_LENGTH = 4096
+_PEER_START = """
+import sys
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(sys.argv[1], local_files_only=True, device="cpu", model_kwargs={"use_safetensors": True})
+texts = open(sys.argv[2], encoding="utf-8").read().splitlines() if len(sys.argv) > 2 else ["one sentence"]
+print(model.encode(texts, normalize_embeddings=True)[0].tolist())
+"""
+
+Encode = Callable[[Sequence[str], int], FloatArray]
+"""(texts, batch size) -> vectors of length 1."""
+
+
+@dataclass(frozen=True)
+class SpeedResult:
+    """What `sbmini bench speed` measures; see `docs` of each key in README, "bench speed".
+
+    Attributes:
+        texts: texts of the throughput by batch size.
+        reference: what ratios are to; None where no peer ran.
+        fidelity_to: what cosines are to.
+        rounds: alternations.
+        cold_start: process -> seconds, peak_bytes, times_faster.
+        latency: model -> p50_ms, p99_ms, times_faster, for one text at a time.
+        by_batch_size: model -> batch size -> texts_per_s, times_faster.
+        by_length: model -> tokens a text -> the same, batches of 32.
+        models: model -> cosine_mean, cosine_min, alone_to_batch_min, disk_bytes, peak_bytes.
+        roofline: the bound that matrix products set, and the share of it that each model reaches; None without torch.
+    """
+
+    texts: int
+    reference: str | None
+    fidelity_to: str
+    rounds: int
+    cold_start: Mapping[str, Any]
+    latency: Mapping[str, Any]
+    by_batch_size: Mapping[str, Any]
+    by_length: Mapping[str, Any]
+    models: Mapping[str, Any]
+    roofline: Mapping[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON holds it."""
+        return asdict(self)
+
+
+def flops_per_text(config: BertConfig, tokens: float) -> float:
+    """Return the floating-point operations of the encoder's matrix products for a text of `tokens` tokens.
+
+    A layer costs `2 t (4 h² + 2 h i)` for its projections and `4 t² h` for scores and weighted sums, with t tokens, h hidden and
+    i intermediate components; a multiplication and an addition count as two.
+    """
+    h, i = config.hidden_size, config.intermediate_size
+    return config.num_hidden_layers * (2 * tokens * (4 * h * h + 2 * h * i) + 4 * tokens * tokens * h)
+
+
+def texts_of_length(layout: ModelLayout, texts: Sequence[str], tokens: int, count: int) -> list[str]:
+    """Return `count` texts of `tokens` tokens each (special tokens included), cut from the words of `texts`.
+
+    A text is exact to the few tokens that a word may split into.
+    """
+    tokenizer = open_tokenizer(layout)
+    words = itertools.cycle(" ".join(texts).split())
+    made = []
+    for _ in range(count):
+        text: list[str] = []
+        length = 2
+        while length < tokens:
+            word = next(words)
+            text.append(word)
+            length += len(tokenizer.encode([word])[0].ids) - 2
+        made.append(" ".join(text))
+    return made
+
+
+def measure(
+    model: str,
+    texts: Sequence[str],
+    *,
+    peer: str | None,
+    threads: int,
+    rounds: int,
+    offline: bool = False,
+    on_progress: Callable[[str], None] = silent,
+) -> SpeedResult:
+    """Return how fast the model is in each of its runtimes, and its peers.
+
+    Args:
+        model: a model directory, a built-in name or a hub id.
+        texts: what is encoded; at least 64.
+        peer: the model that sentence-transformers runs; None for no peer.
+        threads: the budget of each contestant.
+        rounds: alternations.
+        offline: open no socket.
+        on_progress: told what is being done.
+
+    Raises:
+        UsageError: there are too few texts.
+        MissingExtraError: a peer is asked for and not installed.
+    """
+    if len(texts) < 64:
+        raise UsageError(f"at least 64 texts are needed to measure with; found {len(texts)}")
+    path = models.resolve(model, offline=offline)
+    layout = read_layout(path)
+    name = short_name(model)
+    with tempfile.TemporaryDirectory() as folder:
+        encoders, peer_name, files = _encoders(path, name, peer, threads, Path(folder))
+        reference = peer_name or f"{name} (fp32)"
+        on_progress("closeness")
+        fidelity = _fidelity(encoders, reference, texts)
+        on_progress("cold start and memory of whole processes")
+        cold, peaks = _processes(path, name, peer_name, peer, texts, threads, rounds, Path(folder))
+        on_progress("one text at a time")
+        latency = _latency(encoders, peer_name, texts[:64], rounds)
+        by_batch: dict[str, dict[str, Any]] = {label: {} for label in encoders}
+        for size in BATCH_SIZES:
+            on_progress(f"batches of {size}")
+            _rates(by_batch, str(size), encoders, texts, size, peer_name, rounds)
+        by_length: dict[str, dict[str, Any]] = {label: {} for label in encoders}
+        for tokens in (n for n in LENGTHS if n <= layout.max_seq_length):
+            on_progress(f"texts of {tokens} tokens")
+            made = texts_of_length(layout, texts, tokens, max(_TOKENS_A_LENGTH // tokens, 16))
+            _rates(by_length, str(tokens), encoders, made, 32, peer_name, rounds)
+        on_progress("the machine's limit")
+        roofline = _roofline(layout, texts, by_batch, threads)
+    found = {
+        label: {
+            **fidelity[label],
+            "disk_bytes": files[label].stat().st_size if label in files else None,
+            "peak_bytes": peaks.get(label),
+        }
+        for label in encoders
+    }
+    return SpeedResult(len(texts), peer_name, reference, rounds, cold, latency, by_batch, by_length, found, roofline)
+
+
+def _encoders(
+    path: Path, name: str, peer: str | None, threads: int, folder: Path
+) -> tuple[dict[str, Encode], str | None, dict[str, Path]]:
+    from sbert_mini.runtime.embedder import Embedder
+
+    files = {f"{name} ({kind})": find(path, kind).file for kind in GRAPH_FILES}
+    encoders: dict[str, Encode] = {}
+    for kind in GRAPH_FILES:
+        embedder = Embedder(path, graph=kind, threads=threads)
+        encoders[f"{name} ({kind})"] = partial(_embed, embedder)
+    try:
+        dynamic = _dynamic_int8(find(path, "fp32").file, folder / "dynamic.onnx")
+    except ModuleNotFoundError:  # the package onnx quantizes; where it is absent this contestant is, too
+        dynamic = None
+    if dynamic is not None:
+        label = f"{name} ({_DYNAMIC})"
+        encoders[label] = _onnx_runtime(dynamic, read_layout(path), threads)
+        files[label] = dynamic
+    if peer is None:
+        return encoders, None, files
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(threads)
+    where = str(models.resolve(peer))
+    model = SentenceTransformer(where, local_files_only=True, device="cpu", model_kwargs={"use_safetensors": True})
+    label = f"{short_name(peer)} ({PEER})"
+    encoders[label] = lambda texts, size: np.asarray(
+        model.encode(list(texts), batch_size=size, normalize_embeddings=True, show_progress_bar=False)
+    )
+    files[label] = max(Path(where).rglob("*.safetensors"), key=lambda file: file.stat().st_size)
+    return encoders, label, files
+
+
+def _embed(embedder: Any, texts: Sequence[str], size: int) -> FloatArray:
+    vectors: FloatArray = np.concatenate(
+        list(embedder.encode_stream(texts, batch_size=size, max_tokens=max(512, size * 16)))
+    )
+    return vectors
+
+
+def _dynamic_int8(source: Path, target: Path) -> Path:
+    """Write ONNX Runtime's own dynamic int8 of a graph: weights int8 by column, one activation scale a tensor at run time."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it advises a pass that graphs written fused have no need of
+    try:
+        options = {"DefaultTensorType": onnx.TensorProto.FLOAT}
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, extra_options=options)
+    finally:
+        logging.disable(silenced)
+    return target
+
+
+def _onnx_runtime(file: Path, layout: ModelLayout, threads: int) -> Encode:
+    """Return ONNX Runtime as it is ordinarily used: one session of `threads` threads, texts sorted by tokens."""
+    import onnxruntime
+
+    from sbert_mini.text.batching import batches_by_length, pad
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    tokenizer = open_tokenizer(layout)
+
+    def encode(texts: Sequence[str], size: int) -> FloatArray:
+        tokens = tokenizer.encode(list(texts))
+        vectors = np.empty((len(texts), layout.dimension), np.float32)
+        for batch in batches_by_length([len(t.ids) for t in tokens], size, sys.maxsize):
+            ids, mask, types = pad([tokens[i] for i in batch], layout.config.pad_token_id)
+            feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+            vectors[batch] = session.run(["sentence_embedding"], feeds)[0]
+        return vectors
+
+    return encode
+
+
+def _fidelity(encoders: Mapping[str, Encode], reference: str, texts: Sequence[str]) -> dict[str, dict[str, float]]:
+    exact = encoders[reference](texts, 32)
+    some = texts[:256]
+    found = {}
+    for label, encode in encoders.items():
+        cosine = np.sum(encode(texts, 32) * exact, axis=1)
+        batched = np.concatenate([encode(some[i : i + 32], 32) for i in range(0, len(some), 32)])
+        alone = np.concatenate([encode([text], 1) for text in some])
+        found[label] = {
+            "cosine_mean": float(cosine.mean()),
+            "cosine_min": float(cosine.min()),
+            "alone_to_batch_min": float(np.sum(batched * alone, axis=1).min()),
+        }
+    return found
+
+
+def _processes(
+    path: Path,
+    name: str,
+    peer_name: str | None,
+    peer: str | None,
+    texts: Sequence[str],
+    threads: int,
+    rounds: int,
+    folder: Path,
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the cold start of whole processes, and the peak memory of processes that encode all texts."""
+    sbmini = [sys.executable, "-m", "sbert_mini"]
+    environment = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    lines, vectors = folder / "texts.txt", folder / "vectors.npy"
+    lines.write_text("".join(" ".join(text.split()) + "\n" for text in texts), "utf-8")
+    ours = 'sbmini encode "one sentence"'
+    commands = {ours: [*sbmini, "encode", "one sentence", "-m", str(path)], "sbmini --help": [*sbmini, "--help"]}
+    encoding = {
+        f"{name} ({kind})": [
+            *sbmini, "encode", "-i", str(lines), "-o", str(vectors), "-m", str(path), "--graph", kind, "-q",
+        ]
+        for kind in ("int8", "fp32")
+    }  # fmt: skip
+    if peer_name is not None and peer is not None:
+        script = [sys.executable, "-c", _PEER_START, str(models.resolve(peer))]
+        commands["a script that does the same with sentence-transformers"] = script
+        encoding[peer_name] = [*script, str(lines)]
+    peaks: dict[str, list[float]] = {label: [] for label in commands}
+
+    def run(label: str) -> float:
+        elapsed_s, peak = process(commands[label], environment)
+        peaks[label].append(peak)
+        return elapsed_s
+
+    for command in commands.values():  # once unmeasured: files in the page cache, bytecode compiled
+        process(command, environment)
+    seconds = alternate({label: partial(run, label) for label in commands}, rounds)
+    other = list(commands)[-1] if peer_name is not None else None
+    cold = {
+        label: {
+            "seconds": summary(values),
+            "peak_bytes": summary(peaks[label]),
+            "times_faster": median_ratio(seconds[other], values) if other and label == ours else None,
+            "share_of_memory": median_ratio(peaks[label], peaks[other]) if other and label == ours else None,
+        }
+        for label, values in seconds.items()
+    }
+    return cold, {label: process(command, environment)[1] for label, command in encoding.items()}
+
+
+def _latency(
+    encoders: Mapping[str, Encode], peer: str | None, texts: Sequence[str], rounds: int
+) -> dict[str, dict[str, Any]]:
+    taken: dict[str, list[list[float]]] = {label: [] for label in encoders}
+    for encode in encoders.values():
+        encode(texts[:8], 1)
+    for _ in range(rounds):
+        for label, encode in encoders.items():
+            taken[label].append([1000 * timed(partial(encode, [text], 1)) for text in texts])
+    medians = {label: [float(np.percentile(r, 50)) for r in values] for label, values in taken.items()}
+    return {
+        label: {
+            "p50_ms": summary(medians[label]),
+            "p99_ms": summary([float(np.percentile(r, 99)) for r in taken[label]]),
+            "times_faster": median_ratio(medians[peer], medians[label]) if peer else None,
+        }
+        for label in encoders
+    }
+
+
+def _rates(
+    into: dict[str, dict[str, Any]],
+    key: str,
+    encoders: Mapping[str, Encode],
+    texts: Sequence[str],
+    size: int,
+    peer: str | None,
+    rounds: int,
+) -> None:
+    # One text at a time is slow for every contestant: a part of the texts says as much.
+    texts = texts[: max(len(texts) // 4, 64)] if size == 1 else texts
+    for encode in encoders.values():
+        encode(texts[: 2 * size], size)
+
+    def rate(label: str) -> float:
+        return len(texts) / timed(partial(encoders[label], texts, size))
+
+    measured = alternate({label: partial(rate, label) for label in encoders}, rounds)
+    for label, values in measured.items():
+        into[label][key] = {
+            "texts_per_s": summary(values),
+            "times_faster": median_ratio(values, measured[peer]) if peer else None,
+        }
+
+
+def _roofline(
+    layout: ModelLayout, texts: Sequence[str], by_batch: Mapping[str, Any], threads: int
+) -> dict[str, Any] | None:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return None
+    torch.set_num_threads(threads)
+    lengths = [len(t.ids) for t in open_tokenizer(layout).encode(list(texts))]
+    flops = float(np.mean([flops_per_text(layout.config, n) for n in lengths]))
+    rows, inner, columns = 512, layout.config.hidden_size, layout.config.intermediate_size
+    operations = 2 * rows * inner * columns
+    a, b = torch.randn(rows, inner), torch.randn(inner, columns)
+    a8, b8 = (torch.randint(-100, 100, tensor.shape, dtype=torch.int8) for tensor in (a, b))
+    rates = {
+        "fp32": _best_rate(lambda: torch.mm(a, b), operations),
+        "int8": _best_rate(lambda: torch._int_mm(a8, b8), operations),
+    }
+    best = {label: max(e["texts_per_s"]["median"] for e in sizes.values()) for label, sizes in by_batch.items()}
+    return {
+        "flops_per_text": flops,
+        "tokens_per_text": float(np.mean(lengths)),
+        "fp32_flops_per_s": rates["fp32"],
+        "int8_flops_per_s": rates["int8"],
+        "how": f"torch {torch.__version__}, ({rows}, {inner}) x ({inner}, {columns}), best of 5 x 0.2 s, {threads} threads",
+        "models": {
+            label: {
+                "limit_texts_per_s": (limit := rates["int8" if "int8" in label else "fp32"] / flops),
+                "share": value / limit,
+            }
+            for label, value in best.items()
+        },
+    }
+
+
+def _best_rate(run: Callable[[], object], operations: int) -> float:
+    run()
+    once = max(timed(run), 1e-6)
+    repeats = max(int(0.2 / once), 1)
+
+    def block() -> None:
+        for _ in range(repeats):
+            run()
+
+    return max(operations * repeats / timed(block) for _ in range(5))

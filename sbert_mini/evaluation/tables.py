@@ -1,0 +1,295 @@
+"""Result records, as their JSON holds them -> tables: for a terminal, for Markdown and for HTML."""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        title: one line.
+        header: a cell a column; the first column is aligned left, the others right.
+        rows: cells, as many as the header's.
+        notes: lines below it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """Return it as a Markdown table with its notes, without the title."""
+        lines = [self.header, ("---",) * len(self.header), *self.rows]
+        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return "\n\n".join([table, *self.notes])
+
+    def html(self) -> str:
+        """Return it as an HTML table with its title and notes."""
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
+        notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in self.notes)
+        table = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        return f"<h3>{html.escape(self.title)}</h3>{table}{notes}"
+
+    def terminal(self) -> str:
+        """Return it as aligned text."""
+        cells = [self.header, *self.rows]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(self.header))]
+        lines = [self.title]
+        for row in cells:
+            padded = [
+                cell.ljust(width) if not column else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(padded).rstrip())
+        return "\n".join([*lines, *self.notes])
+
+
+def machine_note(result: Json) -> str:
+    """Return the line that stands under every figure: command, date, threads, machine, versions."""
+    card = result["machine"]
+    packages = ", ".join(f"{name} {found}" for name, found in card["packages"].items())
+    threads = f"{card['threads']} threads, " if "threads" in card else ""
+    return f"`{result['command']}`, {card['date']}, {threads}{card['cpu']}, Python {card['python']}, {packages}."
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "undefined" if value is None else f"{value:,.{digits}f}"
+
+
+def _label(model: Json) -> str:
+    return f"{model['model']} ({model['runtime']})"
+
+
+def mean_name(model: Json) -> str:
+    """Return what a model's mean is over, in words."""
+    if model["is_mean_of_seven"]:
+        return "mean of the seven usual tasks"
+    return f"mean of {len(model['mean_of'])}: {', '.join(model['mean_of'])}"
+
+
+def sts(result: Json) -> list[Table]:
+    """Return the tables of `sbmini bench sts`: correlations, and the differences between models."""
+    models = result["models"]
+    names = [s["set"] for s in models[0]["sets"]]
+    rows = tuple(
+        (
+            _label(model),
+            *(_number(s["spearman"]) + ("*" if s["trained_on"] else "") for s in model["sets"]),
+            _number(model["mean"]),
+        )
+        for model in models
+    )
+    details = tuple(
+        (
+            name,
+            f"{found['n']:,}",
+            _label(model),
+            _number(found["spearman"]),
+            _bounds(found["spearman_interval"], ""),
+            _number(found["pearson"]),
+            _bounds(found["pearson_interval"], ""),
+        )
+        for position, name in enumerate(names)
+        for model in models
+        for found in (model["sets"][position],)
+    )
+    means = tuple(("mean", "", _label(m), _number(m["mean"]), _bounds(m["mean_interval"], ""), "", "") for m in models)
+    notes = [f"{_label(m)}: {mean_name(m)}." for m in models] if models else []
+    if len({tuple(m["mean_of"]) for m in models}) == 1:
+        notes = [f"Mean of Spearman: {mean_name(models[0])}."]
+    for model in models:
+        for found in model["sets"]:
+            if found["trained_on"]:
+                notes.append(f"* {_label(model)}, {found['set']}: {found['trained_on']}. Left out of its mean.")
+        if model["truncated"]:
+            notes.append(f"{_label(model)}: {model['truncated']} sentences are longer than it reads and were cut.")
+    notes += [f"{name}: absent." for name in result["absent"]]
+    notes += [
+        f"{name}: {count} pairs without a gold score were left out." for name, count in result["unscored"].items()
+    ]
+    if "builtin" in names:
+        notes.append("builtin: 64 pairs written for this project, for a smoke run; no figure to quote.")
+    pooling = models[0]["sets"][0]["pooling"]
+    words = {
+        "all": "pairs of all subsets joined, as MTEB does",
+        "mean": "mean of the subsets",
+        "wmean": "weighted mean",
+    }
+    notes.append(f"Correlations x 100 of cosine and gold score; {words[pooling]}; {result['resamples']:,} resamples.")
+    header = ("set", "pairs", "model", "Spearman", "95 %", "Pearson", "95 %")
+    tables = [
+        Table("Semantic textual similarity, Spearman x 100", ("model", *names, "mean"), rows, tuple(notes)),
+        Table("With bootstrap intervals", header, details + means),
+    ]
+    compared = [
+        (f"{c['a']} - {c['b']}", d["set"], f"{d['difference']:+.2f}", _bounds(d["interval"], "+"), f"{d['p']:.3f}")
+        for c in result["comparisons"]
+        for d in c["differences"]
+    ]
+    if compared:
+        title = "Differences (Spearman x 100, paired bootstrap)"
+        note = "p is two-sided and not corrected for the number of comparisons."
+        tables.append(Table(title, ("models", "set", "difference", "95 %", "p"), tuple(compared), (note,)))
+    return tables
+
+
+def _bounds(bounds: Sequence[float] | None, sign: str) -> str:
+    return f"[{bounds[0]:{sign}.2f}, {bounds[1]:{sign}.2f}]" if bounds else ""
+
+
+def speed(result: Json) -> list[Table]:
+    """Return the tables of `sbmini bench speed`."""
+    tables: list[Table] = []
+    rows: tuple[tuple[str, ...], ...]
+    reference = result["reference"]
+    if cold := result["cold_start"]:
+        rows = tuple(
+            (
+                name,
+                f"{found['seconds']['median']:.2f} s",
+                f"{found['peak_bytes']['median'] / 1e6:.0f} MB",
+                _number(found["times_faster"], 1) if found["times_faster"] else "",
+            )
+            for name, found in cold.items()
+        )
+        tables.append(
+            Table("Cold start of a whole process", ("process", "seconds", "peak memory", "times faster"), rows)
+        )
+    rows = tuple(
+        (
+            name,
+            f"{found['p50_ms']['median']:.2f} ms",
+            f"{found['p99_ms']['median']:.2f} ms",
+            _number(found["times_faster"]) if found["times_faster"] else "",
+        )
+        for name, found in result["latency"].items()
+    )
+    tables.append(Table("One text, the model loaded", ("model", "p50", "p99", "times faster"), rows))
+    for key, title, word in (
+        ("by_batch_size", f"Texts a second by batch size ({result['texts']:,} texts)", "batch"),
+        ("by_length", "Texts a second by length of the text (batch 32)", "tokens"),
+    ):
+        sizes = list(next(iter(result[key].values())))
+        rows = tuple(
+            (
+                name,
+                *(
+                    f"{found[size]['texts_per_s']['median']:,.0f}"
+                    + (f" (x {found[size]['times_faster']:.2f})" if found[size]["times_faster"] else "")
+                    for size in sizes
+                ),
+            )
+            for name, found in result[key].items()
+        )
+        notes = (f"x: median of the rounds' ratios to {reference}.",) if reference else ()
+        tables.append(Table(title, ("model", *(f"{word} {size}" for size in sizes)), rows, notes))
+    rows = tuple(
+        (
+            name,
+            f"{found['cosine_mean']:.4f}",
+            f"{found['cosine_min']:.4f}",
+            f"{found['alone_to_batch_min']:.6f}",
+            f"{found['disk_bytes'] / 1e6:.1f} MB" if found["disk_bytes"] else "",
+            f"{found['peak_bytes'] / 1e6:.0f} MB" if found["peak_bytes"] else "",
+        )
+        for name, found in result["models"].items()
+    )
+    header = ("model", "mean cosine", "lowest", "alone against batch, lowest", "on disk", "peak memory")
+    note = f"Cosine to {result['fidelity_to']}; peak memory of a process that encodes {result['texts']:,} texts."
+    tables.append(Table("Closeness, size and memory", header, rows, (note,)))
+    if roof := result["roofline"]:
+        rows = tuple(
+            (name, f"{found['limit_texts_per_s']:,.0f}", f"{100 * found['share']:.0f} %")
+            for name, found in roof["models"].items()
+        )
+        note = (
+            f"Matrix products alone bound the rate: {roof['flops_per_text'] / 1e6:.0f} MFLOP a text of "
+            f"{roof['tokens_per_text']:.1f} tokens; measured here: {roof['fp32_flops_per_s'] / 1e9:.0f} GFLOP/s fp32, "
+            f"{roof['int8_flops_per_s'] / 1e9:.0f} GOP/s int8 ({roof['how']})."
+        )
+        tables.append(Table("Share of this machine's limit", ("model", "limit, texts/s", "reached"), rows, (note,)))
+    return tables
+
+
+def search(result: Json) -> list[Table]:
+    """Return the tables of `sbmini bench search`."""
+    tables: list[Table] = []
+    rows: tuple[tuple[str, ...], ...]
+    if found := result["kinds"]:
+        rows = tuple(
+            (
+                name,
+                f"{kind['recall']:.4f}",
+                f"{kind['queries_per_s']['median']:,.0f}",
+                _number(kind["times_faster"]) if kind["times_faster"] else "",
+                f"{kind['single_ms']['median']:.2f} ms",
+                f"{kind['build_s']:.2f} s" if kind["build_s"] is not None else "",
+                f"{kind['bytes_per_vector']:.0f}" if kind["bytes_per_vector"] is not None else "",
+                f"{kind['peak_bytes'] / 1e6:.0f} MB" if kind["peak_bytes"] else "",
+            )
+            for name, kind in found.items()
+        )
+        header = ("kind", f"recall@{result['k']}", "queries/s, batch", "times faster", "one query", "build")
+        notes = [
+            f"{result['rows']:,} rows of {result['dim']}, {result['queries']:,} queries; recall against exact search."
+        ]
+        if result["reference"]:
+            notes.append(f"Times faster than {result['reference']}, the median of the rounds' ratios.")
+        tables.append(
+            Table("Search: kinds of index", (*header, "bytes a vector", "peak memory"), rows, (" ".join(notes),))
+        )
+    for dataset in result["retrieval"]:
+        rows = tuple(
+            (
+                f"{m['model']} ({m['runtime']})",
+                f"{m['ndcg_at_10']:.4f}",
+                f"{m['recall_at_100']:.4f}",
+                f"{m['mrr_at_10']:.4f}",
+                f"{m['truncated']:,}",
+            )
+            for m in dataset["models"]
+        )
+        title = f"Retrieval: {dataset['dataset']}, {dataset['documents']:,} documents, {dataset['queries']:,} queries"
+        tables.append(Table(title, ("model", "nDCG@10", "recall@100", "MRR@10", "documents cut"), rows))
+    return tables
+
+
+def pairs(result: Json) -> list[Table]:
+    """Return the tables of `sbmini bench pairs`."""
+    cost = {name: found["pairs_per_s"]["median"] for name, found in result["cross_encoders"].items()}
+    rows = []
+    for size in result["sizes"]:
+        count = size["n"] * (size["n"] - 1) // 2
+        row = [f"{size['n']:,}", f"{count:,}", duration(size["encode_s"] + size["search_s"])]
+        for rate in cost.values():
+            row += [duration(count / rate), f"{count / rate / (size['encode_s'] + size['search_s']):,.0f}"]
+        rows.append(tuple(row))
+    header = ["sentences", "pairs", f"{result['model']} ({result['runtime']}) + FAISS"]
+    for name in cost:
+        header += [f"{name}, extrapolated", "times"]
+    rates = "; ".join(f"{name}: {rate:.1f} pairs/s" for name, rate in cost.items())
+    notes = (f"Cross-encoders measured on {result['sample']:,} pairs, [CLS] a [SEP] b [SEP]. {rates}.",)
+    tables = [Table("The most similar pair among n sentences", tuple(header), tuple(rows), notes)]
+    found = tuple((f"{s['n']:,}", f"{s['cosine']:.4f}", s["first"], s["second"]) for s in result["sizes"])
+    tables.append(Table("The answers", ("sentences", "cosine", "first", "second"), found))
+    return tables
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the unit that reads best."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.2f} s"
+
+
+TABLES = {"sts": sts, "speed": speed, "search": search, "pairs": pairs}
+"""The kinds of result, in the order of a report, each with what makes its tables."""
