@@ -50,7 +50,7 @@ check-long: $(VENV)/all.done  ## the longer checks
 bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, about an hour, into one report (SBMINI_DATA names the data folder)
 	$(BIN)/sbmini bench sts --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench speed --threads 2 --report $(REPORT)
-	$(BIN)/sbmini bench search --kind SQ8 --kind HNSW32 --threads 2 --report $(REPORT)
+	$(BIN)/sbmini bench search --binary --kind SQ8 --kind HNSW32 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench pairs --threads 2 --report $(REPORT)
 	cp $(REPORT)/sts.json $(REPORT)/speed.json $(REPORT)/search.json $(REPORT)/pairs.json benchmarks/results/
 	$(BIN)/python -m benchmarks.memory --rounds 1

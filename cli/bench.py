@@ -313,6 +313,12 @@ def search(
             show_default=False,
         ),
     ] = None,
+    binary: Annotated[
+        bool,
+        typer.Option(
+            "--binary", help="Count every judgment above 0 as 1: for grades that are no gains, as Cranfield's."
+        ),
+    ] = False,
     kind: Annotated[
         list[str] | None,
         typer.Option(
@@ -353,7 +359,7 @@ def search(
     scores = []
     texts: list[str] = []
     for place in folders:
-        held = retrieval.read_collection(place)
+        held = retrieval.read_collection(place, binary=binary)
         texts = texts or list(held.documents.values())
         found = []
         for contestant in opened:

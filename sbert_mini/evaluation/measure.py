@@ -1,5 +1,6 @@
 """Measuring fairly: the machine's card, contestants that alternate, whole processes, medians of ratios."""
 
+import json
 import os
 import platform
 import statistics
@@ -80,24 +81,37 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+with subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL) as child:
+    _, status, usage = os.wait4(child.pid, 0)
+    elapsed_s = time.perf_counter() - start
+    child.returncode = os.waitstatus_to_exitcode(status)
+print(json.dumps([child.returncode, elapsed_s, usage.ru_maxrss]))
+"""
+
+
 def process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[float, int]:
     """Return the seconds and the peak bytes of memory of a whole process.
+
+    It is started by a small process of its own: Linux counts into a child's peak what its parent held when it was started.
 
     Raises:
         SbertMiniError: it failed; the text holds the last line that it wrote to stderr.
     """
-    start = time.perf_counter()
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})}
-    ) as child:
-        assert child.stderr is not None  # noqa: S101
-        said = child.stderr.read().decode("utf-8", "replace").strip().splitlines()
-        _, status, usage = os.wait4(child.pid, 0)
-        elapsed_s = time.perf_counter() - start
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SbertMiniError(f"{command[0]} failed with {child.returncode}: {said[-1] if said else 'it said nothing'}")
-    return elapsed_s, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _LAUNCHER, *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        check=True,
+    )
+    code, elapsed_s, peak = json.loads(done.stdout)
+    if code:
+        said = done.stderr.strip().splitlines()
+        raise SbertMiniError(f"{command[0]} failed with {code}: {said[-1] if said else 'it said nothing'}")
+    return elapsed_s, peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:

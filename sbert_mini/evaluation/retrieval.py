@@ -30,7 +30,7 @@ class RetrievalSet:
         name: the folder's name.
         documents: id -> title and text, joined by a blank.
         queries: id -> text; only those with a judgment.
-        relevant: query -> document -> judgment; above 0 means relevant. Judgments of 0 and below are not kept.
+        relevant: query -> document -> judgment; above 0 means relevant, more means more so. Judgments of 0 and below are not kept.
     """
 
     name: str
@@ -131,8 +131,12 @@ def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{file} cannot be read: {error}") from error
 
 
-def read_collection(folder: Path) -> RetrievalSet:
+def read_collection(folder: Path, *, binary: bool = False) -> RetrievalSet:
     """Return a BEIR folder's collection: `corpus.jsonl`, `queries.jsonl` (gzipped or not), `qrels/test.tsv` or `qrels.tsv`.
+
+    Args:
+        folder: the folder.
+        binary: count every judgment above 0 as 1. For collections whose grades are no gains: in Cranfield 1 is the best.
 
     Raises:
         InputError: a file is missing, or a line of it cannot be read.
@@ -153,7 +157,7 @@ def read_collection(folder: Path) -> RetrievalSet:
         if len(fields) != 3 or not fields[2].lstrip("-").isdigit():
             raise InputError(f"{judged}, line {number}: query, document and a whole number are required, tab separated")
         if int(fields[2]) > 0:
-            relevant.setdefault(fields[0], {})[fields[1]] = int(fields[2])
+            relevant.setdefault(fields[0], {})[fields[1]] = 1 if binary else int(fields[2])
     documents = {str(row["_id"]): f"{row.get('title') or ''} {row['text']}".strip() for row in _json_lines(corpus)}
     texts = {str(row["_id"]): row["text"] for row in _json_lines(queries) if str(row["_id"]) in relevant}
     if not documents or not texts:

@@ -39,8 +39,8 @@ class Table:
         return f"<h3>{html.escape(self.title)}</h3>{table}{notes}"
 
     def terminal(self) -> str:
-        """Return it as aligned text."""
-        cells = [self.header, *self.rows]
+        """Return it as aligned text; a cell of more than 60 characters is shortened."""
+        cells = [tuple(c if len(c) <= 60 else c[:59] + "…" for c in row) for row in (self.header, *self.rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(self.header))]
         lines = [self.title]
         for row in cells:

@@ -232,6 +232,48 @@ class Embedder:
             options["prompt_name"] = next((name for name in names if name in self._converted.layout.prompts), None)
         return options
 
+    def encode_pairs(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+        truncation: Truncation = "warn",
+        counts: EncodeCounts | None = None,
+    ) -> FloatArray:
+        """Return one vector of length 1 a pair, both texts read as one input: `[CLS] a [SEP] b [SEP]`.
+
+        Such vectors are for the task heads that were trained on them (`runtime.heads`), not for comparing with others.
+
+        Args:
+            pairs: the pairs.
+            batch_size: the most pairs that are computed together.
+            show_progress_bar: draw a progress bar on stderr.
+            truncation: what happens to a pair of more than `max_seq_length` tokens: `warn` cuts the end of the longer side
+                and says how many pairs were cut, `error` refuses it. `chunk` is not for pairs.
+            counts: filled in, if given; a pair counts as one text.
+
+        Shapes:
+            the result: (pairs, dim), float32.
+
+        Raises:
+            UsageError: an argument cannot be meant.
+            TextTooLongError: a pair is too long, and `truncation` is `error`.
+        """
+        if truncation == "chunk":
+            raise UsageError("a pair cannot be read in pieces: truncation must be warn or error here")
+        whole = self._converted.layout.dimension
+        blocks = list(
+            self._stream(
+                pairs,
+                _Plan("", batch_size, whole, True, truncation, WINDOW, MAX_TOKENS),
+                counts if counts is not None else EncodeCounts(),
+                show_progress_bar,
+                pairs=True,
+            )
+        )
+        return np.concatenate(blocks) if blocks else np.empty((0, whole), np.float32)
+
     def similarity(self, a: AnyArray, b: AnyArray) -> FloatArray:
         """Return how similar each vector of `a` is to each of `b`; larger is closer.
 
@@ -348,27 +390,27 @@ class Embedder:
 
     def _stream(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str] | Iterable[tuple[str, str]],
         plan: _Plan,
         counts: EncodeCounts,
         show_progress_bar: bool,
+        *,
+        pairs: bool = False,
     ) -> Iterator[FloatArray]:
         source = iter(texts)
         progress = _ProgressBar(len(texts) if isinstance(texts, Sized) else None) if show_progress_bar else None
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
 
-        def tokenize(first: int, batch: list[str]) -> _Window:
+        def tokenize(first: int, batch: list[Any]) -> _Window:
             return self._tokenize(first, batch, plan)
 
         def read(first: int) -> Future[_Window] | None:
             batch = list(itertools.islice(source, plan.window))
-            for offset, text in enumerate(batch):
-                if not isinstance(text, str):
-                    raise UsageError(f"texts must be strings; text {first + offset} is a {type(text).__name__}")
-                if not text.isascii() and _SURROGATE.search(text):
-                    raise InputError(
-                        f"text {first + offset} (counted from 0) is not valid Unicode: it holds half a character"
-                    )
+            for offset, item in enumerate(batch):
+                if pairs and not (isinstance(item, tuple) and len(item) == 2):
+                    raise UsageError(f"pairs must be tuples of two strings; pair {first + offset} is not one")
+                for text in item if pairs else (item,):
+                    _check_text(text, first + offset)
             return pool.submit(tokenize, first, batch) if batch else None
 
         def finish(window: _Window, vectors: FloatArray, runs: list[Future[None]]) -> FloatArray:
@@ -414,7 +456,7 @@ class Embedder:
             if progress is not None:
                 progress.close()
 
-    def _tokenize(self, first: int, texts: list[str], plan: _Plan) -> _Window:
+    def _tokenize(self, first: int, texts: list[Any], plan: _Plan) -> _Window:
         prompted = [plan.prefix + text for text in texts] if plan.prefix else texts
         tokens = self._tokenizer.encode(prompted)
         truncated = [i for i, t in enumerate(tokens) if t.truncated]
@@ -444,6 +486,13 @@ class Embedder:
         lengths = [len(piece.ids) for piece in window.pieces]
         batches = batches_by_length(lengths, plan.batch_size, plan.max_tokens)
         return window, vectors, [pool.submit(run, positions) for positions in batches]
+
+
+def _check_text(text: Any, position: int) -> None:
+    if not isinstance(text, str):
+        raise UsageError(f"texts must be strings; text {position} is a {type(text).__name__}")
+    if not text.isascii() and _SURROGATE.search(text):
+        raise InputError(f"text {position} (counted from 0) is not valid Unicode: it holds half a character")
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

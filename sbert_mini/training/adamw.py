@@ -1,0 +1,142 @@
+"""Adam and AdamW, written out as a `torch.optim.Optimizer`.
+
+`mₜ = β₁ mₜ₋₁ + (1-β₁) gₜ`, `vₜ = β₂ vₜ₋₁ + (1-β₂) gₜ²`, `θₜ = θₜ₋₁ - α (mₜ / (1-β₁ᵗ)) / (√(vₜ / (1-β₂ᵗ)) + ε)`; AdamW first does
+`θₜ₋₁ ← (1 - αλ) θₜ₋₁`, Adam adds `λ θₜ₋₁` to the gradient.
+
+Large tensors are worked on in blocks that stay in the processor's cache, so that each number is read from memory once a step.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sbert_mini.errors import UsageError
+
+_BLOCK = 1 << 17
+"""Numbers of a block on a CPU: four arrays of it fit the cache of one core."""
+
+
+class AdamW(torch.optim.Optimizer):
+    """AdamW (decoupled weight decay), or Adam with `decoupled=False`.
+
+    A parameter whose gradient is a sparse tensor (an embedding table looked up with `sparse=True`) is treated as if the gradient
+    were dense, at the cost of the rows that any batch has ever touched: the moments of all other rows are zero, so that only their
+    decay changes them, and that is applied at every step.
+
+    Args:
+        params: parameters or groups of them.
+        lr: the learning rate α, at least 0.
+        betas: β₁ and β₂, each in [0, 1).
+        eps: ε, at least 0.
+        weight_decay: λ, at least 0.
+        decoupled: AdamW's decay; False for Adam's.
+
+    Raises:
+        UsageError: a value is outside its range.
+
+    Source: Kingma and Ba 2014 (arXiv 1412.6980), algorithm 1; Loshchilov and Hutter 2017 (arXiv 1711.05101), algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        decoupled: bool = True,
+    ) -> None:
+        for name, value, top in (("lr", lr, None), ("eps", eps, None), ("weight_decay", weight_decay, None)):
+            if not value >= 0:
+                raise UsageError(f"{name} must be at least 0; found {value}")
+        for beta in betas:
+            if not 0 <= beta < 1:
+                raise UsageError(f"betas must be in [0, 1); found {betas}")
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step with the gradients in `.grad`; parameters without one are left alone. Returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                if gradient is None:
+                    continue
+                state = self.state[parameter]
+                state["step"] = state.get("step", 0) + 1
+                if gradient.is_sparse:
+                    self._sparse_step(parameter, gradient.coalesce(), group, state)
+                else:
+                    self._dense_step(parameter, gradient, group, state)
+        return loss
+
+    def _dense_step(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        if "exp_avg" not in state:
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+        if not parameter.is_contiguous():
+            _update(parameter, gradient, state["exp_avg"], state["exp_avg_sq"], group, state["step"])
+            return
+        flat = [t.view(-1) for t in (parameter, gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"])]
+        block = _BLOCK if parameter.device.type == "cpu" else parameter.numel()
+        for start in range(0, parameter.numel(), max(block, 1)):
+            _update(*(t[start : start + block] for t in flat), group, state["step"])
+
+    def _sparse_step(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        """The dense step on the rows that have ever been touched, whose moments lie side by side in `state`."""
+        if parameter.dim() != 2:
+            raise UsageError(f"sparse gradients are for tables of two dimensions; found {tuple(parameter.shape)}")
+        decay, touched = group["weight_decay"], gradient.indices()[0]
+        if decay and not group["decoupled"]:
+            raise UsageError("Adam's decay makes the gradient of every row dense: use AdamW, or weight_decay=0")
+        if decay:
+            parameter.mul_(1 - group["lr"] * decay)
+        if "rows" not in state:
+            width = parameter.shape[1]
+            state["rows"] = torch.empty(0, dtype=torch.long, device=parameter.device)  # (active,), sorted
+            state["exp_avg"], state["exp_avg_sq"] = (parameter.new_zeros(0, width) for _ in range(2))
+        rows = torch.unique(torch.cat([state["rows"], touched]))
+        if len(rows) > len(state["rows"]):
+            place = torch.searchsorted(rows, state["rows"])
+            for name in ("exp_avg", "exp_avg_sq"):
+                grown = parameter.new_zeros(len(rows), parameter.shape[1])
+                grown[place] = state[name]
+                state[name] = grown
+            state["rows"] = rows
+        values = parameter.new_zeros(len(rows), parameter.shape[1])
+        values[torch.searchsorted(rows, touched)] = gradient.values().to(values.dtype)
+        active = parameter[rows]
+        without_decay = {**group, "weight_decay": 0.0}  # every row has had its decay
+        _update(active, values, state["exp_avg"], state["exp_avg_sq"], without_decay, state["step"])
+        parameter[rows] = active
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        super().load_state_dict(state_dict)
+        for (
+            state
+        ) in self.state.values():  # torch casts a state's tensors to the parameter's dtype; row numbers are whole
+            if "rows" in state:
+                state["rows"] = state["rows"].long()
+
+
+def _update(p: Tensor, g: Tensor, m: Tensor, v: Tensor, group: dict[str, Any], step: int) -> None:
+    """One step on a block. The division by `1-β₂ᵗ` under the root is moved to ε and α, which saves a pass."""
+    lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
+    g = g.to(p.dtype)
+    if decay and group["decoupled"]:
+        p.mul_(1 - lr * decay)
+    elif decay:
+        g = g.add(p, alpha=decay)
+    m.lerp_(g, 1 - beta1)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    root = (1 - beta2**step) ** 0.5
+    p.addcdiv_(m, v.sqrt().add_(group["eps"] * root), value=-lr * root / (1 - beta1**step))

@@ -1,0 +1,135 @@
+"""What is looked at before anything is trained: empty texts, labels, separators, duplicates, overlap, balance.
+
+Pairs are compared unordered and normalised: lower case, only letters and digits, one blank between words. So the leakage counts of
+published sets are made.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sbert_mini.errors import InputError
+from sbert_mini.training.examples import Examples
+
+_SPECIAL = re.compile(r"\[(SEP|CLS|MASK|PAD|UNK)\]")
+_NOT_A_WORD = re.compile(r"[^\w]+|_+")
+RARE = 0.05
+"""A class below this share of an equal share is told."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a check found.
+
+    Attributes:
+        task: where.
+        text: what, with its numbers.
+    """
+
+    task: str
+    text: str
+
+
+def normalized(text: str) -> str:
+    """Return a text as pairs are compared: NFKC, lower case, letters and digits only, one blank between words."""
+    return _NOT_A_WORD.sub(" ", unicodedata.normalize("NFKC", text).lower()).strip()
+
+
+def row_key(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return what two rows share where they hold the same texts, in whatever order."""
+    return tuple(sorted(normalized(text) for text in texts))
+
+
+def overlap(rows: Iterable[Sequence[str]], others: Iterable[Sequence[str]]) -> list[bool]:
+    """Return for each row whether its texts stand together in one of the others. A row of three texts (a triplet) is compared pair by
+    pair: anchor with positive, anchor with negative.
+    """
+    keys = {row_key(other) for other in others}
+    return [any(row_key(pair) in keys for pair in _pairs(row)) for row in rows]
+
+
+def _pairs(row: Sequence[str]) -> list[Sequence[str]]:
+    return [row] if len(row) < 3 else [(row[0], other) for other in row[1:]]
+
+
+def check_labels(task: str, train: Examples, dev: Examples | None, labels: Sequence[str]) -> None:
+    """Refuse labels that are not among the task's.
+
+    Raises:
+        InputError: the text names the label, where it stands first, and what is allowed.
+    """
+    for name, examples in (("train", train), ("dev", dev)):
+        if examples is None or examples.labels is None:
+            continue
+        for number, label in enumerate(examples.labels, start=1):
+            if label not in labels:
+                raise InputError(
+                    f"task {task!r}, {name} row {number}: the label {label!r} is not one of {', '.join(map(repr, labels))}"
+                )
+
+
+def check_scores(task: str, train: Examples, dev: Examples | None, low: float, high: float) -> None:
+    """Refuse scores outside [low, high].
+
+    Raises:
+        InputError: the text names the score, where it stands first, and the range.
+    """
+    for name, examples in (("train", train), ("dev", dev)):
+        if examples is None or examples.labels is None:
+            continue
+        for number, score in enumerate(examples.labels, start=1):
+            if not low <= score <= high:
+                raise InputError(f"task {task!r}, {name} row {number}: the score {score} is outside [{low}, {high}]")
+
+
+def findings(task: str, train: Examples, dev: Examples | None, labels: Sequence[str] = ()) -> list[Finding]:
+    """Return what a person should know of a task's data before training on them."""
+    found = []
+
+    def tell(text: str) -> None:
+        found.append(Finding(task, text))
+
+    special = sum(bool(_SPECIAL.search(text)) for row in train.texts for text in row)
+    if special:
+        tell(f"{special} texts hold [SEP], [CLS] or the like; they are read as text and never as the special token")
+    keys = Counter(row_key(row) for row in train.texts)
+    repeated = sum(count - 1 for count in keys.values())
+    if repeated:
+        tell(f"{repeated} of {len(train)} rows repeat an earlier row's texts")
+    if train.labels is not None and labels:
+        several: dict[tuple[str, ...], set[str]] = {}
+        for row, label in zip(train.texts, train.labels, strict=True):
+            several.setdefault(row_key(row), set()).add(label)
+        torn = sum(len(held) > 1 for held in several.values())
+        if torn:
+            tell(f"{torn} texts stand with different labels")
+        held = Counter(train.labels)
+        shown = ", ".join(f"{label} {held[label] / len(train):.1%}" for label in labels)
+        absent = [label for label in labels if not held[label]]
+        rare = [label for label in labels if 0 < held[label] < RARE * len(train) / len(labels)]
+        tell(f"labels: {shown}")
+        if absent:
+            tell(f"no row is labelled {', '.join(absent)}")
+        if rare:
+            tell(f"very few rows are labelled {', '.join(rare)}")
+    if dev is not None:
+        shared = sum(overlap(train.texts, dev.texts))
+        if shared:
+            tell(f"{shared} train rows stand in the dev set too; drop_overlap = true leaves them out")
+    return found
+
+
+def overlap_counts(
+    train: Mapping[str, Examples], evaluation: Mapping[str, Iterable[Sequence[str]]]
+) -> dict[str, dict[str, int]]:
+    """Return how many rows of each task stand in each evaluation set: set -> task -> rows; only counts above 0."""
+    found: dict[str, dict[str, int]] = {}
+    for name, rows in evaluation.items():
+        keys = {row_key(row) for row in rows}
+        for task, examples in train.items():
+            count = sum(any(row_key(pair) in keys for pair in _pairs(row)) for row in examples.texts)
+            if count:
+                found.setdefault(name, {})[task] = count
+    return found

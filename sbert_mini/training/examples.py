@@ -1,0 +1,140 @@
+"""The examples of a task: texts side by side and maybe a label each, and how they are read from files."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbert_mini.errors import InputError, UsageError
+from sbert_mini.shapes import IntArray
+from sbert_mini.text.records import read_records
+from sbert_mini.text.tokenizer import TextTokenizer, Tokens
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of one or more texts, with a label each, or none.
+
+    Attributes:
+        texts: a tuple of texts a row, all of one length.
+        labels: the label of each row: a string, or a number where the task is graded; None for no labels.
+        names: what the columns of text are called.
+        counts: what happened on the way here, by name (`read`, `dropped: ...`), for the log and the model card.
+    """
+
+    texts: tuple[tuple[str, ...], ...]
+    labels: tuple[Any, ...] | None = None
+    names: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and len(self.labels) != len(self.texts):
+            raise UsageError(f"a label a row is needed; found {len(self.labels)} for {len(self.texts)} rows")
+        if len({len(row) for row in self.texts}) > 1:
+            raise UsageError("every row must have the same number of texts")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def kept(self, keep: Sequence[bool], reason: str) -> "Examples":
+        """Return the rows that are kept, the others counted under `dropped: <reason>`."""
+        texts = tuple(row for row, k in zip(self.texts, keep, strict=True) if k)
+        labels = None if self.labels is None else tuple(x for x, k in zip(self.labels, keep, strict=True) if k)
+        dropped = len(self) - len(texts)
+        counts = {**self.counts, **({f"dropped: {reason}": dropped} if dropped else {})}
+        return replace(self, texts=texts, labels=labels, counts=counts)
+
+    @classmethod
+    def from_columns(cls, columns: Sequence[Iterable[str]], labels: Iterable[Any] | None = None) -> "Examples":
+        """Return the examples of columns side by side: lists, or the columns of a `datasets.Dataset`."""
+        texts = tuple(zip(*columns, strict=True))
+        return cls(texts, None if labels is None else tuple(labels), counts={"read": len(texts)})
+
+
+def read_examples(
+    paths: Sequence[Path], text_columns: Sequence[str], label_column: str | None, *, graded: bool = False
+) -> Examples:
+    """Return the rows of one or more tables (csv, tsv, jsonl, parquet), in order.
+
+    Args:
+        paths: the files, all with the same columns.
+        text_columns: the columns of text.
+        label_column: the column of labels, or None.
+        graded: whether labels are scores: finite numbers.
+
+    Raises:
+        InputError: a file cannot be read, a column is missing, a text is empty, or a label is not what it should be; the text
+            says which line.
+    """
+    texts: list[tuple[str, ...]] = []
+    labels: list[Any] = []
+    for path in paths:
+        for record in read_records(path, text_column=text_columns[0]):
+            where = f"{path}, line {record.line}"
+            row = {text_columns[0]: record.text, **record.columns}
+            if record.id is not None:
+                row.setdefault("id", record.id)
+            for column in (*text_columns, *([label_column] if label_column else [])):
+                if column not in row:
+                    raise InputError(f"{where}: there is no column {column!r}; the columns are {', '.join(row)}")
+            for column in text_columns:
+                if not isinstance(row[column], str) or not row[column].strip():
+                    raise InputError(f"{where}: {column!r} must be a text, and is {row[column]!r}")
+            texts.append(tuple(row[column] for column in text_columns))
+            if label_column:
+                labels.append(_label(row[label_column], graded, where))
+    if not texts:
+        raise InputError(f"{', '.join(map(str, paths))}: there is no row")
+    held = tuple(labels) if label_column else None
+    return Examples(tuple(texts), held, tuple(text_columns), {"read": len(texts)})
+
+
+def _label(value: Any, graded: bool, where: str) -> Any:
+    if not graded:
+        text = str(value).strip()
+        if not text or value is None:
+            raise InputError(f"{where}: the label is empty")
+        return text
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{where}: the score must be a finite number, and is {value!r}")
+    return number
+
+
+class TokenizedTexts:
+    """Token ids of many texts or pairs, side by side in memory: 4 bytes a token.
+
+    Args:
+        inputs: the texts, or the pairs that are read as one input.
+        tokenizer: the model's.
+
+    Attributes:
+        lengths: tokens of each input, special tokens included, (inputs,).
+        truncated: how many inputs were longer than the tokenizer reads.
+    """
+
+    def __init__(self, inputs: Sequence[str | tuple[str, str]], tokenizer: TextTokenizer) -> None:
+        ids, types, lengths, self.truncated = [], [], np.empty(len(inputs), np.int64), 0
+        for start in range(0, len(inputs), 1024):
+            for offset, tokens in enumerate(tokenizer.encode(inputs[start : start + 1024])):
+                lengths[start + offset] = len(tokens.ids)
+                self.truncated += tokens.truncated
+                ids.append(np.array(tokens.ids, np.int32))
+                types.append(np.array(tokens.type_ids, np.int8))
+        self.lengths: IntArray = lengths
+        self._ends = np.cumsum(lengths)
+        self._ids, self._types = np.concatenate(ids), np.concatenate(types)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Tokens:
+        end = int(self._ends[index])
+        start = end - int(self.lengths[index])
+        return Tokens(self._ids[start:end], self._types[start:end], False)  # type: ignore[arg-type]  # rows of arrays

@@ -1,0 +1,297 @@
+"""A task: its structure, its loss, its head, its examples, and how its dev figure is taken.
+
+| loss | structures | label | head |
+| --- | --- | --- | --- |
+| `cross-entropy` | single, siamese, pair | one of `labels` | classification |
+| `regression` | siamese, pair | a score in [low, high] | regression |
+| `cosine-embedding` | siamese | a score in [low, high]; 0 and 1 for dissimilar and similar | similarity |
+| `cosine-mse`, `cosent`, `angle` | siamese | a score in [low, high] | similarity |
+| `multiple-negatives-ranking`, `cached-multiple-negatives-ranking` | siamese, triplet | none, or a score: only rows of at least `positive` are trained on | |
+| `triplet` | triplet | none | |
+
+Scores are scaled to [0, 1] before a loss sees them. `cosine-embedding` is this project's (`losses`); the ranking, triplet and cosine losses are
+sentence-transformers' own.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sentence_transformers.sentence_transformer import losses as stock
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sbert_mini.errors import InputError, UsageError
+from sbert_mini.runtime.heads import HeadConfig
+from sbert_mini.training.checks import check_labels, check_scores
+from sbert_mini.training.examples import Examples
+from sbert_mini.training.heads import Head
+from sbert_mini.training.losses import CosineEmbeddingLoss, FixedMargin, Margin
+
+STRUCTURES = {"single": 1, "siamese": 2, "triplet": 3, "pair": 2}
+"""Structure -> texts a row."""
+LOSSES: dict[str, tuple[str, ...]] = {
+    "cross-entropy": ("single", "siamese", "pair"),
+    "regression": ("siamese", "pair"),
+    "cosine-embedding": ("siamese",),
+    "cosine-mse": ("siamese",),
+    "cosent": ("siamese",),
+    "angle": ("siamese",),
+    "multiple-negatives-ranking": ("siamese", "triplet"),
+    "cached-multiple-negatives-ranking": ("siamese", "triplet"),
+    "triplet": ("triplet",),
+}
+"""Loss -> the structures that it is for."""
+RANKING = ("multiple-negatives-ranking", "cached-multiple-negatives-ranking")
+_SIMILARITY = ("cosine-embedding", "cosine-mse", "cosent", "angle")
+METRICS = ("accuracy", "macro_f1", "pearson", "spearman")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What a task is, without its data.
+
+    Attributes:
+        name: letters, digits, - and _; the name of its head.
+        structure: one of `STRUCTURES`.
+        loss: one of `LOSSES`.
+        labels: the labels of a classification, in the order of the outputs; empty to take those of the training data, sorted.
+        low: the least score.
+        high: the greatest score.
+        positive: for ranking losses with a label, the least score of a row that is trained on; None for `high`.
+        hidden: components of the head's hidden layer; 0 for none.
+        head_dropout: before each of the head's layers.
+        weight: a factor of the loss.
+        metric: the dev figure that counts: one of `METRICS`; None for accuracy where there are classes or a ranking, else pearson.
+        scale: of the cosines in the ranking losses and in cosent and angle: 1 / temperature.
+        triplet_margin: of the triplet loss, on cosine distance.
+        mini_batch_size: texts that the cached ranking loss holds the graph of at a time.
+    """
+
+    name: str
+    structure: str
+    loss: str
+    labels: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    positive: float | None = None
+    hidden: int = 0
+    head_dropout: float = 0.1
+    weight: float = 1.0
+    metric: str | None = None
+    scale: float = 20.0
+    triplet_margin: float = 0.3
+    mini_batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise UsageError(f"a task's name is made of letters, digits, - and _; found {self.name!r}")
+        if self.structure not in STRUCTURES:
+            raise UsageError(
+                f"task {self.name!r}: the structure must be one of {', '.join(STRUCTURES)}; found {self.structure!r}"
+            )
+        if self.loss not in LOSSES:
+            raise UsageError(f"task {self.name!r}: the loss must be one of {', '.join(LOSSES)}; found {self.loss!r}")
+        if self.structure not in LOSSES[self.loss]:
+            raise UsageError(
+                f"task {self.name!r}: the loss {self.loss} is for the structures {', '.join(LOSSES[self.loss])}; "
+                f"found {self.structure!r}"
+            )
+        if self.metric is not None and self.metric not in METRICS:
+            raise UsageError(
+                f"task {self.name!r}: the metric must be one of {', '.join(METRICS)}; found {self.metric!r}"
+            )
+        if not self.low < self.high:
+            raise UsageError(f"task {self.name!r}: low must be below high; found {self.low} and {self.high}")
+
+    @property
+    def graded(self) -> bool:
+        """Whether labels are scores."""
+        return self.loss != "cross-entropy"
+
+    @property
+    def needs_label(self) -> bool:
+        """Whether the loss needs a label."""
+        return self.loss not in (*RANKING, "triplet")
+
+    @property
+    def main_metric(self) -> str:
+        """The dev figure that counts."""
+        return self.metric or ("pearson" if self.graded and self.needs_label else "accuracy")
+
+    @property
+    def head_kind(self) -> str | None:
+        """The kind of head that is saved with the model, or None."""
+        if self.loss in ("cross-entropy", "regression"):
+            return {"cross-entropy": "classification", "regression": "regression"}[self.loss]
+        return "similarity" if self.loss in _SIMILARITY else None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with its data.
+
+    Attributes:
+        config: what it is.
+        train: its training examples.
+        dev: its dev examples, or None.
+        margin: of the loss `cosine-embedding`; None for a fixed 0.
+
+    Raises:
+        UsageError: a row has another number of texts than the structure, or labels are missing.
+        InputError: a label is not one of the task's, or a score is outside its range.
+    """
+
+    config: TaskConfig
+    train: Examples
+    dev: Examples | None = None
+    margin: Margin | None = None
+
+    def __post_init__(self) -> None:
+        config = self.config
+        for name, examples in (("train", self.train), ("dev", self.dev)):
+            if examples is None:
+                continue
+            if not len(examples):
+                raise InputError(f"task {config.name!r}: no {name} row is left")
+            wanted = STRUCTURES[config.structure]
+            if len(examples.texts[0]) != wanted:
+                raise UsageError(
+                    f"task {config.name!r}: the structure {config.structure} has {wanted} texts a row; the {name} rows have "
+                    f"{len(examples.texts[0])}"
+                )
+            if config.needs_label and examples.labels is None:
+                raise UsageError(
+                    f"task {config.name!r}: the loss {config.loss} needs labels, and the {name} rows have none"
+                )
+        if config.graded:
+            check_scores(config.name, self.train, self.dev, config.low, config.high)
+        else:
+            check_labels(config.name, self.train, self.dev, self.labels)
+        if self.margin is not None and config.loss != "cosine-embedding":
+            raise UsageError(f"task {config.name!r}: only the loss cosine-embedding has a margin")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of a classification, in the order of the outputs."""
+        if self.config.graded:
+            return ()
+        return self.config.labels or tuple(sorted(set(self.train.labels or ()), key=_label_order))
+
+    def trained(self) -> "Task":
+        """Return the task with the rows only that its loss is trained on: a ranking loss takes positive rows."""
+        config = self.config
+        if config.loss not in RANKING or self.train.labels is None:
+            return self
+        least = config.high if config.positive is None else config.positive
+        kept = self.train.kept([label >= least for label in self.train.labels], f"label below {least:g}")
+        return Task(config, kept, self.dev, self.margin)
+
+    def head_config(self, dimension: int) -> HeadConfig | None:
+        """Return what its head is, for sentence vectors of `dimension` components; None for a loss without one."""
+        config = self.config
+        if config.head_kind is None:
+            return None
+        return HeadConfig(
+            task=config.name,
+            structure=config.structure,
+            kind=config.head_kind,
+            dimension=dimension,
+            labels=self.labels,
+            low=config.low,
+            high=config.high,
+            hidden=config.hidden,
+            dropout=config.head_dropout,
+            columns=self.train.names,
+        )
+
+    def targets(self, examples: Examples) -> Tensor | None:
+        """Return the labels as a loss takes them: numbers of classes, or scores scaled to [0, 1]; None for none.
+
+        Shapes: the result (examples,).
+        """
+        if examples.labels is None:
+            return None
+        if self.config.graded:
+            span = self.config.high - self.config.low
+            return torch.tensor([(label - self.config.low) / span for label in examples.labels], dtype=torch.float32)
+        place = {label: number for number, label in enumerate(self.labels)}
+        return torch.tensor([place[label] for label in examples.labels], dtype=torch.long)
+
+
+def _label_order(label: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(label), label
+    except ValueError:
+        return 1, 0.0, label
+
+
+class Objective(nn.Module):
+    """A task's loss and head: sentence vectors and labels -> a number to make small.
+
+    Args:
+        task: the task.
+        model: the sentence-transformers model; the stock losses ask it for its similarity.
+    """
+
+    def __init__(self, task: Task, model: nn.Module) -> None:
+        super().__init__()
+        self.config = config = task.config
+        dimension = model.get_embedding_dimension()
+        head = task.head_config(dimension)
+        self.head = Head(head) if head is not None else None
+        self.margin = task.margin or FixedMargin() if config.loss == "cosine-embedding" else None
+        holder: list[Any] = [
+            _loss(config, model, self.margin)
+        ]  # in a list, so that the model is not a part of this module
+        self._loss = holder
+
+    @property
+    def stock_features(self) -> bool:
+        """Whether the loss runs the model itself, a column at a time (GradCache)."""
+        return self.config.loss == "cached-multiple-negatives-ranking"
+
+    def forward(self, vectors: Sequence[Tensor], targets: Tensor | None) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            vectors: the sentence vectors, a tensor a column; for the structure `pair` one tensor.
+            targets: as `Task.targets` gives them.
+
+        Shapes: each of vectors (batch, dim); targets (batch,); the result ().
+        """
+        loss = self._loss[0]
+        if self.config.loss == "cross-entropy":
+            assert self.head is not None  # noqa: S101
+            return functional.cross_entropy(self.head(*vectors), targets)
+        if self.config.loss == "regression":
+            assert self.head is not None  # noqa: S101
+            return functional.mse_loss(torch.sigmoid(self.head(*vectors)[:, 0]), targets)
+        if isinstance(loss, CosineEmbeddingLoss):
+            loss.train(self.training)
+        result: Tensor = loss.compute_loss_from_embeddings(list(vectors), targets)
+        return result
+
+    def cached(self, features: Sequence[dict[str, Tensor]]) -> Tensor:
+        """Return the loss of a batch that runs the model by itself, in pieces (Gao et al. 2021, arXiv 2101.06983)."""
+        result: Tensor = self._loss[0](list(features), None)
+        return result
+
+
+def _loss(config: TaskConfig, model: nn.Module, margin: Margin | None) -> Any:
+    makers: dict[str, Any] = {
+        "cosine-embedding": lambda: CosineEmbeddingLoss(margin or FixedMargin()),
+        "cosine-mse": lambda: stock.CosineSimilarityLoss(model),
+        "cosent": lambda: stock.CoSENTLoss(model, scale=config.scale),
+        "angle": lambda: stock.AnglELoss(model, scale=config.scale),
+        "multiple-negatives-ranking": lambda: stock.MultipleNegativesRankingLoss(model, scale=config.scale),
+        "cached-multiple-negatives-ranking": lambda: stock.CachedMultipleNegativesRankingLoss(
+            model, scale=config.scale, mini_batch_size=config.mini_batch_size
+        ),
+        "triplet": lambda: stock.TripletLoss(
+            model, distance_metric=stock.TripletDistanceMetric.COSINE, triplet_margin=config.triplet_margin
+        ),
+    }
+    return makers[config.loss]() if config.loss in makers else None
