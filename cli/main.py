@@ -14,7 +14,7 @@ import typer
 from sbert_mini import __version__
 from sbert_mini.errors import SbertMiniError
 
-from . import bench, encode, index, models, search
+from . import bench, encode, index, models, predict, search, train
 from .notes import Interrupted
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
@@ -22,7 +22,7 @@ EPILOG = "Documentation: README.md of the project. Every command has its own --h
 app = typer.Typer(
     name="sbmini",
     help="Sentence embeddings that are small, fast and offline: encode texts, index them, search them, and "
-    "measure how well and how fast.",
+    "train your own.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,6 +34,9 @@ app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
+app.command("train", epilog=train.EXAMPLE)(train.train)
+app.add_typer(train.recipes, name="recipes")
+app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 
 
 def _print_version(wanted: bool) -> None:
@@ -76,7 +79,9 @@ def _prepare() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     notes = logging.StreamHandler(sys.stderr)
     notes.setFormatter(logging.Formatter("sbmini: %(message)s"))
-    logging.getLogger("sbert_mini").addHandler(notes)
+    ours = logging.getLogger("sbert_mini")
+    ours.addHandler(notes)
+    ours.propagate = False  # a library may put a handler of its own at the root
 
 
 def run() -> int:

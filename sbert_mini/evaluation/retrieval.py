@@ -30,7 +30,8 @@ class RetrievalSet:
         name: the folder's name.
         documents: id -> title and text, joined by a blank.
         queries: id -> text; only those with a judgment.
-        relevant: query -> document -> judgment; above 0 means relevant, more means more so. Judgments of 0 and below are not kept.
+        relevant: query -> document -> judgment; above 0 means relevant, more means more so.
+            Judgments of 0 and below are not kept.
     """
 
     name: str

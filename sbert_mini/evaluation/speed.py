@@ -135,6 +135,7 @@ def measure(
     name = short_name(model)
     with tempfile.TemporaryDirectory() as folder:
         encoders, peer_name, files = _encoders(path, name, peer, threads, Path(folder))
+        disk_bytes = {label: file.stat().st_size for label, file in files.items()}
         reference = peer_name or f"{name} (fp32)"
         on_progress("closeness")
         fidelity = _fidelity(encoders, reference, texts)
@@ -156,7 +157,7 @@ def measure(
     found = {
         label: {
             **fidelity[label],
-            "disk_bytes": files[label].stat().st_size if label in files else None,
+            "disk_bytes": disk_bytes.get(label),
             "peak_bytes": peaks.get(label),
         }
         for label in encoders
@@ -186,7 +187,9 @@ def _encoders(
         return encoders, None, files
     import torch
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     torch.set_num_threads(threads)
     where = str(models.resolve(peer))
     model = SentenceTransformer(where, local_files_only=True, device="cpu", model_kwargs={"use_safetensors": True})

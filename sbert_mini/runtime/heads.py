@@ -129,7 +129,8 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
     if data.pop("format", None) != FORMAT or set(data) != known:
         raise CorruptModelError(f"{folder / 'config.json'} is not of format {FORMAT}")
     try:
-        config = HeadConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        config = HeadConfig(**values)
     except (UsageError, TypeError) as error:
         raise CorruptModelError(f"{folder / 'config.json'}: {error}") from error
     shapes = config.shapes()

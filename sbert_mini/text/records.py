@@ -8,6 +8,7 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import math
 import re
@@ -131,7 +132,8 @@ def read_records(
 ) -> Iterator[Record]:
     """Yield the records of a file, in order.
 
-    Plain text: one text a line. CSV and TSV: a header line, then rows (CSV quoting in CSV, none in TSV). JSON lines: one
+    Plain text: one text a line. CSV and TSV: a header line, then rows (CSV quoting in CSV, none in TSV; a CSV whose header
+    holds tabs and no comma is separated by tabs). JSON lines: one
     object a line. Parquet: a table.
 
     Args:
@@ -232,6 +234,11 @@ def _table(
 ) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    if delimiter == ",":
+        first = next(lines, None)
+        if first is not None:
+            delimiter = "\t" if "\t" in first[1] and "," not in first[1] else ","
+            lines = itertools.chain([first], lines)
     taken: list[tuple[int, str]] = []  # the lines of the row that is being read
 
     def feed() -> Iterator[str]:

@@ -21,9 +21,9 @@ _BLOCK = 1 << 17
 class AdamW(torch.optim.Optimizer):
     """AdamW (decoupled weight decay), or Adam with `decoupled=False`.
 
-    A parameter whose gradient is a sparse tensor (an embedding table looked up with `sparse=True`) is treated as if the gradient
-    were dense, at the cost of the rows that any batch has ever touched: the moments of all other rows are zero, so that only their
-    decay changes them, and that is applied at every step.
+    A parameter whose gradient is a sparse tensor (an embedding table looked up with `sparse=True`) is treated as if the
+    gradient were dense, at the cost of the rows that any batch has ever touched: the moments of all other rows are zero, so
+    that only their decay changes them, and that is applied at every step.
 
     Args:
         params: parameters or groups of them.
@@ -49,7 +49,7 @@ class AdamW(torch.optim.Optimizer):
         *,
         decoupled: bool = True,
     ) -> None:
-        for name, value, top in (("lr", lr, None), ("eps", eps, None), ("weight_decay", weight_decay, None)):
+        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
             if not value >= 0:
                 raise UsageError(f"{name} must be at least 0; found {value}")
         for beta in betas:
@@ -59,7 +59,7 @@ class AdamW(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step with the gradients in `.grad`; parameters without one are left alone. Returns the closure's loss."""
         loss = None
         if closure is not None:
@@ -85,10 +85,11 @@ class AdamW(torch.optim.Optimizer):
         if not parameter.is_contiguous():
             _update(parameter, gradient, state["exp_avg"], state["exp_avg_sq"], group, state["step"])
             return
-        flat = [t.view(-1) for t in (parameter, gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"])]
+        p, g, m, v = (t.view(-1) for t in (parameter, gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"]))
         block = _BLOCK if parameter.device.type == "cpu" else parameter.numel()
         for start in range(0, parameter.numel(), max(block, 1)):
-            _update(*(t[start : start + block] for t in flat), group, state["step"])
+            part = slice(start, start + block)
+            _update(p[part], g[part], m[part], v[part], group, state["step"])
 
     def _sparse_step(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         """The dense step on the rows that have ever been touched, whose moments lie side by side in `state`."""

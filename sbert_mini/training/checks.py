@@ -1,7 +1,6 @@
 """What is looked at before anything is trained: empty texts, labels, separators, duplicates, overlap, balance.
 
-Pairs are compared unordered and normalised: lower case, only letters and digits, one blank between words. So the leakage counts of
-published sets are made.
+Pairs are compared unordered and normalised: lower case, only letters and digits, one blank between words.
 """
 
 import re
@@ -43,8 +42,9 @@ def row_key(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def overlap(rows: Iterable[Sequence[str]], others: Iterable[Sequence[str]]) -> list[bool]:
-    """Return for each row whether its texts stand together in one of the others. A row of three texts (a triplet) is compared pair by
-    pair: anchor with positive, anchor with negative.
+    """Return for each row whether its texts stand together in one of the others.
+
+    A row of three texts (a triplet) is compared pair by pair: anchor with positive, anchor with negative.
     """
     keys = {row_key(other) for other in others}
     return [any(row_key(pair) in keys for pair in _pairs(row)) for row in rows]

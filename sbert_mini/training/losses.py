@@ -98,8 +98,8 @@ class HardNegativeMargin(Margin):
     """A margin that follows the hard negatives: `m ← (1 - β) m + β q`, with q a quantile of the dissimilar pairs' cosines.
 
     A dissimilar pair costs something only where its cosine is above the margin. With the quantile 0.75, about the hardest
-    quarter of them does, however far the model has come: the margin falls as the model pushes dissimilar pairs apart, and rises where
-    a new kind of hard negative turns up.
+    quarter of them does, however far the model has come: the margin falls as the model pushes dissimilar pairs apart, and
+    rises where a new kind of hard negative turns up.
 
     Args:
         value: the margin at the beginning, in [-1, 1].
@@ -163,9 +163,9 @@ class HardNegativeMargin(Margin):
 class CosineEmbeddingLoss(nn.Module):
     """Pull similar pairs together, push dissimilar ones apart until their cosine is below a margin.
 
-    `loss = mean(t (1 - cos(u, v)) + (1 - t) max(0, cos(u, v) - m))`, with t = 1 for a similar pair and 0 for a dissimilar one: equal
-    to `torch.nn.CosineEmbeddingLoss`, whose targets are 1 and -1. A graded pair (an STS score, say) has t in between: its score's
-    place between the least and the greatest one, so that both terms count for it in that proportion.
+    `loss = mean(t (1 - cos(u, v)) + (1 - t) max(0, cos(u, v) - m))`, with t = 1 for a similar pair and 0 for a dissimilar one:
+    equal to `torch.nn.CosineEmbeddingLoss`, whose targets are 1 and -1. A graded pair (an STS score, say) has t in between: its
+    score's place between the least and the greatest one, so that both terms count for it in that proportion.
 
     Args:
         margin: m; a number for one that does not move.

@@ -1,7 +1,8 @@
 """How many examples of each task an optimizer step holds, and which.
 
-A step holds a sub-batch of every task. `Schedule` shares a fixed number of examples out among the tasks; `BundleSampler` draws them.
-Both depend on the seed, the epoch and the schedule's history alone, so that a resumed run draws what an uninterrupted one would.
+A step holds a sub-batch of every task. `Schedule` shares a fixed number of examples out among the tasks; `BundleSampler` draws
+them. Both depend on the seed, the epoch and the schedule's history alone, so that a resumed run draws what an uninterrupted one
+would.
 """
 
 import itertools
@@ -36,8 +37,8 @@ def shares(schedule: str, sizes: Sequence[int], epoch: int, epochs: int) -> list
         epoch: from 0.
         epochs: of the whole training; with one, `annealed` is proportional.
 
-    Source: Stickland and Murray 2019 (arXiv 1902.02671), section 3.2. Differs from it: there a step holds one task, drawn with these
-    probabilities; here each step holds every task, in these proportions.
+    Source: Stickland and Murray 2019 (arXiv 1902.02671), section 3.2. Differs from it: there a step holds one task, drawn with
+    these probabilities; here each step holds every task, in these proportions.
     """
     if schedule not in SCHEDULES:
         raise UsageError(f"the schedule must be one of {', '.join(SCHEDULES)}; found {schedule!r}")
@@ -121,8 +122,8 @@ class Schedule:
     def reallocate(self, lacks: Mapping[str, float], batch: int) -> tuple[int, ...]:
         """Move the sizes of a `dynamic` schedule half way to where each task's share is proportional to what it lacks.
 
-        A task's lack is how far it is from its goal: 1 - (its dev figure), or its loss against where it began. The half step keeps one
-        noisy evaluation from turning everything over.
+        A task's lack is how far it is from its goal: 1 - (its dev figure), or its loss against where it began. The half step
+        keeps one noisy evaluation from turning everything over.
 
         Args:
             lacks: at least 0, by task; where all are 0 nothing changes.
@@ -160,8 +161,8 @@ class Schedule:
 class ExampleStream:
     """A task's examples, each once a pass and pass after pass, in batches of like length.
 
-    A pass is a permutation, read in pools of `POOL` batches that are sorted by length; a batch is a run of neighbours in the pool,
-    drawn at random.
+    A pass is a permutation, read in pools of `POOL` batches that are sorted by length; a batch is a run of neighbours in the
+    pool, drawn at random.
 
     Args:
         lengths: tokens of each example; None for batches that do not care for length.

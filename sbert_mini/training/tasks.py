@@ -6,11 +6,11 @@
 | `regression` | siamese, pair | a score in [low, high] | regression |
 | `cosine-embedding` | siamese | a score in [low, high]; 0 and 1 for dissimilar and similar | similarity |
 | `cosine-mse`, `cosent`, `angle` | siamese | a score in [low, high] | similarity |
-| `multiple-negatives-ranking`, `cached-multiple-negatives-ranking` | siamese, triplet | none, or a score: only rows of at least `positive` are trained on | |
+| `multiple-negatives-ranking`, cached or not | siamese, triplet | none, or a score: rows below `positive` are left out | |
 | `triplet` | triplet | none | |
 
-Scores are scaled to [0, 1] before a loss sees them. `cosine-embedding` is this project's (`losses`); the ranking, triplet and cosine losses are
-sentence-transformers' own.
+Scores are scaled to [0, 1] before a loss sees them. `cosine-embedding` is this project's (`losses`); the ranking, triplet and
+other cosine losses are sentence-transformers' own.
 """
 
 import re
@@ -64,7 +64,8 @@ class TaskConfig:
         hidden: components of the head's hidden layer; 0 for none.
         head_dropout: before each of the head's layers.
         weight: a factor of the loss.
-        metric: the dev figure that counts: one of `METRICS`; None for accuracy where there are classes or a ranking, else pearson.
+        metric: the dev figure that counts: one of `METRICS`; None for accuracy where there are classes or a ranking, and
+            pearson elsewhere.
         scale: of the cosines in the ranking losses and in cosent and angle: 1 / temperature.
         triplet_margin: of the triplet loss, on cosine distance.
         mini_batch_size: texts that the cached ranking loss holds the graph of at a time.
@@ -236,10 +237,10 @@ class Objective(nn.Module):
         model: the sentence-transformers model; the stock losses ask it for its similarity.
     """
 
-    def __init__(self, task: Task, model: nn.Module) -> None:
+    def __init__(self, task: Task, model: Any) -> None:
         super().__init__()
         self.config = config = task.config
-        dimension = model.get_embedding_dimension()
+        dimension = int(model.get_embedding_dimension() or 0)
         head = task.head_config(dimension)
         self.head = Head(head) if head is not None else None
         self.margin = task.margin or FixedMargin() if config.loss == "cosine-embedding" else None
@@ -265,9 +266,11 @@ class Objective(nn.Module):
         loss = self._loss[0]
         if self.config.loss == "cross-entropy":
             assert self.head is not None  # noqa: S101
+            assert targets is not None  # noqa: S101
             return functional.cross_entropy(self.head(*vectors), targets)
         if self.config.loss == "regression":
             assert self.head is not None  # noqa: S101
+            assert targets is not None  # noqa: S101
             return functional.mse_loss(torch.sigmoid(self.head(*vectors)[:, 0]), targets)
         if isinstance(loss, CosineEmbeddingLoss):
             loss.train(self.training)

@@ -1,0 +1,118 @@
+"""`sbmini predict`: what a trained task head says of texts."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sbert_mini.errors import InputError, UsageError
+
+from . import options
+from .notes import note, quiet_notes
+
+EXAMPLE = """Examples:
+
+  sbmini predict -m ./my-model --task sentiment "a lovely film"
+
+  sbmini predict -m ./my-model --task paraphrase "How old are you?" "What is your age?"
+
+  sbmini predict -m ./my-model --task paraphrase -i pairs.csv --columns question1,question2
+"""
+_WINDOW = 2048
+
+
+def predict(
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="A text each; for a task of pairs, two texts.", show_default=False)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="The head. [default: the only one]", show_default=False)
+    ] = None,
+    input: options.InputFile = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns", help="The column of text, or the two. [default: the training data's]", show_default=False
+        ),
+    ] = None,
+    model: options.Model = None,
+    graph: options.GraphOption = options.Graph.INT8,
+    input_format: options.InputFormat = None,
+    truncation: options.Truncation = options.TruncationChoice.WARN,
+    batch_size: options.BatchSize = 32,
+    threads: options.Threads = None,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Say what a task head of a trained model says: labels with probabilities, or scores. Without torch.
+
+    JSON lines on stdout: "text" or "texts", "id" where the input has one, and "label" with "probabilities", or "score" (and
+    "cosine" for a similarity).
+    """
+    if texts and input is not None:
+        raise UsageError("texts were given both as arguments and with --input; give one of the two")
+    if not texts and input is None:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
+        input = Path("-")
+    quiet_notes(quiet)
+    from sbert_mini.runtime.heads import Predictor
+
+    predictor = Predictor(model, task, graph=graph.value, threads=threads, offline=offline)
+    needed = predictor.texts_each
+    rows: Iterable[tuple[str | None, Any]]
+    if input is not None:
+        named = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
+        rows = _read(input, named, needed, input_format)
+    else:
+        given = texts or []
+        if any(not text.strip() for text in given):
+            raise UsageError("one of the texts is empty")
+        if needed == 2 and len(given) != 2:
+            raise UsageError(f"the task {predictor.config.task} reads pairs: two texts are needed; found {len(given)}")
+        rows = [(None, (given[0], given[1]))] if needed == 2 else [(None, text) for text in given]
+    iterator = iter(rows)
+    count = 0
+    while window := list(islice(iterator, _WINDOW)):
+        found = predictor.predict([item for _, item in window], batch_size=batch_size, truncation=truncation.value)
+        for (identity, item), says in zip(window, found, strict=True):
+            shown: dict[str, Any] = {"id": identity} if identity is not None else {}
+            shown |= {"text": item} if isinstance(item, str) else {"texts": list(item)}
+            if says.label is not None:
+                shown |= {"label": says.label, "probabilities": says.probabilities}
+            else:
+                shown |= {"score": says.score, **({} if says.cosine is None else {"cosine": says.cosine})}
+            print(json.dumps(shown, ensure_ascii=False))
+        count += len(window)
+    if not count:
+        raise InputError("there is no text to predict")
+    if input is not None:
+        note(f"{count} predictions of {predictor.config.task}")
+
+
+def _read(
+    input: Path, columns: list[str], needed: int, input_format: str | None
+) -> Iterator[tuple[str | None, str | tuple[str, str]]]:
+    from sbert_mini.text.records import format_of, read_records
+
+    plain = format_of(input, input_format) == "txt"
+    if plain and needed == 2:
+        raise UsageError(
+            "plain text has one text a line, and the task reads pairs: give a table (csv, tsv, jsonl, parquet)"
+        )
+    if not plain and len(columns) != needed:
+        raise UsageError(
+            f"--columns must name {needed} column{'s' * (needed > 1)}; found {', '.join(columns) or 'none'}"
+        )
+    for record in read_records(input, format=input_format, text_column=None if plain else columns[0]):
+        if needed == 1:
+            yield record.id, record.text
+            continue
+        second = record.columns.get(columns[1])
+        if not isinstance(second, str) or not second.strip():
+            raise InputError(f"{input}, line {record.line}: {columns[1]!r} must be a text, and is {second!r}")
+        yield record.id, (record.text, second)

@@ -1,0 +1,185 @@
+"""`sbmini train`: a recipe -> a model directory. `sbmini recipes`: the recipes that travel with the package."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sbert_mini.errors import MissingExtraError, UsageError
+
+from . import options
+from .notes import Interrupted, note, progress_wanted, quiet_notes
+
+if TYPE_CHECKING:
+    from sbert_mini.training.fit import Plan
+
+EXAMPLE = """Examples:
+
+  sbmini recipes show paraphrase > recipe.toml
+
+  sbmini train recipe.toml --dry-run
+
+  sbmini train recipe.toml
+
+  sbmini train recipe.toml --resume
+"""
+
+recipes = typer.Typer(
+    help="The training recipes that travel with the package.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, a TOML file.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The model directory, in place of the recipe's.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint, if there is one.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="In place of the recipe's.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check recipe and data, say what would be done, and train nothing.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="The folder that $SBMINI_DATA means in the recipe. [env: SBMINI_DATA]", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, the last line of stdout.")] = False,
+    threads: options.Threads = None,
+    offline: options.Offline = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a model on one or several tasks, as a recipe says.
+
+    The recipe names tasks, files, columns, losses, heads, batch sizes, schedule, gradient surgery, optimizer and evaluation; the
+    README describes each key. Data are checked first. Checkpoints lie in OUTPUT.run/ while it trains, and a run that was
+    interrupted, or killed, goes on with --resume to the same weights as one that was not. The model directory loads in plain
+    sentence-transformers; its task heads are for `sbmini predict`.
+    """
+    quiet_notes(quiet)
+    if data is not None:
+        if not data.is_dir():
+            raise UsageError(f"the data folder {data} does not exist")
+        os.environ["SBMINI_DATA"] = str(data.resolve())
+    from sbert_mini.runtime.engine import thread_count
+
+    budget = thread_count(threads)
+    os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from sbert_mini.training import fit as training
+        from sbert_mini.training.progress import ProgressBar
+        from sbert_mini.training.recipe import read_recipe
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("training", (error.name or "torch").partition(".")[0], "train") from error
+
+    plan = training.prepare(read_recipe(recipe), output=output)
+    for finding in plan.findings:
+        note(f"task {finding.task}: {finding.text}")
+    if dry_run:
+        _describe(plan, as_json, offline)
+        return
+    bar = ProgressBar(bar=progress_wanted(quiet))
+    with training.computing_threads(budget):
+        try:
+            done = training.fit(plan, seed=seed, resume=resume, offline=offline, callbacks=[bar], on_progress=note)
+        except KeyboardInterrupt:
+            kept = training.newest_checkpoint(plan.run)
+            if kept is None:
+                raise
+            raise Interrupted(
+                f"{plan.run / kept.name} is kept; the same command with --resume goes on from it"
+            ) from None
+        finally:
+            bar.close()
+    found = {
+        "output": str(done.output),
+        "steps": done.steps,
+        "resumed_from": done.resumed_from,
+        "figures": dict(done.figures),
+        "overlap": {name: dict(counts) for name, counts in plan.overlap.items()},
+    }
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for name, value in done.figures.items():
+        print(f"{name.replace('_', ' '):<24}{value:.4f}")
+    note(f"{done.steps} steps -> {done.output}")
+
+
+def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
+    from sbert_mini.training import fit as training
+    from sbert_mini.training.schedule import Schedule
+
+    recipe = plan.recipe
+    model = training.load_start(recipe, offline=offline)
+    counts = {task.config.name: len(task.train) for task in plan.tasks}
+    schedule = Schedule(recipe.train.schedule, counts, recipe.train.batch_size, 1, recipe.train.floor)
+    found = {
+        "model": recipe.model.start,
+        "output": str(plan.output),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": training.total_steps(plan),
+        "batch_size": recipe.train.batch_size,
+        "surgery": recipe.train.surgery,
+        "memory_bytes": training.memory_estimate(model, plan),
+        "tasks": [
+            {
+                "name": task.config.name,
+                "structure": task.config.structure,
+                "loss": task.config.loss,
+                "train_rows": len(task.train),
+                "dev_rows": len(task.dev) if task.dev is not None else 0,
+                "labels": list(task.labels),
+                "examples_a_batch": size,
+                "dropped": {k.removeprefix("dropped: "): n for k, n in task.train.counts.items() if k != "read"},
+            }
+            for task, size in zip(plan.tasks, schedule.sizes_at(0), strict=True)
+        ],
+    }
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    print(f"{found['model']} ({found['parameters']:,} parameters) -> {found['output']}")
+    print(f"{found['steps']:,} steps of {found['batch_size']} examples, surgery {found['surgery']}")
+    print(f"about {training.memory_estimate(model, plan) / 1e9:.1f} GB beside Python and its libraries")
+    for task, size in zip(plan.tasks, schedule.sizes_at(0), strict=True):
+        dev = f"{len(task.dev):,} dev rows" if task.dev is not None else "no dev rows"
+        print(
+            f"{task.config.name}: {task.config.structure}, {task.config.loss}, {len(task.train):,} train rows, {dev}, "
+            f"{size} examples a batch"
+        )
+        for key, count in task.train.counts.items():
+            if key != "read":
+                print(f"  {count:,} rows {key.replace('dropped:', 'dropped,')}")
+
+
+def _shipped() -> dict[str, Path]:
+    import sbert_mini
+
+    folder = Path(sbert_mini.__file__).parent / "examples" / "recipes"
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+
+
+@recipes.command("list", epilog="Example:\n\n  sbmini recipes list\n")
+def list_recipes() -> None:
+    """List the recipes: name, and what it trains."""
+    for name, file in _shipped().items():
+        print(f"{name}\t{file.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
+
+
+@recipes.command("show", epilog="Example:\n\n  sbmini recipes show paraphrase > recipe.toml\n")
+def show(name: Annotated[str, typer.Argument(help="The recipe's name.", show_default=False)]) -> None:
+    """Print a recipe, to be changed and given to `sbmini train`."""
+    held = _shipped()
+    if name not in held:
+        raise UsageError(f"there is no recipe {name!r}; there are {', '.join(held)}")
+    print(held[name].read_text("utf-8"), end="")

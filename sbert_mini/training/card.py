@@ -1,0 +1,107 @@
+"""The model card of a trained model: what it was trained on, by which recipe, and its figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sbert_mini.evaluation.measure import machine
+from sbert_mini.evaluation.sets import TRAINED_ON
+from sbert_mini.training.recipe import Recipe
+from sbert_mini.training.schedule import Change
+from sbert_mini.training.tasks import Task
+
+
+def write_card(
+    model: Path,
+    name: str,
+    recipe: Recipe,
+    start: Path,
+    tasks: Sequence[Task],
+    figures: Mapping[str, float],
+    overlap: Mapping[str, Mapping[str, int]],
+    history: Sequence[Change],
+    steps: int,
+) -> None:
+    """Write `README.md` into the model directory.
+
+    Its metadata names the data (`datasets`) and, under `sbmini_trained_on`, the STS sets of which pairs were trained on, those of
+    the starting model included, so that `sbmini bench sts` can leave them out of a mean.
+
+    Args:
+        model: the model directory.
+        name: what the model is called.
+        recipe: the recipe.
+        start: the directory of the starting model.
+        tasks: the tasks with the rows that were trained on.
+        figures: the dev figures, by `<task>_<metric>`.
+        overlap: STS set -> task -> training rows that stand in it.
+        history: of the batch sizes.
+        steps: optimizer steps taken to the weights that are saved.
+    """
+    from huggingface_hub import ModelCardData
+    from huggingface_hub.repocard import metadata_load
+
+    parent = dict(metadata_load(start / "README.md") or {}) if (start / "README.md").is_file() else {}
+    own = [stem(file) for task in recipe.tasks for file in task.files("train")]
+    inherited = parent.get("datasets") or []
+    inherited = [inherited] if isinstance(inherited, str) else list(inherited)
+    counted = {held: sum(found.values()) for held, found in overlap.items()}
+    for held, count in (parent.get(TRAINED_ON) or {}).items():
+        counted[held] = counted.get(held, 0) + int(count)
+    metadata: dict[str, Any] = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["sentence-transformers", "sentence-similarity", "sbert-mini"],
+        "base_model": recipe.model.start,
+        "datasets": list(dict.fromkeys([*own, *map(str, inherited)])),
+    }
+    if license := parent.get("license"):
+        metadata["license"] = license
+    if counted:
+        metadata[TRAINED_ON] = counted
+    parts = [f"---\n{ModelCardData(**metadata).to_yaml()}\n---", f"# {name}"]
+    heads = f"{'a head' if len(tasks) == 1 else 'heads'} for {', '.join(t.config.name for t in tasks)}"
+    parts.append(
+        f"A sentence-embedding model with {heads}, trained from {recipe.model.start} by sbert-mini in {steps} steps. The encoder "
+        "loads in plain sentence-transformers; the heads are in `heads/`, for `sbmini predict`."
+    )
+    parts.append("```sh\nsbmini encode 'a sentence' -m .\nsbmini predict -m . --help\n```")
+    parts.append(f"## Data\n\n{_data(recipe, tasks)}")
+    if overlap:
+        rows = [f"| {name} | {', '.join(f'{t}: {n}' for t, n in found.items())} |" for name, found in overlap.items()]
+        parts.append("Training rows that stand in STS sets:\n\n| set | rows |\n| --- | --- |\n" + "\n".join(rows))
+    if inherited:
+        shown = ", ".join(map(str, inherited))
+        parts.append(f"The starting model was trained on {shown}: what is evaluated on those is not clean of them.")
+    if figures:
+        shown = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in figures.items())
+        parts.append(f"## Dev figures\n\n| figure | value |\n| --- | --- |\n{shown}")
+        parts.append("The mean is over the tasks' main figures, a correlation r counted as (r + 1) / 2.")
+    if len(history) > 1:
+        shown = "\n".join(f"| {c.batch} | {', '.join(map(str, c.sizes))} | {c.reason} |" for c in history)
+        parts.append(f"## Batch allocation\n\n| from batch | examples a task | why |\n| --- | --- | --- |\n{shown}")
+    parts.append(f"## Recipe\n\n```toml\n{recipe.text.strip()}\n```")
+    card = machine()
+    versions = ", ".join(f"{name} {found}" for name, found in card["packages"].items())
+    parts.append(
+        f"{card['date']}, sbert-mini {card['sbert_mini']}, {card['cpu']}, Python {card['python']}, {versions}."
+    )
+    (model / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+
+
+def stem(name: str) -> str:
+    """Return a data file's name without folder and suffixes."""
+    return Path(name).name.partition(".")[0]
+
+
+def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:
+    rows = ["| task | structure | loss | files | rows | left out |", "| --- | --- | --- | --- | --- | --- |"]
+    for part, task in zip(recipe.tasks, tasks, strict=True):
+        counts = task.train.counts
+        left = (
+            ", ".join(f"{n:,} ({key.removeprefix('dropped: ')})" for key, n in counts.items() if key != "read")
+            or "none"
+        )
+        files = ", ".join(stem(name) for name in part.files("train"))
+        rows.append(f"| {part.name} | {part.structure} | {part.loss} | {files} | {len(task.train):,} | {left} |")
+    return "\n".join(rows)

@@ -1,0 +1,99 @@
+"""What a run needs to go on exactly where it was: optimizer, learning-rate schedule, random states.
+
+Safetensors and JSON; no pickle.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from sbert_mini.errors import CorruptModelError
+
+OPTIMIZER, STATE = "optimizer.safetensors", "fitter.json"
+
+
+def save_state(folder: Path, optimizer: Any, scheduler: Any, fitter: Mapping[str, Any]) -> None:
+    """Write the optimizer's and the schedule's state, this process' random states, and `fitter`, which is JSON.
+
+    Args:
+        folder: an existing folder.
+        optimizer: a `torch.optim.Optimizer`, or accelerate's wrapper of one.
+        scheduler: a `torch.optim.lr_scheduler`.
+        fitter: further state.
+    """
+    packed = optimizer.state_dict()
+    tensors, numbers = {}, {}
+    for index, state in packed["state"].items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                numbers[f"{index}.{name}"] = value
+    tensors["random.torch"] = torch.get_rng_state()
+    for number, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()):
+        tensors[f"random.cuda.{number}"] = state
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    save_file(tensors, folder / OPTIMIZER)
+    state = {
+        "optimizer": {"numbers": numbers, "param_groups": packed["param_groups"]},
+        "scheduler": scheduler.state_dict(),
+        "random": {
+            "python": random.getstate(),
+            "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
+        },
+        "fitter": fitter,
+    }
+    (folder / STATE).write_text(json.dumps(state) + "\n", "utf-8")
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what `save_state` wrote as JSON.
+
+    Raises:
+        CorruptModelError: it is missing or damaged.
+    """
+    try:
+        return dict(json.loads((folder / STATE).read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise CorruptModelError(f"{folder / STATE} cannot be read: {error}") from error
+
+
+def load_optimizer_and_scheduler(folder: Path, optimizer: Any, scheduler: Any) -> None:
+    """Take up the optimizer's and the schedule's state.
+
+    Raises:
+        CorruptModelError: a file is missing or damaged.
+    """
+    saved = read_state(folder)
+    try:
+        tensors = load_file(folder / OPTIMIZER)
+    except Exception as error:  # the library raises its own
+        raise CorruptModelError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
+    states: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *saved["optimizer"]["numbers"].items()]:
+        index, _, name = key.partition(".")
+        if index.isdecimal():
+            states.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": states, "param_groups": saved["optimizer"]["param_groups"]})
+    scheduler.load_state_dict(saved["scheduler"])
+
+
+def load_random_state(folder: Path) -> None:
+    """Take up the random states of Python, NumPy and torch."""
+    saved = read_state(folder)["random"]
+    version, internal, gauss = saved["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = saved["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
+    tensors = load_file(folder / OPTIMIZER)
+    torch.set_rng_state(tensors["random.torch"])
+    if torch.cuda.is_available():
+        states = [tensors[name] for name in sorted(tensors) if name.startswith("random.cuda.")]
+        if len(states) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(states)

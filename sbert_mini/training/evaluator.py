@@ -1,0 +1,148 @@
+"""Dev figures of every task, taken with the torch model while it is trained."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.base.evaluation import BaseEvaluator
+from torch import Tensor
+
+from sbert_mini.evaluation.sts import pearson, spearman
+from sbert_mini.shapes import AnyArray
+from sbert_mini.text.batching import batches_by_length
+from sbert_mini.training.examples import TokenizedTexts
+from sbert_mini.training.tasks import Objective, Task
+
+BATCH_TOKENS = 4096
+"""Tokens of a batch, padding included."""
+
+
+def encode_tokenized(embed: Callable[[Sequence[Any]], Tensor], texts: TokenizedTexts) -> Tensor:
+    """Return the sentence vectors of tokenized texts, in order, in evaluation mode and without a graph.
+
+    Args:
+        embed: tokens of a batch -> its vectors, (batch, dim).
+        texts: the texts.
+
+    Shapes: the result (texts, dim), float32, on the CPU.
+    """
+    found: list[tuple[AnyArray, Tensor]] = []
+    with torch.inference_mode():
+        for batch in batches_by_length(texts.lengths, 256, BATCH_TOKENS):
+            found.append((batch, embed([texts[i] for i in batch]).float().cpu()))
+    vectors = torch.empty(len(texts), found[0][1].shape[1])
+    for batch, part in found:
+        vectors[torch.from_numpy(batch)] = part
+    return vectors
+
+
+def classification_figures(truth: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+    """Return accuracy and macro F1 (the mean over the labels in either list), each in [0, 1], as scikit-learn computes them."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    return {
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0.0)),
+    }
+
+
+def task_figures(task: Task, objective: Objective, vectors: Sequence[Tensor]) -> dict[str, float]:
+    """Return the dev figures of a task.
+
+    Classification: accuracy, macro F1. Scores: Pearson's and Spearman's correlation with the gold scores (0 where not defined).
+    Ranking and triplets: the share of anchors whose positive is nearer than every other (the other rows' positives, at most 1,000
+    rows together; for triplets the row's own negatives).
+
+    Args:
+        task: with its dev examples.
+        objective: its loss and head.
+        vectors: of the dev texts, a tensor a column.
+
+    Shapes: vectors (examples, dim) each.
+    """
+    assert task.dev is not None  # noqa: S101
+    config = task.config
+    with torch.inference_mode():
+        if config.loss == "cross-entropy":
+            assert objective.head is not None  # noqa: S101
+            device = next(objective.head.parameters()).device
+            best = objective.head(*(v.to(device) for v in vectors)).argmax(dim=-1).tolist()
+            return classification_figures([str(x) for x in task.dev.labels or ()], [task.labels[i] for i in best])
+        if not config.needs_label:
+            return {"accuracy": _ranking_accuracy(vectors)}
+        if config.loss == "regression":
+            assert objective.head is not None  # noqa: S101
+            device = next(objective.head.parameters()).device
+            predicted = torch.sigmoid(objective.head(*(v.to(device) for v in vectors))[:, 0]).cpu().numpy()
+        else:
+            predicted = torch.nn.functional.cosine_similarity(vectors[0], vectors[1]).numpy()
+    gold = np.array(task.dev.labels, np.float64)
+    return {"pearson": pearson(predicted, gold) or 0.0, "spearman": spearman(predicted, gold) or 0.0}
+
+
+def _ranking_accuracy(vectors: Sequence[Tensor]) -> float:
+    anchors, positives, *negatives = (torch.nn.functional.normalize(v, dim=-1) for v in vectors)
+    own = (anchors * positives).sum(dim=-1)
+    if negatives:
+        return float((own > (anchors * negatives[0]).sum(dim=-1)).float().mean())
+    right = 0.0
+    for start in range(0, len(anchors), 1000):
+        block = anchors[start : start + 1000] @ positives[start : start + 1000].T
+        block.fill_diagonal_(-math.inf)
+        right += float((own[start : start + 1000] > block.amax(dim=1)).float().sum())
+    return right / len(anchors)
+
+
+def as_share(metric: str, value: float) -> float:
+    """Return a figure on the scale [0, 1], to be averaged with others: a correlation r becomes (r + 1) / 2.
+
+    Source: De La Cruz, Musa and Ndotu, "Model Acc".
+    """
+    return (value + 1) / 2 if metric in ("pearson", "spearman") else value
+
+
+class TaskEvaluator(BaseEvaluator):
+    """Takes the dev figures of all tasks that have dev examples, and their mean.
+
+    The mean is over the tasks' main figures, each on the scale [0, 1] (`as_share`).
+
+    Args:
+        tasks: the tasks.
+        objectives: their losses and heads, by name.
+        texts: of each task with dev examples, the tokenized texts, a column each.
+        embed: tokens of a batch -> vectors; the model must be in evaluation mode.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        objectives: Mapping[str, Objective],
+        texts: Mapping[str, Sequence[TokenizedTexts]],
+        embed: Callable[[Sequence[Any]], Tensor],
+    ) -> None:
+        super().__init__()
+        self.tasks = [task for task in tasks if task.dev is not None]
+        self.objectives, self.texts, self.embed = objectives, texts, embed
+        self.primary_metric = "mean"
+
+    def __call__(
+        self,
+        model: Any,
+        output_path: str | None = None,  # noqa: ARG002
+        epoch: float = -1,  # noqa: ARG002
+        steps: int = -1,  # noqa: ARG002
+    ) -> dict[str, float]:
+        """Return the figures: `<task>_<metric>` and `mean`. The model is left in evaluation mode."""
+        model.eval()
+        figures: dict[str, float] = {}
+        shares = []
+        for task in self.tasks:
+            name = task.config.name
+            objective = self.objectives[name].eval()
+            found = task_figures(task, objective, [encode_tokenized(self.embed, t) for t in self.texts[name]])
+            figures |= {f"{name}_{metric}": value for metric, value in found.items()}
+            shares.append(as_share(task.config.main_metric, found[task.config.main_metric]))
+        figures["mean"] = math.fsum(shares) / len(shares)
+        return figures

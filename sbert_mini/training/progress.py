@@ -1,0 +1,71 @@
+"""How a run tells of itself: a bar on a terminal's stderr, and a line an evaluation."""
+
+import logging
+from typing import Any
+
+from transformers import TrainerCallback
+
+log = logging.getLogger("sbert_mini")
+
+
+class ProgressBar(TrainerCallback):
+    """Draws a bar over the steps, with the loss, where wanted; tells the dev figures in a line an evaluation.
+
+    Args:
+        bar: whether to draw the bar.
+    """
+
+    def __init__(self, *, bar: bool) -> None:
+        self._wanted = bar
+        self._bar: Any = None
+        self._task: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
+        """Start the bar where the run starts or goes on."""
+        if not self._wanted:
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step)
+        self._bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **options: Any) -> None:  # noqa: ARG002
+        """Show the loss."""
+        if self._bar is not None and logs and "loss" in logs:
+            self._bar.update(self._task, description=f"loss {logs['loss']:.3f}")
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **options: Any) -> None:  # noqa: ARG002
+        """Tell the figures."""
+        shown = ", ".join(f"{k.removeprefix('eval_').replace('_', ' ')} {v:.4f}" for k, v in (metrics or {}).items())
+        log.info("step %d of %d: %s", state.global_step, state.max_steps, shown)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
+        """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, if it is there."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,429 @@
+"""A recipe: a TOML file that says everything of a training run. Read and checked before anything is loaded.
+
+Its tables are `[data]`, `[model]`, `[train]`, `[optimizer]`, `[evaluation]` and one `[[task]]` a task; their keys are the
+fields of the classes below. Paths are relative to `data.folder`, else to the recipe's own folder; `$NAME` in a path is an
+environment variable.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from sbert_mini.errors import UsageError
+
+T = TypeVar("T")
+_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+SURGERY = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "mean", "none")
+
+
+def _key(default: Any = MISSING, *, low: float | None = None, choices: Sequence[str] = (), **more: Any) -> Any:
+    metadata = {"low": low, "choices": tuple(choices), **more}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """`[data]`.
+
+    Attributes:
+        folder: where the tasks' files lie; by default the recipe's own folder.
+        evaluation: a folder of STS sets. Training pairs that stand in one of them are counted, in the log and in the model's
+            card.
+        drop_evaluation: whether such pairs are left out.
+    """
+
+    folder: str | None = _key(None)
+    evaluation: str | None = _key(None)
+    drop_evaluation: bool = _key(False)
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """`[model]`.
+
+    Attributes:
+        start: the model that training starts from: a directory, a built-in name or a hub id.
+        output: the directory that the trained model is written to.
+        encoder: `trained`; or `frozen`, to train heads alone.
+        max_seq_length: the longest input in tokens; by default the starting model's.
+        dropout: in the encoder; by default the starting model's.
+    """
+
+    output: str = _key()
+    start: str = _key("all-MiniLM-L6-v2")
+    encoder: str = _key("trained", choices=("trained", "frozen"))
+    max_seq_length: int | None = _key(None, low=4)
+    dropout: float | None = _key(None, low=0)
+
+
+@dataclass(frozen=True)
+class TrainPart:
+    """`[train]`.
+
+    Attributes:
+        steps: optimizer steps; or give epochs.
+        epochs: passes; an epoch holds as many examples as all tasks together have.
+        batch_size: examples of a batch, all tasks together.
+        gradient_accumulation: batches of a step.
+        schedule: how a batch is shared out among the tasks.
+        floor: the fewest examples of a task in a batch.
+        surgery: how the tasks' gradients are combined; `none` adds them up unseen.
+        length_batches: whether examples of like length are put together.
+        precision: `fp32`, or `bf16` where the processor has it.
+        max_grad_norm: gradients are scaled to at most this length; 0 for never.
+        log_every: steps between two lines of the log.
+        save_every: steps between two checkpoints, where there is no evaluation.
+        keep_checkpoints: how many checkpoints are kept while training, the best one beside them.
+        report_to: `tensorboard`, or other trackers that sentence-transformers knows.
+        seed: of everything that is drawn.
+    """
+
+    steps: int | None = _key(None, low=1)
+    epochs: float | None = _key(None, low=0)
+    batch_size: int = _key(48, low=1)
+    gradient_accumulation: int = _key(1, low=1)
+    schedule: str = _key("round-robin", choices=("round-robin", "proportional", "square-root", "annealed", "dynamic"))
+    floor: int = _key(4, low=1)
+    surgery: str = _key("pcgrad", choices=SURGERY)
+    length_batches: bool = _key(True)
+    precision: str = _key("fp32", choices=("fp32", "bf16"))
+    max_grad_norm: float = _key(1.0, low=0)
+    log_every: int = _key(20, low=1)
+    save_every: int = _key(250, low=1)
+    keep_checkpoints: int = _key(1, low=1)
+    report_to: list[str] = _key([])
+    seed: int = _key(0, low=0)
+
+
+@dataclass(frozen=True)
+class OptimizerPart:
+    """`[optimizer]`.
+
+    Attributes:
+        name: `adamw` and `adam` are this project's; `torch-adamw` is torch's fused one.
+        learning_rate: of the encoder.
+        head_learning_rate: of the heads.
+        weight_decay: of weights; biases and LayerNorm have none.
+        beta1: of the first moment.
+        beta2: of the second moment.
+        epsilon: added to the root of the second moment.
+        warmup: the share of the steps during which the rate rises.
+        decay: how it falls afterwards.
+    """
+
+    name: str = _key("adamw", choices=("adamw", "adam", "torch-adamw"))
+    learning_rate: float = _key(5e-5, low=0)
+    head_learning_rate: float = _key(1e-3, low=0)
+    weight_decay: float = _key(0.01, low=0)
+    beta1: float = _key(0.9, low=0)
+    beta2: float = _key(0.999, low=0)
+    epsilon: float = _key(1e-8, low=0)
+    warmup: float = _key(0.1, low=0)
+    decay: str = _key("linear", choices=("linear", "cosine", "constant"))
+
+
+@dataclass(frozen=True)
+class EvaluationPart:
+    """`[evaluation]`.
+
+    Attributes:
+        every: steps between two evaluations on the dev sets; by default ten of them.
+        patience: evaluations without a better mean after which training stops; 0 for never.
+    """
+
+    every: int | None = _key(None, low=1)
+    patience: int = _key(0, low=0)
+
+
+@dataclass(frozen=True)
+class MarginPart:
+    """`[task.margin]`, for the loss `cosine-embedding`; see `losses`.
+
+    Attributes:
+        rule: `fixed`, `scheduled` or `hard-negatives`.
+        value: of a fixed margin, or the first one of `hard-negatives`.
+        start: of `scheduled`.
+        end: of `scheduled`.
+        shape: of `scheduled`.
+        quantile: of `hard-negatives`.
+        rate: of `hard-negatives`.
+        low: of `hard-negatives`.
+        high: of `hard-negatives`.
+        every: of `hard-negatives`.
+    """
+
+    rule: str = _key("fixed", choices=("fixed", "scheduled", "hard-negatives"))
+    value: float = _key(0.5)
+    start: float = _key(0.7)
+    end: float = _key(0.2)
+    shape: str = _key("linear", choices=("linear", "cosine"))
+    quantile: float = _key(0.75, low=0)
+    rate: float = _key(0.05, low=0)
+    low: float = _key(0.0)
+    high: float = _key(0.9)
+    every: str = _key("batch", choices=("batch", "epoch"))
+
+
+@dataclass(frozen=True)
+class TaskPart:
+    """`[[task]]`; what structures and losses there are is said in `tasks`.
+
+    Attributes:
+        name: letters, digits, - and _.
+        structure: `single`, `siamese`, `triplet` or `pair`.
+        loss: the loss.
+        train: a file, or several.
+        dev: a file, or several; without it the task has no dev figure.
+        text: the column of text, or the columns.
+        label: the column of labels or scores.
+        labels: the labels in order; by default those of the training data.
+        low: the least score.
+        high: the greatest score.
+        positive: the least score of a row that a ranking loss takes.
+        hidden: components of the head's hidden layer; 0 for none.
+        head_dropout: in the head.
+        weight: a factor of the loss.
+        metric: the dev figure that counts.
+        scale: of the cosines in ranking losses, cosent and angle.
+        triplet_margin: of the triplet loss.
+        mini_batch_size: of the cached ranking loss.
+        limit: the most training rows.
+        dev_limit: the most dev rows.
+        drop_overlap: whether training rows that stand in the dev set are left out.
+        margin: of the loss `cosine-embedding`.
+    """
+
+    name: str = _key()
+    structure: str = _key(choices=("single", "siamese", "triplet", "pair"))
+    loss: str = _key()
+    train: str | list[str] = _key()
+    dev: str | list[str] | None = _key(None)
+    text: str | list[str] | None = _key(None)
+    label: str | None = _key(None)
+    labels: list[str] = _key([])
+    low: float = _key(0.0)
+    high: float = _key(1.0)
+    positive: float | None = _key(None)
+    hidden: int = _key(0, low=0)
+    head_dropout: float = _key(0.1, low=0)
+    weight: float = _key(1.0, low=0)
+    metric: str | None = _key(None)
+    scale: float = _key(20.0, low=0)
+    triplet_margin: float = _key(0.3, low=0)
+    mini_batch_size: int = _key(32, low=1)
+    limit: int | None = _key(None, low=1)
+    dev_limit: int | None = _key(None, low=1)
+    drop_overlap: bool = _key(False)
+    margin: MarginPart | None = _key(None)
+
+    def text_columns(self) -> list[str]:
+        """Return the columns of text: those named, else the structure's usual ones."""
+        usual = {"single": ["text"], "triplet": ["anchor", "positive", "negative"]}
+        named = [self.text] if isinstance(self.text, str) else self.text
+        return named or usual.get(self.structure, ["sentence1", "sentence2"])
+
+    def files(self, which: str) -> list[str]:
+        """Return the files of `train` or `dev`."""
+        value = getattr(self, which)
+        return [value] if isinstance(value, str) else list(value or [])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, checked.
+
+    Attributes:
+        path: the file.
+        text: its content, for the model's card.
+        data, model, train, optimizer, evaluation: its tables.
+        tasks: its tasks.
+    """
+
+    path: Path
+    text: str
+    data: DataPart
+    model: ModelPart
+    train: TrainPart
+    optimizer: OptimizerPart
+    evaluation: EvaluationPart
+    tasks: tuple[TaskPart, ...]
+
+    def resolve(self, name: str, *, in_data: bool = True) -> Path:
+        """Return a path of the recipe: absolute, `$NAME` replaced.
+
+        Args:
+            name: the path as the recipe has it.
+            in_data: whether it is relative to `data.folder`, where one is named, rather than to the recipe's folder.
+
+        Raises:
+            UsageError: an environment variable that it names is not set.
+        """
+        base = self.path.parent
+        if in_data and self.data.folder:
+            base = base / self._expanded(self.data.folder)
+        return base / self._expanded(name)
+
+    def _expanded(self, name: str) -> Path:
+        text = os.path.expandvars(name)
+        if missing := re.search(r"\$\{?(\w+)", text):
+            raise UsageError(
+                f"{self.path} names the environment variable {missing[1]}, which is not set: set it, or name the folder with "
+                "--data"
+            )
+        return Path(text).expanduser()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its tables as JSON holds them."""
+        parts = {name: asdict(getattr(self, name)) for name in ("data", "model", "train", "optimizer", "evaluation")}
+        return {**parts, "task": [asdict(task) for task in self.tasks]}
+
+
+_TABLES: dict[str, type] = {
+    "data": DataPart,
+    "model": ModelPart,
+    "train": TrainPart,
+    "optimizer": OptimizerPart,
+    "evaluation": EvaluationPart,
+}
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Return a recipe, checked as far as it can be without its data.
+
+    Raises:
+        UsageError: the file cannot be read, or a key is unknown, missing, or of the wrong kind; the text names key and line.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the recipe {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        parsed = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the recipe {path} is not TOML: {error}") from error
+    reader = _Reader(path, text)
+    for name, value in parsed.items():
+        if name not in (*_TABLES, "task"):
+            raise reader.error([name], f"there is no table or key {name!r}{_near(name, [*_TABLES, 'task'])}")
+        if name != "task" and not isinstance(value, dict):
+            raise reader.error([name], f"[{name}] must be a table")
+    tasks = parsed.get("task", [])
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
+        raise reader.error(["task"], "at least one [[task]] is needed (with two brackets)")
+    parts: dict[str, Any] = {name: reader.table(kind, parsed.get(name, {}), [name]) for name, kind in _TABLES.items()}
+    recipe = Recipe(
+        path=path.resolve(),
+        text=text,
+        tasks=tuple(reader.table(TaskPart, task, ["task", number]) for number, task in enumerate(tasks)),
+        **parts,
+    )
+    if (recipe.train.steps is None) == (recipe.train.epochs is None):
+        raise reader.error(["train"], "train.steps or train.epochs is needed, one of the two")
+    _check_tasks(recipe, reader)
+    return recipe
+
+
+def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
+    names = [task.name for task in recipe.tasks]
+    for number, task in enumerate(recipe.tasks):
+        if names.index(task.name) < number:
+            raise reader.error(["task", number, "name"], f"task.name: two tasks are called {task.name!r}")
+        wanted = {"single": 1, "triplet": 3}.get(task.structure, 2)
+        if len(task.text_columns()) != wanted:
+            raise reader.error(
+                ["task", number, "text"],
+                f"task.text: the structure {task.structure} has {wanted} columns of text; found {len(task.text_columns())}",
+            )
+        if task.margin is not None and task.loss != "cosine-embedding":
+            raise reader.error(["task", number, "margin"], "task.margin is for the loss cosine-embedding")
+        if task.metric is not None and not task.dev:
+            raise reader.error(["task", number, "metric"], "task.metric needs task.dev")
+    if recipe.evaluation.patience and not any(task.dev for task in recipe.tasks):
+        raise reader.error(["evaluation", "patience"], "evaluation.patience needs a task with a dev file")
+    floors = recipe.train.floor * len(recipe.tasks)
+    if floors > recipe.train.batch_size:
+        raise reader.error(
+            ["train", "batch_size"],
+            f"train.batch_size: {recipe.train.batch_size} examples cannot hold train.floor = {recipe.train.floor} of each of "
+            f"{len(recipe.tasks)} tasks",
+        )
+
+
+class _Reader:
+    """Turns tables into dataclasses, and says where a mistake stands."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path, self._lines = path, text.splitlines()
+
+    def error(self, place: Sequence[str | int], text: str) -> UsageError:
+        return UsageError(f"{self._path}, line {self._line(place)}: {text}")
+
+    def _line(self, place: Sequence[str | int]) -> int:
+        """Return the line of a key or of its table, the last that is found on the way to it."""
+        names = [p for p in place if isinstance(p, str)]
+        number = next((p for p in place if isinstance(p, int)), 0)
+        table: list[str] = []
+        seen, best = -1, 1
+        for line, text in enumerate(self._lines, start=1):
+            header = re.match(r"\s*\[\[?\s*([\w.-]+)\s*\]\]?", text)
+            if header:
+                table = header[1].split(".")
+                seen += table == ["task"]
+                if table == names[: len(table)] and (table[0] != "task" or seen == number):
+                    best = line
+                continue
+            key = re.match(r"\s*([\w.-]+)\s*=", text)
+            if not key or len(names) <= len(table) or (table[:1] == ["task"] and seen != number):
+                continue
+            if [*table, *key[1].split(".")][: len(names)] == names:
+                return line
+        return best
+
+    def table(self, kind: type[T], values: Mapping[str, Any], place: list[str | int]) -> T:
+        hints = get_type_hints(kind)
+        known: dict[str, Field[Any]] = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+        shown = ".".join(p for p in place if isinstance(p, str))
+        for name in values:
+            if name not in known:
+                raise self.error([*place, name], f"there is no key {shown}.{name}{_near(name, list(known))}")
+        found = {}
+        for name, spec in known.items():
+            if name in values:
+                found[name] = self._value(values[name], hints[name], spec, [*place, name], f"{shown}.{name}")
+            elif spec.default is MISSING and spec.default_factory is MISSING:
+                raise self.error(place, f"{shown}.{name} is missing")
+        return kind(**found)
+
+    def _value(self, value: Any, hint: Any, spec: Field[Any], place: list[str | int], shown: str) -> Any:
+        options = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+        options = tuple(option for option in options if option is not type(None))
+        for option in options:
+            if option is MarginPart and isinstance(value, dict):
+                return self.table(MarginPart, value, place)
+            if get_origin(option) is list and isinstance(value, list) and all(isinstance(x, str) for x in value):
+                return value
+            if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+                value = float(value)
+            if option in _NAMES and type(value) is option:
+                low, choices = spec.metadata["low"], spec.metadata["choices"]
+                if low is not None and not value >= low:
+                    raise self.error(place, f"{shown} must be at least {low}; found {value}")
+                if choices and value not in choices:
+                    near = _near(str(value), choices)
+                    raise self.error(place, f"{shown} must be one of {', '.join(choices)}; found {value!r}{near}")
+                return value
+        wanted = " or ".join(_NAMES.get(o, "a table" if o is MarginPart else "a list of strings") for o in options)
+        raise self.error(place, f"{shown} must be {wanted}; found {value!r}")
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else f"; known are {', '.join(known)}"

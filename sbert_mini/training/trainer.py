@@ -1,0 +1,523 @@
+"""The multi-task fitter: sentence-transformers' trainer, with a sub-batch of every task in each step and gradient surgery."""
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
+from sbert_mini.errors import UsageError
+from sbert_mini.shapes import IntArray
+from sbert_mini.text.batching import pad
+from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.training import checkpoints
+from sbert_mini.training.adamw import AdamW
+from sbert_mini.training.checks import normalized
+from sbert_mini.training.evaluator import TaskEvaluator, encode_tokenized
+from sbert_mini.training.examples import Examples, TokenizedTexts
+from sbert_mini.training.heads import Head
+from sbert_mini.training.schedule import BundleSampler, Schedule
+from sbert_mini.training.surgery import GradientBuffer, Rule, Surgeon, cosines
+from sbert_mini.training.tasks import Objective, Task
+
+OPTIMIZERS = ("adamw", "adam", "torch-adamw")
+PART = ".part"
+
+
+@dataclass(frozen=True)
+class FitterConfig:
+    """What `MultiTaskTrainer` needs beside sentence-transformers' training arguments.
+
+    Attributes:
+        batch_size: examples of a step (of each of its micro-batches, where gradients are accumulated), all tasks together.
+        schedule: how they are shared out; one of `schedule.SCHEDULES`.
+        floor: the fewest examples of a task in a step.
+        surgery: one of `surgery.RULES`; a function from a Gram matrix to weights; or None to add gradients up as autograd does,
+            without looking at them.
+        steps_per_epoch: batches of an epoch; None for as many as hold as many examples as all tasks together have.
+        encoder: `trained`, or `frozen`: heads alone are trained, on vectors that are computed once, without dropout.
+        head_learning_rate: of the heads; None for the encoder's.
+        optimizer: `adamw` and `adam` are this project's; `torch-adamw` is torch's fused one.
+        length_batches: whether examples of like length are put together.
+    """
+
+    batch_size: int = 48
+    schedule: str = "round-robin"
+    floor: int = 1
+    surgery: str | Rule | None = "pcgrad"
+    steps_per_epoch: int | None = None
+    encoder: str = "trained"
+    head_learning_rate: float | None = None
+    optimizer: str = "adamw"
+    length_batches: bool = True
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ("trained", "frozen"):
+            raise UsageError(f"the encoder must be trained or frozen; found {self.encoder!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(f"the optimizer must be one of {', '.join(OPTIMIZERS)}; found {self.optimizer!r}")
+        if self.batch_size < 1 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
+            raise UsageError("batch_size and steps_per_epoch must be at least 1")
+
+
+class _Rows(Dataset[Any]):
+    """What a DataLoader draws from: an example is named by (task, number), and the collator looks it up."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[int, int]:
+        return place
+
+
+@dataclass(frozen=True)
+class _TaskData:
+    """A task's training examples, ready for use: tokenized columns, targets, and what keeps texts from meeting twice."""
+
+    columns: list[TokenizedTexts]
+    targets: Tensor | None
+    lengths: IntArray
+    keys: list[tuple[int, ...]] | None
+    vectors: list[Tensor] | None = None
+
+
+class MultiTaskTrainer(SentenceTransformerTrainer):
+    """Fits a model to several tasks at once.
+
+    Each optimizer step holds a sub-batch of every task. A task's gradient on the encoder is taken by itself; a rule of gradient
+    surgery combines them; the heads' gradients are added up and never projected, since no two tasks share a head. All texts of a
+    sub-batch go through the encoder in one forward pass, with texts of like length.
+
+    Everything else is `SentenceTransformerTrainer`'s: arguments, mixed precision, gradient accumulation, learning-rate
+    schedules, callbacks, early stopping. Checkpoints also hold heads, margins, the schedule's history and all random states: a
+    run that is killed and resumed ends in the same weights as one that is not. They are written beside their place and renamed
+    into it, so that each one there is whole, and they hold no pickle.
+
+    Args:
+        model: the model to train, from `sbert_mini.load`.
+        args: sentence-transformers' arguments; None for its defaults.
+        tasks: the tasks.
+        config: see `FitterConfig`.
+        options: further arguments of `SentenceTransformerTrainer`, such as `callbacks`.
+
+    Raises:
+        UsageError: there is no task, two have one name, or the arguments ask for what the fitter cannot do.
+    """
+
+    def __init__(
+        self,
+        model: MiniSentenceTransformer,
+        args: SentenceTransformerTrainingArguments | None = None,
+        tasks: Sequence[Task] = (),
+        config: FitterConfig | None = None,
+        **options: Any,
+    ) -> None:
+        if not tasks:
+            raise UsageError("at least one task is needed")
+        names = [task.config.name for task in tasks]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"two tasks are called {repeated[0]!r}")
+        if not isinstance(model[0], MiniBertModule):
+            raise UsageError("the model's encoder must be MiniBert: load it with sbert_mini.load")
+        self.tasks = [task.trained() for task in tasks]
+        self.fitter = config or FitterConfig()
+        self.objectives = {task.config.name: Objective(task, model) for task in self.tasks}
+        self.surgeon = Surgeon(self.fitter.surgery or "sum", seed=args.seed if args is not None else 42)
+        self._encoder: MiniBertModule = model[0]
+        self._data: list[_TaskData] = []
+        self._sampler: BundleSampler | None = None
+        self._buffer: GradientBuffer | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._seen: dict[str, list[float]] = {}
+        self._first_losses: dict[str, float] = {}
+        self._recent: dict[str, list[float]] = {name: [] for name in names}
+        evaluator = self._evaluator(model)
+        super().__init__(model=model, args=args, loss=nn.ModuleDict(self.objectives), evaluator=evaluator, **options)
+        self._check_arguments()
+        self.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
+        self.schedule = self._new_schedule()
+        if self.fitter.encoder == "frozen":
+            self.model.requires_grad_(False)
+
+    # --- set up ---
+
+    def _check_arguments(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UsageError(
+                "the fitter takes whole gradients of each task: FSDP and DeepSpeed, which shard them, are not for it"
+            )
+        if self.args.world_size > 1 or self.args.n_gpu > 1:
+            raise UsageError("the fitter runs in one process on one device")
+        if self.args.fp16:
+            raise UsageError("fp16 needs its losses scaled; use bf16")
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Do nothing: the card is written by `training.card`, from the recipe and the figures."""
+
+    def _tokens(self, examples: Examples, structure: str) -> list[TokenizedTexts]:
+        tokenizer = self._encoder.text_tokenizer
+        if structure == "pair":
+            return [TokenizedTexts([(row[0], row[1]) for row in examples.texts], tokenizer)]
+        return [TokenizedTexts(list(column), tokenizer) for column in zip(*examples.texts, strict=True)]
+
+    def _evaluator(self, model: MiniSentenceTransformer) -> TaskEvaluator | None:
+        with_dev = [task for task in self.tasks if task.dev is not None]
+        if not with_dev:
+            return None
+        texts = {
+            task.config.name: self._tokens(task.dev, task.config.structure) for task in with_dev if task.dev is not None
+        }
+        return TaskEvaluator(with_dev, self.objectives, texts, lambda tokens: self._embed(model, tokens))
+
+    def _features(self, tokens: Sequence[Tokens]) -> dict[str, Tensor]:
+        arrays = pad(tokens, self._encoder.text_tokenizer.pad_id)
+        return dict(zip(("input_ids", "attention_mask", "token_type_ids"), map(torch.from_numpy, arrays), strict=True))
+
+    def _embed(self, model: nn.Module, tokens: Sequence[Tokens]) -> Tensor:
+        features = {name: tensor.to(self.args.device) for name, tensor in self._features(tokens).items()}
+        vectors: Tensor = model(features)["sentence_embedding"]
+        return vectors
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        examples = sum(len(task.train) for task in self.tasks)
+        return self.fitter.steps_per_epoch or math.ceil(examples / self.fitter.batch_size)
+
+    def _new_schedule(self) -> Schedule:
+        counts = {task.config.name: len(task.train) for task in self.tasks}
+        if self.args.max_steps > 0:
+            epochs = math.ceil(self.args.max_steps * self.args.gradient_accumulation_steps / self.steps_per_epoch)
+        else:
+            epochs = math.ceil(self.args.num_train_epochs)
+        return Schedule(self.fitter.schedule, counts, self.fitter.batch_size, epochs, self.fitter.floor)
+
+    def _prepared(self, task: Task) -> _TaskData:
+        columns = self._tokens(task.train, task.config.structure)
+        vectors = None
+        if self.fitter.encoder == "frozen":
+            self.model.eval()
+            vectors = [encode_tokenized(lambda tokens: self._embed(self.model, tokens), column) for column in columns]
+        keys = None
+        if task.config.loss.endswith("multiple-negatives-ranking"):
+            numbers: dict[str, int] = {}
+            keys = [tuple({numbers.setdefault(normalized(t), len(numbers)) for t in row}) for row in task.train.texts]
+        lengths = np.max([column.lengths for column in columns], axis=0)
+        return _TaskData(columns, task.targets(task.train), lengths, keys, vectors)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return batches that hold a sub-batch of every task; see `schedule.BundleSampler`."""
+        if not self._data:
+            self._data = [self._prepared(task) for task in self.tasks]
+        counts = [len(task.train) for task in self.tasks]
+        self._sampler = BundleSampler(
+            self.schedule,
+            counts,
+            [data.lengths if self.fitter.length_batches else None for data in self._data],
+            self.steps_per_epoch,
+            self.args.seed,
+            [data.keys for data in self._data],
+        )
+        rows = _Rows(self.steps_per_epoch * self.fitter.batch_size)
+        return DataLoader(rows, batch_sampler=self._sampler, collate_fn=self._collate)
+
+    def _collate(self, places: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        batches = []
+        for number, (task, data) in enumerate(zip(self.tasks, self._data, strict=True)):
+            chosen = [i for t, i in places if t == number]
+            batch: dict[str, Any] = {"size": len(chosen)}
+            if data.targets is not None and task.config.needs_label:
+                batch["targets"] = data.targets[chosen]
+            if data.vectors is not None:
+                batch["vectors"] = [v[chosen] for v in data.vectors]
+            elif self.objectives[task.config.name].stock_features:
+                batch["columns"] = [self._features([column[i] for i in chosen]) for column in data.columns]
+            else:
+                batch["features"] = self._features([column[i] for column in data.columns for i in chosen])
+            batches.append(batch)
+        return {"tasks": batches}
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:  # noqa: ARG002
+        """Return the optimizer: the encoder's and the heads' parameters, each with and without decay.
+
+        Biases and LayerNorm do not decay (Devlin et al. 2018, google-research/bert `optimization.py`).
+        """
+        made: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
+        if made is not None:
+            return made
+        groups = []
+        head_rate = self.fitter.head_learning_rate or self.args.learning_rate
+        modules: list[tuple[nn.Module, float]] = [(self.model, self.args.learning_rate)]
+        modules += [(objective, head_rate) for objective in self.objectives.values()]
+        for module, rate in modules:
+            named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+            bare = [p for name, p in named if name.endswith("bias") or "LayerNorm" in name]
+            held = {id(p) for p in bare}
+            for parameters, decay in (
+                ([p for _, p in named if id(p) not in held], self.args.weight_decay),
+                (bare, 0.0),
+            ):
+                if parameters:
+                    groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+        if not groups:
+            raise UsageError("nothing is trained: the encoder is frozen, and no task has a head with weights")
+        options = {"betas": (self.args.adam_beta1, self.args.adam_beta2), "eps": self.args.adam_epsilon}
+        if self.fitter.optimizer == "torch-adamw":
+            made = torch.optim.AdamW(groups, lr=self.args.learning_rate, fused=True, **options)
+        else:
+            made = AdamW(groups, lr=self.args.learning_rate, decoupled=self.fitter.optimizer == "adamw", **options)
+            words = self._encoder.model.embeddings.word_embeddings
+            words.sparse = words.weight.requires_grad and (
+                self.fitter.optimizer == "adamw" or not self.args.weight_decay
+            )
+        self.optimizer: Any = made
+        return made
+
+    # --- a step ---
+
+    def _shared(self) -> list[nn.Parameter]:
+        found: list[Any] = [p for p in self.model.parameters() if p.requires_grad]
+        return found
+
+    @contextmanager
+    def _captured(self, task: int) -> Iterator[None]:
+        if self.fitter.surgery is None or self.fitter.encoder == "frozen" or len(self.tasks) < 2:
+            yield
+            return
+        if self._buffer is None:
+            words = self._encoder.model.embeddings.word_embeddings
+            tables: list[Any] = [words.weight] if words.sparse else []
+            self._buffer = GradientBuffer(self._shared(), len(self.tasks), tables)
+        with self._buffer.capture(task):
+            yield
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,  # noqa: ARG002
+    ) -> Any:
+        """Return the sum of the tasks' weighted losses of a batch; `training_step` takes them one by one."""
+        losses = [self._task_loss(model, number, batch) for number, batch in enumerate(inputs["tasks"])]
+        total = torch.stack([t.config.weight * x for t, x in zip(self.tasks, losses, strict=True)]).sum()
+        return (total, {"losses": losses}) if return_outputs else total
+
+    def _task_loss(self, model: nn.Module, number: int, batch: Mapping[str, Any]) -> Tensor:
+        objective = self.objectives[self.tasks[number].config.name]
+        if "vectors" in batch:
+            loss: Tensor = objective(batch["vectors"], batch.get("targets"))
+        elif "columns" in batch:
+            loss = objective.cached(batch["columns"])
+        else:
+            vectors = model(batch["features"])["sentence_embedding"]  # (columns * batch, dim)
+            loss = objective(vectors.split(batch["size"]), batch.get("targets"))
+        return loss
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Any = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Back-propagate each task by itself, and at the last micro-batch of a step combine the gradients on the encoder."""
+        model.train(self.fitter.encoder == "trained")
+        for objective in self.objectives.values():
+            objective.train()
+        inputs = self._prepare_inputs(inputs)
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        total = torch.zeros((), device=self.args.device)
+        for number, (task, batch) in enumerate(zip(self.tasks, inputs["tasks"], strict=True)):
+            margin = self.objectives[task.config.name].margin
+            if margin is not None:
+                margin.advance(progress)
+            with self._captured(number):
+                with self.compute_loss_context_manager():
+                    loss = self._task_loss(model, number, batch)
+                scaled = task.config.weight * loss / self.current_gradient_accumulation_steps
+                self.accelerator.backward(scaled)
+            total += scaled.detach()
+            self._note(f"loss_{task.config.name}", loss.detach())
+            if margin is not None:
+                self._note(f"margin_{task.config.name}", margin.value)
+            self._note(f"examples_{task.config.name}", batch["size"])
+        if self.accelerator.sync_gradients and self._buffer is not None:
+            gram = self._buffer.gram()
+            weights = self.surgeon.weights(gram, self.state.global_step)
+            self._buffer.combine(weights)
+            self._note_surgery(gram, weights)
+        return total
+
+    def _note(self, name: str, value: Tensor | float) -> None:
+        self._seen.setdefault(name, []).append(float(value))
+        if name.startswith("loss_"):
+            self._recent[name.removeprefix("loss_")].append(float(value))
+
+    def _note_surgery(self, gram: Tensor, weights: Tensor) -> None:
+        names = [task.config.name for task in self.tasks]
+        table = cosines(gram)
+        for i, name in enumerate(names):
+            self._note(f"grad_norm_{name}", math.sqrt(max(float(gram[i, i]), 0.0)))
+            self._note(f"weight_{name}", float(weights[i]))
+            for j in range(i + 1, len(names)):
+                self._note(f"cosine_{name}_{names[j]}", float(table[i, j]))
+                self._note(f"conflict_{name}_{names[j]}", float(table[i, j] < 0))
+
+    def _clip_grad_norm(self, model: nn.Module) -> float:  # noqa: ARG002
+        """Scale all gradients, the heads' included, to a common norm of at most `max_grad_norm`; return the norm before."""
+        return self._scaled_norm(self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float:  # noqa: ARG002
+        return self._scaled_norm(math.inf) if grad_norm is None else grad_norm
+
+    def _scaled_norm(self, limit: float) -> float:
+        values = []
+        modules = [self.model, *self.objectives.values()]
+        for parameter in (p for module in modules for p in module.parameters()):
+            if parameter.grad is not None:
+                if parameter.grad.is_sparse:
+                    parameter.grad = parameter.grad.coalesce()
+                    values.append(parameter.grad.values())
+                else:
+                    values.append(parameter.grad)
+        norm = float(torch.linalg.vector_norm(torch.stack([n.float() for n in torch._foreach_norm(values)])))
+        if norm > limit:
+            torch._foreach_mul_(values, limit / norm)
+        return norm
+
+    def _run_epoch(self, *, epoch: int, **options: Any) -> None:
+        assert self._sampler is not None  # noqa: S101
+        self._sampler.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **options)
+        for objective in self.objectives.values():
+            if objective.margin is not None:
+                objective.margin.end_epoch()
+        if self.evaluator is None:
+            self._reallocate({})
+
+    # --- figures ---
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,  # noqa: ARG002
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Return the dev figures of all tasks and their mean, log them, and move a `dynamic` schedule by them.
+
+        Raises:
+            UsageError: no task has dev examples.
+        """
+        if self.evaluator is None:
+            raise UsageError("no task has dev examples")
+        found = self.evaluator(self.model)
+        metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items()}
+        if self.is_in_train:
+            self._reallocate(found)
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _reallocate(self, found: Mapping[str, float]) -> None:
+        """Move a `dynamic` schedule: by dev figures where a task has some, by its loss against its first one where not."""
+        if self.fitter.schedule != "dynamic" or self._sampler is None:
+            return
+        lacks = {}
+        for task in self.tasks:
+            name, metric = task.config.name, task.config.main_metric
+            recent = self._recent[name]
+            if f"{name}_{metric}" in found:
+                lacks[name] = 1 - min(max(found[f"{name}_{metric}"], 0.0), 1.0)
+            else:
+                mean = math.fsum(recent) / max(len(recent), 1)
+                first = self._first_losses.setdefault(name, mean)
+                lacks[name] = min(mean / first, 1.0) if first > 0 else 0.0
+            self._recent[name] = []
+        self.schedule.reallocate(lacks, self._sampler.next_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means since the last log of each task's loss, gradient norm, weight and the gradients' cosines, and log."""
+        if "loss" in logs:
+            logs = {**logs, **{name: math.fsum(values) / len(values) for name, values in self._seen.items()}}
+            self._seen = {}
+        super().log(logs, start_time)
+
+    # --- checkpoints ---
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        path = Path(output_dir or self.args.output_dir)
+        self.model.save(str(path), create_model_card=False)
+        for objective in self.objectives.values():
+            if objective.head is not None:
+                objective.head.save(path)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ARG002
+        """Write `checkpoint-<step>` whole, and rename it into its place."""
+        self.store_flos()
+        folder = Path(self.args.output_dir)
+        final = folder / f"checkpoint-{self.state.global_step}"
+        part = folder / f"{final.name}{PART}"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        self._save(str(part))
+        checkpoints.save_state(part, self.optimizer, self.lr_scheduler, self._fitter_state())
+        if self.state.best_global_step is not None:
+            best = folder / f"checkpoint-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best)
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if hasattr(callback, "state") and type(callback).__name__ in self.state.stateful_callbacks:
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        self.state.save_to_json(str(part / "trainer_state.json"))
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+        rotate_checkpoints(
+            output_dir=str(folder),
+            save_total_limit=self.args.save_total_limit,
+            best_model_checkpoint=self.state.best_model_checkpoint,
+            use_mtime=False,
+        )
+
+    def _fitter_state(self) -> dict[str, Any]:
+        return {
+            "schedule": self.schedule.state(),
+            "surgery": self.surgeon.state(),
+            "margins": {n: o.margin.state() for n, o in self.objectives.items() if o.margin is not None},
+            "first_losses": self._first_losses,
+            "recent": self._recent,
+            "seen": self._seen,
+        }
+
+    def _load_from_checkpoint(self, checkpoint_path: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
+        super()._load_from_checkpoint(checkpoint_path)
+        for name, objective in self.objectives.items():
+            if objective.head is not None:
+                objective.head.load_state_dict(Head.load(Path(checkpoint_path), name).state_dict())
+        saved = checkpoints.read_state(Path(checkpoint_path))["fitter"]
+        self.schedule.load_state(saved["schedule"])
+        self.surgeon.load_state(saved["surgery"])
+        for name, objective in self.objectives.items():
+            if objective.margin is not None:
+                objective.margin.load_state(saved["margins"][name])
+        self._first_losses, self._recent, self._seen = saved["first_losses"], saved["recent"], saved["seen"]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.load_optimizer_and_scheduler(Path(checkpoint), self.optimizer, self.lr_scheduler)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.load_random_state(Path(checkpoint))
