@@ -47,12 +47,15 @@ test: lint               ## install everything, lint, type-check, run the tests
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long
 
-bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, about an hour, into one report (SBMINI_DATA names the data folder)
+bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
 	$(BIN)/sbmini bench sts --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench speed --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench search --binary --kind SQ8 --kind HNSW32 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench pairs --threads 2 --report $(REPORT)
 	cp $(REPORT)/sts.json $(REPORT)/speed.json $(REPORT)/search.json $(REPORT)/pairs.json benchmarks/results/
+	$(BIN)/python -m benchmarks.surgery
+	$(BIN)/python -m benchmarks.optimizer
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.memory --rounds 1
 	$(BIN)/python -m benchmarks.readme
 

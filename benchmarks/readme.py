@@ -1,18 +1,30 @@
-"""Write what the README takes from elsewhere: its tables from `benchmarks/results/*.json`, its commands from `--help`.
+"""Write what the README takes from elsewhere: its tables from `benchmarks/results/*.json`, its commands from
+`--help`, the keys of a recipe from `training.recipe`.
 
 python -m benchmarks.readme
 """
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import RESULTS
 from sbert_mini.evaluation import tables
+from sbert_mini.training.recipe import (
+    DataPart,
+    EvaluationPart,
+    MarginPart,
+    ModelPart,
+    OptimizerPart,
+    TaskPart,
+    TrainPart,
+)
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -43,6 +55,63 @@ def memory(found: dict[str, Any]) -> str:
     for size, entry in found["sentences"].items():
         rows.append(f"| {int(size):,} Wikipedia sentences | {entry['peak_bytes'] / 1e6:.0f} MB |")
     return "\n".join(rows)
+
+
+def surgery(found: dict[str, Any]) -> str:
+    """Return the table of what surgery costs."""
+    what = f"{found['tasks']} tasks of {found['batch']} texts of {found['tokens']} tokens"
+    what += f", {found['parameters'] / 1e6:.1f}M parameters"
+    rows = [f"| {what} | ms a step | to the summed backward | peak memory |", "| --- | --- | --- | --- |"]
+    for name, entry in found["contestants"].items():
+        rows.append(
+            f"| {name} | {entry['ms']['median']:.0f} | {entry['to_summed']:.2f} | {entry['peak_bytes'] / 1e6:.0f} MB |"
+        )
+    return "\n".join(rows)
+
+
+def optimizer(found: dict[str, Any]) -> str:
+    """Return the table of what an optimizer step costs."""
+    what = f"| a step over {found['parameters'] / 1e6:.1f}M parameters | ms | to foreach | to fused |"
+    rows = [what, "| --- | --- | --- | --- |"]
+    for name, entry in found["contestants"].items():
+        rows.append(f"| {name} | {entry['ms']['median']:.1f} | {entry['to_foreach']:.2f} | {entry['to_fused']:.2f} |")
+    return "\n".join(rows)
+
+
+def training(found: dict[str, Any]) -> str:
+    """Return the table of training throughput."""
+    rows = [
+        f"| Quora, STS-B, NLI, {found['batch']} examples a step | examples/s | times faster |",
+        "| --- | --- | --- |",
+    ]
+    for name, entry in found["contestants"].items():
+        rows.append(f"| {name} | {entry['examples_per_s']['median']:.1f} | {entry['times_faster']:.2f} |")
+    return "\n".join(rows)
+
+
+def recipe_keys() -> str:
+    """Return a table of every key of a recipe, from the docstrings and defaults of `training.recipe`."""
+    rows = ["| key | default | what it says |", "| --- | --- | --- |"]
+    for kind in (DataPart, ModelPart, TrainPart, OptimizerPart, EvaluationPart, TaskPart, MarginPart):
+        text = inspect.getdoc(kind) or ""
+        table = re.search(r"`(\[.*?\])`", text)
+        assert table is not None
+        for field in fields(kind):
+            found = re.search(rf"^    {field.name}: (.*(?:\n        .*)*)", text, re.MULTILINE)
+            assert found is not None, f"{kind.__name__}.{field.name} is not described"
+            words = " ".join(found[1].split())
+            choices = field.metadata["choices"]
+            words += f" One of {', '.join(f'`{c}`' for c in choices)}." if choices else ""
+            rows.append(f"| `{table[1]}` {field.name} | {_default(field)} | {words} |")
+    return "\n".join(rows)
+
+
+def _default(field: Field[Any]) -> str:
+    if field.default is MISSING:
+        return "required" if field.default_factory is MISSING else ""
+    if field.default is None:
+        return ""
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
 def commands() -> str:
@@ -76,16 +145,29 @@ COMMANDS = (
     "bench speed",
     "bench search",
     "bench pairs",
+    "train",
+    "recipes list",
+    "recipes show",
+    "predict",
     "models list",
     "models info",
     "models convert",
 )
-TABLES = {"sts": sts, "speed": speed, "search": search, "pairs": pairs, "memory": memory}
+TABLES = {
+    "sts": sts,
+    "speed": speed,
+    "search": search,
+    "pairs": pairs,
+    "memory": memory,
+    "surgery": surgery,
+    "optimizer": optimizer,
+    "training": training,
+}
 
 
 def updated(text: str) -> str:
     """Return the README with each part made anew between its two markers."""
-    parts = {"commands": commands()}
+    parts = {"commands": commands(), "recipe": recipe_keys()}
     for name, table in TABLES.items():
         found = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
         parts[name] = f"{table(found)}\n\n{tables.machine_note(found)}"

@@ -1,4 +1,4 @@
-"""What gradient surgery costs: a step of three tasks at 22.7M parameters, the optimizer excluded, against others that do the same.
+"""What gradient surgery costs: a step of three tasks at 22.6M parameters without the optimizer, against others that do the same.
 
 Batches of 16 texts of 24 tokens a task, dropout on. The summed backward is what training costs without surgery; TorchJD and a
 vector-wise PCGrad in the manner of WeiChengTseng/Pytorch-PCGrad do what ours does. Memory is the peak of a process of its own
@@ -67,6 +67,7 @@ class Ours:
         self.buffer = GradientBuffer(setting.parameters, TASKS, tables)  # type: ignore[arg-type]
 
     def __call__(self) -> None:
+        """Take a step."""
         self.setting.clear()
         for task in range(TASKS):
             with self.buffer.capture(task):

@@ -28,8 +28,8 @@ def main() -> None:
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
-    from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.base.sampler import MultiDatasetBatchSamplers
+    from sentence_transformers.sentence_transformer import losses
     from transformers.utils import logging
 
     import sbert_mini

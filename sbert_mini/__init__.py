@@ -10,6 +10,10 @@ half never imports torch.
 | `SearchIndex` | an index, opened for search: FAISS with the rows that it was made from | |
 | `MiniBert`, `BertConfig` | the BERT encoder written from scratch | `train` |
 | `load` | a model as a trainable `SentenceTransformer` | `train` |
+| `Predictor` | a trained task head: texts or pairs -> labels or scores, without torch | |
+| `MultiTaskTrainer`, `FitterConfig` | the multi-task fitter, a `SentenceTransformerTrainer` | `train` |
+| `Task`, `TaskConfig`, `Examples` | what it is fitted to | `train` |
+| `CosineEmbeddingLoss`, `AdamW`, `pcgrad_weights` | parts of it, for other uses | `train` |
 | `MiniBertModule` | MiniBert as sentence-transformers' first module | `train` |
 | `SbertMiniError` | the base of every exception raised on purpose | |
 """
@@ -20,14 +24,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdamW": "sbert_mini.training.adamw",
     "BertConfig": "sbert_mini.layout",
+    "CosineEmbeddingLoss": "sbert_mini.training.losses",
     "Embedder": "sbert_mini.runtime.embedder",
+    "Examples": "sbert_mini.training.examples",
+    "FitterConfig": "sbert_mini.training.trainer",
     "IndexWriter": "sbert_mini.search.writer",
     "MiniBert": "sbert_mini.encoder.bert",
     "MiniBertModule": "sbert_mini.encoder.module",
+    "MultiTaskTrainer": "sbert_mini.training.trainer",
+    "Predictor": "sbert_mini.runtime.heads",
     "SbertMiniError": "sbert_mini.errors",
     "SearchIndex": "sbert_mini.search.index",
+    "Task": "sbert_mini.training.tasks",
+    "TaskConfig": "sbert_mini.training.tasks",
     "load": "sbert_mini.encoder.module",
+    "pcgrad_weights": "sbert_mini.training.surgery",
 }
 _EXTRAS = {
     "torch": "train",
@@ -43,19 +56,35 @@ if TYPE_CHECKING:
     from sbert_mini.errors import SbertMiniError
     from sbert_mini.layout import BertConfig
     from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.runtime.heads import Predictor
     from sbert_mini.search.index import SearchIndex
     from sbert_mini.search.writer import IndexWriter
+    from sbert_mini.training.adamw import AdamW
+    from sbert_mini.training.examples import Examples
+    from sbert_mini.training.losses import CosineEmbeddingLoss
+    from sbert_mini.training.surgery import pcgrad_weights
+    from sbert_mini.training.tasks import Task, TaskConfig
+    from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
 __all__ = [
+    "AdamW",
     "BertConfig",
+    "CosineEmbeddingLoss",
     "Embedder",
+    "Examples",
+    "FitterConfig",
     "IndexWriter",
     "MiniBert",
     "MiniBertModule",
+    "MultiTaskTrainer",
+    "Predictor",
     "SbertMiniError",
     "SearchIndex",
+    "Task",
+    "TaskConfig",
     "__version__",
     "load",
+    "pcgrad_weights",
 ]
 
 

@@ -277,6 +277,40 @@ def test_what_the_fitter_refuses(make_model, tmp_path):
         frozen.train()
 
 
+def test_accumulated_and_resumed_a_run_goes_on_exactly(make_model, tmp_path):
+    """Epochs, two batches a step, a margin that moves by epochs, dropout: stopped at a step and gone on with."""
+
+    def trainer(folder, **options):
+        settings = {
+            "gradient_accumulation_steps": 2,
+            "save_strategy": "steps",
+            "save_steps": 3,
+            "max_steps": 11,
+            **options,
+        }
+        torch.manual_seed(0)
+        config = FitterConfig(batch_size=12, schedule="annealed", surgery="gradvac", steps_per_epoch=5)
+        given = tasks(value=0.5, every="epoch")
+        return MultiTaskTrainer(model_of(make_model, dropout=0.1), arguments(folder, **settings), given, config)
+
+    whole = trainer(tmp_path / "whole")
+    whole.train()
+    first = trainer(tmp_path / "part")
+    first.train()
+    again = trainer(tmp_path / "again")
+    again.train(resume_from_checkpoint=str(tmp_path / "part" / "checkpoint-6"))
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    for name, objective in whole.objectives.items():
+        for key, tensor in objective.state_dict().items():
+            assert torch.equal(tensor, again.objectives[name].state_dict()[key]), (name, key)
+    assert whole.objectives["sts"].margin.value == again.objectives["sts"].margin.value
+    assert whole.schedule.history == again.schedule.history
+    assert torch.equal(whole.surgeon._vaccine.targets, again.surgeon._vaccine.targets)
+    files = {p.name for p in (tmp_path / "part" / "checkpoint-6").rglob("*") if p.is_file()}
+    assert not {name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))}
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 RECIPE = """
@@ -547,6 +581,21 @@ def test_rows_of_evaluation_sets_are_counted_and_dropped(workshop):
     (workshop / "recipe.toml").write_text('[data]\nevaluation = "sets"\ndrop_evaluation = true\n' + recipe)
     done = train(workshop, "--dry-run", "--json")
     assert [t["dropped"].get("in an STS set") for t in json.loads(done.stdout)["tasks"]] == [None, 5, 5]
+
+
+def test_early_stopping_and_tensorboard(workshop):
+    recipe = RECIPE.replace("steps = 60", 'steps = 600\nreport_to = ["tensorboard"]').replace(
+        "every = 7", "every = 2\npatience = 2"
+    )
+    (workshop / "recipe.toml").write_text(
+        recipe.replace("learning_rate = 1e-3", "learning_rate = 0.0\nhead_learning_rate = 0.0")
+    )
+    done = train(workshop, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 2  # the first evaluation is never bettered
+    log = [json.loads(line) for line in (workshop / "trained.run" / "log.jsonl").read_text().splitlines()]
+    assert max(entry["step"] for entry in log) == 6
+    assert list((workshop / "trained.run").rglob("events.out.tfevents.*"))
 
 
 def test_recipes_that_ship_are_listed_and_shown(sbmini):

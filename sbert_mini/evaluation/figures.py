@@ -82,8 +82,8 @@ def throughput(result: Json) -> bytes:
     figure, axes = _figure(9, 3.4, 1, 2)
     for axis, key, name in ((axes[0][0], "by_batch_size", "texts a batch"), (axes[0][1], "by_length", "tokens a text")):
         for (label, found), color in zip(result[key].items(), _cycle(len(result[key])), strict=True):
-            sizes = [int(size) for size in found]
-            rates = [entry["texts_per_s"] for entry in found.values()]
+            sizes = sorted(int(size) for size in found)
+            rates = [found[str(size)]["texts_per_s"] for size in sizes]
             axis.plot(sizes, [r["median"] for r in rates], marker="o", markersize=4, color=color, label=label)
             axis.fill_between(sizes, [r["low"] for r in rates], [r["high"] for r in rates], color=color, alpha=0.15)
         axis.set_xscale("log", base=2)
@@ -97,20 +97,25 @@ def throughput(result: Json) -> bytes:
 
 def recall_and_rate(result: Json) -> bytes:
     """Return recall against queries a second, a point a kind of index."""
-    figure, axes = _figure(5.4, 3.4)
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    figure, axes = _figure(6, 3.8)
     axis = axes[0][0]
     for (name, kind), color in zip(result["kinds"].items(), _cycle(len(result["kinds"])), strict=True):
         axis.scatter([kind["queries_per_s"]["median"]], [kind["recall"]], color=color, label=name, s=40)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     lowest = min(kind["recall"] for kind in result["kinds"].values())
     axis.set(xlabel="queries/s, in a batch", ylabel=f"recall@{result['k']}", ylim=(min(0.9, lowest - 0.02), 1.01))
-    axis.legend(loc="best")
+    figure.legend(loc="outside lower center", ncols=2)
     return _png(figure)
 
 
 def growth(result: Json) -> bytes:
     """Return how the cost of finding the most similar pair grows with the number of sentences."""
-    figure, axes = _figure(6, 3.8)
+    figure, axes = _figure(6, 4.4)
     axis = axes[0][0]
     sizes = [size["n"] for size in result["sizes"]]
     ours = [size["encode_s"] + size["search_s"] for size in result["sizes"]]
@@ -121,11 +126,13 @@ def growth(result: Json) -> bytes:
         axis.plot(sizes, cost, marker="s", linestyle="--", color=color, label=f"{name}, extrapolated")
     for seconds, word in ((1, "1 s"), (60, "1 min"), (3600, "1 h"), (86400, "1 day"), (86400 * 365, "1 year")):
         axis.axhline(seconds, color="#999999", linewidth=0.6)
-        axis.annotate(word, (sizes[0], seconds), fontsize=7, color="#666666", va="bottom")
+        axis.annotate(
+            word, (1.0, seconds), xycoords=("axes fraction", "data"), fontsize=7, color="#666666", va="center"
+        )
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set(xlabel="sentences", ylabel="seconds")
-    axis.legend(loc="upper left", bbox_to_anchor=(0.05, 1.0))
+    figure.legend(loc="outside lower center", ncols=1)
     return _png(figure)
 
 

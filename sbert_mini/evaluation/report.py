@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sbert_mini.durable import json_bytes, write_durably
+from sbert_mini.durable import write_durably
 from sbert_mini.errors import InputError
 from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.sts import StsResult
@@ -71,7 +71,7 @@ def write_report(folder: Path, kind: str, result: Mapping[str, Any], measured: S
         stale.unlink()
     for name, data in pictures(kind, result, measured).items():
         write_durably(folder / name, data)
-    write_durably(folder / f"{kind}.json", json_bytes(result))
+    write_durably(folder / f"{kind}.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     results = {}
     for name in TABLES:
         file = folder / f"{name}.json"

@@ -177,7 +177,7 @@ def speed(result: Json) -> list[Table]:
         ("by_batch_size", f"Texts a second by batch size ({result['texts']:,} texts)", "batch"),
         ("by_length", "Texts a second by length of the text (batch 32)", "tokens"),
     ):
-        sizes = list(next(iter(result[key].values())))
+        sizes = sorted(next(iter(result[key].values())), key=int)
         rows = tuple(
             (
                 name,

@@ -141,8 +141,8 @@ def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tupl
     assert train is not None  # noqa: S101
     if part.drop_overlap and dev is not None:
         train = train.kept([not x for x in overlap(train.texts, dev.texts)], "in the dev set")
-    if recipe.data.drop_evaluation:
-        rows = [pair for pairs in evaluation.values() for pair in pairs]
+    if drop := recipe.data.drop_evaluation:
+        rows = [pair for name, pairs in evaluation.items() if drop is True or name in drop for pair in pairs]
         train = train.kept([not x for x in overlap(train.texts, rows)], "in an STS set")
     return Task(config, train, dev, _margin(part.margin)).trained()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sbert_mini.errors import UsageError
+from sbert_mini.evaluation.sets import KNOWN
 
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
@@ -37,12 +38,12 @@ class DataPart:
         folder: where the tasks' files lie; by default the recipe's own folder.
         evaluation: a folder of STS sets. Training pairs that stand in one of them are counted, in the log and in the model's
             card.
-        drop_evaluation: whether such pairs are left out.
+        drop_evaluation: whether such pairs are left out: true for those of all sets, or a list of sets.
     """
 
     folder: str | None = _key(None)
     evaluation: str | None = _key(None)
-    drop_evaluation: bool = _key(False)
+    drop_evaluation: bool | list[str] = _key(False)
 
 
 @dataclass(frozen=True)
@@ -332,6 +333,16 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
+    drop = recipe.data.drop_evaluation
+    if drop and recipe.data.evaluation is None:
+        raise reader.error(
+            ["data", "drop_evaluation"], "data.drop_evaluation needs data.evaluation, the folder of the sets"
+        )
+    if isinstance(drop, list) and (unknown := [name for name in drop if name not in KNOWN]):
+        raise reader.error(
+            ["data", "drop_evaluation"],
+            f"data.drop_evaluation: there is no set {unknown[0]!r}{_near(unknown[0], KNOWN)}",
+        )
     names = [task.name for task in recipe.tasks]
     for number, task in enumerate(recipe.tasks):
         if names.index(task.name) < number:
