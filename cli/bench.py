@@ -351,28 +351,27 @@ def search(
     os.environ["OMP_NUM_THREADS"] = str(budget)
     folder, name, bar = _folder(data), _name(model), progress_wanted(quiet)
     folders = collection or (retrieval.find_collections(folder) if folder is not None else [])
-    opened = [contestants.open_contestant(name, graph.value, budget, offline=offline, progress=bar)]
-    if not no_peer:
-        opened.append(
-            contestants.open_contestant(peer or name, contestants.PEER, budget, offline=offline, progress=bar)
-        )
-    scores = []
-    texts: list[str] = []
-    for place in folders:
-        held = retrieval.read_collection(place, binary=binary)
-        texts = texts or list(held.documents.values())
-        found = []
-        for contestant in opened:
-            note(f"{held.name}: {contestant.label} encodes {len(held.documents):,} documents")
-            found.append(retrieval.score_retrieval(contestant, held))
-        sizes = {"documents": len(held.documents), "queries": len(held.queries)}
-        scores.append({"dataset": held.name, **sizes, "models": found})
+    collections = [retrieval.read_collection(place, binary=binary) for place in folders]
+    texts = list(collections[0].documents.values()) if collections else []
     if input is not None or (folder is not None and (folder / "sentences_wikipedia_1.txt.gz").is_file()):
         texts = _texts(input, folder, "sentences_wikipedia_1.txt.gz", None, rows + min(1000, rows // 9))
     texts = list(dict.fromkeys(texts or _texts(None, None, "", None, rows)))
     held_out = max(min(len(texts) // 10, 1000), 50)
     if len(texts) < 2 * held_out:
         raise UsageError(f"at least {2 * held_out} distinct texts are needed to measure with; found {len(texts)}")
+    opened = [contestants.open_contestant(name, graph.value, budget, offline=offline, progress=bar)]
+    if not no_peer:
+        opened.append(
+            contestants.open_contestant(peer or name, contestants.PEER, budget, offline=offline, progress=bar)
+        )
+    scores = []
+    for held in collections:
+        found = []
+        for contestant in opened:
+            note(f"{held.name}: {contestant.label} encodes {len(held.documents):,} documents")
+            found.append(retrieval.score_retrieval(contestant, held))
+        sizes = {"documents": len(held.documents), "queries": len(held.queries)}
+        scores.append({"dataset": held.name, **sizes, "models": found})
     note(f"encoding {len(texts):,} texts for the kinds of index")
     vectors = opened[0].encode(texts)
     kinds = retrieval.measure_kinds(

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sbert_mini import __version__
-from sbert_mini.errors import SbertMiniError
+from sbert_mini.errors import EXTRA_OF, MissingExtraError, SbertMiniError
 
 from . import bench, encode, index, models, predict, search, train
 from .notes import Interrupted
@@ -92,6 +92,11 @@ def run() -> int:
         if code == 130:  # typer swallows Ctrl-C and returns this
             raise KeyboardInterrupt
         sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if debug or package not in EXTRA_OF:
+            raise
+        return _report(MissingExtraError("this command", package, EXTRA_OF[package]))
     except (
         SbertMiniError,
         OSError,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sbert_mini.errors import MissingExtraError, UsageError
+from sbert_mini.errors import UsageError
 
 from . import options
 from .notes import Interrupted, note, progress_wanted, quiet_notes
@@ -74,12 +74,9 @@ def train(
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        from sbert_mini.training import fit as training
-        from sbert_mini.training.progress import ProgressBar
-        from sbert_mini.training.recipe import read_recipe
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("training", (error.name or "torch").partition(".")[0], "train") from error
+    from sbert_mini.training import fit as training
+    from sbert_mini.training.progress import ProgressBar
+    from sbert_mini.training.recipe import read_recipe
 
     plan = training.prepare(read_recipe(recipe), output=output)
     for finding in plan.findings:

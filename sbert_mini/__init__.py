@@ -42,13 +42,6 @@ _HOMES = {
     "load": "sbert_mini.encoder.module",
     "pcgrad_weights": "sbert_mini.training.surgery",
 }
-_EXTRAS = {
-    "torch": "train",
-    "sentence_transformers": "train",
-    "transformers": "train",
-    "datasets": "train",
-    "onnx": "train",
-}
 
 if TYPE_CHECKING:
     from sbert_mini.encoder.bert import MiniBert
@@ -94,12 +87,12 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRAS:
-            raise
-        from sbert_mini.errors import MissingExtraError
+        from sbert_mini.errors import EXTRA_OF, MissingExtraError
 
-        raise MissingExtraError(f"sbert_mini.{name}", package, _EXTRAS[package]) from error
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        raise MissingExtraError(f"sbert_mini.{name}", package, EXTRA_OF[package]) from error
     globals()[name] = value
     return value
 

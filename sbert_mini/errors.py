@@ -20,6 +20,13 @@ Every text names what was required, what was found and the way out. The command 
 and leaves with the class' `exit_code`.
 """
 
+EXTRA_OF = {
+    **dict.fromkeys(("torch", "sentence_transformers", "transformers", "accelerate", "onnx"), "train"),
+    **dict.fromkeys(("scipy", "sklearn", "matplotlib", "pandas", "pytrec_eval", "datasets"), "bench"),
+    "pyarrow": "parquet",
+}
+"""Optional packages, by their import name -> the extra of this distribution that installs them."""
+
 
 class SbertMiniError(Exception):
     """Base of every exception raised on purpose by this package."""

@@ -209,6 +209,33 @@ assert sbert_mini.Embedder and sbert_mini.SearchIndex
     assert lines[2].startswith("converting a model to ONNX needs the package onnx")
 
 
+def test_a_command_without_its_extra_says_which_one():
+    script = """
+import sys
+refused = sys.argv.pop(1).split(",")
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+from sbert_mini.cli.main import main
+main()
+"""
+    for refused, command, extra in (
+        ("scipy", ["bench", "sts", "--sets", "builtin"], "bench"),
+        ("matplotlib", ["bench", "sts", "--sets", "builtin", "--report", "/nowhere/at/all"], "bench"),
+        ("torch", ["train", str(ROOT / "sbert_mini" / "examples" / "recipes" / "sentiment.toml")], "train"),
+        ("torch", ["bench", "pairs", "-i", str(ROOT / "constraints.txt"), "--n", "20"], "train"),
+        ("sentence_transformers", ["bench", "sts", "--sets", "builtin", "--peer", "all-MiniLM-L6-v2"], "train"),
+    ):
+        done = subprocess.run([sys.executable, "-c", script, refused, *command], capture_output=True, text=True)
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 1, done.stderr
+        assert last.startswith("sbmini: error: ")
+        assert f"pip install 'sbert-mini[{extra}]'" in last, last
+        assert "Traceback" not in done.stderr
+
+
 def test_exit_codes_belong_to_the_exceptions():
     assert (SbertMiniError.exit_code, UsageError.exit_code, MissingExtraError.exit_code) == (1, 2, 1)
     tree = ast.parse((ROOT / "sbert_mini" / "errors.py").read_text())

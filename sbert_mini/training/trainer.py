@@ -402,12 +402,15 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
     def _run_epoch(self, *, epoch: int, **options: Any) -> None:
         assert self._sampler is not None  # noqa: S101
         self._sampler.set_epoch(epoch)
+        into_it = epoch == options["epochs_trained"] and options["steps_trained_in_current_epoch"] > 0
+        if epoch and not into_it:
+            # What an epoch's end moves is moved when the next one begins: the checkpoint of its last step is written before.
+            for objective in self.objectives.values():
+                if objective.margin is not None:
+                    objective.margin.end_epoch()
+            if self.evaluator is None:
+                self._reallocate({})
         super()._run_epoch(epoch=epoch, **options)
-        for objective in self.objectives.values():
-            if objective.margin is not None:
-                objective.margin.end_epoch()
-        if self.evaluator is None:
-            self._reallocate({})
 
     # --- figures ---
 
