@@ -9,6 +9,7 @@
     │   ├── ModelNotFoundError   a model's name leads nowhere
     │   ├── UnsupportedModelError the model is sound, but of a kind that this package does not run
     │   └── CorruptModelError    a file of the model is damaged or refused
+    ├── TrainingError            a training run cannot go on
     └── SearchIndexError
         ├── IndexNotFoundError   there is no index in the directory
         ├── IndexExistsError     there is one already
@@ -77,6 +78,10 @@ class UnsupportedModelError(ModelError):
 
 class CorruptModelError(ModelError):
     """A file of the model is damaged, or of a format that is refused."""
+
+
+class TrainingError(SbertMiniError):
+    """A training run cannot go on."""
 
 
 class SearchIndexError(SbertMiniError):

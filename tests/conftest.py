@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a runner in the background ignores it, and children inherit that
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="2")
 
 ROOT = Path(__file__).parent.parent

@@ -260,6 +260,23 @@ def test_a_frozen_encoder_stays_and_its_heads_learn(make_model, tmp_path):
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
 
 
+def test_a_loss_that_is_no_number_stops_the_run_and_long_texts_are_told(make_model, tmp_path, caplog):
+    from sbert_mini.errors import TrainingError
+
+    long = Examples(((" ".join(WORDS * 9),), ("the cat",)), ("a", "b"))
+    trainer = MultiTaskTrainer(
+        model_of(make_model),
+        arguments(tmp_path, learning_rate=1e30, max_grad_norm=0, max_steps=50),
+        [Task(TaskConfig("mood", "single", "cross-entropy"), long)],
+        FitterConfig(batch_size=4),
+    )
+    with pytest.raises(
+        TrainingError, match=r"the loss of the task 'mood' is (nan|inf) at step \d+: lower the learning rate"
+    ):
+        trainer.train()
+    assert "task mood: 1 training texts are longer than 31 tokens, and are cut" in caplog.text
+
+
 def test_what_the_fitter_refuses(make_model, tmp_path):
     model, args = model_of(make_model), arguments(tmp_path)
     one = tasks()[0]
@@ -552,6 +569,8 @@ def test_dry_run_and_mistakes(workshop):
         (workshop / "recipe.toml").write_text(RECIPE.replace(old, new, 1))
         done = train(workshop, "--dry-run", "-q")
         one_error(done, code, said)
+    (workshop / "recipe.toml").write_text(RECIPE.replace("steps = 60", 'steps = 60\nreport_to = ["nowhere"]'))
+    one_error(train(workshop, "-q"), 2, "sentence-transformers refuses these settings", "nowhere")
 
 
 def test_rows_of_evaluation_sets_are_counted_and_dropped(workshop):

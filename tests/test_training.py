@@ -573,6 +573,11 @@ def test_tasks_check_what_they_are_given():
         ),
         (lambda: TaskConfig("a b", "single", "cross-entropy"), UsageError, "letters, digits"),
         (lambda: TaskConfig("t", "single", "hinge"), UsageError, "the loss must be one of"),
+        (
+            lambda: TaskConfig("t", "siamese", "cosent", metric="accuracy"),
+            UsageError,
+            "must be one of pearson, spearman",
+        ),
     ):
         with pytest.raises(kind, match=match):
             make()
@@ -744,6 +749,17 @@ def test_a_recipe_is_read(tmp_path):
         ('rule = "scheduled"', 'role = "scheduled"', "line 21: there is no key task.margin.role (did you mean rule?)"),
         ('train = "a.csv"', "", "line 7: task.train is missing"),
         ("[[task]]", "[task]", "not TOML"),
+        ('loss = "cross-entropy"', 'loss = "hinge"', "line 10: task.loss must be one of cross-entropy, regression"),
+        ('loss = "cross-entropy"', 'loss = "cosent"', "line 10: task.loss: cosent is for the structures siamese"),
+        ('dev = "c.csv"', 'dev = "c.csv"\nmetric = "accuracy"', "has pearson, spearman; found 'accuracy'"),
+        ('dev = "c.csv"', "head_dropout = 1.5", "line 18: task.head_dropout must be at most 0.95; found 1.5"),
+        ('train = "a.csv"', "train = []", "line 11: task.train names no file"),
+        ("steps = 10", "epochs = 0", "line 5: train.epochs must be at least 0.001; found 0"),
+        (
+            "steps = 10",
+            "steps = 10\n[data]\ndrop_evaluation = true",
+            "line 7: data.drop_evaluation needs data.evaluation",
+        ),
         ("steps = 10", "steps = = 10", "not TOML"),
     ],
 )
@@ -761,6 +777,14 @@ def test_environment_variables_in_paths(tmp_path, monkeypatch):
     monkeypatch.setenv("SBMINI_TEST_FOLDER", "/there")
     assert recipe.resolve("a.csv") == Path("/there/x/a.csv")
     assert recipe.resolve("a.csv", in_data=False) == tmp_path / "a.csv"
+
+
+def test_a_recipes_choices_are_those_of_the_parts():
+    from sbert_mini.training import recipe, trainer
+
+    assert (*surgery.RULES, "none") == recipe.SURGERY
+    choices = {f.name: f.metadata["choices"] for f in recipe.fields(recipe.OptimizerPart)}
+    assert choices["name"] == trainer.OPTIMIZERS
 
 
 def test_every_recipe_that_ships_is_sound():

@@ -108,9 +108,18 @@ def open_contestant(
         encode_query=run(model.encode_query),
         encode_document=run(model.encode_document),
         truncated=lambda texts: _too_long(model, texts),
-        trained_on=trained_on(path) if path is not None else {},
+        trained_on=trained_on(path or _cached_card(name)),
         path=path,
     )
+
+
+def _cached_card(name: str) -> Path:
+    """Return the folder of the Hugging Face cache where the card of a hub model lies, once it has been loaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = name.partition("@")
+    card = try_to_load_from_cache(repository, "README.md", revision=revision or None)
+    return Path(card).parent if isinstance(card, str) else Path("no-card")
 
 
 def _embedder(name: str, runtime: str, threads: int, *, offline: bool, progress: bool) -> Contestant:

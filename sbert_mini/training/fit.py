@@ -17,7 +17,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from sbert_mini import models
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
-from sbert_mini.errors import InputError, UsageError
+from sbert_mini.errors import InputError, SbertMiniError, UsageError
 from sbert_mini.evaluation.sets import KNOWN, find_set
 from sbert_mini.training import losses
 from sbert_mini.training.card import write_card
@@ -290,9 +290,19 @@ def fit(
     with_dev = any(task.dev is not None for task in plan.tasks)
     stopping = [EarlyStoppingCallback(recipe.evaluation.patience)] if recipe.evaluation.patience and with_dev else []
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(plan.run / "tensorboard"))
-    trainer = MultiTaskTrainer(
-        model, arguments(plan, seed=seed), plan.tasks, fitter, callbacks=[_Log(plan.run), *stopping, *callbacks]
-    )
+    _trim_log(plan.run / "log.jsonl", int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    try:
+        trainer = MultiTaskTrainer(
+            model,
+            arguments(plan, seed=seed),
+            plan.tasks,
+            fitter,
+            callbacks=[_Log(plan.run), _EvaluateAtEnd(), *stopping, *callbacks],
+        )
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, SbertMiniError):
+            raise
+        raise UsageError(f"{recipe.path}: sentence-transformers refuses these settings: {error}") from error
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = trainer.state.best_global_step if with_dev and trainer.state.best_global_step else trainer.state.global_step
     figures = _figures_at(trainer.state.log_history, best)
@@ -357,6 +367,21 @@ class _Log(TrainerCallback):
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+
+
+class _EvaluateAtEnd(TrainerCallback):
+    """Takes the dev figures after the last step, too."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
+        if state.global_step >= state.max_steps and args.eval_strategy != "no":
+            control.should_evaluate = True
+
+
+def _trim_log(file: Path, step: int) -> None:
+    """Leave in the log what was before a step: what came after it is done again."""
+    if file.is_file():
+        lines = [line for line in file.read_text("utf-8").splitlines() if step and json.loads(line)["step"] <= step]
+        file.write_text("".join(line + "\n" for line in lines), "utf-8")
 
 
 @contextlib.contextmanager

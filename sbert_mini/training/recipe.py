@@ -17,14 +17,18 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.sets import KNOWN
+from sbert_mini.training.schedule import SCHEDULES
+from sbert_mini.training.structures import LOSSES, METRICS, STRUCTURES, metrics_of
 
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 SURGERY = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "mean", "none")
 
 
-def _key(default: Any = MISSING, *, low: float | None = None, choices: Sequence[str] = (), **more: Any) -> Any:
-    metadata = {"low": low, "choices": tuple(choices), **more}
+def _key(
+    default: Any = MISSING, *, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()
+) -> Any:
+    metadata = {"low": low, "high": high, "choices": tuple(choices)}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
@@ -62,7 +66,7 @@ class ModelPart:
     start: str = _key("all-MiniLM-L6-v2")
     encoder: str = _key("trained", choices=("trained", "frozen"))
     max_seq_length: int | None = _key(None, low=4)
-    dropout: float | None = _key(None, low=0)
+    dropout: float | None = _key(None, low=0, high=0.95)
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,10 @@ class TrainPart:
     """
 
     steps: int | None = _key(None, low=1)
-    epochs: float | None = _key(None, low=0)
+    epochs: float | None = _key(None, low=1e-3)
     batch_size: int = _key(48, low=1)
     gradient_accumulation: int = _key(1, low=1)
-    schedule: str = _key("round-robin", choices=("round-robin", "proportional", "square-root", "annealed", "dynamic"))
+    schedule: str = _key("round-robin", choices=SCHEDULES)
     floor: int = _key(4, low=1)
     surgery: str = _key("pcgrad", choices=SURGERY)
     length_batches: bool = _key(True)
@@ -124,8 +128,8 @@ class OptimizerPart:
     learning_rate: float = _key(5e-5, low=0)
     head_learning_rate: float = _key(1e-3, low=0)
     weight_decay: float = _key(0.01, low=0)
-    beta1: float = _key(0.9, low=0)
-    beta2: float = _key(0.999, low=0)
+    beta1: float = _key(0.9, low=0, high=0.99999)
+    beta2: float = _key(0.999, low=0, high=0.9999999)
     epsilon: float = _key(1e-8, low=0)
     warmup: float = _key(0.1, low=0)
     decay: str = _key("linear", choices=("linear", "cosine", "constant"))
@@ -166,8 +170,8 @@ class MarginPart:
     start: float = _key(0.7)
     end: float = _key(0.2)
     shape: str = _key("linear", choices=("linear", "cosine"))
-    quantile: float = _key(0.75, low=0)
-    rate: float = _key(0.05, low=0)
+    quantile: float = _key(0.75, low=0, high=1)
+    rate: float = _key(0.05, low=1e-6, high=1)
     low: float = _key(0.0)
     high: float = _key(0.9)
     every: str = _key("batch", choices=("batch", "epoch"))
@@ -203,8 +207,8 @@ class TaskPart:
     """
 
     name: str = _key()
-    structure: str = _key(choices=("single", "siamese", "triplet", "pair"))
-    loss: str = _key()
+    structure: str = _key(choices=tuple(STRUCTURES))
+    loss: str = _key(choices=tuple(LOSSES))
     train: str | list[str] = _key()
     dev: str | list[str] | None = _key(None)
     text: str | list[str] | None = _key(None)
@@ -214,9 +218,9 @@ class TaskPart:
     high: float = _key(1.0)
     positive: float | None = _key(None)
     hidden: int = _key(0, low=0)
-    head_dropout: float = _key(0.1, low=0)
+    head_dropout: float = _key(0.1, low=0, high=0.95)
     weight: float = _key(1.0, low=0)
-    metric: str | None = _key(None)
+    metric: str | None = _key(None, choices=METRICS)
     scale: float = _key(20.0, low=0)
     triplet_margin: float = _key(0.3, low=0)
     mini_batch_size: int = _key(32, low=1)
@@ -347,11 +351,27 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
     for number, task in enumerate(recipe.tasks):
         if names.index(task.name) < number:
             raise reader.error(["task", number, "name"], f"task.name: two tasks are called {task.name!r}")
-        wanted = {"single": 1, "triplet": 3}.get(task.structure, 2)
+        wanted = STRUCTURES[task.structure]
         if len(task.text_columns()) != wanted:
             raise reader.error(
                 ["task", number, "text"],
                 f"task.text: the structure {task.structure} has {wanted} columns of text; found {len(task.text_columns())}",
+            )
+        if task.structure not in LOSSES[task.loss]:
+            raise reader.error(
+                ["task", number, "loss"],
+                f"task.loss: {task.loss} is for the structures {', '.join(LOSSES[task.loss])}; found {task.structure!r}",
+            )
+        if not task.files("train"):
+            raise reader.error(["task", number, "train"], "task.train names no file")
+        if task.metric is not None and task.metric not in metrics_of(task.loss):
+            raise reader.error(
+                ["task", number, "metric"],
+                f"task.metric: a task of the loss {task.loss} has {', '.join(metrics_of(task.loss))}; found {task.metric!r}",
+            )
+        if not task.low < task.high:
+            raise reader.error(
+                ["task", number, "high"], f"task.high must be above task.low = {task.low}; found {task.high}"
             )
         if task.margin is not None and task.loss != "cosine-embedding":
             raise reader.error(["task", number, "margin"], "task.margin is for the loss cosine-embedding")
@@ -424,9 +444,11 @@ class _Reader:
             if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
                 value = float(value)
             if option in _NAMES and type(value) is option:
-                low, choices = spec.metadata["low"], spec.metadata["choices"]
+                low, high, choices = (spec.metadata[name] for name in ("low", "high", "choices"))
                 if low is not None and not value >= low:
                     raise self.error(place, f"{shown} must be at least {low}; found {value}")
+                if high is not None and not value <= high:
+                    raise self.error(place, f"{shown} must be at most {high}; found {value}")
                 if choices and value not in choices:
                     near = _near(str(value), choices)
                     raise self.error(place, f"{shown} must be one of {', '.join(choices)}; found {value!r}{near}")

@@ -29,24 +29,7 @@ from sbert_mini.training.checks import check_labels, check_scores
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import CosineEmbeddingLoss, FixedMargin, Margin
-
-STRUCTURES = {"single": 1, "siamese": 2, "triplet": 3, "pair": 2}
-"""Structure -> texts a row."""
-LOSSES: dict[str, tuple[str, ...]] = {
-    "cross-entropy": ("single", "siamese", "pair"),
-    "regression": ("siamese", "pair"),
-    "cosine-embedding": ("siamese",),
-    "cosine-mse": ("siamese",),
-    "cosent": ("siamese",),
-    "angle": ("siamese",),
-    "multiple-negatives-ranking": ("siamese", "triplet"),
-    "cached-multiple-negatives-ranking": ("siamese", "triplet"),
-    "triplet": ("triplet",),
-}
-"""Loss -> the structures that it is for."""
-RANKING = ("multiple-negatives-ranking", "cached-multiple-negatives-ranking")
-_SIMILARITY = ("cosine-embedding", "cosine-mse", "cosent", "angle")
-METRICS = ("accuracy", "macro_f1", "pearson", "spearman")
+from sbert_mini.training.structures import LOSSES, RANKING, SIMILARITY, STRUCTURES, metrics_of
 
 
 @dataclass(frozen=True)
@@ -55,8 +38,8 @@ class TaskConfig:
 
     Attributes:
         name: letters, digits, - and _; the name of its head.
-        structure: one of `STRUCTURES`.
-        loss: one of `LOSSES`.
+        structure: one of `structures.STRUCTURES`.
+        loss: one of `structures.LOSSES`.
         labels: the labels of a classification, in the order of the outputs; empty to take those of the training data, sorted.
         low: the least score.
         high: the greatest score.
@@ -64,8 +47,8 @@ class TaskConfig:
         hidden: components of the head's hidden layer; 0 for none.
         head_dropout: before each of the head's layers.
         weight: a factor of the loss.
-        metric: the dev figure that counts: one of `METRICS`; None for accuracy where there are classes or a ranking, and
-            pearson elsewhere.
+        metric: the dev figure that counts: None for accuracy where there are classes or a ranking, and pearson
+            elsewhere.
         scale: of the cosines in the ranking losses and in cosent and angle: 1 / temperature.
         triplet_margin: of the triplet loss, on cosine distance.
         mini_batch_size: texts that the cached ranking loss holds the graph of at a time.
@@ -100,9 +83,10 @@ class TaskConfig:
                 f"task {self.name!r}: the loss {self.loss} is for the structures {', '.join(LOSSES[self.loss])}; "
                 f"found {self.structure!r}"
             )
-        if self.metric is not None and self.metric not in METRICS:
+        if self.metric is not None and self.metric not in metrics_of(self.loss):
             raise UsageError(
-                f"task {self.name!r}: the metric must be one of {', '.join(METRICS)}; found {self.metric!r}"
+                f"task {self.name!r}: the metric of the loss {self.loss} must be one of {', '.join(metrics_of(self.loss))}; "
+                f"found {self.metric!r}"
             )
         if not self.low < self.high:
             raise UsageError(f"task {self.name!r}: low must be below high; found {self.low} and {self.high}")
@@ -120,14 +104,14 @@ class TaskConfig:
     @property
     def main_metric(self) -> str:
         """The dev figure that counts."""
-        return self.metric or ("pearson" if self.graded and self.needs_label else "accuracy")
+        return self.metric or metrics_of(self.loss)[0]
 
     @property
     def head_kind(self) -> str | None:
         """The kind of head that is saved with the model, or None."""
         if self.loss in ("cross-entropy", "regression"):
             return {"cross-entropy": "classification", "regression": "regression"}[self.loss]
-        return "similarity" if self.loss in _SIMILARITY else None
+        return "similarity" if self.loss in SIMILARITY else None
 
 
 @dataclass(frozen=True)

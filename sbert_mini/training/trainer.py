@@ -1,5 +1,6 @@
 """The multi-task fitter: sentence-transformers' trainer, with a sub-batch of every task in each step and gradient surgery."""
 
+import logging
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import TrainingError, UsageError
 from sbert_mini.shapes import IntArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
@@ -30,6 +31,8 @@ from sbert_mini.training.heads import Head
 from sbert_mini.training.schedule import BundleSampler, Schedule
 from sbert_mini.training.surgery import GradientBuffer, Rule, Surgeon, cosines
 from sbert_mini.training.tasks import Objective, Task
+
+log = logging.getLogger("sbert_mini")
 
 OPTIMIZERS = ("adamw", "adam", "torch-adamw")
 PART = ".part"
@@ -168,19 +171,25 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do nothing: the card is written by `training.card`, from the recipe and the figures."""
 
-    def _tokens(self, examples: Examples, structure: str) -> list[TokenizedTexts]:
+    def _tokens(self, task: Task, examples: Examples, which: str) -> list[TokenizedTexts]:
         tokenizer = self._encoder.text_tokenizer
-        if structure == "pair":
-            return [TokenizedTexts([(row[0], row[1]) for row in examples.texts], tokenizer)]
-        return [TokenizedTexts(list(column), tokenizer) for column in zip(*examples.texts, strict=True)]
+        columns: list[Any] = [list(column) for column in zip(*examples.texts, strict=True)]
+        if task.config.structure == "pair":
+            columns = [[(row[0], row[1]) for row in examples.texts]]
+        found = [TokenizedTexts(column, tokenizer) for column in columns]
+        if cut := sum(column.truncated for column in found):
+            what = "pairs" if task.config.structure == "pair" else "texts"
+            limit = tokenizer.max_seq_length
+            log.warning(
+                "task %s: %d %s %s are longer than %d tokens, and are cut", task.config.name, cut, which, what, limit
+            )
+        return found
 
     def _evaluator(self, model: MiniSentenceTransformer) -> TaskEvaluator | None:
         with_dev = [task for task in self.tasks if task.dev is not None]
         if not with_dev:
             return None
-        texts = {
-            task.config.name: self._tokens(task.dev, task.config.structure) for task in with_dev if task.dev is not None
-        }
+        texts = {task.config.name: self._tokens(task, task.dev, "dev") for task in with_dev if task.dev is not None}
         return TaskEvaluator(with_dev, self.objectives, texts, lambda tokens: self._embed(model, tokens))
 
     def _features(self, tokens: Sequence[Tokens]) -> dict[str, Tensor]:
@@ -207,7 +216,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         return Schedule(self.fitter.schedule, counts, self.fitter.batch_size, epochs, self.fitter.floor)
 
     def _prepared(self, task: Task) -> _TaskData:
-        columns = self._tokens(task.train, task.config.structure)
+        columns = self._tokens(task, task.train, "training")
         vectors = None
         if self.fitter.encoder == "frozen":
             self.model.eval()
@@ -350,6 +359,11 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
                     loss = self._task_loss(model, number, batch)
                 scaled = task.config.weight * loss / self.current_gradient_accumulation_steps
                 self.accelerator.backward(scaled)
+            if not bool(torch.isfinite(loss)):
+                raise TrainingError(
+                    f"the loss of the task {task.config.name!r} is {loss.item()} at step {self.state.global_step + 1}: lower the "
+                    "learning rate, or look at the task's data"
+                )
             total += scaled.detach()
             self._note(f"loss_{task.config.name}", loss.detach())
             if margin is not None:
