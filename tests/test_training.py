@@ -553,14 +553,14 @@ def test_pairs_are_one_input_and_a_forged_separator_is_none(make_model):
 
 
 def test_tasks_check_what_they_are_given():
-    def task(loss="cross-entropy", structure="single", texts=(("a",),), labels=("1",), **options):
+    def task(loss="cross-entropy", structure="single", texts=(("a",), ("b",)), labels=("1", "2"), **options):
         return Task(TaskConfig("t", structure, loss, **options), Examples(texts, labels))
 
     assert task(texts=(("a",), ("b",), ("c",)), labels=("10", "9", "x")).labels == ("9", "10", "x")
     for make, kind, match in (
         (lambda: task(structure="siamese"), UsageError, "has 2 texts a row; the train rows have 1"),
         (lambda: task(labels=None), UsageError, "needs labels, and the train rows have none"),
-        (lambda: task(labels=("2",), **{"loss": "cross-entropy"}).targets(Examples((("a",),), ("3",))), KeyError, "3"),
+        (lambda: task(labels=("2", "2")), InputError, "needs at least two labels; found \\('2',\\)"),
         (
             lambda: task("cosent", "siamese", (("a", "b"),), (7.0,), high=5.0),
             InputError,

@@ -220,6 +220,7 @@ def arguments(plan: Plan, *, seed: int | None = None) -> SentenceTransformerTrai
         lr_scheduler_type=_DECAYS[optimizer.decay],
         max_grad_norm=train.max_grad_norm,
         bf16=train.precision == "bf16",
+        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         logging_steps=train.log_every,
         logging_nan_inf_filter=False,
         eval_strategy="steps" if with_dev else "no",
@@ -308,7 +309,7 @@ def fit(
     figures = _figures_at(trainer.state.log_history, best)
     part = plan.output.with_name(plan.output.name + PART)
     shutil.rmtree(part, ignore_errors=True)
-    trainer._save(str(part))
+    trainer.save_model(str(part))
     history = tuple(trainer.schedule.history)
     write_card(part, plan.output.name, recipe, start, trainer.tasks, figures, plan.overlap, history, best)
     with contextlib.suppress(OSError):

@@ -57,7 +57,9 @@ class ProgressBar(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **options: Any) -> None:  # noqa: ARG002
         """Tell the figures."""
-        shown = ", ".join(f"{k.removeprefix('eval_').replace('_', ' ')} {v:.4f}" for k, v in (metrics or {}).items())
+        shown = ", ".join(
+            f"{k.removeprefix('eval_').replace('_', ' ')} {v:.4f}" for k, v in (metrics or {}).items() if k != "epoch"
+        )
         log.info("step %d of %d: %s", state.global_step, state.max_steps, shown)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002

@@ -154,6 +154,10 @@ class Task:
         if config.graded:
             check_scores(config.name, self.train, self.dev, config.low, config.high)
         else:
+            if len(self.labels) < 2:
+                raise InputError(
+                    f"task {config.name!r}: a classification needs at least two labels; found {self.labels}"
+                )
             check_labels(config.name, self.train, self.dev, self.labels)
         if self.margin is not None and config.loss != "cosine-embedding":
             raise UsageError(f"task {config.name!r}: only the loss cosine-embedding has a margin")
