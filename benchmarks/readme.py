@@ -64,8 +64,14 @@ def surgery(found: dict[str, Any]) -> str:
     rows = [f"| {what} | ms a step | to the summed backward | peak memory |", "| --- | --- | --- | --- |"]
     for name, entry in found["contestants"].items():
         rows.append(
-            f"| {name} | {entry['ms']['median']:.0f} | {entry['to_summed']:.2f} | {entry['peak_bytes'] / 1e6:.0f} MB |"
+            f"| {name} | {entry['ms']['median']:.0f} [{entry['ms']['low']:.0f}-{entry['ms']['high']:.0f}] "
+            f"| {entry['to_summed']:.2f} | {entry['peak_bytes'] / 1e6:.0f} MB |"
         )
+    ratio = {name: entry["to_summed"] for name, entry in found["contestants"].items()}
+    like = ratio["ours"] / ratio["summed backward, sparse table"]
+    rows.append(
+        f"\nLike for like: {like:.2f} where both look the table up sparsely, {ratio['ours, dense table']:.2f} where neither does."
+    )
     return "\n".join(rows)
 
 
@@ -85,7 +91,10 @@ def training(found: dict[str, Any]) -> str:
         "| --- | --- | --- |",
     ]
     for name, entry in found["contestants"].items():
-        rows.append(f"| {name} | {entry['examples_per_s']['median']:.1f} | {entry['times_faster']:.2f} |")
+        rows.append(
+            f"| {name} | {entry['examples_per_s']['median']:.1f} "
+            f"[{entry['examples_per_s']['low']:.1f}-{entry['examples_per_s']['high']:.1f}] | {entry['times_faster']:.2f} |"
+        )
     return "\n".join(rows)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,16 +85,24 @@ def _finish(
     from sbert_mini.evaluation.tables import TABLES, machine_note
 
     result = {"command": command_line(), "machine": machine(threads), **result}
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False), flush=True)
+    else:
+        for table in TABLES[kind](result):
+            print(table.terminal() + "\n")
+        print(machine_note(result), flush=True)
     if report is not None:
         from sbert_mini.evaluation.report import write_report
 
         note(f"report -> {write_report(report, kind, result, measured)}")
-    if as_json:
-        print(json.dumps(result, ensure_ascii=False))
-        return
-    for table in TABLES[kind](result):
-        print(table.terminal() + "\n")
-    print(machine_note(result))
+
+
+def _check(report: Path | None) -> None:
+    """Refuse a report folder that cannot be used before anything is measured."""
+    if report is not None:
+        from sbert_mini.evaluation.report import check_folder
+
+        check_folder(report)
 
 
 @app.command(
@@ -161,6 +170,7 @@ def sts(
     "spearman_interval", "pearson_interval", "trained_on", ...}]}], "comparisons": [...], "absent": [...]}, correlations x 100.
     """
     quiet_notes(quiet)
+    _check(report)
     from sbert_mini.evaluation import contestants
     from sbert_mini.evaluation.sts import score
     from sbert_mini.runtime.engine import thread_count
@@ -174,6 +184,9 @@ def sts(
             opened.append(contestants.open_contestant(name, kind.value, budget, offline=offline, progress=bar))
     for name in peer or []:
         opened.append(contestants.open_contestant(name, contestants.PEER, budget, offline=offline, progress=bar))
+    labels = [c.label for c in opened]
+    given = [n for n in model or [_name(None)] for _ in runtime or [RuntimeChoice.INT8]] + list(peer or [])
+    opened = [replace(c, name=name) if labels.count(c.label) > 1 else c for c, name in zip(opened, given, strict=True)]
     result = score(
         opened, found, pooling=pooling.value, resamples=resamples, seed=seed, absent=absent, on_progress=note
     )
@@ -219,8 +232,9 @@ def _sets(
         else:
             found.append(held)
     if not found:
+        where = folder if folder is not None else "the Hugging Face hub"
         raise InputError(
-            f"none of {', '.join(absent)} is in {folder}: name another folder with --data, or try --sets {sets.BUILTIN}. "
+            f"none of {', '.join(absent)} is in {where}: name another folder with --data, or try --sets {sets.BUILTIN}. "
             f"Published: {sets.PUBLISHED}"
         )
     return found, absent
@@ -255,6 +269,7 @@ def speed(
     contestants have the same thread budget and alternate; figures are medians, ratios medians of the rounds' ratios.
     """
     quiet_notes(quiet)
+    _check(report)
     from sbert_mini.evaluation import speed as measured
     from sbert_mini.runtime.engine import thread_count
 
@@ -343,6 +358,7 @@ def search(
     by exact search, against sentence-transformers on the same texts.
     """
     quiet_notes(quiet)
+    _check(report)
     from sbert_mini.evaluation import contestants, retrieval
     from sbert_mini.runtime.engine import thread_count
     from sbert_mini.search.index import FACTORY
@@ -355,7 +371,7 @@ def search(
     texts = list(collections[0].documents.values()) if collections else []
     if input is not None or (folder is not None and (folder / "sentences_wikipedia_1.txt.gz").is_file()):
         texts = _texts(input, folder, "sentences_wikipedia_1.txt.gz", None, rows + min(1000, rows // 9))
-    texts = list(dict.fromkeys(texts or _texts(None, None, "", None, rows)))
+    texts = list(dict.fromkeys(texts or _texts(None, None, "", None, rows)))[: rows + min(1000, rows // 9)]
     held_out = max(min(len(texts) // 10, 1000), 50)
     if len(texts) < 2 * held_out:
         raise UsageError(f"at least {2 * held_out} distinct texts are needed to measure with; found {len(texts)}")
@@ -429,6 +445,7 @@ def pairs(
     pairs, from which its cost is extrapolated. The sentences are those of --input, else Wikipedia sentences of the data folder.
     """
     quiet_notes(quiet)
+    _check(report)
     from sbert_mini.evaluation import pairs as measured
     from sbert_mini.runtime.engine import thread_count
 

@@ -112,7 +112,12 @@ def _read(
         if needed == 1:
             yield record.id, record.text
             continue
-        second = record.columns.get(columns[1])
+        held = {**record.columns, **({} if record.id is None else {"id": record.id})}
+        if columns[1] not in held:
+            raise InputError(
+                f"{input}, line {record.line}: there is no column {columns[1]!r}; it has {', '.join(held)}"
+            )
+        second = held[columns[1]]
         if not isinstance(second, str) or not second.strip():
             raise InputError(f"{input}, line {record.line}: {columns[1]!r} must be a text, and is {second!r}")
         yield record.id, (record.text, second)

@@ -212,6 +212,22 @@ def test_a_year_is_found_as_a_table_as_a_hub_copy_and_in_semevals_format(tmp_pat
         sets.find_set(tmp_path, "sts17")
 
 
+def test_a_year_as_semevals_archives_unpack_it(tmp_path):
+    for name, place, start in (
+        ("sts14", "sts-en-test-gs-2014", "STS"),
+        ("sts16", "sts2016-english-with-gs-v1.0", "STS2016"),
+    ):
+        folder = tmp_path / place
+        folder.mkdir()
+        (folder / f"{start}.input.news.txt").write_text("a cat\tthe cat\ta\tb\nx\ty\n")
+        (folder / f"{start}.gs.news.txt").write_text("4.5\n\n")
+        held = sets.find_set(tmp_path, name)
+        assert (held.first, held.second, held.scores, held.unscored) == (("a cat",), ("the cat",), (4.5,), 1)
+    (folder / "STS2016.gs.news.txt").write_text("4.5\n1\n2\n")
+    with pytest.raises(InputError, match="they do not belong together"):
+        sets.find_set(tmp_path, "sts16")
+
+
 def test_the_benchmark_and_sick_in_their_original_formats(tmp_path):
     place = tmp_path / "stsbenchmark"
     place.mkdir()
@@ -242,6 +258,7 @@ def test_the_cs224n_split_beside_is_not_taken_for_the_benchmark(tmp_path):
     (tmp_path / "cs224n").mkdir()
     (tmp_path / "cs224n" / "sts-dev.csv").write_text("\tid\tsentence1\tsentence2\tsimilarity\n0\tx\ta\tb\t1.0\n")
     assert sets.find_set(tmp_path, "stsb_dev") is None
+    assert sets.find_set(tmp_path / "cs224n", "stsb_dev") is None
 
 
 def test_pairs_of_a_users_own_and_what_is_wrong_with_them(tmp_path):
@@ -267,6 +284,8 @@ def test_what_a_card_names_as_training_data(tmp_path):
 
     assert card("datasets:\n- sentence-transformers/stsb\n- snli") == {*sets.SEVEN[:5], "stsb_dev", "stsb_test"}
     assert card("datasets:\n- stsb_train") == set(sets.SEVEN[:5])
+    assert card("datasets: [cs224n/sts-train]") >= {"stsb_test", "sts12"}
+    assert card("datasets: [nyu-mll/glue]") >= {"stsb_test", "sts12"}
     assert card("datasets: mteb/sickr-sts") == {"sickr", "sickr_test"}
     assert card("datasets: [sickr_train]") == {"sickr"}
     assert card("datasets: [mteb/sts14-sts]") >= {"sts14", "stsb_test"}
@@ -479,6 +498,14 @@ def test_bench_sts_says_what_is_absent_and_reports(sbmini, tmp_path, minilm):
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r'(src|href)="?(?!data:)http', page)
     assert "| mine" in (tmp_path / "out" / "report.md").read_text()
+    (tmp_path / "out" / "sts-notes.png").write_bytes(b"a picture of somebody's own")
+    done = sbmini("bench", "sts", "--sets", "builtin", "--report", "out", "--resamples", 100)
+    assert done.returncode == 0, done.stderr
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"sts.json", "sts.png", "sts-builtin.png", "sts-notes.png", "report.md", "report.html"}
+    (tmp_path / "file").write_text("")
+    one_error(sbmini("bench", "sts", "--sets", "builtin", "--report", "file"), 2, "the report folder file is a file")
+    (tmp_path / "out" / "speed.json").write_text("{}\n")
 
 
 def test_the_other_benchmarks_at_a_small_size(sbmini, tmp_path, minilm):

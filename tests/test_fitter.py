@@ -289,9 +289,8 @@ def test_what_the_fitter_refuses(make_model, tmp_path):
     with pytest.raises(UsageError, match="cannot hold at least 5 of each of 3 tasks"):
         MultiTaskTrainer(model, args, tasks(), FitterConfig(batch_size=12, floor=5))
     ranking = Task(TaskConfig("r", "siamese", "cosent"), Examples((("a", "b"),), (1.0,)))
-    frozen = MultiTaskTrainer(model, args, [ranking], FitterConfig(batch_size=4, encoder="frozen"))
-    with pytest.raises(UsageError, match="nothing is trained"):
-        frozen.train()
+    with pytest.raises(UsageError, match="the encoder is frozen, and the loss cosent has no head to train"):
+        MultiTaskTrainer(model, args, [ranking], FitterConfig(batch_size=4, encoder="frozen"))
 
 
 def test_accumulated_and_resumed_a_run_goes_on_exactly(make_model, tmp_path):
@@ -446,6 +445,77 @@ def test_killed_and_resumed_a_run_ends_in_the_same_bytes(workshop):
     for name in first:
         assert first[name].replace(b"whole", b"killed") == second[name], name
     assert not list((workshop / "killed.run").glob("checkpoint-*"))
+
+
+def test_killed_after_its_last_checkpoint_a_run_is_finished_without_another_step(workshop):
+    recipe = RECIPE.replace("[optimizer]", '[optimizer]\ndecay = "constant"').replace("steps = 60", "steps = 14")
+    (workshop / "recipe.toml").write_text(recipe)
+    whole = train(workshop, "-o", "whole", "--json")
+    assert whole.returncode == 0, whole.stderr
+    with subprocess.Popen([SBMINI, "train", "recipe.toml", "--threads", "1", "-o", "cut"], cwd=workshop) as run:
+        deadline = time.monotonic() + 100
+        while not (workshop / "cut.run" / "checkpoint-14").exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        run.kill()
+    if not (workshop / "cut").exists():  # it may have been quicker
+        done = train(workshop, "-o", "cut", "--resume", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["figures"] == json.loads(whole.stdout)["figures"]
+    for name, data in content(workshop / "whole").items():
+        assert data.replace(b"whole", b"cut") == content(workshop / "cut")[name], name
+
+
+def test_changed_data_are_not_gone_on_with(workshop):
+    run = workshop / "trained.run"
+    run.mkdir()
+    (run / "checkpoint-7").mkdir()
+    (run / "run.json").write_text(
+        json.dumps({"recipe": RECIPE, "seed": 0, "data": "other rows", "start": "other weights"})
+    )
+    done = train(workshop, "--resume")
+    assert done.returncode == 2
+    assert "other data or another starting model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["paraphrase", "sentiment", "search", "multitask", "cs224n-paper-full", "cs224n-paper-frozen"]
+)
+def test_every_recipe_that_ships_trains(name, tmp_path, make_model):
+    """On small files of the right shape, from a small model, for two steps."""
+    import gzip
+    import re as regex
+
+    from sbert_mini.training.recipe import read_recipe
+
+    make_model(seed=9).rename(tmp_path / "start")
+    shipped = Path(sbert_mini.__file__).parent / "examples" / "recipes" / f"{name}.toml"
+    recipe = read_recipe(shipped)
+    pairs = list(zip(sentences(60, 2), sentences(60, 3), strict=True))
+    for part in recipe.tasks:
+        texts, top = len(part.text_columns()), int(part.high) if part.loss != "cross-entropy" else 1
+        labelled = part.loss != "multiple-negatives-ranking"
+        header = [*part.text_columns(), *([part.label or "label"] if labelled else [])]
+        for offset, file in [(0, f) for f in part.files("train")] + [(30, f) for f in part.files("dev")]:
+            path = tmp_path / "data" / file if recipe.data.folder else tmp_path / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = [[*pairs[i + offset][:texts], *([str(i % (top + 1))] if labelled else [])] for i in range(30)]
+            tab = "," if path.suffix == ".csv" and not recipe.data.folder else "\t"
+            text = "".join(tab.join(row) + "\n" for row in [header, *rows]).encode()
+            path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    if recipe.data.evaluation:
+        (tmp_path / "data" / "sts13.tsv").write_text(
+            "sentence1\tsentence2\tscore\n" + "\t".join([*pairs[0], "1"]) + "\n"
+        )
+    text = shipped.read_text("utf-8").replace('start = "all-MiniLM-L6-v2"', 'start = "start"')
+    text = regex.sub(r"^(epochs|steps) = .*$", "steps = 2", text, flags=regex.MULTILINE)
+    text = regex.sub(r"^every = .*$", "every = 2", text, flags=regex.MULTILINE)
+    (tmp_path / "recipe.toml").write_text(text)
+    done = train(tmp_path, "--data", str(tmp_path / "data") if recipe.data.folder else str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    if "cs224n" in name:
+        from sbert_mini.evaluation.sets import trained_on
+
+        assert "stsb_test" in trained_on(tmp_path / recipe.model.output)
 
 
 def test_a_run_of_another_recipe_is_not_gone_on_with(workshop):

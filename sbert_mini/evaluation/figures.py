@@ -23,6 +23,11 @@ _STYLE = {
 }
 
 
+def require() -> None:
+    """Raise `MissingExtraError` where matplotlib is not installed."""
+    _figure(1, 1)
+
+
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple["Figure", Any]:
     try:
         from matplotlib import rc_context

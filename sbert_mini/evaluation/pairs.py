@@ -126,6 +126,7 @@ def measure(
     from sbert_mini.runtime.embedder import Embedder
 
     path = models.resolve(model, offline=offline)
+    encoders = _cross_encoders(path, short_name(model), threads)  # first: what is missing is told before the long work
     embedder = Embedder(path, threads=threads)
     faiss.omp_set_num_threads(threads)
     embedder.encode(distinct[:64])
@@ -140,7 +141,6 @@ def measure(
     on_progress(f"cross-encoders on {sample} pairs")
     chosen = np.random.default_rng(0).choice(min(len(distinct), max(sizes)), (sample, 2))
     drawn = [(distinct[i], distinct[j]) for i, j in chosen.tolist()]
-    encoders = _cross_encoders(path, short_name(model), threads)
     for encode in encoders.values():
         encode(drawn[:8])
 

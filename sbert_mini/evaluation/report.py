@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.durable import write_durably
-from sbert_mini.errors import InputError
+from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.sts import StsResult
 from sbert_mini.evaluation.tables import TABLES, machine_note
@@ -67,38 +67,63 @@ def write_report(folder: Path, kind: str, result: Mapping[str, Any], measured: S
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(f"{kind}*.png"):
-        stale.unlink()
-    for name, data in pictures(kind, result, measured).items():
+    for stale in _pictures_of(_held(folder / f"{kind}.json")):
+        (folder / stale).unlink(missing_ok=True)
+    drawn = pictures(kind, result, measured)
+    for name, data in drawn.items():
         write_durably(folder / name, data)
+    result = {**result, "pictures": list(drawn)}
     write_durably(folder / f"{kind}.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-    results = {}
-    for name in TABLES:
-        file = folder / f"{name}.json"
-        if file.is_file():
-            try:
-                results[name] = json.loads(file.read_text("utf-8"))
-            except ValueError as error:
-                raise InputError(
-                    f"{file} cannot be read as JSON: {error}; delete it, or name another folder"
-                ) from error
-    write_durably(folder / "report.md", _markdown(folder, results).encode())
+    results = {name: held for name in TABLES if (held := _held(folder / f"{name}.json"))}
+    try:
+        text, markup = _markdown(results), _html(folder, results)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"one of {', '.join(f'{name}.json' for name in results)} in {folder} is no result of this version: delete it, or "
+            "name another folder"
+        ) from error
     page = folder / "report.html"
-    write_durably(page, _html(folder, results).encode())
+    write_durably(folder / "report.md", text.encode())
+    write_durably(page, markup.encode())
     return page
 
 
-def _pictures_of(folder: Path, kind: str) -> list[Path]:
-    return sorted(folder.glob(f"{kind}*.png"), key=lambda file: (len(file.stem) > len(kind), file.name))
+def check_folder(folder: Path) -> None:
+    """Refuse a report folder that cannot be used, before anything slow is done.
+
+    Raises:
+        UsageError: it is a file.
+        MissingExtraError: matplotlib is not installed.
+        InputError: a result in it cannot be read.
+    """
+    figures.require()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"the report folder {folder} is a file")
+    for name in TABLES:
+        _held(folder / f"{name}.json")
 
 
-def _markdown(folder: Path, results: Mapping[str, Any]) -> str:
+def _held(file: Path) -> dict[str, Any]:
+    """Return the result in a file; empty where there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} cannot be read as a result: {error}; delete it, or name another folder") from error
+
+
+def _pictures_of(result: Mapping[str, Any]) -> list[str]:
+    return [name for name in result.get("pictures", []) if name == Path(name).name and name.endswith(".png")]
+
+
+def _markdown(results: Mapping[str, Any]) -> str:
     parts = ["# sbert-mini: benchmark report"]
     for kind, result in results.items():
         parts.append(f"## {TITLES[kind]}")
         for table in TABLES[kind](result):
             parts += [f"### {table.title}", table.markdown()]
-        parts += [f"![{file.stem}]({file.name})" for file in _pictures_of(folder, kind)]
+        parts += [f"![{Path(name).stem}]({name})" for name in _pictures_of(result)]
         parts.append(machine_note(result))
     return "\n\n".join(parts) + "\n"
 
@@ -108,7 +133,7 @@ def _html(folder: Path, results: Mapping[str, Any]) -> str:
     for kind, result in results.items():
         parts.append(f"<h2>{html.escape(TITLES[kind])}</h2>")
         parts += [table.html() for table in TABLES[kind](result)]
-        for file in _pictures_of(folder, kind):
+        for file in (folder / name for name in _pictures_of(result)):
             data = base64.b64encode(file.read_bytes()).decode()
             parts.append(f'<img alt="{html.escape(file.stem)}" src="data:image/png;base64,{data}">')
         parts.append(f"<p class=note>{html.escape(machine_note(result).replace('`', ''))}</p>")

@@ -12,7 +12,8 @@ A set is found by its name in these places of a folder, the first that is there:
 1. `NAME.tsv`, `.csv`, `.jsonl` or `.parquet`, gzipped or not, with the columns `sentence1`, `sentence2`, `score` and maybe
    `subset`; `sickr` also as `sickr_train`, `sickr_dev` and `sickr_test`;
 2. the files of its copy on the Hugging Face hub (`sts12-sts/test.jsonl.gz`, ...);
-3. its own original format: `STS12-en-test/STS.input.*.txt` with `STS.gs.*.txt`, `stsbenchmark/sts-test.csv`, `SICK.txt`, or
+3. its own original format: `STS12-en-test/STS.input.*.txt` with `STS.gs.*.txt` (SentEval's folders, or those that SemEval's
+   archives unpack to), `stsbenchmark/sts-test.csv`, `SICK.txt`, or
    SentEval's `SICK_test_annotated.txt`; up to two folders deep.
 """
 
@@ -42,6 +43,14 @@ _HUB = {
     "sickr": ("mteb/sickr-sts", "test"),
 }
 _SUFFIXES = tuple(f".{kind}{zipped}" for kind in ("tsv", "csv", "jsonl", "parquet") for zipped in ("", ".gz"))
+_UNPACKED = {
+    "12": "test-gold",
+    "13": "test-gs",
+    "14": "sts-en-test-gs-2014",
+    "15": "test_evaluation_task2a",
+    "16": "sts2016-english-with-gs-v1.0",
+}
+"""The folders that SemEval's own archives unpack to."""
 _SICK_PARTS = {
     "train": ("sickr_train", "SICK_train.txt", "TRAIN"),
     "dev": ("sickr_dev", "SICK_trial.txt", "TRIAL"),
@@ -187,7 +196,7 @@ def _places(folder: Path, pattern: str) -> Iterator[Path]:
 
 def _text_lines(path: Path) -> list[str]:
     try:
-        return path.read_text("utf-8").split("\n")
+        return path.read_text("utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
@@ -195,15 +204,19 @@ def _text_lines(path: Path) -> list[str]:
 def _original_year(folder: Path, name: str) -> PairSet | None:
     """SemEval's own format: `STS.input.SUBSET.txt`, a pair a line, and `STS.gs.SUBSET.txt`, its score, or a blank line."""
     year = name[3:]
-    for pattern in (f"STS{year}-en-test", f"STS20{year}-en-test"):
+    for pattern in (f"STS{year}-en-test", f"STS20{year}-en-test", _UNPACKED[year]):
         for place in _places(folder, pattern):
             rows, unscored = [], 0
-            for file in sorted(place.rglob("STS.input.*.txt")):
-                subset = file.name.removeprefix("STS.input.").removesuffix(".txt")
-                gold = file.with_name(f"STS.gs.{subset}.txt")
+            for file in sorted(place.rglob("STS*.input.*.txt")):
+                start, _, subset = file.name.removesuffix(".txt").partition(".input.")
+                gold = file.with_name(f"{start}.gs.{subset}.txt")
                 if subset == "ALL" or not gold.is_file():
                     continue  # ALL is the other files joined; inputs without gold are those of tracks that are not scored
                 sentences, scores = _text_lines(file), _text_lines(gold)
+                if len(scores) > len(sentences):
+                    raise InputError(
+                        f"{gold} has {len(scores)} lines and {file.name} {len(sentences)}: they do not belong together"
+                    )
                 for number, line in enumerate(sentences, start=1):
                     fields = line.rstrip("\r").split("\t")
                     score = scores[number - 1].strip() if number <= len(scores) else ""
@@ -212,7 +225,7 @@ def _original_year(folder: Path, name: str) -> PairSet | None:
                     if not score:
                         unscored += 1
                         continue
-                    if len(fields) < 2:
+                    if len(fields) < 2 or not fields[0].strip() or not fields[1].strip():
                         raise InputError(f"{file}, line {number}: two sentences and a tab between them are needed")
                     rows.append((fields[0], fields[1], _score(score, f"{gold}, line {number}"), subset))
             if rows:
@@ -226,8 +239,8 @@ def _original_benchmark(folder: Path, name: str) -> PairSet | None:
     places = [folder / file_name]
     places += [p for p in _places(folder, f"*/{file_name}") if "benchmark" in p.parent.name.lower()]
     for file in places:
-        if not file.is_file():
-            continue
+        if not file.is_file() or (file.parent == folder and _text_lines(file)[0].count("\t") < 6):
+            continue  # another file of that name, such as the course CS224N's
         rows = []
         for number, line in enumerate(_text_lines(file), start=1):
             fields = line.rstrip("\r").split("\t")
@@ -235,6 +248,8 @@ def _original_benchmark(folder: Path, name: str) -> PairSet | None:
                 continue
             if len(fields) < 7:
                 raise InputError(f"{file}, line {number}: seven columns are needed; found {len(fields)}")
+            if not fields[5].strip() or not fields[6].strip():
+                raise InputError(f"{file}, line {number}: a sentence is empty")
             rows.append((fields[5], fields[6], _score(fields[4], f"{file}, line {number}"), fields[0]))
         if rows:
             return _made(name, rows, str(file))
@@ -309,7 +324,7 @@ _NAMED = (
     # what a card's `datasets` may say (lower case) -> the sets that hold pairs of it, and why
     (r"sts-?b(enchmark)?[_-]train\b", SEVEN[:5], "STS-B train, whose pairs stand in STS12-16"),
     (
-        r"stsb|sts-?benchmark|cs224n.*sts|sts.*cs224n",
+        r"stsb|sts-?benchmark|cs224n.*sts|sts.*cs224n|\bsts[-_](train|dev)\b|\bglue\b",
         (*SEVEN[:5], "stsb_dev", "stsb_test"),
         "STS-B, without saying which split; its pairs stand in STS12-16, too",
     ),
@@ -323,20 +338,26 @@ _NAMED = (
 )
 
 
+def card_metadata(model: Path) -> dict[str, Any]:
+    """Return the metadata of a model's card; none where it has no card, or one that cannot be read, which is told."""
+    from huggingface_hub.repocard import metadata_load
+
+    card = model / "README.md"
+    try:
+        return dict(metadata_load(card) or {}) if card.is_file() else {}
+    except Exception as error:  # YAML's errors are many
+        reason = str(error).strip().splitlines()
+        log.warning("%s cannot be read, so that nobody knows what the model was trained on: %s", card, reason[:1])
+        return {}
+
+
 def trained_on(model: Path) -> dict[str, str]:
     """Return the sets that a model's card names as training data, each with the words of the card.
 
     Read from the metadata of `README.md`: the names in `datasets`, and the sets in `sbmini_trained_on`. A card that names a
     set without its split is taken to mean all of it. A card that is absent or cannot be read names nothing.
     """
-    from huggingface_hub.repocard import metadata_load
-
-    card = model / "README.md"
-    try:
-        metadata: dict[str, Any] = dict(metadata_load(card) or {}) if card.is_file() else {}
-    except Exception as error:  # YAML's errors are many
-        log.warning("%s cannot be read, so that nobody knows what the model was trained on: %s", card, error)
-        metadata = {}
+    metadata = card_metadata(model)
     found: dict[str, str] = {}
     named = metadata.get("datasets") or []
     for entry in named if isinstance(named, list) else [named]:

@@ -134,7 +134,7 @@ def measure(
     layout = read_layout(path)
     name = short_name(model)
     with tempfile.TemporaryDirectory() as folder:
-        encoders, peer_name, files = _encoders(path, name, peer, threads, Path(folder))
+        encoders, peer_name, files = _encoders(path, name, peer, threads, Path(folder), offline)
         disk_bytes = {label: file.stat().st_size for label, file in files.items()}
         reference = peer_name or f"{name} (fp32)"
         on_progress("closeness")
@@ -166,7 +166,7 @@ def measure(
 
 
 def _encoders(
-    path: Path, name: str, peer: str | None, threads: int, folder: Path
+    path: Path, name: str, peer: str | None, threads: int, folder: Path, offline: bool
 ) -> tuple[dict[str, Encode], str | None, dict[str, Path]]:
     from sbert_mini.runtime.embedder import Embedder
 
@@ -191,7 +191,7 @@ def _encoders(
 
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(threads)
-    where = str(models.resolve(peer))
+    where = str(models.resolve(peer, offline=offline))
     model = SentenceTransformer(where, local_files_only=True, device="cpu", model_kwargs={"use_safetensors": True})
     label = f"{short_name(peer)} ({PEER})"
     encoders[label] = lambda texts, size: np.asarray(
@@ -287,7 +287,7 @@ def _processes(
         for kind in ("int8", "fp32")
     }  # fmt: skip
     if peer_name is not None and peer is not None:
-        script = [sys.executable, "-c", _PEER_START, str(models.resolve(peer))]
+        script = [sys.executable, "-c", _PEER_START, str(models.resolve(peer, offline=True))]
         commands["a script that does the same with sentence-transformers"] = script
         encoding[peer_name] = [*script, str(lines)]
     peaks: dict[str, list[float]] = {label: [] for label in commands}
@@ -385,7 +385,9 @@ def _roofline(
         "how": f"torch {torch.__version__}, ({rows}, {inner}) x ({inner}, {columns}), best of 5 x 0.2 s, {threads} threads",
         "models": {
             label: {
-                "limit_texts_per_s": (limit := rates["int8" if "int8" in label else "fp32"] / flops),
+                "limit_texts_per_s": (
+                    limit := rates["int8" if label.endswith(("(int8)", f"({_DYNAMIC})")) else "fp32"] / flops
+                ),
                 "share": value / limit,
             }
             for label, value in best.items()

@@ -86,13 +86,13 @@ class Difference:
     Attributes:
         set: the set, or `mean` for the mean over the sets that count for both models.
         difference: Spearman x 100 of a minus that of b.
-        interval: bootstrap 95 % interval of it.
+        interval: bootstrap 95 % interval of it; None where no draw is defined.
         p: two-sided; not corrected for comparing several models on several sets.
     """
 
     set: str
     difference: float
-    interval: Interval
+    interval: Interval | None
     p: float
 
 
@@ -393,4 +393,4 @@ def _comparison(
 def _difference(name: str, difference: float, resampled: AnyArray) -> Difference:
     resampled = resampled[np.isfinite(resampled)]
     bounds = _interval_percent(resampled) if len(resampled) else None
-    return Difference(name, difference, bounds or (math.nan, math.nan), two_sided_p(resampled))
+    return Difference(name, difference, bounds, two_sided_p(resampled))

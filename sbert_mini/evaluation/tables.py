@@ -52,6 +52,12 @@ class Table:
         return "\n".join([*lines, *self.notes])
 
 
+def _spread(values: Json, digits: int, unit: str = "") -> str:
+    """Return `median [lowest-highest]`."""
+    low, high = (f"{values[key]:,.{digits}f}" for key in ("low", "high"))
+    return f"{values['median']:,.{digits}f}{unit} [{low}-{high}]"
+
+
 def machine_note(result: Json) -> str:
     """Return the line that stands under every figure: command, date, threads, machine, versions."""
     card = result["machine"]
@@ -154,7 +160,7 @@ def speed(result: Json) -> list[Table]:
         rows = tuple(
             (
                 name,
-                f"{found['seconds']['median']:.2f} s",
+                _spread(found["seconds"], 2, " s"),
                 f"{found['peak_bytes']['median'] / 1e6:.0f} MB",
                 _number(found["times_faster"], 1) if found["times_faster"] else "",
             )
@@ -166,8 +172,8 @@ def speed(result: Json) -> list[Table]:
     rows = tuple(
         (
             name,
-            f"{found['p50_ms']['median']:.2f} ms",
-            f"{found['p99_ms']['median']:.2f} ms",
+            _spread(found["p50_ms"], 2, " ms"),
+            _spread(found["p99_ms"], 2, " ms"),
             _number(found["times_faster"]) if found["times_faster"] else "",
         )
         for name, found in result["latency"].items()
@@ -182,14 +188,17 @@ def speed(result: Json) -> list[Table]:
             (
                 name,
                 *(
-                    f"{found[size]['texts_per_s']['median']:,.0f}"
+                    _spread(found[size]["texts_per_s"], 0)
                     + (f" (x {found[size]['times_faster']:.2f})" if found[size]["times_faster"] else "")
                     for size in sizes
                 ),
             )
             for name, found in result[key].items()
         )
-        notes = (f"x: median of the rounds' ratios to {reference}.",) if reference else ()
+        notes: tuple[str, ...] = (
+            "Median [lowest-highest] of the rounds. Ours holds at most 512 tokens, or 16 a text, in one batch.",
+        )
+        notes += (f"x: median of the rounds' ratios to {reference}.",) if reference else ()
         tables.append(Table(title, ("model", *(f"{word} {size}" for size in sizes)), rows, notes))
     rows = tuple(
         (
@@ -228,7 +237,7 @@ def search(result: Json) -> list[Table]:
             (
                 name,
                 f"{kind['recall']:.4f}",
-                f"{kind['queries_per_s']['median']:,.0f}",
+                _spread(kind["queries_per_s"], 0),
                 _number(kind["times_faster"]) if kind["times_faster"] else "",
                 f"{kind['single_ms']['median']:.2f} ms",
                 f"{kind['build_s']:.2f} s" if kind["build_s"] is not None else "",
@@ -276,7 +285,7 @@ def pairs(result: Json) -> list[Table]:
     for name in cost:
         header += [f"{name}, extrapolated", "times"]
     rates = "; ".join(f"{name}: {rate:.1f} pairs/s" for name, rate in cost.items())
-    notes = (f"Cross-encoders measured on {result['sample']:,} pairs, [CLS] a [SEP] b [SEP]. {rates}.",)
+    notes = (f"Cross-encoders measured on {result['sample']:,} pairs, [CLS] a [SEP] b [SEP], fp32 in torch. {rates}.",)
     tables = [Table("The most similar pair among n sentences", tuple(header), tuple(rows), notes)]
     found = tuple((f"{s['n']:,}", f"{s['cosine']:.4f}", s["first"], s["second"]) for s in result["sizes"])
     tables.append(Table("The answers", ("sentences", "cosine", "first", "second"), found))

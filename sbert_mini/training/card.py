@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.evaluation.measure import machine
-from sbert_mini.evaluation.sets import TRAINED_ON
+from sbert_mini.evaluation.sets import TRAINED_ON, card_metadata
 from sbert_mini.training.recipe import Recipe
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task
@@ -21,6 +21,8 @@ def write_card(
     overlap: Mapping[str, Mapping[str, int]],
     history: Sequence[Change],
     steps: int,
+    seed: int,
+    threads: int,
 ) -> None:
     """Write `README.md` into the model directory.
 
@@ -37,17 +39,19 @@ def write_card(
         overlap: STS set -> task -> training rows that stand in it.
         history: of the batch sizes.
         steps: optimizer steps taken to the weights that are saved.
+        seed: of everything that was drawn.
+        threads: that computed; another number gives weights that differ in their last bits.
     """
     from huggingface_hub import ModelCardData
-    from huggingface_hub.repocard import metadata_load
 
-    parent = dict(metadata_load(start / "README.md") or {}) if (start / "README.md").is_file() else {}
+    parent = card_metadata(start)
     own = [stem(file) for task in recipe.tasks for file in task.files("train")]
     inherited = parent.get("datasets") or []
     inherited = [inherited] if isinstance(inherited, str) else list(inherited)
     counted = {held: sum(found.values()) for held, found in overlap.items()}
-    for held, count in (parent.get(TRAINED_ON) or {}).items():
-        counted[held] = counted.get(held, 0) + int(count)
+    before = parent.get(TRAINED_ON)
+    for held, count in before.items() if isinstance(before, dict) else ():
+        counted[held] = counted.get(held, 0) + (count if isinstance(count, int) else 0)
     metadata: dict[str, Any] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
@@ -80,7 +84,7 @@ def write_card(
     if len(history) > 1:
         shown = "\n".join(f"| {c.batch} | {', '.join(map(str, c.sizes))} | {c.reason} |" for c in history)
         parts.append(f"## Batch allocation\n\n| from batch | examples a task | why |\n| --- | --- | --- |\n{shown}")
-    parts.append(f"## Recipe\n\n```toml\n{recipe.text.strip()}\n```")
+    parts.append(f"## Recipe\n\nSeed {seed}, {threads} threads.\n\n```toml\n{recipe.text.strip()}\n```")
     card = machine()
     versions = ", ".join(f"{name} {found}" for name, found in card["packages"].items())
     parts.append(
@@ -90,8 +94,10 @@ def write_card(
 
 
 def stem(name: str) -> str:
-    """Return a data file's name without folder and suffixes."""
-    return Path(name).name.partition(".")[0]
+    """Return a data file's name without suffixes, with the folder that it lies in where the recipe names one."""
+    path = Path(name)
+    base = path.name.partition(".")[0]
+    return f"{path.parent.name}/{base}" if path.parent.name and "$" not in path.parent.name else base
 
 
 def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:

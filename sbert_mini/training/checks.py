@@ -1,6 +1,6 @@
 """What is looked at before anything is trained: empty texts, labels, separators, duplicates, overlap, balance.
 
-Pairs are compared unordered and normalised: lower case, only letters and digits, one blank between words.
+Pairs are compared unordered and normalised: lower case, only letters, digits, + and #, one blank between words.
 """
 
 import re
@@ -13,7 +13,7 @@ from sbert_mini.errors import InputError
 from sbert_mini.training.examples import Examples
 
 _SPECIAL = re.compile(r"\[(SEP|CLS|MASK|PAD|UNK)\]")
-_NOT_A_WORD = re.compile(r"[^\w]+|_+")
+_NOT_A_WORD = re.compile(r"[^a-z0-9+#]+")
 RARE = 0.05
 """A class below this share of an equal share is told."""
 
@@ -32,8 +32,17 @@ class Finding:
 
 
 def normalized(text: str) -> str:
-    """Return a text as pairs are compared: NFKC, lower case, letters and digits only, one blank between words."""
-    return _NOT_A_WORD.sub(" ", unicodedata.normalize("NFKC", text).lower()).strip()
+    """Return a text as pairs are compared: NFKC, lower case, one blank between words.
+
+    Words are made of letters, digits and the marks on them, + and # (C++ is not C#). A text without any is left as it is.
+    """
+    lower = unicodedata.normalize("NFKC", text).lower()
+    if not lower.isascii():
+        lower = "".join(c if c.isalnum() or c in "+#" or unicodedata.category(c)[0] == "M" else " " for c in lower)
+        words = " ".join(lower.split())
+    else:
+        words = _NOT_A_WORD.sub(" ", lower).strip()
+    return words or text.strip().lower()
 
 
 def row_key(texts: Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A recipe, carried out: data read and checked, model loaded, trained, saved. What `sbmini train` does."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -13,12 +14,15 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, set_seed
 
 from sbert_mini import models
+from sbert_mini.encoder.checkpoint import weight_files
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
 from sbert_mini.errors import InputError, SbertMiniError, UsageError
 from sbert_mini.evaluation.sets import KNOWN, find_set
+from sbert_mini.layout import read_layout
+from sbert_mini.runtime.conversion import file_sha256
 from sbert_mini.training import losses
 from sbert_mini.training.card import write_card
 from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts
@@ -128,6 +132,8 @@ def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tupl
         triplet_margin=part.triplet_margin,
         mini_batch_size=part.mini_batch_size,
     )
+    if recipe.model.encoder == "frozen" and not config.has_weights:
+        raise UsageError(f"task {part.name!r}: the encoder is frozen, and the loss {part.loss} has no head to train")
     label = part.label or ("label" if config.needs_label else None)
 
     def read(which: str, limit: int | None) -> Examples | None:
@@ -206,7 +212,7 @@ def arguments(plan: Plan, *, seed: int | None = None) -> SentenceTransformerTrai
     steps = total_steps(plan)
     with_dev = any(task.dev is not None for task in plan.tasks)
     every = recipe.evaluation.every or max(math.ceil(steps / 10), 1)
-    save = every if with_dev else train.save_every
+    save = every if with_dev else train.save_every or 250
     return SentenceTransformerTrainingArguments(
         output_dir=str(plan.run),
         max_steps=steps,
@@ -272,10 +278,10 @@ def fit(
             f"{plan.run} holds {checkpoint.name} of an earlier run: go on with it by --resume, or delete the folder"
         )
     seed = recipe.train.seed if seed is None else seed
-    identity = {"recipe": recipe.text, "seed": seed}
+    start = models.resolve(start_name(recipe), offline=offline)
+    identity = {"recipe": recipe.text, "seed": seed, "data": _digest(plan.tasks), "start": _start_digest(start)}
     _same_run(plan.run / "run.json", identity, started=checkpoint is not None)
     set_seed(seed)
-    start = models.resolve(start_name(recipe), offline=offline)
     on_progress(f"loading {recipe.model.start}")
     model = load_start(recipe, offline=offline)
     fitter = FitterConfig(
@@ -304,14 +310,31 @@ def fit(
         if isinstance(error, SbertMiniError):
             raise
         raise UsageError(f"{recipe.path}: sentence-transformers refuses these settings: {error}") from error
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is None or not _is_over(checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    else:  # killed between its last checkpoint and the model's writing
+        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        last = checkpoint.with_name(f"checkpoint-{trainer.state.best_global_step}")
+        trainer._load_from_checkpoint(str(last if last.is_dir() else checkpoint))
     best = trainer.state.best_global_step if with_dev and trainer.state.best_global_step else trainer.state.global_step
     figures = _figures_at(trainer.state.log_history, best)
     part = plan.output.with_name(plan.output.name + PART)
     shutil.rmtree(part, ignore_errors=True)
     trainer.save_model(str(part))
     history = tuple(trainer.schedule.history)
-    write_card(part, plan.output.name, recipe, start, trainer.tasks, figures, plan.overlap, history, best)
+    write_card(
+        part,
+        plan.output.name,
+        recipe,
+        start,
+        trainer.tasks,
+        figures,
+        plan.overlap,
+        history,
+        best,
+        seed,
+        torch.get_num_threads(),
+    )
     with contextlib.suppress(OSError):
         plan.output.rmdir()  # an empty folder of that name may stand there
     part.rename(plan.output)
@@ -333,6 +356,29 @@ def newest_checkpoint(run: Path) -> Path | None:
     return max(held, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
 
 
+def _is_over(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is that of a run's last step: all steps done, or stopped early."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    control = state["stateful_callbacks"].get("TrainerControl", {}).get("args", {})
+    return bool(control.get("should_training_stop")) or state["global_step"] >= state["max_steps"]
+
+
+def _digest(tasks: Sequence[Task]) -> str:
+    """Return the sha256 of all rows and labels."""
+    digest = hashlib.sha256()
+    for task in tasks:
+        for examples in (task.train, task.dev):
+            rows = [] if examples is None else [examples.texts, examples.labels]
+            digest.update(json.dumps([task.config.name, rows], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _start_digest(start: Path) -> str:
+    """Return the sha256 of the starting model's weights."""
+    layout = read_layout(start)
+    return ", ".join(file_sha256(file) for file in weight_files(layout.encoder_path))
+
+
 def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None:
     """Refuse to go on with a run of another recipe or seed; note this one's."""
     if started:
@@ -342,8 +388,8 @@ def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None
             before = None
         if before != identity:
             raise UsageError(
-                f"the checkpoints in {file.parent} are of another recipe or seed: delete the folder, or give the recipe that "
-                "they were made with"
+                f"the checkpoints in {file.parent} are of another recipe or seed, other data or another starting model: delete "
+                "the folder, or give what they were made with"
             )
         return
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ environment variable.
 """
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -85,7 +86,7 @@ class TrainPart:
         precision: `fp32`, or `bf16` where the processor has it.
         max_grad_norm: gradients are scaled to at most this length; 0 for never.
         log_every: steps between two lines of the log.
-        save_every: steps between two checkpoints, where there is no evaluation.
+        save_every: steps between two checkpoints where no task has a dev file, by default 250; else each evaluation makes one.
         keep_checkpoints: how many checkpoints are kept while training, the best one beside them.
         report_to: `tensorboard`, or other trackers that sentence-transformers knows.
         seed: of everything that is drawn.
@@ -102,7 +103,7 @@ class TrainPart:
     precision: str = _key("fp32", choices=("fp32", "bf16"))
     max_grad_norm: float = _key(1.0, low=0)
     log_every: int = _key(20, low=1)
-    save_every: int = _key(250, low=1)
+    save_every: int | None = _key(None, low=1)
     keep_checkpoints: int = _key(1, low=1)
     report_to: list[str] = _key([])
     seed: int = _key(0, low=0)
@@ -166,14 +167,14 @@ class MarginPart:
     """
 
     rule: str = _key("fixed", choices=("fixed", "scheduled", "hard-negatives"))
-    value: float = _key(0.5)
-    start: float = _key(0.7)
-    end: float = _key(0.2)
+    value: float = _key(0.5, low=-1, high=1)
+    start: float = _key(0.7, low=-1, high=1)
+    end: float = _key(0.2, low=-1, high=1)
     shape: str = _key("linear", choices=("linear", "cosine"))
     quantile: float = _key(0.75, low=0, high=1)
     rate: float = _key(0.05, low=1e-6, high=1)
-    low: float = _key(0.0)
-    high: float = _key(0.9)
+    low: float = _key(0.0, low=-1, high=1)
+    high: float = _key(0.9, low=-1, high=1)
     every: str = _key("batch", choices=("batch", "epoch"))
 
 
@@ -357,6 +358,15 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
                 ["task", number, "text"],
                 f"task.text: the structure {task.structure} has {wanted} columns of text; found {len(task.text_columns())}",
             )
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", task.name):
+            raise reader.error(
+                ["task", number, "name"], f"task.name is made of letters, digits, - and _; found {task.name!r}"
+            )
+        if repeated := sorted({label for label in task.labels if task.labels.count(label) > 1}):
+            raise reader.error(["task", number, "labels"], f"task.labels: {repeated[0]!r} is named twice")
+        margin = task.margin
+        if margin and margin.rule == "hard-negatives" and not margin.low <= margin.value <= margin.high:
+            raise reader.error(["task", number, "margin", "value"], "task.margin.value must be between low and high")
         if task.structure not in LOSSES[task.loss]:
             raise reader.error(
                 ["task", number, "loss"],
@@ -377,6 +387,11 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
             raise reader.error(["task", number, "margin"], "task.margin is for the loss cosine-embedding")
         if task.metric is not None and not task.dev:
             raise reader.error(["task", number, "metric"], "task.metric needs task.dev")
+    if recipe.train.save_every is not None and any(task.dev for task in recipe.tasks):
+        raise reader.error(
+            ["train", "save_every"],
+            "train.save_every is for runs without a dev file: each evaluation (evaluation.every) saves",
+        )
     if recipe.evaluation.patience and not any(task.dev for task in recipe.tasks):
         raise reader.error(["evaluation", "patience"], "evaluation.patience needs a task with a dev file")
     floors = recipe.train.floor * len(recipe.tasks)
@@ -443,6 +458,8 @@ class _Reader:
                 return value
             if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
                 value = float(value)
+            if option is float and isinstance(value, float) and not math.isfinite(value):
+                raise self.error(place, f"{shown} must be finite; found {value}")
             if option in _NAMES and type(value) is option:
                 low, high, choices = (spec.metadata[name] for name in ("low", "high", "choices"))
                 if low is not None and not value >= low:

@@ -88,6 +88,8 @@ class TaskConfig:
                 f"task {self.name!r}: the metric of the loss {self.loss} must be one of {', '.join(metrics_of(self.loss))}; "
                 f"found {self.metric!r}"
             )
+        if repeated := sorted({label for label in self.labels if self.labels.count(label) > 1}):
+            raise UsageError(f"task {self.name!r}: the label {repeated[0]!r} is named twice")
         if not self.low < self.high:
             raise UsageError(f"task {self.name!r}: low must be below high; found {self.low} and {self.high}")
 
@@ -105,6 +107,11 @@ class TaskConfig:
     def main_metric(self) -> str:
         """The dev figure that counts."""
         return self.metric or metrics_of(self.loss)[0]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its head has weights to train."""
+        return self.head_kind in ("classification", "regression")
 
     @property
     def head_kind(self) -> str | None:
@@ -170,13 +177,20 @@ class Task:
         return self.config.labels or tuple(sorted(set(self.train.labels or ()), key=_label_order))
 
     def trained(self) -> "Task":
-        """Return the task with the rows only that its loss is trained on: a ranking loss takes positive rows."""
+        """Return the task with the rows only that its loss is for: a ranking loss is trained and scored on positive rows."""
         config = self.config
         if config.loss not in RANKING or self.train.labels is None:
             return self
         least = config.high if config.positive is None else config.positive
-        kept = self.train.kept([label >= least for label in self.train.labels], f"label below {least:g}")
-        return Task(config, kept, self.dev, self.margin)
+        found = [
+            held.kept([label >= least for label in held.labels or ()], f"label below {least:g}")
+            if held is not None
+            else None
+            for held in (self.train, self.dev)
+        ]
+        train, dev = found
+        assert train is not None  # noqa: S101
+        return Task(config, train, dev, self.margin)
 
     def head_config(self, dimension: int) -> HeadConfig | None:
         """Return what its head is, for sentence vectors of `dimension` components; None for a loss without one."""

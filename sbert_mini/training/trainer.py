@@ -134,6 +134,11 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         names = [task.config.name for task in tasks]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"two tasks are called {repeated[0]!r}")
+        for task in tasks if config is not None and config.encoder == "frozen" else ():
+            if not task.config.has_weights:
+                raise UsageError(
+                    f"task {task.config.name!r}: the encoder is frozen, and the loss {task.config.loss} has no head to train"
+                )
         if not isinstance(model[0], MiniBertModule):
             raise UsageError("the model's encoder must be MiniBert: load it with sbert_mini.load")
         self.tasks = [task.trained() for task in tasks]
@@ -149,7 +154,13 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         self._first_losses: dict[str, float] = {}
         self._recent: dict[str, list[float]] = {name: [] for name in names}
         evaluator = self._evaluator(model)
-        super().__init__(model=model, args=args, loss=nn.ModuleDict(self.objectives), evaluator=evaluator, **options)
+        super().__init__(
+            model=model,
+            args=args,
+            loss=nn.ModuleDict({f"task_{name}": o for name, o in self.objectives.items()}),
+            evaluator=evaluator,
+            **options,
+        )
         self._check_arguments()
         self.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
         self.schedule = self._new_schedule()
@@ -210,7 +221,8 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
     def _new_schedule(self) -> Schedule:
         counts = {task.config.name: len(task.train) for task in self.tasks}
         if self.args.max_steps > 0:
-            epochs = math.ceil(self.args.max_steps * self.args.gradient_accumulation_steps / self.steps_per_epoch)
+            steps = math.ceil(self.steps_per_epoch / self.args.gradient_accumulation_steps)
+            epochs = math.ceil(self.args.max_steps / steps)
         else:
             epochs = math.ceil(self.args.num_train_epochs)
         return Schedule(self.fitter.schedule, counts, self.fitter.batch_size, epochs, self.fitter.floor)
@@ -269,7 +281,8 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         if made is not None:
             return made
         groups = []
-        head_rate = self.fitter.head_learning_rate or self.args.learning_rate
+        head_rate = self.fitter.head_learning_rate
+        head_rate = self.args.learning_rate if head_rate is None else head_rate
         modules: list[tuple[nn.Module, float]] = [(self.model, self.args.learning_rate)]
         modules += [(objective, head_rate) for objective in self.objectives.values()]
         for module, rate in modules:
