@@ -400,7 +400,8 @@ def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, fl
     """Return the dev figures that were taken at a step."""
     for entry in reversed(history):
         if entry.get("step") == step and "eval_mean" in entry:
-            return {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
+            found = {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
+            return dict(sorted(found.items(), key=lambda item: (item[0] == "mean", item[0])))  # a resumed log is sorted
     return {}
 
 
