@@ -43,7 +43,7 @@ Encode = Callable[[Sequence[str], int], FloatArray]
 
 @dataclass(frozen=True)
 class SpeedResult:
-    """What `sbmini bench speed` measures; see `docs` of each key in README, "bench speed".
+    """What `sbmini bench speed` measures. Times in seconds or milliseconds as their names say, memory and size in bytes.
 
     Attributes:
         texts: texts of the throughput by batch size.
