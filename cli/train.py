@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,10 @@ def train(
         int | None, typer.Option("--seed", min=0, help="In place of the recipe's.", show_default=False)
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check recipe and data, say what would be done, and train nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check recipe and data, say what would be done and what it costs, and train nothing."
+        ),
     ] = False,
     data: Annotated[
         Path | None,
@@ -92,9 +96,7 @@ def train(
             kept = training.newest_checkpoint(plan.run)
             if kept is None:
                 raise
-            raise Interrupted(
-                f"{plan.run / kept.name} is kept; the same command with --resume goes on from it"
-            ) from None
+            raise Interrupted(f"{kept} is kept; the same command with --resume goes on from it") from None
         finally:
             bar.close()
     found = {
@@ -114,12 +116,15 @@ def train(
 
 def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
     from sbert_mini.training import fit as training
+    from sbert_mini.training.estimates import estimate
     from sbert_mini.training.schedule import Schedule
 
     recipe = plan.recipe
     model = training.load_start(recipe, offline=offline)
-    counts = {task.config.name: len(task.train) for task in plan.tasks}
+    costs = estimate(plan, offline=offline)
+    counts = {task.config.name: len(task.train) for task in plan.tasks if not task.only_measured}
     schedule = Schedule(recipe.train.schedule, counts, recipe.train.batch_size, 1, recipe.train.floor)
+    sizes = dict(zip(counts, schedule.sizes_at(0), strict=True))
     found = {
         "model": recipe.model.start,
         "output": str(plan.output),
@@ -127,7 +132,9 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
         "steps": training.total_steps(plan),
         "batch_size": recipe.train.batch_size,
         "surgery": recipe.train.surgery,
-        "memory_bytes": training.memory_estimate(model, plan),
+        "memory_bytes": max(cost.peak_bytes for cost in costs),
+        "seconds": sum(cost.seconds for cost in costs),
+        "phases": [asdict(cost) for cost in costs],
         "tasks": [
             {
                 "name": task.config.name,
@@ -136,10 +143,10 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
                 "train_rows": len(task.train),
                 "dev_rows": len(task.dev) if task.dev is not None else 0,
                 "labels": list(task.labels),
-                "examples_a_batch": size,
+                "examples_a_batch": sizes.get(task.config.name, 0),
                 "dropped": {k.removeprefix("dropped: "): n for k, n in task.train.counts.items() if k != "read"},
             }
-            for task, size in zip(plan.tasks, schedule.sizes_at(0), strict=True)
+            for task in plan.tasks
         ],
     }
     if as_json:
@@ -147,8 +154,17 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
         return
     print(f"{found['model']} ({found['parameters']:,} parameters) -> {found['output']}")
     print(f"{found['steps']:,} steps of {found['batch_size']} examples, surgery {found['surgery']}")
-    print(f"about {training.memory_estimate(model, plan) / 1e6:,.0f} MB beside Python and its libraries")
-    for task, size in zip(plan.tasks, schedule.sizes_at(0), strict=True):
+    for number, cost in enumerate(costs, start=1):
+        named = f"phase {number}, encoder {cost.encoder}: " if len(costs) > 1 else ""
+        print(
+            f"{named}{cost.steps:,} steps of {cost.seconds_a_step:.2f} s: about {_duration(cost.seconds)}, evaluations left out; "
+            f"up to {cost.peak_bytes / 1e9:.1f} GB, measured on this machine"
+        )
+    for task in plan.tasks:
+        if task.only_measured:
+            print(f"{task.config.name}: measured only, {len(task.dev or ()):,} dev rows")
+            continue
+        size = sizes[task.config.name]
         dev = f"{len(task.dev):,} dev rows" if task.dev is not None else "no dev rows"
         print(
             f"{task.config.name}: {task.config.structure}, {task.config.loss}, {len(task.train):,} train rows, {dev}, "
@@ -157,6 +173,12 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
         for key, count in task.train.counts.items():
             if key != "read":
                 print(f"  {count:,} rows {key.replace('dropped:', 'dropped,')}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _shipped() -> dict[str, Path]:

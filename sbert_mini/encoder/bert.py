@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sbert_mini.encoder.adapters import ProjectedAttention
 from sbert_mini.encoder.checkpoint import WEIGHTS, read_bert_weights
 from sbert_mini.errors import UsageError
 from sbert_mini.layout import BertConfig, read_json
@@ -180,10 +181,13 @@ class TransformerLayer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = AddAndNorm(config.intermediate_size, config)
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the layer's output. Shapes: x and the result (batch, seq, hidden); bias (batch, 1, 1, seq)."""
+    def forward(self, x: Tensor, bias: Tensor | None, extra: Tensor | None = None) -> Tensor:
+        """Return the layer's output; `extra` is added before the last LayerNorm (`encoder.adapters`).
+
+        Shapes: x, extra and the result (batch, seq, hidden); bias (batch, 1, 1, seq).
+        """
         x = self.attention(x, bias)
-        return self.output(self.intermediate(x), x)
+        return self.output(self.intermediate(x), x if extra is None else x + extra)
 
 
 class Encoder(nn.Module):
@@ -193,11 +197,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, bias: Tensor | None, adapter: ProjectedAttention | None = None) -> tuple[Tensor, ...]:
         """Return x and each layer's output, the last one last; (batch, seq, hidden) each."""
         states = [x]
-        for layer in self.layer:
-            states.append(layer(states[-1], bias))
+        for number, layer in enumerate(self.layer):
+            extra = None if adapter is None else adapter(states[-1], bias, number)
+            states.append(layer(states[-1], bias, extra))
         return tuple(states)
 
 
@@ -284,6 +289,8 @@ class MiniBert(nn.Module):
         token_type_ids: Tensor | None = None,
         *,
         output_hidden_states: bool = False,
+        perturbation: Tensor | None = None,
+        adapter: ProjectedAttention | None = None,
     ) -> BertOutput:
         """Return the token vectors of a batch.
 
@@ -292,9 +299,12 @@ class MiniBert(nn.Module):
             attention_mask: 1 at a text's tokens, 0 at padding; None for no padding.
             token_type_ids: segment ids; None for all 0.
             output_hidden_states: whether to return the inner states too.
+            perturbation: added to the embeddings' output (adversarial training).
+            adapter: a task's projected attention layers, to run beside the encoder's.
 
         Shapes:
             input_ids, attention_mask, token_type_ids: (batch, seq), `seq` at most `max_position_embeddings`;
+            perturbation: (batch, seq, hidden);
             the result: see `BertOutput`. Vectors at padding hold nothing of use.
 
         Raises:
@@ -317,7 +327,7 @@ class MiniBert(nn.Module):
         if attention_mask is not None:
             bias = torch.zeros(attention_mask.shape, dtype=x.dtype, device=x.device)
             bias = bias.masked_fill(attention_mask == 0, torch.finfo(x.dtype).min)[:, None, None, :]
-        states = self.encoder(x, bias)
+        states = self.encoder(x if perturbation is None else x + perturbation, bias, adapter)
         return BertOutput(
             last_hidden_state=states[-1],
             pooler_output=None if self.pooler is None else self.pooler(states[-1]),

@@ -101,8 +101,17 @@ class MiniBertModule(InputModule):
         return features
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Add `token_embeddings`, (batch, seq, hidden), to the features."""
-        output = self.model(features["input_ids"], features.get("attention_mask"), features.get("token_type_ids"))
+        """Add `token_embeddings`, (batch, seq, hidden), to the features.
+
+        `perturbation` and `adapter` among the features are for `MiniBert.forward`.
+        """
+        output = self.model(
+            features["input_ids"],
+            features.get("attention_mask"),
+            features.get("token_type_ids"),
+            perturbation=features.get("perturbation"),
+            adapter=features.get("adapter"),
+        )
         return {**features, "token_embeddings": output.last_hidden_state}
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:  # noqa: ARG002

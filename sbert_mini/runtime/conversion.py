@@ -7,6 +7,7 @@
 They go into the model directory where it is writable and holds no `onnx/model.onnx` of another tool, else into the user's
 cache; graphs of a model in the Hugging Face cache go into ours. The record tells when the directory's weights, tokenizer or
 pooling are no longer those that the graphs were made from; then they are made again, and so they are where a graph is missing.
+A task with projected attention layers has graphs of its own, in `heads/<task>/onnx/`.
 A directory without weights (as a package may ship it) is taken at its record's word.
 """
 
@@ -28,6 +29,7 @@ from sbert_mini.encoder.checkpoint import read_bert_weights, weight_files
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.layout import ModelLayout, read_layout
 from sbert_mini.models import cache_dir
+from sbert_mini.runtime import graph
 from sbert_mini.text.tokenizer import TextTokenizer
 
 Graph: TypeAlias = Literal["int8", "fp32"]
@@ -150,8 +152,10 @@ def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_durably(folder / RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
 
 
-def find(path: str | Path, kind: Graph = "int8") -> ConvertedModel:
+def find(path: str | Path, kind: Graph = "int8", adapter: "graph.Adapter | None" = None) -> ConvertedModel:
     """Return the graph `kind` of the model directory `path`, converting the model first if it has none.
+
+    With `adapter`, a task's projected attention layers, it is that task's graph.
 
     Raises:
         UsageError: `kind` is unknown.
@@ -163,23 +167,30 @@ def find(path: str | Path, kind: Graph = "int8") -> ConvertedModel:
         raise UsageError(f"graph must be one of {', '.join(sorted(GRAPH_FILES))}; found {kind!r}")
     layout = read_layout(path)
     sources = source_digests(layout)
-    cached = cache_dir() / "graphs" / _sha256(str(layout.path.resolve()).encode())[:32]
-    for folder in (layout.path / "onnx", cached):
+    place, named = layout.path, [str(layout.path.resolve())]
+    if adapter is not None:
+        parts = [f"{name} {array.shape}".encode() + array.tobytes() for name, array in sorted(adapter.weights.items())]
+        sources["adapter"] = _sha256(str(adapter.heads).encode(), *parts)
+        place, named = layout.path / "heads" / adapter.task, [*named, adapter.task]
+    cached = cache_dir() / "graphs" / _sha256(*(name.encode() for name in named))[:32]
+    for folder in (place / "onnx", cached):
         record = _read_record(folder)
         if record is not None and _is_fresh(record, sources, layout, folder):
             break
     else:
         weight_files(layout.encoder_path)  # raises where there is nothing to convert: says what is missing
-        folder = _target(layout.path, cached)
-        log.warning("converting %s to ONNX, once, into %s", layout.path, folder)
-        record = convert(layout, folder)
+        folder = _target(place, cached)
+        log.warning("converting %s to ONNX, once, into %s", place, folder)
+        record = convert(layout, folder, adapter, sources)
     entry = record["graphs"][kind]
     return ConvertedModel(layout, kind, folder / entry["file"], entry["sha256"], record["fingerprint"])
 
 
 def _target(path: Path, cached: Path) -> Path:
     folder = path / "onnx"
-    if path.parent.name == "snapshots":  # the Hugging Face cache is shared with tools that expect their own files there
+    if any(
+        parent.name == "snapshots" for parent in path.parents
+    ):  # the Hugging Face cache is shared with tools that expect their own files there
         return cached
     foreign = not (folder / RECORD).is_file() and any((folder / name).exists() for name in GRAPH_FILES.values())
     if foreign:
@@ -192,19 +203,30 @@ def _target(path: Path, cached: Path) -> Path:
         return cached
 
 
-def convert(layout: ModelLayout, folder: Path) -> dict[str, Any]:
+def convert(
+    layout: ModelLayout,
+    folder: Path,
+    adapter: "graph.Adapter | None" = None,
+    sources: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Write both graphs and their record into `folder`, replacing older ones, and return the record.
+
+    Args:
+        layout: the model directory's description.
+        folder: it is made.
+        adapter: a task's projected attention layers, or None.
+        sources: checksums of what the graphs are made from, the weights excepted; None for `source_digests`.
 
     The same directory gives the same bytes. int8 scales come from `quantization.calibration_texts`.
     """
     import onnxruntime
 
-    from sbert_mini.runtime import graph, quantization
+    from sbert_mini.runtime import quantization
 
     folder.mkdir(parents=True, exist_ok=True)
     files = _files(layout)
     stats, digests = [_stat(file) for file in files], [file_sha256(file) for file in files]
-    sources = source_digests(layout)
+    sources = dict(sources or source_digests(layout))
     weights = read_bert_weights(layout.encoder_path, layout.config)
     for name, array in weights.items():
         if not np.isfinite(array).all():
@@ -214,7 +236,7 @@ def convert(layout: ModelLayout, folder: Path) -> dict[str, Any]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    exposed = graph.build(weights, layout, expose=True).SerializeToString()
+    exposed = graph.build(weights, layout, expose=True, adapter=adapter).SerializeToString()
     session = onnxruntime.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
     del exposed
     activations = quantization.collect(session, tokenizer, quantization.calibration_texts(), layers)
@@ -226,7 +248,7 @@ def convert(layout: ModelLayout, folder: Path) -> dict[str, Any]:
 
     written: dict[str, dict[str, Any]] = {}
     for kind, chosen in (("fp32", None), ("int8", scales)):
-        data = graph.build(weights, layout, chosen).SerializeToString(deterministic=True)
+        data = graph.build(weights, layout, chosen, adapter=adapter).SerializeToString(deterministic=True)
         file = GRAPH_FILES[kind]  # type: ignore[index]
         write_durably(folder / file, data)
         written[kind] = {"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -16,6 +16,7 @@ from sbert_mini import models
 from sbert_mini.errors import CorruptModelError, InputError, TextTooLongError, UnsupportedModelError, UsageError
 from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
 from sbert_mini.runtime.engine import Engine, thread_count
+from sbert_mini.runtime.graph import Adapter
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
@@ -89,6 +90,7 @@ class Embedder:
         graph: which graph computes: `int8`, or `fp32`.
         threads: for everything, tokenizing included; None for `engine.thread_count`'s choice.
         offline: open no socket.
+        adapter: a task's projected attention layers, which then alter the vectors (`runtime.heads.Predictor` passes them).
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
@@ -104,10 +106,11 @@ class Embedder:
         threads: int | None = None,
         *,
         offline: bool = False,
+        adapter: Adapter | None = None,
     ) -> None:
         self.threads = thread_count(threads)
         self.model_name = str(model) if model is not None else models.default_name()
-        self._converted = find(models.resolve(model, offline=offline), graph)
+        self._converted = find(models.resolve(model, offline=offline), graph, adapter)
         self._engine = Engine(self._converted)
         self._tokenizer = open_tokenizer(self._converted.layout)
 

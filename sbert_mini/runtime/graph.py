@@ -48,6 +48,21 @@ class ActivationScale:
     smooth: FloatArray | None = None
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """A task's projected attention layers (`encoder.adapters`), for a graph of its own.
+
+    Attributes:
+        task: whose they are.
+        heads: of the narrow attention.
+        weights: under `ProjectedAttention`'s names.
+    """
+
+    task: str
+    heads: int
+    weights: Mapping[str, AnyArray]
+
+
 def product_names(layers: int) -> list[str]:
     """Return the names of the inputs that are quantized: `<layer>.<qkv|attention|wide|narrow>`.
 
@@ -106,6 +121,7 @@ def build(
     scales: Mapping[str, ActivationScale] | None = None,
     *,
     expose: bool = False,
+    adapter: Adapter | None = None,
 ) -> "ModelProto":
     """Return the ONNX model of an encoder.
 
@@ -114,6 +130,7 @@ def build(
         layout: the model directory's description: sizes, pooling, projections.
         scales: for each of `product_names`, how it becomes uint8; None for a float32 graph.
         expose: whether the inputs of the matrix products are outputs of the graph too, under `product_names`.
+        adapter: projected attention layers to run beside the encoder's, in float32.
 
     Raises:
         MissingExtraError: the package `onnx` is not installed.
@@ -179,8 +196,29 @@ def build(
         if expose:
             exposed.append(b.node("Identity", x, output=name))
 
+    def matrix_and_bias(adapter: Adapter, name: str) -> tuple[str, str]:
+        held = (np.asarray(adapter.weights[f"{name}.{kind}"], np.float32) for kind in ("weight", "bias"))
+        matrix, bias = held
+        return b.constant(matrix.T), b.constant(bias)
+
+    down = up = ("", "")
+    if adapter is not None:
+        down, up = matrix_and_bias(adapter, "down"), matrix_and_bias(adapter, "up")
+
+    def beside(x: str, layer: int) -> str | None:
+        if adapter is None:
+            return None
+        narrow = b.node("Add", b.node("MatMul", x, down[0]), down[1])
+        parts = []
+        for part in ("query", "key", "value"):
+            matrix, bias = matrix_and_bias(adapter, f"layer.{layer}.{part}")
+            parts.append(b.node("Add", b.node("MatMul", narrow, matrix), bias))
+        joined = b.node("MultiHeadAttention", *parts, "", lengths, domain=_MS, num_heads=adapter.heads)
+        return b.node("BiasGelu", b.node("MatMul", joined, up[0]), up[1], domain=_MS)
+
     for layer in range(config.num_hidden_layers):
         prefix = f"encoder.layer.{layer}."
+        extra = beside(x, layer)
         projections = [linear(f"{prefix}attention.self.{part}") for part in ("query", "key", "value")]
         expose_as(x, f"{layer}.qkv")
         heads = config.num_attention_heads
@@ -208,7 +246,8 @@ def build(
         activated = activation(wide, bias)
         expose_as(activated, f"{layer}.narrow")
         narrow, bias = dense(f"{prefix}output.dense", activated, f"{layer}.narrow")
-        x = add_and_norm(narrow, x, f"{prefix}output.LayerNorm", bias)
+        residual = x if extra is None else b.node("Add", x, extra)
+        x = add_and_norm(narrow, residual, f"{prefix}output.LayerNorm", bias)
 
     tokens = b.node("Identity", x, output=TOKENS)
     _sentence_head(b, tokens, layout)

@@ -1,7 +1,8 @@
 """Task heads on disk, and their use without torch.
 
-A model directory may hold `heads/<task>/`: `config.json` (`HeadConfig`) and, where the head has weights, `model.safetensors`.
-Other tools do not look there. A head reads the model's sentence vectors, of length 1, times √dim:
+A model directory may hold `heads/<task>/`: `config.json` (`HeadConfig`), where the head has weights `model.safetensors`, and
+where the task has projected attention layers of its own (`encoder.adapters`) `adapter.safetensors`. Other tools do not look
+there. A head reads the model's sentence vectors, of length 1, times √dim:
 
 | structure | what is encoded | what the head reads |
 | --- | --- | --- |
@@ -29,15 +30,17 @@ import numpy as np
 
 from sbert_mini.encoder.checkpoint import read_tensors
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
-from sbert_mini.layout import read_json
+from sbert_mini.layout import read_json, read_layout
 from sbert_mini.runtime.conversion import Graph
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.graph import Adapter
 from sbert_mini.shapes import AnyArray, FloatArray
 
 STRUCTURES = ("single", "siamese", "pair")
 KINDS = ("classification", "regression", "similarity")
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+ADAPTER = "adapter.safetensors"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class HeadConfig:
         hidden: components of the hidden layer; 0 for none.
         dropout: before each linear layer, in training.
         columns: how the training data call the texts.
+        adapter_size: components of the task's projected attention layers; 0 for none: then the vectors are the model's.
+        adapter_heads: their attention's heads.
     """
 
     task: str
@@ -67,6 +72,8 @@ class HeadConfig:
     hidden: int = 0
     dropout: float = 0.0
     columns: tuple[str, ...] = ()
+    adapter_size: int = 0
+    adapter_heads: int = 0
 
     def __post_init__(self) -> None:
         if self.structure not in STRUCTURES or self.kind not in KINDS:
@@ -126,7 +133,8 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
     folder = model / "heads" / task
     data = read_json(folder / "config.json")
     known = {field.name for field in fields(HeadConfig)}
-    if data.pop("format", None) != FORMAT or set(data) != known:
+    needed = known - {"adapter_size", "adapter_heads"}  # which came later
+    if data.pop("format", None) != FORMAT or not needed <= set(data) <= known:
         raise CorruptModelError(f"{folder / 'config.json'} is not of format {FORMAT}")
     try:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
@@ -140,6 +148,28 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
         if found != shape:
             raise CorruptModelError(f"{folder / WEIGHTS}: {name} must have the shape {shape}; found {found}")
     return config, weights
+
+
+def read_adapter(model: Path, config: HeadConfig) -> dict[str, AnyArray]:
+    """Return the weights of a task's projected attention layers, under `encoder.adapters.ProjectedAttention`'s names.
+
+    Raises:
+        CorruptModelError: the file is missing or damaged, or does not fit the encoder.
+    """
+    file = model / "heads" / config.task / ADAPTER
+    weights = dict(read_tensors(file))
+    bert = read_layout(model).config
+    hidden, size = bert.hidden_size, config.adapter_size
+    shapes: dict[str, tuple[int, ...]] = {"down.weight": (size, hidden), "down.bias": (size,)}
+    shapes |= {"up.weight": (hidden, size), "up.bias": (hidden,)}
+    for layer in range(bert.num_hidden_layers):
+        for part in ("query", "key", "value"):
+            shapes |= {f"layer.{layer}.{part}.weight": (size, size), f"layer.{layer}.{part}.bias": (size,)}
+    if {name: array.shape for name, array in weights.items()} != shapes:
+        raise CorruptModelError(
+            f"{file} does not hold projected attention layers of {size} components for this encoder"
+        )
+    return weights
 
 
 @dataclass(frozen=True)
@@ -195,12 +225,18 @@ class Predictor:
                 raise UsageError(f"the model has several heads, name one of {', '.join(names)}")
             task = names[0]
         self.config, self._weights = read_head(path, task)
-        self.embedder = Embedder(path, graph=graph, threads=threads, offline=offline)
+        self.embedder = Embedder(path, graph=graph, threads=threads, offline=offline, adapter=self._adapter(path))
         if self.config.dimension != self.embedder.dimension:
             raise CorruptModelError(
                 f"the head {task!r} reads vectors of {self.config.dimension} components, and the model gives "
                 f"{self.embedder.dimension}"
             )
+
+    def _adapter(self, path: Path) -> Adapter | None:
+        if not self.config.adapter_size:
+            return None
+        weights = read_adapter(path, self.config)
+        return Adapter(self.config.task, self.config.adapter_heads, weights)
 
     @property
     def texts_each(self) -> int:

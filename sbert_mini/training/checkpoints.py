@@ -5,7 +5,7 @@ Safetensors and JSON; no pickle.
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,29 @@ from sbert_mini.errors import CorruptModelError
 OPTIMIZER, STATE = "optimizer.safetensors", "fitter.json"
 
 
-def save_state(folder: Path, optimizer: Any, scheduler: Any, fitter: Mapping[str, Any]) -> None:
-    """Write the optimizer's and the schedule's state, this process' random states, and `fitter`, which is JSON.
+def random_state() -> dict[str, Any]:
+    """Return this process' random states: of Python, NumPy, torch and its CUDA devices."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": list(cuda),
+    }
+
+
+def save_state(
+    folder: Path, optimizer: Any, scheduler: Any, fitter: Mapping[str, Any], randoms: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the optimizer's and the schedule's state, every process' random states, and `fitter`, which is JSON.
 
     Args:
         folder: an existing folder.
         optimizer: a `torch.optim.Optimizer`, or accelerate's wrapper of one.
         scheduler: a `torch.optim.lr_scheduler`.
         fitter: further state.
+        randoms: each process' `random_state`.
     """
     packed = optimizer.state_dict()
     tensors, numbers = {}, {}
@@ -35,18 +50,15 @@ def save_state(folder: Path, optimizer: Any, scheduler: Any, fitter: Mapping[str
                 tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
             else:
                 numbers[f"{index}.{name}"] = value
-    tensors["random.torch"] = torch.get_rng_state()
-    for number, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()):
-        tensors[f"random.cuda.{number}"] = state
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    for process, held in enumerate(randoms):
+        tensors[f"random.{process}.torch"] = held["torch"]
+        for number, state in enumerate(held["cuda"]):
+            tensors[f"random.{process}.cuda.{number}"] = state
     save_file(tensors, folder / OPTIMIZER)
     state = {
         "optimizer": {"numbers": numbers, "param_groups": packed["param_groups"]},
         "scheduler": scheduler.state_dict(),
-        "random": {
-            "python": random.getstate(),
-            "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
-        },
+        "random": [{name: held[name] for name in ("python", "numpy")} for held in randoms],
         "fitter": fitter,
     }
     (folder / STATE).write_text(json.dumps(state) + "\n", "utf-8")
@@ -84,16 +96,16 @@ def load_optimizer_and_scheduler(folder: Path, optimizer: Any, scheduler: Any) -
     scheduler.load_state_dict(saved["scheduler"])
 
 
-def load_random_state(folder: Path) -> None:
-    """Take up the random states of Python, NumPy and torch."""
-    saved = read_state(folder)["random"]
+def load_random_state(folder: Path, process: int = 0) -> None:
+    """Take up a process' random states of Python, NumPy and torch."""
+    saved = read_state(folder)["random"][process]
     version, internal, gauss = saved["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = saved["numpy"]
     np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
     tensors = load_file(folder / OPTIMIZER)
-    torch.set_rng_state(tensors["random.torch"])
+    torch.set_rng_state(tensors[f"random.{process}.torch"])
     if torch.cuda.is_available():
-        states = [tensors[name] for name in sorted(tensors) if name.startswith("random.cuda.")]
+        states = [tensors[name] for name in sorted(tensors) if name.startswith(f"random.{process}.cuda.")]
         if len(states) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(states)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from sbert_mini.evaluation.sts import pearson, spearman
 from sbert_mini.shapes import AnyArray
 from sbert_mini.text.batching import batches_by_length
+from sbert_mini.training import processes
 from sbert_mini.training.examples import TokenizedTexts
 from sbert_mini.training.tasks import Objective, Task
 
@@ -22,6 +24,8 @@ BATCH_TOKENS = 4096
 def encode_tokenized(embed: Callable[[Sequence[Any]], Tensor], texts: TokenizedTexts) -> Tensor:
     """Return the sentence vectors of tokenized texts, in order, in evaluation mode and without a graph.
 
+    Several processes share the work.
+
     Args:
         embed: tokens of a batch -> its vectors, (batch, dim).
         texts: the texts.
@@ -29,13 +33,22 @@ def encode_tokenized(embed: Callable[[Sequence[Any]], Tensor], texts: TokenizedT
     Shapes: the result (texts, dim), float32, on the CPU.
     """
     found: list[tuple[AnyArray, Tensor]] = []
+    device = torch.device("cpu")
     with torch.inference_mode():
-        for batch in batches_by_length(texts.lengths, 256, BATCH_TOKENS):
-            found.append((batch, embed([texts[i] for i in batch]).float().cpu()))
-    vectors = torch.empty(len(texts), found[0][1].shape[1])
-    for batch, part in found:
+        for number, batch in enumerate(batches_by_length(texts.lengths, 256, BATCH_TOKENS)):
+            if number and number % processes.count() != processes.number():
+                continue  # all take the first batch, and so learn the dimension
+            part = embed([texts[i] for i in batch])
+            device = part.device
+            found.append((batch, part.float().cpu()))
+    vectors = torch.zeros(len(texts), found[0][1].shape[1])
+    for batch, part in found[1:] if processes.number() else found:
         vectors[torch.from_numpy(batch)] = part
-    return vectors
+    if processes.count() == 1:
+        return vectors
+    together = vectors.to(device)
+    processes.add(together)
+    return together.cpu()
 
 
 def classification_figures(truth: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
@@ -112,7 +125,7 @@ class TaskEvaluator(BaseEvaluator):
         tasks: the tasks.
         objectives: their losses and heads, by name.
         texts: of each task with dev examples, the tokenized texts, a column each.
-        embed: tokens of a batch -> vectors; the model must be in evaluation mode.
+        embed: tokens of a batch, and a task's adapter or None -> vectors; the model must be in evaluation mode.
     """
 
     def __init__(
@@ -120,7 +133,7 @@ class TaskEvaluator(BaseEvaluator):
         tasks: Sequence[Task],
         objectives: Mapping[str, Objective],
         texts: Mapping[str, Sequence[TokenizedTexts]],
-        embed: Callable[[Sequence[Any]], Tensor],
+        embed: Callable[..., Tensor],
     ) -> None:
         super().__init__()
         self.tasks = [task for task in tasks if task.dev is not None]
@@ -141,7 +154,8 @@ class TaskEvaluator(BaseEvaluator):
         for task in self.tasks:
             name = task.config.name
             objective = self.objectives[name].eval()
-            found = task_figures(task, objective, [encode_tokenized(self.embed, t) for t in self.texts[name]])
+            embed = partial(self.embed, adapter=objective.adapter)
+            found = task_figures(task, objective, [encode_tokenized(embed, t) for t in self.texts[name]])
             figures |= {f"{name}_{metric}": value for metric, value in found.items()}
             shares.append(as_share(task.config.main_metric, found[task.config.main_metric]))
         figures["mean"] = math.fsum(shares) / len(shares)

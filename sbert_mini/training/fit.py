@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sbert_mini.errors import InputError, SbertMiniError, UsageError
 from sbert_mini.evaluation.sets import KNOWN, find_set
 from sbert_mini.layout import read_layout
 from sbert_mini.runtime.conversion import file_sha256
-from sbert_mini.training import losses
+from sbert_mini.training import losses, processes
 from sbert_mini.training.card import write_card
 from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts
 from sbert_mini.training.examples import Examples, read_examples
@@ -93,7 +93,8 @@ def prepare(recipe: Recipe, *, output: Path | None = None) -> Plan:
     found: list[Finding] = []
     for part in recipe.tasks:
         task = _task(recipe, part, evaluation)
-        found += findings(part.name, task.train, task.dev, task.labels)
+        if not task.only_measured:
+            found += findings(part.name, task.train, task.dev, task.labels)
         tasks.append(task)
     counted = overlap_counts({task.config.name: task.train for task in tasks}, evaluation)
     for name, counts in counted.items():
@@ -131,8 +132,10 @@ def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tupl
         scale=part.scale,
         triplet_margin=part.triplet_margin,
         mini_batch_size=part.mini_batch_size,
+        adapter_size=part.adapter_size,
+        adapter_heads=part.adapter_heads,
     )
-    if recipe.model.encoder == "frozen" and not config.has_weights:
+    if recipe.model.encoder == "frozen" and not recipe.phases and part.files("train") and not config.has_weights:
         raise UsageError(f"task {part.name!r}: the encoder is frozen, and the loss {part.loss} has no head to train")
     label = part.label or ("label" if config.needs_label else None)
 
@@ -144,7 +147,8 @@ def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tupl
         return held.kept([i < limit for i in range(len(held))], "over the limit") if limit is not None else held
 
     train, dev = read("train", part.limit), read("dev", part.dev_limit)
-    assert train is not None  # noqa: S101
+    if train is None:
+        return Task(config, Examples(()), dev, _margin(part.margin))
     if part.drop_overlap and dev is not None:
         train = train.kept([not x for x in overlap(train.texts, dev.texts)], "in the dev set")
     if drop := recipe.data.drop_evaluation:
@@ -163,9 +167,22 @@ def _margin(part: MarginPart | None) -> losses.Margin | None:
     return losses.HardNegativeMargin(part.value, part.quantile, part.rate, part.low, part.high, part.every)
 
 
-def load_start(recipe: Recipe, *, offline: bool = False) -> MiniSentenceTransformer:
-    """Return the model that training starts from, with the recipe's length and dropout."""
-    model = load(start_name(recipe), device=None, offline=offline)
+def phase_tasks(recipe: Recipe, tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks as a phase takes them: while the encoder is frozen, those without a head to train are only measured."""
+    if recipe.model.encoder == "trained":
+        return list(tasks)
+    return [
+        task
+        if task.config.has_weights or task.only_measured
+        else Task(task.config, Examples(()), task.dev, task.margin)
+        for task in tasks
+        if task.config.has_weights or task.dev is not None
+    ]
+
+
+def load_start(recipe: Recipe, *, offline: bool = False, held: Path | None = None) -> MiniSentenceTransformer:
+    """Return the model that training starts from, with the recipe's length and dropout; `held` is an earlier phase's."""
+    model = load(held or start_name(recipe), device=None, offline=offline)
     if recipe.model.max_seq_length is not None:
         model.max_seq_length = recipe.model.max_seq_length
     if recipe.model.dropout is not None:
@@ -176,45 +193,38 @@ def load_start(recipe: Recipe, *, offline: bool = False) -> MiniSentenceTransfor
 
 
 def total_steps(plan: Plan) -> int:
-    """Return the optimizer steps of a plan."""
-    train = plan.recipe.train
+    """Return the optimizer steps of a plan, all phases together."""
+    return sum(_steps(recipe, phase_tasks(recipe, plan.tasks)) for recipe in plan.recipe.in_phases())
+
+
+def _steps(recipe: Recipe, tasks: Sequence[Task]) -> int:
+    train = recipe.train
     if train.steps is not None:
         return train.steps
-    examples = sum(len(task.train) for task in plan.tasks)
+    examples = sum(len(task.train) for task in tasks)
     batches = math.ceil(examples / train.batch_size)
     return math.ceil(math.ceil(batches / train.gradient_accumulation) * (train.epochs or 0))
 
 
-def memory_estimate(model: MiniSentenceTransformer, plan: Plan) -> int:
-    """Return roughly how many bytes a training run holds beside Python and its libraries.
+def arguments(
+    recipe: Recipe, tasks: Sequence[Task], run: Path, *, seed: int | None = None
+) -> SentenceTransformerTrainingArguments:
+    """Return sentence-transformers' training arguments for a recipe of one phase.
 
-    Weights, the tasks' gradients, two moments, and for the longest batch the states that back-propagation needs (about 34 bytes
-    of 16 bits a token, layer and hidden component; Korthikanti et al. 2022, arXiv 2205.05198, equation 1, without attention).
+    Args:
+        recipe: the recipe.
+        tasks: its tasks.
+        run: the folder of checkpoints.
+        seed: of everything that is drawn; None for the recipe's.
     """
-    encoder = model[0]
-    assert isinstance(encoder, MiniBertModule)  # noqa: S101
-    config = encoder.model.config
-    weights = sum(p.numel() for p in model.parameters())
-    table = encoder.model.embeddings.word_embeddings.weight.numel()
-    trained = 0 if plan.recipe.model.encoder == "frozen" else weights
-    surgery = len(plan.tasks) + 1 if plan.recipe.train.surgery != "none" and len(plan.tasks) > 1 else 1
-    gradients = surgery * max(trained - table, 0)
-    texts = max(2 if t.config.structure in ("siamese", "triplet") else 1 for t in plan.tasks)
-    tokens = plan.recipe.train.batch_size * texts * min(model.max_seq_length or 128, 64)
-    states = 0 if not trained else 34 * tokens * config.hidden_size * config.num_hidden_layers
-    return 4 * (weights + gradients + 2 * trained) + 2 * states
-
-
-def arguments(plan: Plan, *, seed: int | None = None) -> SentenceTransformerTrainingArguments:
-    """Return sentence-transformers' training arguments for a plan."""
-    recipe = plan.recipe
     train, optimizer = recipe.train, recipe.optimizer
-    steps = total_steps(plan)
-    with_dev = any(task.dev is not None for task in plan.tasks)
+    steps = _steps(recipe, tasks)
+    with_dev = any(task.dev is not None for task in tasks)
     every = recipe.evaluation.every or max(math.ceil(steps / 10), 1)
     save = every if with_dev else train.save_every or 250
+    on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     return SentenceTransformerTrainingArguments(
-        output_dir=str(plan.run),
+        output_dir=str(run),
         max_steps=steps,
         gradient_accumulation_steps=train.gradient_accumulation,
         learning_rate=optimizer.learning_rate,
@@ -226,7 +236,8 @@ def arguments(plan: Plan, *, seed: int | None = None) -> SentenceTransformerTrai
         lr_scheduler_type=_DECAYS[optimizer.decay],
         max_grad_norm=train.max_grad_norm,
         bf16=train.precision == "bf16",
-        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        use_cpu=not on_gpu,
+        ddp_backend=None if on_gpu or "WORLD_SIZE" not in os.environ else "gloo",
         logging_steps=train.log_every,
         logging_nan_inf_filter=False,
         eval_strategy="steps" if with_dev else "no",
@@ -255,7 +266,8 @@ def fit(
 ) -> Fit:
     """Train by a plan, and write the model directory.
 
-    Checkpoints and the log lie in `<output>.run/` while it trains; the checkpoints are deleted when the model is written.
+    Checkpoints and the log lie in `<output>.run/` while it trains, those of a phase in `<output>.run/phase-<n>/`; the checkpoints
+    are deleted when the model is written. Under torchrun every process calls this, and the first one writes.
 
     Args:
         plan: the plan.
@@ -272,19 +284,128 @@ def fit(
     recipe = plan.recipe
     if plan.output.exists() and (not plan.output.is_dir() or any(plan.output.iterdir())):
         raise UsageError(f"{plan.output} exists already: name another output, or delete it")
-    checkpoint = newest_checkpoint(plan.run)
-    if checkpoint is not None and not resume:
+    kept = newest_checkpoint(plan.run)
+    if kept is not None and not resume:
         raise UsageError(
-            f"{plan.run} holds {checkpoint.name} of an earlier run: go on with it by --resume, or delete the folder"
+            f"{plan.run} holds {kept.relative_to(plan.run)} of an earlier run: go on with it by --resume, or delete the folder"
         )
     seed = recipe.train.seed if seed is None else seed
     start = models.resolve(start_name(recipe), offline=offline)
     identity = {"recipe": recipe.text, "seed": seed, "data": _digest(plan.tasks), "start": _start_digest(start)}
-    _same_run(plan.run / "run.json", identity, started=checkpoint is not None)
+    identity |= {"processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    if is_first_process():
+        _same_run(plan.run / "run.json", identity, started=kept is not None)
+    phases = recipe.in_phases()
+    held: Path | None = None
+    resumed = 0
+    for number, phase in enumerate(phases, start=1):
+        last = number == len(phases)
+        run = plan.run if len(phases) == 1 else plan.run / f"phase-{number}"
+        if not last and (run / "model").is_dir():
+            held = run / "model"
+            resumed += _steps(phase, phase_tasks(phase, plan.tasks))
+            continue
+        if len(phases) > 1:
+            on_progress(f"phase {number} of {len(phases)}: encoder {phase.model.encoder}")
+        done = _fit_phase(
+            phase, plan, run, held, seed, offline, callbacks, on_progress, None if last else run / "model", start
+        )
+        resumed += done.resumed_from
+        held = run / "model"
+    return replace(done, resumed_from=resumed)
+
+
+def _fit_phase(
+    recipe: Recipe,
+    plan: Plan,
+    run: Path,
+    held: Path | None,
+    seed: int,
+    offline: bool,
+    callbacks: Sequence[TrainerCallback],
+    on_progress: Callable[[str], None],
+    output: Path | None,
+    start: Path,
+) -> Fit:
+    """Train one phase, from the start or from what an earlier phase gave (`held`), into `output`, or the plan's with a card."""
+    checkpoint = newest_checkpoint(run)
+    tasks = phase_tasks(recipe, plan.tasks)
+    for name in sorted(
+        {t.config.name for t in plan.tasks if not t.only_measured}
+        - {t.config.name for t in tasks if not t.only_measured}
+    ):
+        on_progress(f"task {name}: it has no head to train, and waits until the encoder is trained")
+    settings = arguments(recipe, tasks, run, seed=seed)  # joins the other processes, if there are some
     set_seed(seed)
-    on_progress(f"loading {recipe.model.start}")
-    model = load_start(recipe, offline=offline)
-    fitter = FitterConfig(
+    on_progress(f"loading {recipe.model.start if held is None else held}")
+    model = load_start(recipe, offline=offline, held=held)
+    with_dev = any(task.dev is not None for task in tasks)
+    stopping = [EarlyStoppingCallback(recipe.evaluation.patience)] if recipe.evaluation.patience and with_dev else []
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(plan.run / "tensorboard"))
+    if is_first_process():
+        _trim_log(run / "log.jsonl", int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    try:
+        trainer = MultiTaskTrainer(
+            model,
+            settings,
+            tasks,
+            fitter_config(recipe),
+            callbacks=[_Log(run), _EvaluateAtEnd(), *stopping, *callbacks],
+        )
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, SbertMiniError):
+            raise
+        raise UsageError(f"{recipe.path}: sentence-transformers refuses these settings: {error}") from error
+    if held is not None:
+        trainer.load_heads(held)
+    if checkpoint is None or not _is_over(checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    else:  # killed between its last checkpoint and the model's writing
+        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        last = checkpoint.with_name(f"checkpoint-{trainer.state.best_global_step}")
+        trainer.restore(last if last.is_dir() else checkpoint)
+    best = trainer.state.best_global_step if with_dev and trainer.state.best_global_step else trainer.state.global_step
+    figures = _figures_at(trainer.state.log_history, best)
+    history = tuple(trainer.schedule.history)
+    resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    done = Fit(plan.output, best, figures, history, resumed)
+    if is_first_process():
+        final = output or plan.output
+        part = final.with_name(final.name + PART)
+        shutil.rmtree(part, ignore_errors=True)
+        trainer.save_model(str(part))
+        if output is None:
+            _write_card(plan, part, trainer.tasks, done, start, seed)
+        with contextlib.suppress(OSError):
+            final.rmdir()  # an empty folder of that name may stand there
+        part.rename(final)
+        for stale in run.glob("checkpoint-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        for stale in plan.run.glob("phase-*/model") if output is None else ():
+            shutil.rmtree(stale, ignore_errors=True)
+    processes.wait()
+    return done
+
+
+def _write_card(plan: Plan, part: Path, tasks: Sequence[Task], done: Fit, start: Path, seed: int) -> None:
+    write_card(
+        part,
+        plan.output.name,
+        plan.recipe,
+        start,
+        tasks,
+        done.figures,
+        plan.overlap,
+        done.history,
+        done.steps,
+        seed,
+        torch.get_num_threads(),
+    )
+
+
+def fitter_config(recipe: Recipe) -> FitterConfig:
+    """Return what a recipe of one phase says to the trainer, beside `arguments`."""
+    return FitterConfig(
         batch_size=recipe.train.batch_size,
         schedule=recipe.train.schedule,
         floor=recipe.train.floor,
@@ -293,55 +414,17 @@ def fit(
         head_learning_rate=recipe.optimizer.head_learning_rate,
         optimizer=recipe.optimizer.name,
         length_batches=recipe.train.length_batches,
+        layer_decay=recipe.optimizer.layer_decay,
+        unfreeze_every=recipe.optimizer.unfreeze_every,
+        regularization=recipe.regularization,
+        average=recipe.average,
+        lora=recipe.lora,
     )
-    with_dev = any(task.dev is not None for task in plan.tasks)
-    stopping = [EarlyStoppingCallback(recipe.evaluation.patience)] if recipe.evaluation.patience and with_dev else []
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(plan.run / "tensorboard"))
-    _trim_log(plan.run / "log.jsonl", int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
-    try:
-        trainer = MultiTaskTrainer(
-            model,
-            arguments(plan, seed=seed),
-            plan.tasks,
-            fitter,
-            callbacks=[_Log(plan.run), _EvaluateAtEnd(), *stopping, *callbacks],
-        )
-    except (ValueError, RuntimeError) as error:
-        if isinstance(error, SbertMiniError):
-            raise
-        raise UsageError(f"{recipe.path}: sentence-transformers refuses these settings: {error}") from error
-    if checkpoint is None or not _is_over(checkpoint):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    else:  # killed between its last checkpoint and the model's writing
-        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        last = checkpoint.with_name(f"checkpoint-{trainer.state.best_global_step}")
-        trainer._load_from_checkpoint(str(last if last.is_dir() else checkpoint))
-    best = trainer.state.best_global_step if with_dev and trainer.state.best_global_step else trainer.state.global_step
-    figures = _figures_at(trainer.state.log_history, best)
-    part = plan.output.with_name(plan.output.name + PART)
-    shutil.rmtree(part, ignore_errors=True)
-    trainer.save_model(str(part))
-    history = tuple(trainer.schedule.history)
-    write_card(
-        part,
-        plan.output.name,
-        recipe,
-        start,
-        trainer.tasks,
-        figures,
-        plan.overlap,
-        history,
-        best,
-        seed,
-        torch.get_num_threads(),
-    )
-    with contextlib.suppress(OSError):
-        plan.output.rmdir()  # an empty folder of that name may stand there
-    part.rename(plan.output)
-    for stale in plan.run.glob("checkpoint-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    return Fit(plan.output, best, figures, history, resumed)
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes: the only one, or the first under torchrun."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def start_name(recipe: Recipe) -> str | Path:
@@ -352,8 +435,16 @@ def start_name(recipe: Recipe) -> str | Path:
 
 def newest_checkpoint(run: Path) -> Path | None:
     """Return the newest whole checkpoint in a run's folder, or None."""
+    folders = sorted(run.glob("phase-*"), key=lambda p: p.name)
+    if found := next((c for c in map(newest_checkpoint, reversed(folders)) if c is not None), None):
+        return found
     held = [p for p in run.glob("checkpoint-*") if p.is_dir() and p.name.rpartition("-")[2].isdecimal()]
-    return max(held, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+    return max([*held, *(p / "model" for p in folders if (p / "model").is_dir())], key=_step_of, default=None)
+
+
+def _step_of(checkpoint: Path) -> int:
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def _is_over(checkpoint: Path) -> bool:
@@ -412,6 +503,8 @@ class _Log(TrainerCallback):
         self._file = run / "log.jsonl"
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **options: Any) -> None:  # noqa: ARG002
+        if not state.is_world_process_zero:
+            return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")

@@ -1,8 +1,8 @@
 """A recipe: a TOML file that says everything of a training run. Read and checked before anything is loaded.
 
-Its tables are `[data]`, `[model]`, `[train]`, `[optimizer]`, `[evaluation]` and one `[[task]]` a task; their keys are the
-fields of the classes below. Paths are relative to `data.folder`, else to the recipe's own folder; `$NAME` in a path is an
-environment variable.
+Its tables are `[data]`, `[model]`, `[lora]`, `[train]`, `[optimizer]`, `[regularization]`, `[average]`, `[evaluation]`, one
+`[[task]]` a task, and where training goes in phases one `[[phase]]` each; their keys are the fields of the classes below. Paths
+are relative to `data.folder`, else to the recipe's own folder; `$NAME` in a path is an environment variable.
 """
 
 import difflib
@@ -12,14 +12,14 @@ import re
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.sets import KNOWN
 from sbert_mini.training.schedule import SCHEDULES
-from sbert_mini.training.structures import LOSSES, METRICS, STRUCTURES, metrics_of
+from sbert_mini.training.structures import LORA_TARGETS, LOSSES, METRICS, RANKING, SIMILARITY, STRUCTURES, metrics_of
 
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
@@ -75,7 +75,7 @@ class TrainPart:
     """`[train]`.
 
     Attributes:
-        steps: optimizer steps; or give epochs.
+        steps: optimizer steps; or give epochs, or phases.
         epochs: passes; an epoch holds as many examples as all tasks together have.
         batch_size: examples of a batch, all tasks together.
         gradient_accumulation: batches of a step.
@@ -123,6 +123,8 @@ class OptimizerPart:
         epsilon: added to the root of the second moment.
         warmup: the share of the steps during which the rate rises.
         decay: how it falls afterwards.
+        layer_decay: each layer learns at this share of the next one's rate; 1 for one rate.
+        unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.
     """
 
     name: str = _key("adamw", choices=("adamw", "adam", "torch-adamw"))
@@ -134,6 +136,95 @@ class OptimizerPart:
     epsilon: float = _key(1e-8, low=0)
     warmup: float = _key(0.1, low=0)
     decay: str = _key("linear", choices=("linear", "cosine", "constant"))
+    layer_decay: float = _key(1.0, low=0.01, high=1)
+    unfreeze_every: int = _key(0, low=0)
+
+
+@dataclass(frozen=True)
+class RegularizationPart:
+    """`[regularization]`; see `smart` and `r_drop`.
+
+    Attributes:
+        r_drop: α of R-Drop; 0 for none. 1 to 5 are usual.
+        smart: λ of SMART's adversarial regularization; 0 for none. 1 to 5 are usual.
+        smart_radius: ε, the largest change of a component of the embeddings.
+        smart_step_size: η, of the steps uphill.
+        smart_steps: how many of them.
+        smart_noise: σ, of where they begin.
+        bregman: μ of SMART's proximal term; 0 for none. 1 is usual.
+        bregman_momentum: of the average that it holds on to.
+        tasks: for which tasks; by default for all that have a head.
+    """
+
+    r_drop: float = _key(0.0, low=0)
+    smart: float = _key(0.0, low=0)
+    smart_radius: float = _key(1e-5, low=0)
+    smart_step_size: float = _key(1e-3, low=0)
+    smart_steps: int = _key(1, low=1)
+    smart_noise: float = _key(1e-5, low=0)
+    bregman: float = _key(0.0, low=0)
+    bregman_momentum: float = _key(0.99, low=0, high=0.99999)
+    tasks: list[str] = _key([])
+
+    @property
+    def active(self) -> bool:
+        """Whether there is any."""
+        return bool(self.r_drop or self.smart or self.bregman)
+
+
+@dataclass(frozen=True)
+class AveragePart:
+    """`[average]`: of the weights, measured and saved in place of them; see `averaging`.
+
+    Attributes:
+        kind: `none`; `ema`, a moving average over steps; or `checkpoints`, the mean over evaluations.
+        decay: of `ema`.
+        start: of `checkpoints`: the share of the steps after which evaluations count.
+    """
+
+    kind: str = _key("none", choices=("none", "ema", "checkpoints"))
+    decay: float = _key(0.999, low=0, high=0.999999)
+    start: float = _key(0.5, low=0, high=1)
+
+
+@dataclass(frozen=True)
+class LoraPart:
+    """`[lora]`, where it stands: low-rank updates in place of the encoder's own weights; see `lora`.
+
+    Attributes:
+        rank: of the updates.
+        alpha: they are multiplied with `alpha / rank`.
+        dropout: before them.
+        targets: the matrices: `query`, `key`, `value`, `dense`.
+    """
+
+    rank: int = _key(8, low=1)
+    alpha: float = _key(16.0, low=0)
+    dropout: float = _key(0.0, low=0, high=0.95)
+    targets: list[str] = _key(["query", "value"])
+
+
+@dataclass(frozen=True)
+class PhasePart:
+    """`[[phase]]`: what differs in a phase from `[model]`, `[train]` and `[optimizer]`; phases follow each other.
+
+    Attributes:
+        encoder: `trained` or `frozen`.
+        steps: optimizer steps; or give epochs.
+        epochs: passes.
+        learning_rate: of the encoder.
+        head_learning_rate: of the heads.
+        warmup: the share of the phase's steps.
+        decay: how the rate falls.
+    """
+
+    encoder: str | None = _key(None, choices=("trained", "frozen"))
+    steps: int | None = _key(None, low=1)
+    epochs: float | None = _key(None, low=1e-3)
+    learning_rate: float | None = _key(None, low=0)
+    head_learning_rate: float | None = _key(None, low=0)
+    warmup: float | None = _key(None, low=0)
+    decay: str | None = _key(None, choices=("linear", "cosine", "constant"))
 
 
 @dataclass(frozen=True)
@@ -186,7 +277,7 @@ class TaskPart:
         name: letters, digits, - and _.
         structure: `single`, `siamese`, `triplet` or `pair`.
         loss: the loss.
-        train: a file, or several.
+        train: a file, or several; without it the task is only measured on its dev file.
         dev: a file, or several; without it the task has no dev figure.
         text: the column of text, or the columns.
         label: the column of labels or scores.
@@ -204,13 +295,15 @@ class TaskPart:
         limit: the most training rows.
         dev_limit: the most dev rows.
         drop_overlap: whether training rows that stand in the dev set are left out.
+        adapter_size: components of projected attention layers of the task's own; 0 for none.
+        adapter_heads: their attention's heads.
         margin: of the loss `cosine-embedding`.
     """
 
     name: str = _key()
     structure: str = _key(choices=tuple(STRUCTURES))
     loss: str = _key(choices=tuple(LOSSES))
-    train: str | list[str] = _key()
+    train: str | list[str] | None = _key(None)
     dev: str | list[str] | None = _key(None)
     text: str | list[str] | None = _key(None)
     label: str | None = _key(None)
@@ -228,6 +321,8 @@ class TaskPart:
     limit: int | None = _key(None, low=1)
     dev_limit: int | None = _key(None, low=1)
     drop_overlap: bool = _key(False)
+    adapter_size: int = _key(0, low=0)
+    adapter_heads: int = _key(4, low=1)
     margin: MarginPart | None = _key(None)
 
     def text_columns(self) -> list[str]:
@@ -249,7 +344,9 @@ class Recipe:
     Attributes:
         path: the file.
         text: its content, for the model's card.
-        data, model, train, optimizer, evaluation: its tables.
+        data, model, train, optimizer, regularization, average, evaluation: its tables.
+        lora: its table `[lora]`, or None.
+        phases: its phases; empty for one that is as the tables say.
         tasks: its tasks.
     """
 
@@ -259,7 +356,11 @@ class Recipe:
     model: ModelPart
     train: TrainPart
     optimizer: OptimizerPart
+    regularization: RegularizationPart
+    average: AveragePart
     evaluation: EvaluationPart
+    lora: LoraPart | None
+    phases: tuple[PhasePart, ...]
     tasks: tuple[TaskPart, ...]
 
     def resolve(self, name: str, *, in_data: bool = True) -> Path:
@@ -288,8 +389,27 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return its tables as JSON holds them."""
-        parts = {name: asdict(getattr(self, name)) for name in ("data", "model", "train", "optimizer", "evaluation")}
-        return {**parts, "task": [asdict(task) for task in self.tasks]}
+        parts = {name: asdict(getattr(self, name)) for name in _TABLES}
+        lora = {"lora": asdict(self.lora)} if self.lora else {}
+        phases = {"phase": [asdict(phase) for phase in self.phases]} if self.phases else {}
+        return {**parts, **lora, **phases, "task": [asdict(task) for task in self.tasks]}
+
+    def in_phases(self) -> tuple["Recipe", ...]:
+        """Return a recipe a phase, each without phases; of a recipe without phases itself alone."""
+        return tuple(self._phase(part) for part in self.phases) or (self,)
+
+    def _phase(self, part: PhasePart) -> "Recipe":
+        own = {name: value for name, value in asdict(part).items() if value is not None}
+        encoder = own.pop("encoder", self.model.encoder)
+        train = replace(self.train, steps=own.pop("steps", None), epochs=own.pop("epochs", None))
+        optimizer = replace(self.optimizer, **own)
+        if encoder == "frozen":  # what is for the encoder waits until it is trained
+            optimizer = replace(optimizer, unfreeze_every=0)
+            off = {"regularization": RegularizationPart(), "lora": None}
+        else:
+            off = {}
+        model = replace(self.model, encoder=encoder)
+        return replace(self, model=model, train=train, optimizer=optimizer, phases=(), **off)  # type: ignore[arg-type]
 
 
 _TABLES: dict[str, type] = {
@@ -297,8 +417,11 @@ _TABLES: dict[str, type] = {
     "model": ModelPart,
     "train": TrainPart,
     "optimizer": OptimizerPart,
+    "regularization": RegularizationPart,
+    "average": AveragePart,
     "evaluation": EvaluationPart,
 }
+_LISTS: dict[str, type] = {"task": TaskPart, "phase": PhasePart}
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -316,25 +439,67 @@ def read_recipe(path: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"the recipe {path} is not TOML: {error}") from error
     reader = _Reader(path, text)
+    known = [*_TABLES, "lora", *_LISTS]
     for name, value in parsed.items():
-        if name not in (*_TABLES, "task"):
-            raise reader.error([name], f"there is no table or key {name!r}{_near(name, [*_TABLES, 'task'])}")
-        if name != "task" and not isinstance(value, dict):
+        if name not in known:
+            raise reader.error([name], f"there is no table or key {name!r}{_near(name, known)}")
+        if name not in _LISTS and not isinstance(value, dict):
             raise reader.error([name], f"[{name}] must be a table")
+        if name in _LISTS and not (isinstance(value, list) and all(isinstance(entry, dict) for entry in value)):
+            raise reader.error([name], f"[[{name}]] is written with two brackets")
     tasks = parsed.get("task", [])
-    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
+    if not tasks:
         raise reader.error(["task"], "at least one [[task]] is needed (with two brackets)")
     parts: dict[str, Any] = {name: reader.table(kind, parsed.get(name, {}), [name]) for name, kind in _TABLES.items()}
     recipe = Recipe(
         path=path.resolve(),
         text=text,
         tasks=tuple(reader.table(TaskPart, task, ["task", number]) for number, task in enumerate(tasks)),
+        phases=tuple(
+            reader.table(PhasePart, phase, ["phase", number]) for number, phase in enumerate(parsed.get("phase", []))
+        ),
+        lora=reader.table(LoraPart, parsed["lora"], ["lora"]) if "lora" in parsed else None,
         **parts,
     )
-    if (recipe.train.steps is None) == (recipe.train.epochs is None):
+    if recipe.phases:
+        if recipe.train.steps is not None or recipe.train.epochs is not None:
+            raise reader.error(["train"], "train.steps and train.epochs are the phases' own, where there are phases")
+    elif (recipe.train.steps is None) == (recipe.train.epochs is None):
         raise reader.error(["train"], "train.steps or train.epochs is needed, one of the two")
+    for number, phase in enumerate(recipe.phases):
+        if (phase.steps is None) == (phase.epochs is None):
+            raise reader.error(["phase", number], "phase.steps or phase.epochs is needed, one of the two")
+    _check_encoder(recipe, reader)
     _check_tasks(recipe, reader)
     return recipe
+
+
+def _check_encoder(recipe: Recipe, reader: "_Reader") -> None:
+    trained = any(part.model.encoder == "trained" for part in recipe.in_phases())
+    if not trained and (recipe.lora or recipe.regularization.active or recipe.optimizer.unfreeze_every):
+        table = "lora" if recipe.lora else "regularization" if recipe.regularization.active else "optimizer"
+        raise reader.error(
+            [table], f"[{table}] asks for an encoder that is trained, and it is frozen: model.encoder or a phase"
+        )
+    if recipe.lora and recipe.optimizer.unfreeze_every:
+        raise reader.error(
+            ["optimizer", "unfreeze_every"],
+            "optimizer.unfreeze_every: with [lora] the encoder's own weights stay frozen",
+        )
+    if recipe.lora and (unknown := [name for name in recipe.lora.targets if name not in LORA_TARGETS]):
+        raise reader.error(
+            ["lora", "targets"], f"lora.targets: there is no {unknown[0]!r}{_near(unknown[0], LORA_TARGETS)}"
+        )
+    names = [task.name for task in recipe.tasks]
+    if unknown := [name for name in recipe.regularization.tasks if name not in names]:
+        raise reader.error(
+            ["regularization", "tasks"],
+            f"regularization.tasks: there is no task {unknown[0]!r}{_near(unknown[0], names)}",
+        )
+    if recipe.average.kind == "checkpoints" and not any(task.dev for task in recipe.tasks):
+        raise reader.error(
+            ["average", "kind"], "average.kind: checkpoints are averaged at evaluations: a dev file is needed"
+        )
 
 
 def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
@@ -372,8 +537,25 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
                 ["task", number, "loss"],
                 f"task.loss: {task.loss} is for the structures {', '.join(LOSSES[task.loss])}; found {task.structure!r}",
             )
-        if not task.files("train"):
-            raise reader.error(["task", number, "train"], "task.train names no file")
+        if not task.files("train") and not task.files("dev"):
+            raise reader.error(["task", number, "train"], "task.train or task.dev is needed; both name no file")
+        if not task.files("train") and (task.loss in ("cross-entropy", "regression") or task.adapter_size):
+            raise reader.error(
+                ["task", number],
+                f"task.train is missing: {task.loss} has a head to train; only a task without one can be measured alone",
+            )
+        if task.structure == "single" and task.loss in RANKING and task.dev:
+            raise reader.error(
+                ["task", number, "dev"],
+                f"task.dev: single texts have no dev figure under {task.loss}; measure by a task that has a dev file alone",
+            )
+        if task.adapter_size % task.adapter_heads or (
+            task.adapter_size and task.loss not in (*SIMILARITY, "cross-entropy", "regression")
+        ):
+            raise reader.error(
+                ["task", number, "adapter_size"],
+                f"task.adapter_size: it must be a multiple of adapter_heads = {task.adapter_heads}, and the task have a head",
+            )
         if task.metric is not None and task.metric not in metrics_of(task.loss):
             raise reader.error(
                 ["task", number, "metric"],
@@ -394,12 +576,14 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
         )
     if recipe.evaluation.patience and not any(task.dev for task in recipe.tasks):
         raise reader.error(["evaluation", "patience"], "evaluation.patience needs a task with a dev file")
-    floors = recipe.train.floor * len(recipe.tasks)
-    if floors > recipe.train.batch_size:
+    trained = [task for task in recipe.tasks if task.files("train")]
+    if not trained:
+        raise reader.error(["task"], "no task has a train file")
+    if recipe.train.floor * len(trained) > recipe.train.batch_size:
         raise reader.error(
             ["train", "batch_size"],
             f"train.batch_size: {recipe.train.batch_size} examples cannot hold train.floor = {recipe.train.floor} of each of "
-            f"{len(recipe.tasks)} tasks",
+            f"{len(trained)} tasks",
         )
 
 
@@ -417,17 +601,18 @@ class _Reader:
         names = [p for p in place if isinstance(p, str)]
         number = next((p for p in place if isinstance(p, int)), 0)
         table: list[str] = []
+        lists = {"task", "phase"} & set(names[:1])
         seen, best = -1, 1
         for line, text in enumerate(self._lines, start=1):
             header = re.match(r"\s*\[\[?\s*([\w.-]+)\s*\]\]?", text)
             if header:
                 table = header[1].split(".")
-                seen += table == ["task"]
-                if table == names[: len(table)] and (table[0] != "task" or seen == number):
+                seen += table == names[:1] and bool(lists)
+                if table == names[: len(table)] and (table[0] not in lists or seen == number):
                     best = line
                 continue
             key = re.match(r"\s*([\w.-]+)\s*=", text)
-            if not key or len(names) <= len(table) or (table[:1] == ["task"] and seen != number):
+            if not key or len(names) <= len(table) or (table[0:1] == names[:1] and lists and seen != number):
                 continue
             if [*table, *key[1].split(".")][: len(names)] == names:
                 return line

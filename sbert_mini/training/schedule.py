@@ -94,18 +94,26 @@ class Schedule:
         budget: examples of a step, all tasks together.
         epochs: of the whole training, for `annealed`.
         floor: the fewest examples of a task in a step; at least 1.
+        unit: every size is a multiple of it (the number of processes).
 
     Raises:
         UsageError: the kind is unknown, or the budget too small.
     """
 
-    def __init__(self, kind: str, examples: Mapping[str, int], budget: int, epochs: int, floor: int = 1) -> None:
+    def __init__(
+        self, kind: str, examples: Mapping[str, int], budget: int, epochs: int, floor: int = 1, unit: int = 1
+    ) -> None:
         if floor < 1:
             raise UsageError(f"floor must be at least 1; found {floor}")
         self.kind, self.tasks, self.budget, self.epochs, self.floor = kind, list(examples), budget, epochs, floor
+        self.unit = unit
         self._examples = list(examples.values())
-        first = whole_sizes(shares(kind, self._examples, 0, epochs), budget, floor)
+        first = self._sizes(shares(kind, self._examples, 0, epochs))
         self.history: list[Change] = [Change(0, tuple(first), kind)]
+
+    def _sizes(self, wanted: Sequence[float]) -> list[int]:
+        sizes = whole_sizes(wanted, self.budget // self.unit, math.ceil(self.floor / self.unit))
+        return [size * self.unit for size in sizes]
 
     def sizes_at(self, batch: int) -> tuple[int, ...]:
         """Return the sizes of a batch, counted from 0 over the whole training."""
@@ -115,7 +123,7 @@ class Schedule:
         """Set the sizes for an epoch where they depend on it. Calling it again for the same epoch changes nothing."""
         if self.kind != "annealed":
             return
-        sizes = tuple(whole_sizes(shares(self.kind, self._examples, epoch, self.epochs), self.budget, self.floor))
+        sizes = tuple(self._sizes(shares(self.kind, self._examples, epoch, self.epochs)))
         if sizes != self.sizes_at(batch):
             self.history.append(Change(batch, sizes, f"epoch {epoch + 1}"))
 
@@ -143,7 +151,7 @@ class Schedule:
         if self.kind != "dynamic" or total == 0:
             return before
         wanted = [0.5 * size / self.budget + 0.5 * lacks[t] / total for t, size in zip(self.tasks, before, strict=True)]
-        sizes = tuple(whole_sizes(wanted, self.budget, self.floor))
+        sizes = tuple(self._sizes(wanted))
         if sizes != before:
             told = ", ".join(f"{task} lacks {lacks[task]:.3f}" for task in self.tasks)
             self.history.append(Change(batch, sizes, told))

@@ -9,13 +9,15 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "cosine-mse": ("siamese",),
     "cosent": ("siamese",),
     "angle": ("siamese",),
-    "multiple-negatives-ranking": ("siamese", "triplet"),
-    "cached-multiple-negatives-ranking": ("siamese", "triplet"),
+    "multiple-negatives-ranking": ("siamese", "triplet", "single"),
+    "cached-multiple-negatives-ranking": ("siamese", "triplet", "single"),
     "triplet": ("triplet",),
 }
 """Loss -> the structures that it is for."""
 RANKING = ("multiple-negatives-ranking", "cached-multiple-negatives-ranking")
 SIMILARITY = ("cosine-embedding", "cosine-mse", "cosent", "angle")
+LORA_TARGETS = ("query", "key", "value", "dense")
+"""The encoder's matrices that LoRA can update, by the last part of their names."""
 METRICS = ("accuracy", "macro_f1", "pearson", "spearman")
 
 

@@ -241,6 +241,18 @@ class GradientBuffer:
             for parameter in self.dense:
                 parameter.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """Return each task's gradient, flat, to be changed in place; there must be no tables.
+
+        Shapes: (params,) each.
+
+        Raises:
+            UsageError: there are tables, whose gradients are sparse.
+        """
+        if self.tables:
+            raise UsageError("the gradients of tables are sparse, and not among the flat ones")
+        return list(self._flat)
+
     def gram(self) -> Tensor:
         """Return `G[i, j] = gᵢ · gⱼ` over all parameters. Shapes: the result (tasks, tasks)."""
         gram = self._flat.new_zeros(self.tasks, self.tasks)

@@ -7,24 +7,30 @@
 | `cosine-embedding` | siamese | a score in [low, high]; 0 and 1 for dissimilar and similar | similarity |
 | `cosine-mse`, `cosent`, `angle` | siamese | a score in [low, high] | similarity |
 | `multiple-negatives-ranking`, cached or not | siamese, triplet | none, or a score: rows below `positive` are left out | |
+| the same | single: unsupervised SimCSE, a text's other dropout mask is its positive | none | |
 | `triplet` | triplet | none | |
 
-Scores are scaled to [0, 1] before a loss sees them. `cosine-embedding` is this project's (`losses`); the ranking, triplet and
+A triplet's third text is a hard negative of the ranking losses (supervised SimCSE). Scores are scaled to [0, 1] before a loss
+sees them. `cosine-embedding` is this project's (`losses`); the ranking, triplet and
 other cosine losses are sentence-transformers' own.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer import losses as stock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sbert_mini.errors import InputError, UsageError
-from sbert_mini.runtime.heads import HeadConfig
+from sbert_mini.encoder.adapters import ProjectedAttention
+from sbert_mini.errors import CorruptModelError, InputError, UsageError
+from sbert_mini.runtime.heads import ADAPTER, HeadConfig, read_adapter, read_head
+from sbert_mini.training import processes
 from sbert_mini.training.checks import check_labels, check_scores
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.heads import Head
@@ -52,6 +58,8 @@ class TaskConfig:
         scale: of the cosines in the ranking losses and in cosent and angle: 1 / temperature.
         triplet_margin: of the triplet loss, on cosine distance.
         mini_batch_size: texts that the cached ranking loss holds the graph of at a time.
+        adapter_size: components of the task's projected attention layers (`encoder.adapters`); 0 for none.
+        adapter_heads: their attention's heads; they divide `adapter_size`.
     """
 
     name: str
@@ -68,6 +76,8 @@ class TaskConfig:
     scale: float = 20.0
     triplet_margin: float = 0.3
     mini_batch_size: int = 32
+    adapter_size: int = 0
+    adapter_heads: int = 4
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
@@ -90,8 +100,23 @@ class TaskConfig:
             )
         if repeated := sorted({label for label in self.labels if self.labels.count(label) > 1}):
             raise UsageError(f"task {self.name!r}: the label {repeated[0]!r} is named twice")
+        if self.adapter_size and (self.head_kind is None or self.adapter_size % self.adapter_heads):
+            raise UsageError(
+                f"task {self.name!r}: an adapter is for a task with a head, and its size a multiple of its heads; found the loss "
+                f"{self.loss}, size {self.adapter_size} and {self.adapter_heads} heads"
+            )
         if not self.low < self.high:
             raise UsageError(f"task {self.name!r}: low must be below high; found {self.low} and {self.high}")
+
+    @property
+    def views(self) -> int:
+        """How often each text is encoded in training: twice, under two dropout masks, where it is its own positive."""
+        return 2 if self.structure == "single" and self.loss in RANKING else 1
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether the regularizers can compare two passes of it."""
+        return self.head_kind is not None
 
     @property
     def graded(self) -> bool:
@@ -111,7 +136,7 @@ class TaskConfig:
     @property
     def has_weights(self) -> bool:
         """Whether its head has weights to train."""
-        return self.head_kind in ("classification", "regression")
+        return self.head_kind in ("classification", "regression") or bool(self.adapter_size)
 
     @property
     def head_kind(self) -> str | None:
@@ -127,7 +152,7 @@ class Task:
 
     Attributes:
         config: what it is.
-        train: its training examples.
+        train: its training examples; without any the task is measured only, which needs a loss without weights.
         dev: its dev examples, or None.
         margin: of the loss `cosine-embedding`; None for a fixed 0.
 
@@ -143,8 +168,16 @@ class Task:
 
     def __post_init__(self) -> None:
         config = self.config
+        if not self.train.texts and not self.train.counts and (self.dev is None or config.has_weights):
+            raise UsageError(
+                f"task {config.name!r}: without training data it is only measured: it needs dev data, and a loss without weights"
+            )
+        if self.dev is not None and config.views > 1:
+            raise UsageError(
+                f"task {config.name!r}: single texts have no dev figure under {config.loss}; measure by another task"
+            )
         for name, examples in (("train", self.train), ("dev", self.dev)):
-            if examples is None:
+            if examples is None or (examples is self.train and self.only_measured):
                 continue
             if not len(examples):
                 raise InputError(f"task {config.name!r}: no {name} row is left")
@@ -170,6 +203,11 @@ class Task:
             raise UsageError(f"task {config.name!r}: only the loss cosine-embedding has a margin")
 
     @property
+    def only_measured(self) -> bool:
+        """Whether it has no training data."""
+        return not self.train.texts and not self.train.counts
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The labels of a classification, in the order of the outputs."""
         if self.config.graded:
@@ -179,7 +217,7 @@ class Task:
     def trained(self) -> "Task":
         """Return the task with the rows only that its loss is for: a ranking loss is trained and scored on positive rows."""
         config = self.config
-        if config.loss not in RANKING or self.train.labels is None:
+        if config.loss not in RANKING or self.only_measured or self.train.labels is None:
             return self
         least = config.high if config.positive is None else config.positive
         found = [
@@ -208,6 +246,8 @@ class Task:
             hidden=config.hidden,
             dropout=config.head_dropout,
             columns=self.train.names,
+            adapter_size=config.adapter_size,
+            adapter_heads=config.adapter_heads if config.adapter_size else 0,
         )
 
     def targets(self, examples: Examples) -> Tensor | None:
@@ -245,6 +285,11 @@ class Objective(nn.Module):
         dimension = int(model.get_embedding_dimension() or 0)
         head = task.head_config(dimension)
         self.head = Head(head) if head is not None else None
+        self.adapter: ProjectedAttention | None = None
+        if config.adapter_size:
+            bert = model[0].model.config
+            layers, heads = bert.num_hidden_layers, config.adapter_heads
+            self.adapter = ProjectedAttention(bert.hidden_size, layers, config.adapter_size, heads)
         self.margin = task.margin or FixedMargin() if config.loss == "cosine-embedding" else None
         holder: list[Any] = [
             _loss(config, model, self.margin)
@@ -265,19 +310,59 @@ class Objective(nn.Module):
 
         Shapes: each of vectors (batch, dim); targets (batch,); the result ().
         """
+        if self.loss_of_outputs:
+            return self.loss_of(self.outputs(vectors), targets)
         loss = self._loss[0]
-        if self.config.loss == "cross-entropy":
-            assert self.head is not None  # noqa: S101
-            assert targets is not None  # noqa: S101
-            return functional.cross_entropy(self.head(*vectors), targets)
-        if self.config.loss == "regression":
-            assert self.head is not None  # noqa: S101
-            assert targets is not None  # noqa: S101
-            return functional.mse_loss(torch.sigmoid(self.head(*vectors)[:, 0]), targets)
         if isinstance(loss, CosineEmbeddingLoss):
             loss.train(self.training)
         result: Tensor = loss.compute_loss_from_embeddings(list(vectors), targets)
         return result
+
+    @property
+    def loss_of_outputs(self) -> bool:
+        """Whether the loss is a function of the outputs."""
+        return self.config.loss in ("cross-entropy", "regression")
+
+    def outputs(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Return logits, scores in [0, 1], or cosines: what the task says of a batch.
+
+        Shapes: each of vectors (batch, dim); the result (batch, classes) for a classification, else (batch,).
+        """
+        assert self.head is not None  # noqa: S101
+        found: Tensor = self.head(*vectors)
+        return torch.sigmoid(found[:, 0]) if self.config.loss == "regression" else found
+
+    def loss_of(self, outputs: Tensor, targets: Tensor | None) -> Tensor:
+        """Return the loss, where it is a function of the outputs. Shapes: as `outputs`; targets (batch,); the result ()."""
+        assert targets is not None  # noqa: S101
+        if self.config.loss == "cross-entropy":
+            return functional.cross_entropy(outputs, targets)
+        return functional.mse_loss(outputs, targets.to(outputs.dtype))
+
+    def save(self, path: Path) -> None:
+        """Write the head and the adapter, if there are some, into the model directory `path`."""
+        if self.head is not None:
+            self.head.save(path)
+        if self.adapter is not None:
+            file = path / "heads" / self.config.name / ADAPTER
+            save_file({k: t.detach().cpu().contiguous() for k, t in self.adapter.state_dict().items()}, file)
+
+    def load(self, path: Path) -> None:
+        """Take up the head and the adapter that `save` wrote.
+
+        Raises:
+            ModelNotFoundError: the model has no such head.
+            CorruptModelError: a file is damaged, or of another shape.
+        """
+        if self.head is None:
+            return
+        held, weights = read_head(path, self.config.name)
+        if held.shapes() != self.head.config.shapes():
+            raise CorruptModelError(f"{path}: the head {self.config.name!r} is not of the task's shape")
+        self.head.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+        if self.adapter is not None:
+            state = read_adapter(path, held)
+            self.adapter.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
 
     def cached(self, features: Sequence[dict[str, Tensor]]) -> Tensor:
         """Return the loss of a batch that runs the model by itself, in pieces (Gao et al. 2021, arXiv 2101.06983)."""
@@ -293,7 +378,10 @@ def _loss(config: TaskConfig, model: nn.Module, margin: Margin | None) -> Any:
         "angle": lambda: stock.AnglELoss(model, scale=config.scale),
         "multiple-negatives-ranking": lambda: stock.MultipleNegativesRankingLoss(model, scale=config.scale),
         "cached-multiple-negatives-ranking": lambda: stock.CachedMultipleNegativesRankingLoss(
-            model, scale=config.scale, mini_batch_size=config.mini_batch_size
+            model,
+            scale=config.scale,
+            mini_batch_size=config.mini_batch_size,
+            gather_across_devices=processes.count() > 1,
         ),
         "triplet": lambda: stock.TripletLoss(
             model, distance_metric=stock.TripletDistanceMetric.COSINE, triplet_margin=config.triplet_margin

@@ -1,11 +1,14 @@
 """The multi-task fitter: sentence-transformers' trainer, with a sub-batch of every task in each step and gradient surgery."""
 
+import itertools
 import logging
 import math
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
@@ -22,13 +25,19 @@ from sbert_mini.errors import TrainingError, UsageError
 from sbert_mini.shapes import IntArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
-from sbert_mini.training import checkpoints
+from sbert_mini.training import averaging, checkpoints, processes
 from sbert_mini.training.adamw import AdamW
+from sbert_mini.training.averaging import WeightAverage
 from sbert_mini.training.checks import normalized
 from sbert_mini.training.evaluator import TaskEvaluator, encode_tokenized
 from sbert_mini.training.examples import Examples, TokenizedTexts
-from sbert_mini.training.heads import Head
+from sbert_mini.training.lora import Lora
+from sbert_mini.training.r_drop import RDrop
+from sbert_mini.training.rates import parameter_groups, set_trained, unfrozen_depth
+from sbert_mini.training.recipe import AveragePart, LoraPart, RegularizationPart
+from sbert_mini.training.regularizers import Pass, Regularizer
 from sbert_mini.training.schedule import BundleSampler, Schedule
+from sbert_mini.training.smart import Bregman, Smart
 from sbert_mini.training.surgery import GradientBuffer, Rule, Surgeon, cosines
 from sbert_mini.training.tasks import Objective, Task
 
@@ -36,6 +45,7 @@ log = logging.getLogger("sbert_mini")
 
 OPTIMIZERS = ("adamw", "adam", "torch-adamw")
 PART = ".part"
+TEACHER = "teacher.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,11 @@ class FitterConfig:
         head_learning_rate: of the heads; None for the encoder's.
         optimizer: `adamw` and `adam` are this project's; `torch-adamw` is torch's fused one.
         length_batches: whether examples of like length are put together.
+        layer_decay: each layer learns at this share of the next one's rate; see `rates.parameter_groups`.
+        unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.
+        regularization: SMART, R-Drop and the like, and the tasks that they are for; see `recipe.RegularizationPart`.
+        average: of the weights, to be measured and saved in place of them; see `recipe.AveragePart`.
+        lora: low-rank updates in place of the encoder's own weights; see `recipe.LoraPart`. None for none.
     """
 
     batch_size: int = 48
@@ -64,14 +79,35 @@ class FitterConfig:
     head_learning_rate: float | None = None
     optimizer: str = "adamw"
     length_batches: bool = True
+    layer_decay: float = 1.0
+    unfreeze_every: int = 0
+    regularization: RegularizationPart = field(default_factory=RegularizationPart)
+    average: AveragePart = field(default_factory=AveragePart)
+    lora: LoraPart | None = None
 
     def __post_init__(self) -> None:
+        if self.encoder == "frozen" and (self.lora or self.unfreeze_every or self.regularization.active):
+            raise UsageError("LoRA, gradual unfreezing and the regularizers need an encoder that is trained")
+        if self.lora and self.unfreeze_every:
+            raise UsageError("with LoRA the encoder's own weights stay frozen: there is nothing to unfreeze")
+        if not 0 < self.layer_decay <= 1 or self.unfreeze_every < 0:
+            raise UsageError("layer_decay must be in (0, 1], and unfreeze_every at least 0")
         if self.encoder not in ("trained", "frozen"):
             raise UsageError(f"the encoder must be trained or frozen; found {self.encoder!r}")
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(f"the optimizer must be one of {', '.join(OPTIMIZERS)}; found {self.optimizer!r}")
         if self.batch_size < 1 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
             raise UsageError("batch_size and steps_per_epoch must be at least 1")
+
+
+class _AfterStep(TrainerCallback):
+    """Tells the trainer that a step was taken."""
+
+    def __init__(self, trainer: "MultiTaskTrainer") -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
+        self._trainer.after_step()
 
 
 class _Rows(Dataset[Any]):
@@ -131,19 +167,25 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
     ) -> None:
         if not tasks:
             raise UsageError("at least one task is needed")
+        if all(task.only_measured for task in tasks):
+            raise UsageError("no task has training data")
         names = [task.config.name for task in tasks]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"two tasks are called {repeated[0]!r}")
-        for task in tasks if config is not None and config.encoder == "frozen" else ():
-            if not task.config.has_weights:
+        frozen = config is not None and config.encoder == "frozen"
+        for task in (t for t in tasks if frozen and not t.only_measured):
+            if not task.config.has_weights or task.config.adapter_size:
                 raise UsageError(
                     f"task {task.config.name!r}: the encoder is frozen, and the loss {task.config.loss} has no head to train"
+                    if not task.config.has_weights
+                    else f"task {task.config.name!r}: an adapter needs an encoder that runs in training, and it is frozen"
                 )
         if not isinstance(model[0], MiniBertModule):
             raise UsageError("the model's encoder must be MiniBert: load it with sbert_mini.load")
-        self.tasks = [task.trained() for task in tasks]
+        self._all_tasks = [task.trained() for task in tasks]
+        self.tasks = [task for task in self._all_tasks if not task.only_measured]
         self.fitter = config or FitterConfig()
-        self.objectives = {task.config.name: Objective(task, model) for task in self.tasks}
+        self.objectives = {task.config.name: Objective(task, model) for task in self._all_tasks}
         self.surgeon = Surgeon(self.fitter.surgery or "sum", seed=args.seed if args is not None else 42)
         self._encoder: MiniBertModule = model[0]
         self._data: list[_TaskData] = []
@@ -152,7 +194,12 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         self._resumed: dict[str, Any] | None = None
         self._seen: dict[str, list[float]] = {}
         self._first_losses: dict[str, float] = {}
-        self._recent: dict[str, list[float]] = {name: [] for name in names}
+        self._recent: dict[str, list[float]] = {task.config.name: [] for task in self.tasks}
+        settings = self.fitter.lora
+        self.lora: Lora | None = None
+        if settings is not None:
+            shape = (settings.rank, settings.alpha, settings.dropout, settings.targets)
+            self.lora = Lora(model[0].model, *shape)
         evaluator = self._evaluator(model)
         super().__init__(
             model=model,
@@ -162,10 +209,16 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             **options,
         )
         self._check_arguments()
+        self.add_callback(_AfterStep(self))
         self.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
         self.schedule = self._new_schedule()
         if self.fitter.encoder == "frozen":
             self.model.requires_grad_(False)
+        if self.fitter.average.kind == "checkpoints" and self.evaluator is None:
+            raise UsageError("the average of checkpoints is taken at evaluations, and no task has dev examples")
+        self._averaged: WeightAverage | None = None
+        self._teacher: WeightAverage | None = None
+        self._regularizers = self._new_regularizers()
 
     # --- set up ---
 
@@ -174,8 +227,12 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             raise UsageError(
                 "the fitter takes whole gradients of each task: FSDP and DeepSpeed, which shard them, are not for it"
             )
-        if self.args.world_size > 1 or self.args.n_gpu > 1:
-            raise UsageError("the fitter runs in one process on one device")
+        if self.args.n_gpu > 1:
+            raise UsageError("a process trains on one device: start one for each, by torchrun --nproc-per-node")
+        if self.fitter.batch_size % processes.count():
+            raise UsageError(
+                f"a batch of {self.fitter.batch_size} examples cannot be shared by {processes.count()} processes: name a multiple"
+            )
         if self.args.fp16:
             raise UsageError("fp16 needs its losses scaled; use bf16")
 
@@ -197,18 +254,20 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         return found
 
     def _evaluator(self, model: MiniSentenceTransformer) -> TaskEvaluator | None:
-        with_dev = [task for task in self.tasks if task.dev is not None]
+        with_dev = [task for task in self._all_tasks if task.dev is not None]
         if not with_dev:
             return None
         texts = {task.config.name: self._tokens(task, task.dev, "dev") for task in with_dev if task.dev is not None}
-        return TaskEvaluator(with_dev, self.objectives, texts, lambda tokens: self._embed(model, tokens))
+        return TaskEvaluator(with_dev, self.objectives, texts, partial(self._embed, model))
 
     def _features(self, tokens: Sequence[Tokens]) -> dict[str, Tensor]:
         arrays = pad(tokens, self._encoder.text_tokenizer.pad_id)
         return dict(zip(("input_ids", "attention_mask", "token_type_ids"), map(torch.from_numpy, arrays), strict=True))
 
-    def _embed(self, model: nn.Module, tokens: Sequence[Tokens]) -> Tensor:
-        features = {name: tensor.to(self.args.device) for name, tensor in self._features(tokens).items()}
+    def _embed(self, model: nn.Module, tokens: Sequence[Tokens], adapter: nn.Module | None = None) -> Tensor:
+        features: dict[str, Any] = {k: tensor.to(self.args.device) for k, tensor in self._features(tokens).items()}
+        if adapter is not None:
+            features["adapter"] = adapter
         vectors: Tensor = model(features)["sentence_embedding"]
         return vectors
 
@@ -225,7 +284,34 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             epochs = math.ceil(self.args.max_steps / steps)
         else:
             epochs = math.ceil(self.args.num_train_epochs)
-        return Schedule(self.fitter.schedule, counts, self.fitter.batch_size, epochs, self.fitter.floor)
+        unit = processes.count()
+        return Schedule(self.fitter.schedule, counts, self.fitter.batch_size, epochs, self.fitter.floor, unit)
+
+    def _new_regularizers(self) -> dict[str, list[Regularizer]]:
+        """Return the rules of each task."""
+        settings = self.fitter.regularization
+        made: list[Regularizer] = []
+        if settings.smart:
+            shape = (settings.smart_radius, settings.smart_step_size, settings.smart_steps, settings.smart_noise)
+            made.append(Smart(settings.smart, *shape))
+        if settings.bregman:
+            made.append(Bregman(settings.bregman, self._teacher_outputs))
+        if settings.r_drop:
+            made.append(RDrop(settings.r_drop))
+        wanted = settings.tasks or [task.config.name for task in self.tasks]
+        if unknown := sorted(set(wanted) - {task.config.name for task in self.tasks}):
+            raise UsageError(f"regularization.tasks: there is no task {unknown[0]!r}")
+        found: dict[str, list[Regularizer]] = {}
+        for task in self.tasks if made else ():
+            name = task.config.name
+            if name in wanted and task.config.has_outputs:
+                found[name] = made
+            elif name in wanted:
+                told = f"task {name}: the loss {task.config.loss} has no outputs of its own to keep in place"
+                if settings.tasks:
+                    raise UsageError(told)
+                log.info("%s: it is not regularized", told)
+        return found
 
     def _prepared(self, task: Task) -> _TaskData:
         columns = self._tokens(task, task.train, "training")
@@ -238,6 +324,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             numbers: dict[str, int] = {}
             keys = [tuple({numbers.setdefault(normalized(t), len(numbers)) for t in row}) for row in task.train.texts]
         lengths = np.max([column.lengths for column in columns], axis=0)
+        columns = columns * task.config.views
         return _TaskData(columns, task.targets(task.train), lengths, keys, vectors)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -260,9 +347,13 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         batches = []
         for number, (task, data) in enumerate(zip(self.tasks, self._data, strict=True)):
             chosen = [i for t, i in places if t == number]
-            batch: dict[str, Any] = {"size": len(chosen)}
+            batch: dict[str, Any] = {"examples": len(chosen)}
             if data.targets is not None and task.config.needs_label:
                 batch["targets"] = data.targets[chosen]
+            if data.vectors is None:  # each process encodes its part; heads on fixed vectors are too small to share
+                part = len(chosen) // processes.count()
+                chosen = chosen[processes.number() * part :][:part]
+            batch["size"] = len(chosen)
             if data.vectors is not None:
                 batch["vectors"] = [v[chosen] for v in data.vectors]
             elif self.objectives[task.config.name].stock_features:
@@ -283,18 +374,13 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         groups = []
         head_rate = self.fitter.head_learning_rate
         head_rate = self.args.learning_rate if head_rate is None else head_rate
-        modules: list[tuple[nn.Module, float]] = [(self.model, self.args.learning_rate)]
-        modules += [(objective, head_rate) for objective in self.objectives.values()]
-        for module, rate in modules:
+        modules: list[tuple[nn.Module, float, float]] = [
+            (self.model, self.args.learning_rate, self.fitter.layer_decay),
+            *((objective, head_rate, 1.0) for objective in self.objectives.values()),
+        ]
+        for module, rate, decay in modules:
             named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-            bare = [p for name, p in named if name.endswith("bias") or "LayerNorm" in name]
-            held = {id(p) for p in bare}
-            for parameters, decay in (
-                ([p for _, p in named if id(p) not in held], self.args.weight_decay),
-                (bare, 0.0),
-            ):
-                if parameters:
-                    groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+            groups += parameter_groups(named, rate, decay, self.args.weight_decay, self._layers)
         if not groups:
             raise UsageError("nothing is trained: the encoder is frozen, and no task has a head with weights")
         options = {"betas": (self.args.adam_beta1, self.args.adam_beta2), "eps": self.args.adam_epsilon}
@@ -303,13 +389,58 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         else:
             made = AdamW(groups, lr=self.args.learning_rate, decoupled=self.fitter.optimizer == "adamw", **options)
             words = self._encoder.model.embeddings.word_embeddings
-            words.sparse = words.weight.requires_grad and (
-                self.fitter.optimizer == "adamw" or not self.args.weight_decay
+            words.sparse = (
+                words.weight.requires_grad
+                and processes.count() == 1  # rows that each process touched for itself would have to be exchanged
+                and (self.fitter.optimizer == "adamw" or not self.args.weight_decay)
             )
         self.optimizer: Any = made
         return made
 
     # --- a step ---
+
+    @property
+    def _layers(self) -> int:
+        return self._encoder.model.config.num_hidden_layers
+
+    def _modules_by_name(self) -> dict[str, nn.Module]:
+        return {"model": self.model, **{f"task_{name}": o for name, o in self.objectives.items()}}
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """Train, as `SentenceTransformerTrainer.train`; several processes start from the first one's weights."""
+        processes.agree(self._modules_by_name().values())
+        self._start_averages()
+        if processes.number():
+            torch.manual_seed(self.args.seed + processes.number())  # other dropout masks than the first one's
+        return super().train(*args, **options)
+
+    def trial(self, steps: int) -> list[float]:
+        """Take a few steps, at most an epoch's, without logs or checkpoints, and return the seconds of each.
+
+        The weights are spoilt afterwards: it is for measuring.
+        """
+        self._start_averages()
+        optimizer = self.create_optimizer()
+        self.state.max_steps, self.current_gradient_accumulation_steps = steps, 1
+        loader = self.get_train_dataloader()
+        seconds: list[float] = []
+        while len(seconds) < steps:
+            for batch in itertools.islice(loader, steps - len(seconds)):
+                begun = time.perf_counter()
+                self.training_step(self.model, batch)
+                self._scaled_norm(self.args.max_grad_norm or math.inf)
+                optimizer.step()
+                self.model.zero_grad()
+                self.after_step()
+                seconds.append(time.perf_counter() - begun)
+        return seconds
+
+    def _start_averages(self) -> None:
+        average, momentum = self.fitter.average, self.fitter.regularization.bregman_momentum
+        if average.kind != "none":
+            self._averaged = WeightAverage(self._modules_by_name(), average.kind, average.decay)
+        if self.fitter.regularization.bregman:
+            self._teacher = WeightAverage(self._modules_by_name(), "ema", momentum, warm=False)
 
     def _shared(self) -> list[nn.Parameter]:
         found: list[Any] = [p for p in self.model.parameters() if p.requires_grad]
@@ -322,7 +453,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             return
         if self._buffer is None:
             words = self._encoder.model.embeddings.word_embeddings
-            tables: list[Any] = [words.weight] if words.sparse else []
+            tables: list[Any] = [words.weight] if words.sparse and words.weight.requires_grad else []
             self._buffer = GradientBuffer(self._shared(), len(self.tasks), tables)
         with self._buffer.capture(task):
             yield
@@ -341,14 +472,46 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
 
     def _task_loss(self, model: nn.Module, number: int, batch: Mapping[str, Any]) -> Tensor:
         objective = self.objectives[self.tasks[number].config.name]
+        targets = batch.get("targets")
         if "vectors" in batch:
-            loss: Tensor = objective(batch["vectors"], batch.get("targets"))
-        elif "columns" in batch:
-            loss = objective.cached(batch["columns"])
-        else:
-            vectors = model(batch["features"])["sentence_embedding"]  # (columns * batch, dim)
-            loss = objective(vectors.split(batch["size"]), batch.get("targets"))
-        return loss
+            loss: Tensor = objective(batch["vectors"], targets)
+            return loss
+        if "columns" in batch:
+            return objective.cached(batch["columns"])
+        vectors = self._vectors(model, objective, batch)
+        rules = self._regularizers.get(objective.config.name, [])
+        if not rules:
+            return objective(vectors, targets)
+        by_outputs = objective.loss_of_outputs
+        outputs = objective.outputs(vectors)
+        loss = objective.loss_of(outputs, targets) if by_outputs else objective(vectors, targets)
+        clean = Pass(
+            outputs=outputs,
+            loss=loss,
+            loss_of=(lambda outputs: objective.loss_of(outputs, targets)) if by_outputs else None,
+            embedded=(*batch["features"]["input_ids"].shape, self._encoder.model.config.hidden_size),
+            run=lambda further: objective.outputs(self._vectors(model, objective, batch, further)),
+            classes=objective.config.loss == "cross-entropy",
+            source=(objective, batch),
+        )
+        return torch.stack([loss, *(rule(clean) for rule in rules)]).sum()
+
+    def _vectors(
+        self, model: nn.Module, objective: Objective, batch: Mapping[str, Any], further: Mapping[str, Any] | None = None
+    ) -> list[Tensor]:
+        """Return the sentence vectors of a task's sub-batch, of all processes together: (examples, dim) a column."""
+        features = {**batch["features"], **(further or {})}
+        if objective.adapter is not None:
+            features["adapter"] = objective.adapter
+        own = model(features)["sentence_embedding"]  # (columns * batch, dim)
+        return [processes.gather(column) for column in own.split(batch["size"])]
+
+    def _teacher_outputs(self, clean: Pass) -> Tensor:
+        """Return a task's outputs under the moving average of the weights."""
+        assert self._teacher is not None  # noqa: S101
+        objective, batch = clean.source
+        with self._teacher.in_place():
+            return objective.outputs(self._vectors(self.model, objective, batch))
 
     def training_step(
         self,
@@ -357,6 +520,10 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         num_items_in_batch: Any = None,  # noqa: ARG002
     ) -> Tensor:
         """Back-propagate each task by itself, and at the last micro-batch of a step combine the gradients on the encoder."""
+        if self.fitter.unfreeze_every:
+            least = unfrozen_depth(self.state.global_step, self.fitter.unfreeze_every, self._layers)
+            if set_trained(dict(self.model.named_parameters()), least, self._layers):
+                self._buffer = None
         model.train(self.fitter.encoder == "trained")
         for objective in self.objectives.values():
             objective.train()
@@ -367,7 +534,8 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             margin = self.objectives[task.config.name].margin
             if margin is not None:
                 margin.advance(progress)
-            with self._captured(number):
+            # Without `no_sync` several processes' gradients would be averaged after projection, which is another step.
+            with self._captured(number), self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     loss = self._task_loss(model, number, batch)
                 scaled = task.config.weight * loss / self.current_gradient_accumulation_steps
@@ -381,13 +549,27 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             self._note(f"loss_{task.config.name}", loss.detach())
             if margin is not None:
                 self._note(f"margin_{task.config.name}", margin.value)
-            self._note(f"examples_{task.config.name}", batch["size"])
-        if self.accelerator.sync_gradients and self._buffer is not None:
+            self._note(f"examples_{task.config.name}", batch["examples"])
+        if not self.accelerator.sync_gradients:
+            return total
+        self._average_gradients()
+        if self._buffer is not None:
             gram = self._buffer.gram()
             weights = self.surgeon.weights(gram, self.state.global_step)
             self._buffer.combine(weights)
             self._note_surgery(gram, weights)
         return total
+
+    def _average_gradients(self) -> None:
+        """Replace each task's gradient, and the heads', by the mean over the processes."""
+        if processes.count() == 1:
+            return
+        modules: list[nn.Module] = [*self.objectives.values()]
+        if self._buffer is not None:
+            processes.average(self._buffer.gradients())
+        else:
+            modules.append(self.model)
+        processes.average(p.grad for m in modules for p in m.parameters() if p.grad is not None)
 
     def _note(self, name: str, value: Tensor | float) -> None:
         self._seen.setdefault(name, []).append(float(value))
@@ -454,13 +636,30 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         """
         if self.evaluator is None:
             raise UsageError("no task has dev examples")
-        found = self.evaluator(self.model)
+        if self._averaged is not None and self.is_in_train:
+            if self._averaged.rule == "checkpoints" and self.state.global_step >= self._average_from:
+                self._averaged.update()
+            with self._averaged.in_place() if self._averaged.count else nullcontext():
+                found = self.evaluator(self.model)
+        else:
+            found = self.evaluator(self.model)
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items()}
         if self.is_in_train:
             self._reallocate(found)
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @property
+    def _average_from(self) -> int:
+        return math.ceil(self.fitter.average.start * self.state.max_steps)
+
+    def after_step(self) -> None:
+        """Take the new weights into the moving averages; called by the trainer's own callback after each optimizer step."""
+        if self._averaged is not None and self._averaged.rule == "ema":
+            self._averaged.update()
+        if self._teacher is not None:
+            self._teacher.update()
 
     def _reallocate(self, found: Mapping[str, float]) -> None:
         """Move a `dynamic` schedule: by dev figures where a task has some, by its loss against its first one where not."""
@@ -491,23 +690,29 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         path = Path(output_dir or self.args.output_dir)
         self.model.save(str(path), create_model_card=False)
-        for objective in self.objectives.values():
-            if objective.head is not None:
-                objective.head.save(path)
+        if self.lora is not None:
+            self.lora.save(path)
+        for task in self.tasks:
+            self.objectives[task.config.name].save(path)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ARG002
         """Write `checkpoint-<step>` whole, and rename it into its place."""
         self.store_flos()
         folder = Path(self.args.output_dir)
         final = folder / f"checkpoint-{self.state.global_step}"
+        if self.state.best_global_step is not None:
+            self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
+        everyones = processes.everyone(checkpoints.random_state())
+        if processes.number():
+            processes.wait()
+            return
         part = folder / f"{final.name}{PART}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         self._save(str(part))
-        checkpoints.save_state(part, self.optimizer, self.lr_scheduler, self._fitter_state())
-        if self.state.best_global_step is not None:
-            best = folder / f"checkpoint-{self.state.best_global_step}"
-            self.state.best_model_checkpoint = str(best)
+        checkpoints.save_state(part, self.optimizer, self.lr_scheduler, self._fitter_state(), everyones)
+        for name, average in self._averages().items():
+            average.save(part / name)
         for callback in [*self.callback_handler.callbacks, self.control]:
             if hasattr(callback, "state") and type(callback).__name__ in self.state.stateful_callbacks:
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
@@ -520,6 +725,11 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             best_model_checkpoint=self.state.best_model_checkpoint,
             use_mtime=False,
         )
+        processes.wait()
+
+    def _averages(self) -> dict[str, WeightAverage]:
+        held = {averaging.FILE: self._averaged, TEACHER: self._teacher}
+        return {name: average for name, average in held.items() if average is not None}
 
     def _fitter_state(self) -> dict[str, Any]:
         return {
@@ -532,10 +742,13 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         }
 
     def _load_from_checkpoint(self, checkpoint_path: str, model: nn.Module | None = None) -> None:  # noqa: ARG002
-        super()._load_from_checkpoint(checkpoint_path)
-        for name, objective in self.objectives.items():
-            if objective.head is not None:
-                objective.head.load_state_dict(Head.load(Path(checkpoint_path), name).state_dict())
+        if self.lora is not None:
+            self.lora.load(Path(checkpoint_path))
+        else:
+            super()._load_from_checkpoint(checkpoint_path)
+        self.load_heads(Path(checkpoint_path))
+        for name, average in self._averages().items():
+            average.load(Path(checkpoint_path) / name)
         saved = checkpoints.read_state(Path(checkpoint_path))["fitter"]
         self.schedule.load_state(saved["schedule"])
         self.surgeon.load_state(saved["surgery"])
@@ -544,10 +757,34 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
                 objective.margin.load_state(saved["margins"][name])
         self._first_losses, self._recent, self._seen = saved["first_losses"], saved["recent"], saved["seen"]
 
+    def load_heads(self, path: Path) -> None:
+        """Take up the heads and adapters of a model directory that was trained on the same tasks."""
+        for task in self.tasks:
+            self.objectives[task.config.name].load(path)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take up the weights of a checkpoint that are to be used: the averages, where there are some."""
+        if self.fitter.average.kind != "none" and self._averaged is None:
+            self._averaged = WeightAverage(self._modules_by_name(), self.fitter.average.kind)
+        self._load_from_checkpoint(str(checkpoint))
+        if self._averaged is not None and self._averaged.count:
+            self._averaged.copy_to_weights()
+
+    def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None  # noqa: S101
+        self.restore(Path(self.state.best_model_checkpoint))
+
+    def _finalize_training(self, *args: Any, **options: Any) -> Any:
+        done = super()._finalize_training(*args, **options)
+        best = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        if not best and self._averaged is not None and self._averaged.count:
+            self._averaged.copy_to_weights()
+        return done
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             checkpoints.load_optimizer_and_scheduler(Path(checkpoint), self.optimizer, self.lr_scheduler)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            checkpoints.load_random_state(Path(checkpoint))
+            checkpoints.load_random_state(Path(checkpoint), processes.number())

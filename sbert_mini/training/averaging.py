@@ -1,0 +1,167 @@
+"""Averages of weights over a training run (`WeightAverage`) and over several trained models (`soup`)."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sbert_mini.errors import CorruptModelError, UsageError
+
+RULES = ("ema", "checkpoints")
+FILE = "average.safetensors"
+
+
+class WeightAverage:
+    """A moving average of weights, beside those that are trained.
+
+    * `ema`: after each step `θ̄ ← d θ̄ + (1 - d) θ`, with `d = min(decay, (1 + t) / (10 + t))` at step t, so that a short run does
+      not remember where it began.
+    * `checkpoints`: the mean of the weights at each evaluation, `θ̄ ← (n θ̄ + θ) / (n + 1)`.
+
+    Args:
+        modules: what is averaged, by name.
+        rule: one of `RULES`.
+        decay: of `ema`.
+        warm: whether d starts low; False for `d = decay` throughout.
+
+    Source: Polyak and Juditsky 1992; the rising d is that of `tf.train.ExponentialMovingAverage`; `checkpoints` is Izmailov et
+    al. 2018 (arXiv 1803.05407), algorithm 1.
+    """
+
+    def __init__(
+        self, modules: Mapping[str, nn.Module], rule: str = "ema", decay: float = 0.999, *, warm: bool = True
+    ) -> None:
+        if rule not in RULES:
+            raise UsageError(f"the average must be one of {', '.join(RULES)}; found {rule!r}")
+        if not 0 <= decay < 1:
+            raise UsageError(f"the decay must be in [0, 1); found {decay}")
+        self.rule, self.decay, self.warm = rule, decay, warm
+        self.count = 0
+        self._live = {f"{name}.{key}": p for name, module in modules.items() for key, p in module.named_parameters()}
+        self.weights: dict[str, Tensor] = {key: p.detach().clone() for key, p in self._live.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights of now into the average: after each step (`ema`), or at an evaluation (`checkpoints`)."""
+        self.count += 1
+        if self.rule == "ema":
+            decay = min(self.decay, (1 + self.count) / (10 + self.count)) if self.warm else self.decay
+        else:
+            decay = (self.count - 1) / self.count
+        kept, live = list(self.weights.values()), [p.detach() for p in self._live.values()]
+        torch._foreach_lerp_(kept, live, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the average where the weights are, inside."""
+        kept = {key: p.data for key, p in self._live.items()}
+        for key, p in self._live.items():
+            p.data = self.weights[key]
+        try:
+            yield
+        finally:
+            for key, p in self._live.items():
+                p.data = kept[key]
+
+    @torch.no_grad()
+    def copy_to_weights(self) -> None:
+        """Make the average the weights."""
+        for key, p in self._live.items():
+            p.copy_(self.weights[key])
+
+    def prefixed(self, name: str) -> dict[str, Tensor]:
+        """Return one module's averages under its own names."""
+        return {key.removeprefix(f"{name}."): t for key, t in self.weights.items() if key.startswith(f"{name}.")}
+
+    def save(self, file: Path) -> None:
+        """Write the average and its count."""
+        tensors = {key: t.cpu().contiguous() for key, t in self.weights.items()}
+        save_file({**tensors, "count": torch.tensor(self.count)}, file)
+
+    def load(self, file: Path) -> None:
+        """Take up what `save` wrote.
+
+        Raises:
+            CorruptModelError: the file is missing, damaged or of other weights.
+        """
+        try:
+            tensors = load_file(file)
+        except Exception as error:  # the library raises its own
+            raise CorruptModelError(f"{file} cannot be read: {error}") from error
+        self.count = int(tensors.pop("count", torch.tensor(0)))
+        if set(tensors) != set(self.weights):
+            raise CorruptModelError(f"{file} holds an average of other weights")
+        for key, tensor in tensors.items():
+            self.weights[key] = tensor.to(self.weights[key])
+
+
+def soup(models: Sequence[Path], output: Path) -> None:
+    """Write the uniform soup of several models of one shape: each weight is the mean of theirs, task heads included.
+
+    Everything else (tokenizer, settings, card) is the first one's.
+
+    Args:
+        models: at least two model directories, trained from the same start.
+        output: the directory to be written; it must not exist.
+
+    Raises:
+        UsageError: there are fewer than two models, they differ in shape or in their heads, or the output exists.
+        CorruptModelError: a file cannot be read.
+
+    Source: Wortsman et al. 2022 (arXiv 2203.05482), equation of section 2, "uniform soup".
+    """
+    if len(models) < 2:
+        raise UsageError("a soup needs at least two models")
+    if output.exists():
+        raise UsageError(f"{output} exists already: name another output, or delete it")
+    files = [_weight_files(model) for model in models]
+    for model, found in zip(models[1:], files[1:], strict=True):
+        if found != files[0]:
+            other = sorted(set(found) ^ set(files[0]))
+            raise UsageError(f"{model} and {models[0]} do not hold the same weights: {', '.join(map(str, other))}")
+    configs = [_shape(model) for model in models]
+    if any(config != configs[0] for config in configs):
+        raise UsageError("the models differ in their configuration or in their heads' labels")
+    part = output.with_name(output.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(models[0], part, ignore=shutil.ignore_patterns("onnx"))
+    for file in files[0]:
+        held = [_read(model / file) for model in models]
+        for model, tensors in zip(models, held, strict=True):
+            if {k: t.shape for k, t in tensors.items()} != {k: t.shape for k, t in held[0].items()}:
+                raise UsageError(f"{model / file} holds weights of other names or shapes than {models[0] / file}")
+        mean = {
+            k: torch.stack([t[k].double() for t in held]).mean(dim=0).to(first.dtype) for k, first in held[0].items()
+        }
+        save_file(mean, part / file, metadata={"format": "pt"})
+    part.rename(output)
+
+
+def _weight_files(model: Path) -> list[Path]:
+    return sorted(file.relative_to(model) for file in model.rglob("*.safetensors"))
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(file))
+    except Exception as error:  # the library raises its own
+        raise CorruptModelError(f"{file} cannot be read: {error}") from error
+
+
+def _shape(model: Path) -> list[object]:
+    found: list[object] = []
+    for file in [model / "config.json", model / "modules.json", *sorted(model.glob("heads/*/config.json"))]:
+        try:
+            data = json.loads(file.read_text("utf-8")) if file.is_file() else None
+        except (OSError, ValueError) as error:
+            raise CorruptModelError(f"{file} cannot be read: {error}") from error
+        if isinstance(data, dict):  # what does not shape the weights
+            data = {k: v for k, v in data.items() if k not in ("_name_or_path", "transformers_version", "dtype")}
+            data = {k: v for k, v in data.items() if "dropout" not in k}
+        found.append(data)
+    return found

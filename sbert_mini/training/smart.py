@@ -1,0 +1,81 @@
+"""SMART: outputs that change little under small changes of the input (`Smart`) and of the weights (`Bregman`).
+
+Source: Jiang et al. 2020 (arXiv 1911.03437).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sbert_mini.errors import UsageError
+from sbert_mini.training.regularizers import Pass
+
+
+class Smart:
+    """Smoothness-inducing adversarial regularization: `λ · max over ‖δ‖_∞ ≤ ε of l(f(x + δ), f(x))`.
+
+    x is the embeddings' output. δ starts as `N(0, σ²)` and takes K steps `δ ← clip(δ + η g / ‖g‖_∞, -ε, ε)` uphill, with g the
+    divergence's gradient, scaled for each text by itself. Dropout stays on in all passes, as in the authors' program: with a
+    small ε much of the divergence is then the dropout's.
+
+    Args:
+        weight: λ.
+        radius: ε.
+        step_size: η.
+        steps: K.
+        noise: σ.
+
+    Source: Jiang et al. 2020 (arXiv 1911.03437), equations 2 and 3, algorithm 1; the defaults are section 4.1's.
+    """
+
+    def __init__(
+        self, weight: float, radius: float = 1e-5, step_size: float = 1e-3, steps: int = 1, noise: float = 1e-5
+    ) -> None:
+        for name, value in (("weight", weight), ("radius", radius), ("step_size", step_size), ("noise", noise)):
+            if not value >= 0:
+                raise UsageError(f"SMART's {name} must be at least 0; found {value}")
+        if steps < 1:
+            raise UsageError(f"SMART needs at least one step; found {steps}")
+        self.weight, self.radius, self.step_size, self.steps, self.noise = weight, radius, step_size, steps, noise
+        self.forwards, self.backwards = steps + 1, steps + 1
+
+    def __call__(self, clean: Pass) -> Tensor:
+        """Return what is added to the loss, ()."""
+        return self.weight * clean.divergence(clean.run({"perturbation": self.perturbation(clean)}))
+
+    def perturbation(self, clean: Pass) -> Tensor:
+        """Return δ, (texts, seq, hidden)."""
+        fixed = clean.outputs.detach()
+        delta = torch.randn(clean.embedded, dtype=fixed.dtype, device=fixed.device) * self.noise
+        for _ in range(self.steps):
+            delta.requires_grad_()
+            (gradient,) = torch.autograd.grad(clean.divergence(clean.run({"perturbation": delta}), fixed), delta)
+            largest = gradient.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+            delta = (delta.detach() + self.step_size * gradient / largest).clamp(-self.radius, self.radius)
+        return delta
+
+
+class Bregman:
+    """Bregman proximal point optimization, with momentum: `μ · l(f(x; θ), f(x; θ̃))`, θ̃ a moving average of the weights.
+
+    Args:
+        weight: μ.
+        teacher: features of a batch -> the outputs under θ̃, without a graph; see `MultiTaskTrainer`, which keeps θ̃ by
+            `averaging.WeightAverage`.
+
+    Source: Jiang et al. 2020 (arXiv 1911.03437), equations 5 to 7.
+    """
+
+    forwards, backwards = 1, 0
+
+    def __init__(self, weight: float, teacher: Callable[[Pass], Tensor]) -> None:
+        if not weight >= 0:
+            raise UsageError(f"the weight of the Bregman divergence must be at least 0; found {weight}")
+        self.weight, self.teacher = weight, teacher
+
+    def __call__(self, clean: Pass) -> Tensor:
+        """Return what is added to the loss, ()."""
+        with torch.no_grad():
+            before = self.teacher(clean)
+        return self.weight * clean.divergence(before)
