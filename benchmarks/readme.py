@@ -155,6 +155,7 @@ COMMANDS = (
     "bench search",
     "bench pairs",
     "train",
+    "soup",
     "recipes list",
     "recipes show",
     "predict",

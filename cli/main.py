@@ -35,6 +35,7 @@ app.command("search", epilog=search.EXAMPLE)(search.search)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.command("train", epilog=train.EXAMPLE)(train.train)
+app.command("soup", epilog=train.SOUP_EXAMPLE)(train.soup)
 app.add_typer(train.recipes, name="recipes")
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 

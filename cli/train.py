@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import ModelNotFoundError, UsageError
 
 from . import options
 from .notes import Interrupted, note, progress_wanted, quiet_notes
@@ -25,6 +25,13 @@ EXAMPLE = """Examples:
   sbmini train recipe.toml
 
   sbmini train recipe.toml --resume
+"""
+
+SOUP_EXAMPLE = """Example:
+
+  for seed in 1 2 3; do sbmini train recipe.toml --seed $seed -o model-$seed; done
+
+  sbmini soup model-1 model-2 model-3 -o model
 """
 
 recipes = typer.Typer(
@@ -112,6 +119,29 @@ def train(
     for name, value in done.figures.items():
         print(f"{name.replace('_', ' '):<24}{value:.4f}")
     note(f"the weights of step {done.steps} -> {done.output}")
+
+
+def soup(
+    models: Annotated[
+        list[Path], typer.Argument(help="Model directories, trained from one start.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The model directory to be written.", show_default=False)
+    ],
+    quiet: options.Quiet = False,
+) -> None:
+    """Average the weights of several trained models, heads included (a model soup).
+
+    Everything else, the card too, is the first model's.
+    """
+    quiet_notes(quiet)
+    for model in models:
+        if not model.is_dir():
+            raise ModelNotFoundError(f"the model directory {model} does not exist")
+    from sbert_mini.training.averaging import soup as average
+
+    average(models, output)
+    note(f"the mean of {len(models)} models -> {output}")
 
 
 def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:

@@ -478,7 +478,8 @@ def test_changed_data_are_not_gone_on_with(workshop):
 
 
 @pytest.mark.parametrize(
-    "name", ["paraphrase", "sentiment", "search", "multitask", "cs224n-paper-full", "cs224n-paper-frozen"]
+    "name",
+    ["paraphrase", "sentiment", "search", "multitask", "cs224n-paper", "simcse-unsupervised", "simcse-supervised"],
 )
 def test_every_recipe_that_ships_trains(name, tmp_path, make_model):
     """On small files of the right shape, from a small model, for two steps."""
@@ -690,7 +691,7 @@ def test_early_stopping_and_tensorboard(workshop):
 def test_recipes_that_ship_are_listed_and_shown(sbmini):
     done = sbmini("recipes", "list")
     names = [line.split("\t")[0] for line in done.stdout.splitlines()]
-    assert {"paraphrase", "sentiment", "search", "multitask", "cs224n-paper-full", "cs224n-paper-frozen"} <= set(names)
+    assert {"paraphrase", "sentiment", "search", "multitask", "cs224n-paper", "simcse-supervised"} <= set(names)
     for name in names:
         assert "[[task]]" in sbmini("recipes", "show", name).stdout
     one_error(sbmini("recipes", "show", "none"), 2, "there is no recipe 'none'")

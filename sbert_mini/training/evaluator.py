@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from sbert_mini.evaluation.sts import pearson, spearman
 from sbert_mini.shapes import AnyArray
 from sbert_mini.text.batching import batches_by_length
 from sbert_mini.training import processes
-from sbert_mini.training.examples import TokenizedTexts
+from sbert_mini.training.examples import Examples, TokenizedTexts
 from sbert_mini.training.tasks import Objective, Task
 
 BATCH_TOKENS = 4096
@@ -61,28 +62,28 @@ def classification_figures(truth: Sequence[str], predicted: Sequence[str]) -> di
     }
 
 
-def task_figures(task: Task, objective: Objective, vectors: Sequence[Tensor]) -> dict[str, float]:
-    """Return the dev figures of a task.
+def task_figures(task: Task, examples: Examples, objective: Objective, vectors: Sequence[Tensor]) -> dict[str, float]:
+    """Return a task's figures on some examples.
 
     Classification: accuracy, macro F1. Scores: Pearson's and Spearman's correlation with the gold scores (0 where not defined).
     Ranking and triplets: the share of anchors whose positive is nearer than every other (the other rows' positives, at most 1,000
     rows together; for triplets the row's own negatives).
 
     Args:
-        task: with its dev examples.
+        task: the task.
+        examples: its dev examples, say.
         objective: its loss and head.
-        vectors: of the dev texts, a tensor a column.
+        vectors: of their texts, a tensor a column.
 
     Shapes: vectors (examples, dim) each.
     """
-    assert task.dev is not None  # noqa: S101
     config = task.config
     with torch.inference_mode():
         if config.loss == "cross-entropy":
             assert objective.head is not None  # noqa: S101
             device = next(objective.head.parameters()).device
             best = objective.head(*(v.to(device) for v in vectors)).argmax(dim=-1).tolist()
-            return classification_figures([str(x) for x in task.dev.labels or ()], [task.labels[i] for i in best])
+            return classification_figures([str(x) for x in examples.labels or ()], [task.labels[i] for i in best])
         if not config.needs_label:
             return {"accuracy": _ranking_accuracy(vectors)}
         if config.loss == "regression":
@@ -91,7 +92,7 @@ def task_figures(task: Task, objective: Objective, vectors: Sequence[Tensor]) ->
             predicted = torch.sigmoid(objective.head(*(v.to(device) for v in vectors))[:, 0]).cpu().numpy()
         else:
             predicted = torch.nn.functional.cosine_similarity(vectors[0], vectors[1]).numpy()
-    gold = np.array(task.dev.labels, np.float64)
+    gold = np.array(examples.labels, np.float64)
     return {"pearson": pearson(predicted, gold) or 0.0, "spearman": spearman(predicted, gold) or 0.0}
 
 
@@ -116,28 +117,39 @@ def as_share(metric: str, value: float) -> float:
     return (value + 1) / 2 if metric in ("pearson", "spearman") else value
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Examples that figures are taken on.
+
+    Attributes:
+        task: whose they are.
+        examples: the examples.
+        texts: their texts, tokenized, a column each.
+        prefix: put before the figures' names: empty for dev examples, `train_` for training ones.
+    """
+
+    task: Task
+    examples: Examples
+    texts: Sequence[TokenizedTexts]
+    prefix: str = ""
+
+
 class TaskEvaluator(BaseEvaluator):
-    """Takes the dev figures of all tasks that have dev examples, and their mean.
+    """Takes the figures of all tasks, and the mean of the dev figures.
 
     The mean is over the tasks' main figures, each on the scale [0, 1] (`as_share`).
 
     Args:
-        tasks: the tasks.
-        objectives: their losses and heads, by name.
-        texts: of each task with dev examples, the tokenized texts, a column each.
+        measured: what is measured.
+        objectives: the tasks' losses and heads, by name.
         embed: tokens of a batch, and a task's adapter or None -> vectors; the model must be in evaluation mode.
     """
 
     def __init__(
-        self,
-        tasks: Sequence[Task],
-        objectives: Mapping[str, Objective],
-        texts: Mapping[str, Sequence[TokenizedTexts]],
-        embed: Callable[..., Tensor],
+        self, measured: Sequence[Measured], objectives: Mapping[str, Objective], embed: Callable[..., Tensor]
     ) -> None:
         super().__init__()
-        self.tasks = [task for task in tasks if task.dev is not None]
-        self.objectives, self.texts, self.embed = objectives, texts, embed
+        self.measured, self.objectives, self.embed = measured, objectives, embed
         self.primary_metric = "mean"
 
     def __call__(
@@ -147,16 +159,18 @@ class TaskEvaluator(BaseEvaluator):
         epoch: float = -1,  # noqa: ARG002
         steps: int = -1,  # noqa: ARG002
     ) -> dict[str, float]:
-        """Return the figures: `<task>_<metric>` and `mean`. The model is left in evaluation mode."""
+        """Return the figures: `<task>_<metric>`, `train_<task>_<metric>` and `mean`. The model is left in evaluation mode."""
         model.eval()
         figures: dict[str, float] = {}
         shares = []
-        for task in self.tasks:
-            name = task.config.name
+        for part in self.measured:
+            name = part.task.config.name
             objective = self.objectives[name].eval()
             embed = partial(self.embed, adapter=objective.adapter)
-            found = task_figures(task, objective, [encode_tokenized(embed, t) for t in self.texts[name]])
-            figures |= {f"{name}_{metric}": value for metric, value in found.items()}
-            shares.append(as_share(task.config.main_metric, found[task.config.main_metric]))
+            vectors = [encode_tokenized(embed, column) for column in part.texts]
+            found = task_figures(part.task, part.examples, objective, vectors)
+            figures |= {f"{part.prefix}{name}_{metric}": value for metric, value in found.items()}
+            if not part.prefix:
+                shares.append(as_share(part.task.config.main_metric, found[part.task.config.main_metric]))
         figures["mean"] = math.fsum(shares) / len(shares)
         return figures

@@ -47,6 +47,11 @@ class Examples:
         counts = {**self.counts, **({f"dropped: {reason}": dropped} if dropped else {})}
         return replace(self, texts=texts, labels=labels, counts=counts)
 
+    def sample(self, count: int, seed: int) -> "Examples":
+        """Return some rows, drawn by a seed, in order; all of them where there are no more."""
+        chosen = set(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
+        return self.kept([i in chosen for i in range(len(self))], "not in the sample")
+
     @classmethod
     def from_columns(cls, columns: Sequence[Iterable[str]], labels: Iterable[Any] | None = None) -> "Examples":
         """Return the examples of columns side by side: lists, or the columns of a `datasets.Dataset`."""

@@ -217,6 +217,7 @@ def arguments(
         run: the folder of checkpoints.
         seed: of everything that is drawn; None for the recipe's.
     """
+    processes.refuse_sharding()
     train, optimizer = recipe.train, recipe.optimizer
     steps = _steps(recipe, tasks)
     with_dev = any(task.dev is not None for task in tasks)
@@ -419,6 +420,7 @@ def fitter_config(recipe: Recipe) -> FitterConfig:
         regularization=recipe.regularization,
         average=recipe.average,
         lora=recipe.lora,
+        train_rows=recipe.evaluation.train_rows,
     )
 
 
@@ -491,7 +493,8 @@ def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, fl
     """Return the dev figures that were taken at a step."""
     for entry in reversed(history):
         if entry.get("step") == step and "eval_mean" in entry:
-            found = {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
+            own = {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
+            found = {k: v for k, v in own.items() if not k.startswith("train_")}
             return dict(sorted(found.items(), key=lambda item: (item[0] == "mean", item[0])))  # a resumed log is sorted
     return {}
 

@@ -234,10 +234,12 @@ class EvaluationPart:
     Attributes:
         every: steps between two evaluations on the dev sets; by default ten of them.
         patience: evaluations without a better mean after which training stops; 0 for never.
+        train_rows: how many training rows of each task are measured beside the dev rows; 0 for none.
     """
 
     every: int | None = _key(None, low=1)
     patience: int = _key(0, low=0)
+    train_rows: int = _key(0, low=0)
 
 
 @dataclass(frozen=True)
@@ -538,7 +540,8 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
                 f"task.loss: {task.loss} is for the structures {', '.join(LOSSES[task.loss])}; found {task.structure!r}",
             )
         if not task.files("train") and not task.files("dev"):
-            raise reader.error(["task", number, "train"], "task.train or task.dev is needed; both name no file")
+            told = "is missing" if task.train is None else "names no file"
+            raise reader.error(["task", number, "train"], f"task.train {told}")
         if not task.files("train") and (task.loss in ("cross-entropy", "regression") or task.adapter_size):
             raise reader.error(
                 ["task", number],

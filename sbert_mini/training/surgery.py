@@ -265,6 +265,22 @@ class GradientBuffer:
             gram += flat @ flat.T
         return gram
 
+    def grams(self, groups: Sequence[int]) -> dict[int, Tensor]:
+        """Return a Gram matrix for each group of the dense parameters (without `tables`), in order of the groups.
+
+        Args:
+            groups: of each of `dense`, the number of its group.
+
+        Shapes: the results (tasks, tasks).
+        """
+        found: dict[int, Tensor] = {}
+        start = 0
+        for parameter, group in zip(self.dense, groups, strict=True):
+            part = self._flat[:, start : start + parameter.numel()]
+            start += parameter.numel()
+            found[group] = found.get(group, 0) + part @ part.T
+        return dict(sorted(found.items()))
+
     def _touched(self, number: int) -> tuple[Tensor, Tensor]:
         """Return a table's gradients on the rows that any task touched, (tasks, touched, width), and the rows' numbers."""
         held = [rows[number] for rows in self._rows]

@@ -3,7 +3,9 @@
 import itertools
 import logging
 import math
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,11 +31,11 @@ from sbert_mini.training import averaging, checkpoints, processes
 from sbert_mini.training.adamw import AdamW
 from sbert_mini.training.averaging import WeightAverage
 from sbert_mini.training.checks import normalized
-from sbert_mini.training.evaluator import TaskEvaluator, encode_tokenized
+from sbert_mini.training.evaluator import Measured, TaskEvaluator, encode_tokenized
 from sbert_mini.training.examples import Examples, TokenizedTexts
 from sbert_mini.training.lora import Lora
 from sbert_mini.training.r_drop import RDrop
-from sbert_mini.training.rates import parameter_groups, set_trained, unfrozen_depth
+from sbert_mini.training.rates import depth, parameter_groups, set_trained, unfrozen_depth
 from sbert_mini.training.recipe import AveragePart, LoraPart, RegularizationPart
 from sbert_mini.training.regularizers import Pass, Regularizer
 from sbert_mini.training.schedule import BundleSampler, Schedule
@@ -68,6 +70,7 @@ class FitterConfig:
         regularization: SMART, R-Drop and the like, and the tasks that they are for; see `recipe.RegularizationPart`.
         average: of the weights, to be measured and saved in place of them; see `recipe.AveragePart`.
         lora: low-rank updates in place of the encoder's own weights; see `recipe.LoraPart`. None for none.
+        train_rows: how many training rows of each task are measured beside the dev examples.
     """
 
     batch_size: int = 48
@@ -84,6 +87,7 @@ class FitterConfig:
     regularization: RegularizationPart = field(default_factory=RegularizationPart)
     average: AveragePart = field(default_factory=AveragePart)
     lora: LoraPart | None = None
+    train_rows: int = 0
 
     def __post_init__(self) -> None:
         if self.encoder == "frozen" and (self.lora or self.unfreeze_every or self.regularization.active):
@@ -193,6 +197,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         self._buffer: GradientBuffer | None = None
         self._resumed: dict[str, Any] | None = None
         self._seen: dict[str, list[float]] = {}
+        self._work = (0, 0.0)
         self._first_losses: dict[str, float] = {}
         self._recent: dict[str, list[float]] = {task.config.name: [] for task in self.tasks}
         settings = self.fitter.lora
@@ -254,11 +259,14 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         return found
 
     def _evaluator(self, model: MiniSentenceTransformer) -> TaskEvaluator | None:
-        with_dev = [task for task in self._all_tasks if task.dev is not None]
-        if not with_dev:
+        measured = [Measured(t, t.dev, self._tokens(t, t.dev, "dev")) for t in self._all_tasks if t.dev is not None]
+        if not measured:
             return None
-        texts = {task.config.name: self._tokens(task, task.dev, "dev") for task in with_dev if task.dev is not None}
-        return TaskEvaluator(with_dev, self.objectives, texts, partial(self._embed, model))
+        for task in self.tasks if self.fitter.train_rows else ():
+            if task.config.views == 1:
+                some = task.train.sample(self.fitter.train_rows, seed=0)
+                measured.append(Measured(task, some, self._tokens(task, some, "training"), "train_"))
+        return TaskEvaluator(measured, self.objectives, partial(self._embed, model))
 
     def _features(self, tokens: Sequence[Tokens]) -> dict[str, Tensor]:
         arrays = pad(tokens, self._encoder.text_tokenizer.pad_id)
@@ -530,6 +538,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         inputs = self._prepare_inputs(inputs)
         progress = self.state.global_step / max(self.state.max_steps, 1)
         total = torch.zeros((), device=self.args.device)
+        begun = time.perf_counter()
         for number, (task, batch) in enumerate(zip(self.tasks, inputs["tasks"], strict=True)):
             margin = self.objectives[task.config.name].margin
             if margin is not None:
@@ -550,12 +559,16 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             if margin is not None:
                 self._note(f"margin_{task.config.name}", margin.value)
             self._note(f"examples_{task.config.name}", batch["examples"])
+        examples = sum(batch["examples"] for batch in inputs["tasks"])
+        self._work = (self._work[0] + examples, self._work[1] + time.perf_counter() - begun)
         if not self.accelerator.sync_gradients:
             return total
         self._average_gradients()
         if self._buffer is not None:
             gram = self._buffer.gram()
             weights = self.surgeon.weights(gram, self.state.global_step)
+            if (self.state.global_step + 1) % max(int(self.args.logging_steps), 1) == 0:
+                self._note_layers(self._buffer)
             self._buffer.combine(weights)
             self._note_surgery(gram, weights)
         return total
@@ -585,6 +598,15 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             for j in range(i + 1, len(names)):
                 self._note(f"cosine_{name}_{names[j]}", float(table[i, j]))
                 self._note(f"conflict_{name}_{names[j]}", float(table[i, j] < 0))
+
+    def _note_layers(self, buffer: GradientBuffer) -> None:
+        """Note the cosines of the tasks' gradients in each depth of the encoder (`rates.depth`)."""
+        places = {id(p): depth(name, self._layers) for name, p in self.model.named_parameters()}
+        names = [task.config.name for task in self.tasks]
+        for place, gram in buffer.grams([places[id(p)] for p in buffer.dense]).items():
+            table = cosines(gram)
+            for i, j in itertools.combinations(range(len(names)), 2):
+                self._note(f"cosine_{names[i]}_{names[j]}_depth_{place}", float(table[i, j]))
 
     def _clip_grad_norm(self, model: nn.Module) -> float:  # noqa: ARG002
         """Scale all gradients, the heads' included, to a common norm of at most `max_grad_norm`; return the norm before."""
@@ -683,7 +705,15 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         if "loss" in logs:
             logs = {**logs, **{name: math.fsum(values) / len(values) for name, values in self._seen.items()}}
             self._seen = {}
+            logs |= self._resources()
         super().log(logs, start_time)
+
+    def _resources(self) -> dict[str, float]:
+        """Return examples a second since the last log line, evaluations left out, and the process' peak memory in MB."""
+        done, seconds = self._work
+        self._work = (0, 0.0)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+        return {"examples_per_second": done / seconds if seconds else 0.0, "peak_mb": peak}
 
     # --- checkpoints ---
 
