@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import keep
+from benchmarks.harness import RESULTS
+from sbert_mini.evaluation.measure import machine
 from sbert_mini.runtime.heads import Predictor
 from sbert_mini.text.records import read_records
 
@@ -32,16 +33,16 @@ PHRASES, WORDS = 20_000, 3
 def phrases(line: str) -> Iterator[tuple[str, str]]:
     """Yield the phrases of a labelled tree and their labels, the whole sentence last."""
     stack: list[tuple[str, list[str]]] = []
-    for token in re.findall(r"\(\d|\)|[^()\s]+", line):
-        if token.startswith("("):
-            stack.append((token[1:], []))
-        elif token == ")":
+    for part in re.findall(r"\(\d|\)|[^()\s]+", line):
+        if part.startswith("("):
+            stack.append((part[1:], []))
+        elif part == ")":
             label, words = stack.pop()
             yield " ".join(words).replace("\\/", "/"), label
             if stack:
                 stack[-1][1].extend(words)
         else:
-            stack[-1][1].append(token)
+            stack[-1][1].append(part)
 
 
 def prepare(data: Path, folder: Path) -> dict[str, int]:
@@ -105,7 +106,8 @@ def main() -> None:
         subprocess.run(command, check=True, env={**os.environ, "SBMINI_PAPER": str(folder)})
     found = json.loads((folder / "report" / "train.json").read_text("utf-8"))
     found |= {"paper": PAPER, "data": counts, "sst_test_accuracy": sst_test(data, model, chosen.threads)}
-    keep("paper", found)
+    result = {"command": "make paper", "machine": machine(chosen.threads), **found}
+    (RESULTS / "paper.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

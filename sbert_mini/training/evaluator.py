@@ -143,13 +143,20 @@ class TaskEvaluator(BaseEvaluator):
         measured: what is measured.
         objectives: the tasks' losses and heads, by name.
         embed: tokens of a batch, and a task's adapter or None -> vectors; the model must be in evaluation mode.
+        fixed: whether the encoder stays as it is: then the texts are encoded once.
     """
 
     def __init__(
-        self, measured: Sequence[Measured], objectives: Mapping[str, Objective], embed: Callable[..., Tensor]
+        self,
+        measured: Sequence[Measured],
+        objectives: Mapping[str, Objective],
+        embed: Callable[..., Tensor],
+        *,
+        fixed: bool = False,
     ) -> None:
         super().__init__()
-        self.measured, self.objectives, self.embed = measured, objectives, embed
+        self.measured, self.objectives, self.embed, self.fixed = measured, objectives, embed, fixed
+        self._vectors: dict[int, list[Tensor]] = {}
         self.primary_metric = "mean"
 
     def __call__(
@@ -163,11 +170,13 @@ class TaskEvaluator(BaseEvaluator):
         model.eval()
         figures: dict[str, float] = {}
         shares = []
-        for part in self.measured:
+        for number, part in enumerate(self.measured):
             name = part.task.config.name
             objective = self.objectives[name].eval()
             embed = partial(self.embed, adapter=objective.adapter)
-            vectors = [encode_tokenized(embed, column) for column in part.texts]
+            vectors = self._vectors.get(number) or [encode_tokenized(embed, column) for column in part.texts]
+            if self.fixed:
+                self._vectors[number] = vectors
             found = task_figures(part.task, part.examples, objective, vectors)
             figures |= {f"{part.prefix}{name}_{metric}": value for metric, value in found.items()}
             if not part.prefix:

@@ -221,7 +221,8 @@ def arguments(
     train, optimizer = recipe.train, recipe.optimizer
     steps = _steps(recipe, tasks)
     with_dev = any(task.dev is not None for task in tasks)
-    every = recipe.evaluation.every or max(math.ceil(steps / 10), 1)
+    parts = train.epochs if train.epochs is not None and train.epochs > 1 else 10
+    every = recipe.evaluation.every or max(math.ceil(steps / parts), 1)
     save = every if with_dev else train.save_every or 250
     on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     return SentenceTransformerTrainingArguments(

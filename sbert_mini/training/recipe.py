@@ -232,7 +232,8 @@ class EvaluationPart:
     """`[evaluation]`.
 
     Attributes:
-        every: steps between two evaluations on the dev sets; by default ten of them.
+        every: steps between two evaluations on the dev sets; by default an epoch where epochs are given, else a tenth of the
+            steps.
         patience: evaluations without a better mean after which training stops; 0 for never.
         train_rows: how many training rows of each task are measured beside the dev rows; 0 for none.
     """

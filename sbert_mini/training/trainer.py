@@ -266,7 +266,8 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             if task.config.views == 1:
                 some = task.train.sample(self.fitter.train_rows, seed=0)
                 measured.append(Measured(task, some, self._tokens(task, some, "training"), "train_"))
-        return TaskEvaluator(measured, self.objectives, partial(self._embed, model))
+        fixed = self.fitter.encoder == "frozen"
+        return TaskEvaluator(measured, self.objectives, partial(self._embed, model), fixed=fixed)
 
     def _features(self, tokens: Sequence[Tokens]) -> dict[str, Tensor]:
         arrays = pad(tokens, self._encoder.text_tokenizer.pad_id)
