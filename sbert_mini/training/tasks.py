@@ -354,7 +354,7 @@ class Objective(nn.Module):
             ModelNotFoundError: the model has no such head.
             CorruptModelError: a file is damaged, or of another shape.
         """
-        if self.head is None:
+        if self.head is None or not self.config.has_weights:
             return
         held, weights = read_head(path, self.config.name)
         if held.shapes() != self.head.config.shapes():
