@@ -481,8 +481,10 @@ def test_killed_and_resumed_with_each_rule_a_run_ends_in_the_same_bytes(workshop
         "    kept(self, *a, **k)\n"
         "    if self.state.global_step == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
         "trainer.MultiTaskTrainer._save_checkpoint = save\n"
+        "import sys\n"
         "from sbert_mini.cli.main import main\n"
-        "main(['train', 'recipe.toml', '--threads', '1', '-o', 'killed'])\n"
+        "sys.argv = ['sbmini', 'train', 'recipe.toml', '--threads', '1', '-o', 'killed']\n"
+        "main()\n"
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=workshop, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
@@ -514,8 +516,10 @@ def test_two_phases_train_heads_first_and_go_on_where_they_were_killed(workshop)
         "    done = kept(*a, **k)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "fit._fit_phase = phase\n"
+        "import sys\n"
         "from sbert_mini.cli.main import main\n"
-        "main(['train', 'recipe.toml', '--threads', '1', '-o', 'killed'])\n"
+        "sys.argv = ['sbmini', 'train', 'recipe.toml', '--threads', '1', '-o', 'killed']\n"
+        "main()\n"
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=workshop, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
@@ -547,7 +551,9 @@ def test_dry_run_tells_the_cost_of_each_phase(workshop):  # noqa: F811
         ("[model]", '[regularization]\ntasks = ["moot"]\n[model]', "there is no task 'moot' (did you mean mood?)"),
         ("[model]", '[lora]\n[model]\nencoder = "frozen"', "[lora] asks for an encoder that is trained"),
         ("[model]", "[[phase]]\nsteps = 3\n[model]", "train.steps and train.epochs are the phases' own"),
-        ("steps = 60", "[[phase]]\nencoder = \"frozen\"", "phase.steps or phase.epochs is needed"),
+        (
+            'steps = 60\nbatch_size = 24\nschedule = "dynamic"\nfloor = 2\nlog_every = 3\n',
+            'batch_size = 24\n[[phase]]\nencoder = "frozen"\n', "phase.steps or phase.epochs is needed"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_further_tables_are_named(workshop, old, new, said):  # noqa: F811
