@@ -25,6 +25,8 @@ EXAMPLE = """Examples:
   sbmini train recipe.toml
 
   sbmini train recipe.toml --resume
+
+  torchrun --standalone --nproc-per-node 2 -m sbert_mini train recipe.toml
 """
 
 SOUP_EXAMPLE = """Example:
@@ -73,8 +75,10 @@ def train(
     The recipe names tasks, files, columns, losses, heads, batch sizes, schedule, gradient surgery, optimizer and evaluation; the
     README describes each key. Data are checked first. Checkpoints lie in OUTPUT.run/ while it trains, and a run that was
     interrupted, or killed, goes on with --resume to the same weights as one that was not. The model directory loads in plain
-    sentence-transformers; its task heads are for `sbmini predict`.
+    sentence-transformers; its task heads are for `sbmini predict`. Several processes train together under torchrun.
     """
+    first = os.environ.get("RANK", "0") == "0"  # under torchrun the first process speaks
+    quiet = quiet or not first
     quiet_notes(quiet)
     if data is not None:
         if not data.is_dir():
@@ -90,15 +94,16 @@ def train(
     from sbert_mini.training.recipe import read_recipe
 
     plan = training.prepare(read_recipe(recipe), output=output)
-    for finding in plan.findings:
+    for finding in plan.findings if first else ():
         note(f"task {finding.task}: {finding.text}")
     if dry_run:
         _describe(plan, as_json, offline)
         return
+    tell = note if first else lambda text: None  # noqa: ARG005
     bar = ProgressBar(bar=progress_wanted(quiet))
     with training.computing_threads(budget):
         try:
-            done = training.fit(plan, seed=seed, resume=resume, offline=offline, callbacks=[bar], on_progress=note)
+            done = training.fit(plan, seed=seed, resume=resume, offline=offline, callbacks=[bar], on_progress=tell)
         except KeyboardInterrupt:
             kept = training.newest_checkpoint(plan.run)
             if kept is None:
@@ -113,6 +118,8 @@ def train(
         "figures": dict(done.figures),
         "overlap": {name: dict(counts) for name, counts in plan.overlap.items()},
     }
+    if not first:
+        return
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
         return

@@ -239,6 +239,7 @@ def arguments(
         max_grad_norm=train.max_grad_norm,
         bf16=train.precision == "bf16",
         use_cpu=not on_gpu,
+        dataloader_drop_last="WORLD_SIZE" in os.environ,  # it has no partial batches; the stock trainer warns else
         ddp_backend=None if on_gpu or "WORLD_SIZE" not in os.environ else "gloo",
         logging_steps=train.log_every,
         logging_nan_inf_filter=False,
