@@ -10,7 +10,7 @@ import numpy as np
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.shapes import IntArray
-from sbert_mini.text.records import read_records
+from sbert_mini.text.records import format_of, read_records
 from sbert_mini.text.tokenizer import TextTokenizer, Tokens
 
 
@@ -62,7 +62,7 @@ class Examples:
 def read_examples(
     paths: Sequence[Path], text_columns: Sequence[str], label_column: str | None, *, graded: bool = False
 ) -> Examples:
-    """Return the rows of one or more tables (csv, tsv, jsonl, parquet), in order.
+    """Return the rows of one or more tables (csv, tsv, jsonl, parquet), or of texts, one a line (txt), in order.
 
     Args:
         paths: the files, all with the same columns.
@@ -77,7 +77,8 @@ def read_examples(
     texts: list[tuple[str, ...]] = []
     labels: list[Any] = []
     for path in paths:
-        for record in read_records(path, text_column=text_columns[0]):
+        plain = format_of(path) == "txt" and len(text_columns) == 1 and label_column is None  # a text a line
+        for record in read_records(path, text_column=None if plain else text_columns[0]):
             where = f"{path}, line {record.line}"
             row = {text_columns[0]: record.text, **record.columns}
             if record.id is not None:
