@@ -102,7 +102,11 @@ def stem(name: str) -> str:
 
 def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:
     rows = ["| task | structure | loss | files | rows | left out |", "| --- | --- | --- | --- | --- | --- |"]
-    for part, task in zip(recipe.tasks, tasks, strict=True):
+    trained = {task.config.name: task for task in tasks}
+    for part in recipe.tasks:
+        if part.name not in trained:
+            continue  # it is only measured
+        task = trained[part.name]
         counts = task.train.counts
         left = (
             ", ".join(f"{n:,} ({key.removeprefix('dropped: ')})" for key, n in counts.items() if key != "read")
