@@ -499,7 +499,10 @@ def test_every_recipe_that_ships_trains(name, tmp_path, make_model):
         for offset, file in [(0, f) for f in part.files("train")] + [(30, f) for f in part.files("dev")]:
             path = tmp_path / "data" / file if recipe.data.folder else tmp_path / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = [[*pairs[i + offset][:texts], *([str(i % (top + 1))] if labelled else [])] for i in range(30)]
+            rows = [
+                [*[*pairs[i + offset], "a third text"][:texts], *([str(i % (top + 1))] if labelled else [])]
+                for i in range(30)
+            ]
             tab = "," if path.suffix == ".csv" and not recipe.data.folder else "\t"
             text = "".join(tab.join(row) + "\n" for row in [header, *rows]).encode()
             path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
