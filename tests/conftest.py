@@ -73,7 +73,10 @@ def sbmini(tmp_path: Path, minilm: Path) -> Callable[..., subprocess.CompletedPr
             input=data if data is not None else b"",
             capture_output=True,
             cwd=options.pop("cwd", tmp_path),
-            env={**os.environ, **(env or {})},
+            env={
+                **{k: v for k, v in os.environ.items() if k != "SBMINI_DATA"},
+                **(env or {}),
+            },  # it would find real data
             timeout=120,
             **options,
         )
