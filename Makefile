@@ -42,7 +42,7 @@ lint: $(VENV)/all.done   ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint               ## install everything, lint, type-check, run the tests
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n 2
 
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long
