@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-long bench clean
+.PHONY: help demo test lint check-long bench paper clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -58,6 +58,9 @@ bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, a
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.memory --rounds 1
 	$(BIN)/python -m benchmarks.readme
+
+paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, two hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
+	$(BIN)/python -m benchmarks.paper
 
 clean:           ## remove what was built, the virtual environment included
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)

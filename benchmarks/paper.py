@@ -1,9 +1,10 @@
 """De La Cruz, Musa and Ndotu's table, with a sixth of their parameters: `make paper`.
 
-    python -m benchmarks.paper                  prepare the data, train (or go on), report
+    python -m benchmarks.paper                  prepare the data, train (or go on), keep the figures
     python -m benchmarks.paper --only prepare
 
-Trains `paper.toml` on CS224N's splits, writes the report into build/paper/report and the figures into results/paper.json.
+Trains `paper.toml` on CS224N's splits in build/paper, and writes the figures of each epoch of both phases into
+results/paper.json.
 """
 
 import argparse
@@ -78,6 +79,12 @@ def sst_test(data: Path, model: Path, threads: int) -> float:
     return sum(right) / len(right)
 
 
+def epochs(log: Path) -> list[dict[str, float]]:
+    """Return the figures of each evaluation of a phase, from its log."""
+    entries = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    return [{k.removeprefix("eval_"): v for k, v in e.items()} for e in entries if "eval_mean" in e]
+
+
 def main() -> None:
     """Prepare, train or go on, score, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,11 +109,15 @@ def main() -> None:
             "--threads",
             str(chosen.threads),
         ]
-        command += ["--report", str(folder / "report")]
         subprocess.run(command, check=True, env={**os.environ, "SBMINI_PAPER": str(folder)})
-    found = json.loads((folder / "report" / "train.json").read_text("utf-8"))
-    found |= {"paper": PAPER, "data": counts, "sst_test_accuracy": sst_test(data, model, chosen.threads)}
-    result = {"command": "make paper", "machine": machine(chosen.threads), **found}
+    result = {
+        "command": "make paper",
+        "machine": machine(chosen.threads),
+        "paper": PAPER,
+        "data": counts,
+        "phases": [epochs(folder / "model.run" / f"phase-{number}" / "log.jsonl") for number in (1, 2)],
+        "sst_test_accuracy": sst_test(data, model, chosen.threads),
+    }
     (RESULTS / "paper.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
