@@ -59,7 +59,7 @@ bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, a
 	$(BIN)/python -m benchmarks.memory --rounds 1
 	$(BIN)/python -m benchmarks.readme
 
-paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, two hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
+paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
 	$(BIN)/python -m benchmarks.paper
 
 clean:           ## remove what was built, the virtual environment included

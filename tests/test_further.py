@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import one_error
+from safetensors.torch import load_file, save_file
 from test_fitter import SBMINI, arguments, content, model_of, sentences, tasks, train, weights_of, workshop  # noqa: F401
 from torch.nn import functional
 
@@ -107,8 +108,8 @@ def test_r_drop_is_half_of_both_losses_and_the_divergence():
 def test_the_proximal_term_is_the_divergence_from_the_average_and_has_no_gradient_there():
     z = torch.randn(5, 3, requires_grad=True)
     before = torch.randn(5, 3, requires_grad=True)
-    clean = Pass(z, torch.zeros(()), None, (5, 1, 1), lambda further: z, True)
-    found = Bregman(0.5, lambda given: before * 1)(clean)
+    clean = Pass(z, torch.zeros(()), None, (5, 1, 1), lambda further: z, True, lambda: before * 1)
+    found = Bregman(0.5)(clean)
     torch.testing.assert_close(found, 0.5 * symmetric_kl(z, before))
     found.backward()
     assert z.grad is not None
@@ -116,27 +117,41 @@ def test_the_proximal_term_is_the_divergence_from_the_average_and_has_no_gradien
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: Smart(-1), lambda: Smart(1, steps=0), lambda: RDrop(-1), lambda: Bregman(-1, None)]
+    "build", [lambda: Smart(-1), lambda: Smart(1, steps=0), lambda: RDrop(-1), lambda: Bregman(-1)]
 )
 def test_rules_refuse_what_cannot_be_meant(build):
     with pytest.raises(UsageError):
         build()
 
 
-def test_without_dropout_r_drop_and_the_first_proximal_term_change_nothing(make_model, tmp_path):
-    def first_loss(**options):
+def test_without_dropout_r_drop_and_the_first_proximal_term_change_neither_loss_nor_gradient(make_model, tmp_path):
+    """The second pass says what the first one said, and θ̃ is θ: both divergences are at their least, 0."""
+    from transformers import TrainerCallback
+
+    def first_step(**options):
+        class Grads(TrainerCallback):
+            def on_pre_optimizer_step(self, args, state, control, **more):
+                named = dict(model.named_parameters())
+                found.update({n: p.grad.to_dense().clone() for n, p in named.items() if p.grad is not None})
+
+        found = {}
+        model = model_of(make_model)
         torch.manual_seed(0)
         trainer = MultiTaskTrainer(
-            model_of(make_model), arguments(tmp_path, max_steps=1), tasks()[:2],
-            FitterConfig(batch_size=8, regularization=RegularizationPart(**options)),
+            model, arguments(tmp_path, max_steps=1, max_grad_norm=0), tasks()[:2],
+            FitterConfig(batch_size=8, regularization=RegularizationPart(**options)), callbacks=[Grads()],
         )  # fmt: skip
         trainer.train()
-        return next(entry for entry in trainer.state.log_history if "loss" in entry)["loss"]
+        return next(entry for entry in trainer.state.log_history if "loss" in entry)["loss"], found
 
-    plain = first_loss()
-    assert first_loss(r_drop=4.0) == pytest.approx(plain, rel=1e-6)
-    assert first_loss(bregman=4.0) == pytest.approx(plain, rel=1e-6)
-    assert first_loss(smart=4.0, smart_radius=0.3, smart_noise=0.1) > plain
+    plain, wanted = first_step()
+    for options in ({"r_drop": 4.0}, {"bregman": 4.0}):
+        loss, found = first_step(**options)
+        assert loss == pytest.approx(plain, rel=1e-6)
+        assert set(found) == set(wanted)
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    assert first_step(smart=4.0, smart_radius=0.3, smart_noise=0.1)[0] > plain
 
 
 # --- averages ---------------------------------------------------------------------------------------------------------
@@ -219,6 +234,10 @@ def test_a_soup_is_the_mean_and_of_one_shape(make_model, tmp_path):
         torch.testing.assert_close(tensor, torch.stack([s[name] for s in states]).mean(0))
     soup([paths[0], paths[0]], tmp_path / "same")
     same = load(tmp_path / "same", device="cpu").state_dict()
+    (paths[0] / "lora").mkdir()
+    save_file({"a": torch.zeros(1)}, paths[0] / "lora" / "adapter_model.safetensors")
+    soup(paths, tmp_path / "without-updates")
+    assert not (tmp_path / "without-updates" / "lora").exists()
     assert all(torch.equal(t, states[0][n]) for n, t in same.items())
     with pytest.raises(UsageError, match="exists already"):
         soup(paths, tmp_path / "soup")
@@ -456,9 +475,29 @@ def changed(folder, *pairs):
     (folder / "recipe.toml").write_text(text)
 
 
+def kill_after(folder, holder, name, when):
+    """Train into `killed`, and be killed by SIGKILL after a call of a function of the fitter."""
+    code = (
+        "import os, signal, sys\n"
+        "from sbert_mini.training import fit, trainer\n"
+        f"kept = {holder}.{name}\n"
+        "def call(*a, **k):\n"
+        "    done = kept(*a, **k)\n"
+        f"    if {when}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return done\n"
+        f"{holder}.{name} = call\n"
+        "from sbert_mini.cli.main import main\n"
+        "sys.argv = ['sbmini', 'train', 'recipe.toml', '--threads', '1', '-o', 'killed']\n"
+        "main()\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+
+
 TABLES = {
-    "smart": "[regularization]\nsmart = 1.0\nbregman = 1.0\nsmart_radius = 0.01\n",
-    "ema": '[average]\nkind = "ema"\ndecay = 0.9\n',
+    "smart": "[regularization]\nsmart = 1.0\nbregman = 1.0\nsmart_radius = 0.01\n"
+    '[average]\nkind = "checkpoints"\nstart = 0.0\n',
+    "ema": '[average]\nkind = "ema"\ndecay = 0.9\n[regularization]\nr_drop = 1.0\n',
     "lora": "[lora]\nrank = 2\n",
 }
 
@@ -471,21 +510,7 @@ def test_killed_and_resumed_with_each_rule_a_run_ends_in_the_same_bytes(workshop
     changed(workshop, (every, "every = 4"))
     whole = train(workshop, "-o", "whole", "--json")
     assert whole.returncode == 0, whole.stderr
-    code = (
-        "import os, signal, sys\n"
-        "from sbert_mini.training import trainer\n"
-        "kept = trainer.MultiTaskTrainer._save_checkpoint\n"
-        "def save(self, *a, **k):\n"
-        "    kept(self, *a, **k)\n"
-        "    if self.state.global_step == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "trainer.MultiTaskTrainer._save_checkpoint = save\n"
-        "import sys\n"
-        "from sbert_mini.cli.main import main\n"
-        "sys.argv = ['sbmini', 'train', 'recipe.toml', '--threads', '1', '-o', 'killed']\n"
-        "main()\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], cwd=workshop, capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
+    kill_after(workshop, "trainer.MultiTaskTrainer", "_save_checkpoint", "a[0].state.global_step == 4")
     done = train(workshop, "-o", "killed", "--resume", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["resumed_from"] == 4
@@ -506,21 +531,7 @@ def test_two_phases_train_heads_first_and_go_on_where_they_were_killed(workshop)
     logs = [workshop / "whole.run" / f"phase-{n}" / "log.jsonl" for n in (1, 2)]
     assert all(log.is_file() for log in logs)
     assert not list((workshop / "whole.run").rglob("model*"))
-    code = (
-        "import os, signal\n"
-        "from sbert_mini.training import fit\n"
-        "kept = fit._fit_phase\n"
-        "def phase(*a, **k):\n"
-        "    done = kept(*a, **k)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "fit._fit_phase = phase\n"
-        "import sys\n"
-        "from sbert_mini.cli.main import main\n"
-        "sys.argv = ['sbmini', 'train', 'recipe.toml', '--threads', '1', '-o', 'killed']\n"
-        "main()\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], cwd=workshop, capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
+    kill_after(workshop, "fit", "_fit_phase", "True")
     one_error(train(workshop, "-o", "killed", "-q"), 2, "phase-1/model of an earlier run")
     done = train(workshop, "-o", "killed", "--resume", "--json")
     assert done.returncode == 0, done.stderr
@@ -548,6 +559,10 @@ def test_dry_run_tells_the_cost_of_each_phase(workshop):  # noqa: F811
         ("[model]", "[lora]\ntargets = [\"keys\"]\n[model]", "lora.targets: there is no 'keys' (did you mean key?)"),
         ("[model]", '[regularization]\ntasks = ["moot"]\n[model]', "there is no task 'moot' (did you mean mood?)"),
         ("[model]", '[lora]\n[model]\nencoder = "frozen"', "[lora] asks for an encoder that is trained"),
+        (
+            'steps = 60\nbatch_size = 24\nschedule = "dynamic"\nfloor = 2\nlog_every = 3\n',
+            "batch_size = 24\n[lora]\n[[phase]]\nsteps = 3\n[[phase]]\nsteps = 3\n",
+            "[lora]: one phase at most may train the encoder"),
         ("[model]", "[[phase]]\nsteps = 3\n[model]", "train.steps and train.epochs are the phases' own"),
         (
             'steps = 60\nbatch_size = 24\nschedule = "dynamic"\nfloor = 2\nlog_every = 3\n',
@@ -564,6 +579,7 @@ def test_mistakes_in_the_further_tables_are_named(workshop, old, new, said):  # 
 PROCESS = """
 import json, os, sys
 import torch, torch.distributed as dist
+from safetensors.torch import save_file
 folder, start, kind = sys.argv[1:4]
 world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
 torch.set_num_threads(1)
@@ -603,7 +619,7 @@ else:
     trainer.train()
 state = {**model.state_dict(), **{f"{n}.{k}": t for n, o in trainer.objectives.items() for k, t in o.state_dict().items()}}
 state["margin"] = torch.tensor(trainer.objectives["sts"].margin.value)
-torch.save(state, f"{folder}/{world}-{rank}.pt")
+save_file({n: t.contiguous() for n, t in state.items()}, f"{folder}/{world}-{rank}.safetensors")
 """
 
 
@@ -623,10 +639,10 @@ def run_processes(folder, start, kind, world, *more):
     ]  # fmt: skip
     said = [process.communicate(timeout=240)[0] for process in running]
     assert all(process.returncode == 0 for process in running), "\n".join(said)
-    return [torch.load(folder / f"{world}-{rank}.pt", weights_only=True) for rank in range(world)]
+    return [load_file(folder / f"{world}-{rank}.safetensors") for rank in range(world)]
 
 
-@pytest.mark.parametrize("kind", ["pcgrad", "cosent", "accumulated", "cached-multiple-negatives-ranking"])
+@pytest.mark.parametrize("kind", ["pcgrad", "cosent", "none", "accumulated", "cached-multiple-negatives-ranking"])
 def test_two_processes_take_the_steps_of_one(make_model, tmp_path, kind):
     start = make_model(seed=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     (one,) = run_processes(tmp_path, start, kind, 1)

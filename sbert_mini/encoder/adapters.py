@@ -18,9 +18,8 @@ class ProjectedAttention(nn.Module):
 
     V^D starts at 0: a fresh adapter changes nothing. The other weights are drawn from N(0, 0.02²).
 
-    Source: Stickland and Murray 2019 (arXiv 1902.02671), equations 4 to 6 and section 3.1; the activation and the absence of an
-    output projection as in the authors' program.
-    Differs from it: V^D starts at 0, not small.
+    Source: Stickland and Murray 2019 (arXiv 1902.02671), section 3; the activation and the absence of an output projection as in
+    the authors' program. Differs from it: V^D starts at 0, not small.
     """
 
     def __init__(self, hidden: int, layers: int, size: int, heads: int) -> None:

@@ -74,10 +74,6 @@ class WeightAverage:
         for key, p in self._live.items():
             p.copy_(self.weights[key])
 
-    def prefixed(self, name: str) -> dict[str, Tensor]:
-        """Return one module's averages under its own names."""
-        return {key.removeprefix(f"{name}."): t for key, t in self.weights.items() if key.startswith(f"{name}.")}
-
     def save(self, file: Path) -> None:
         """Write the average and its count."""
         tensors = {key: t.cpu().contiguous() for key, t in self.weights.items()}
@@ -103,7 +99,8 @@ class WeightAverage:
 def soup(models: Sequence[Path], output: Path) -> None:
     """Write the uniform soup of several models of one shape: each weight is the mean of theirs, task heads included.
 
-    Everything else (tokenizer, settings, card) is the first one's.
+    Everything else (tokenizer, settings, card) is the first one's; graphs and LoRA's unmerged updates, which are one model's, are
+    left out.
 
     Args:
         models: at least two model directories, trained from the same start.
@@ -113,7 +110,7 @@ def soup(models: Sequence[Path], output: Path) -> None:
         UsageError: there are fewer than two models, they differ in shape or in their heads, or the output exists.
         CorruptModelError: a file cannot be read.
 
-    Source: Wortsman et al. 2022 (arXiv 2203.05482), equation of section 2, "uniform soup".
+    Source: Wortsman et al. 2022 (arXiv 2203.05482), section 2, "uniform soup".
     """
     if len(models) < 2:
         raise UsageError("a soup needs at least two models")
@@ -129,7 +126,7 @@ def soup(models: Sequence[Path], output: Path) -> None:
         raise UsageError("the models differ in their configuration or in their heads' labels")
     part = output.with_name(output.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(models[0], part, ignore=shutil.ignore_patterns("onnx"))
+    shutil.copytree(models[0], part, ignore=shutil.ignore_patterns("onnx", "lora"))
     for file in files[0]:
         held = [_read(model / file) for model in models]
         for model, tensors in zip(models, held, strict=True):
@@ -143,7 +140,9 @@ def soup(models: Sequence[Path], output: Path) -> None:
 
 
 def _weight_files(model: Path) -> list[Path]:
-    return sorted(file.relative_to(model) for file in model.rglob("*.safetensors"))
+    """Return the weights that a soup averages. The mean of two products B A is not the product of the means."""
+    found = (file.relative_to(model) for file in model.rglob("*.safetensors"))
+    return sorted(file for file in found if file.parts[0] != "lora")
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ import resource
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ class Estimate:
         encoder: `trained` or `frozen`.
         steps: optimizer steps.
         seconds_a_step: the median of a few, evaluations left out.
-        seconds: of all steps, and for a frozen encoder of encoding all texts first.
+        seconds: of making the data ready (with a frozen encoder all texts are encoded) and of all steps.
         peak_bytes: the greatest memory of the process so far, Python and its libraries included, after a step on the longest
             rows; on a GPU, of the GPU.
     """
@@ -62,17 +61,12 @@ def _of_phase(plan: Plan, recipe: Recipe, offline: bool) -> Estimate:
         some.append(_with_rows(task, chosen.tolist()))
         sizes = np.array([sum(map(len, row)) for row in task.train.texts])
         longest.append(_with_rows(task, np.argsort(-sizes, kind="stable")[: recipe.train.batch_size].tolist()))
-    first = time.perf_counter()
-    trainer, seconds = _steps(recipe, some, STEPS + 1, offline)
-    fixed = time.perf_counter() - first - sum(seconds)
-    del trainer
+    ready, seconds = _steps(recipe, some, STEPS + 1, offline)
     _steps(recipe, longest, 1, offline)
     steps = total_steps(replace(plan, recipe=recipe, tasks=tuple(tasks)))
     a_step = statistics.median(seconds[1:])
-    total = a_step * steps
-    if recipe.model.encoder == "frozen":
-        rows = sum(len(task.train) for task in tasks)
-        total += fixed * rows / max(sum(len(task.train) for task in some), 1)
+    rows, tried = (sum(len(task.train) for task in held) for held in (tasks, some))
+    total = ready * rows / tried + a_step * steps
     return Estimate(recipe.model.encoder, steps, a_step, total, _peak_bytes())
 
 
@@ -84,16 +78,15 @@ def _with_rows(task: Task, rows: Sequence[int]) -> Task:
     return Task(config, train, None if not task.only_measured else task.dev, task.margin)
 
 
-def _steps(recipe: Recipe, tasks: Sequence[Task], count: int, offline: bool) -> tuple[MultiTaskTrainer, list[float]]:
-    """Take steps, and return their seconds."""
+def _steps(recipe: Recipe, tasks: Sequence[Task], count: int, offline: bool) -> tuple[float, list[float]]:
+    """Take steps; return the seconds of making the data ready, and of each step."""
     with tempfile.TemporaryDirectory() as folder:
         limited = replace(recipe, train=replace(recipe.train, steps=max(count, 1), epochs=None, report_to=[]))
         settings = arguments(limited, tasks, Path(folder))
         kind = "ema" if recipe.average.kind == "ema" else "none"  # that of checkpoints costs nothing a step
         config = replace(fitter_config(recipe), average=replace(recipe.average, kind=kind))
         trainer = MultiTaskTrainer(load_start(recipe, offline=offline), settings, tasks, config)
-        seconds = trainer.trial(count)
-    return trainer, seconds
+        return trainer.trial(count)
 
 
 def _peak_bytes() -> int:

@@ -382,10 +382,11 @@ def _fit_phase(
         with contextlib.suppress(OSError):
             final.rmdir()  # an empty folder of that name may stand there
         part.rename(final)
-        for stale in run.glob("checkpoint-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        for stale in plan.run.glob("phase-*/model") if output is None else ():
-            shutil.rmtree(stale, ignore_errors=True)
+        for pattern in (
+            ("checkpoint-*", "phase-*/checkpoint-*", "phase-*/model") if output is None else ("checkpoint-*",)
+        ):
+            for stale in (plan.run if output is None else run).glob(pattern):
+                shutil.rmtree(stale, ignore_errors=True)
     processes.wait()
     return done
 
@@ -439,15 +440,16 @@ def start_name(recipe: Recipe) -> str | Path:
 
 def newest_checkpoint(run: Path) -> Path | None:
     """Return the newest whole checkpoint in a run's folder, or None."""
-    folders = sorted(run.glob("phase-*"), key=lambda p: p.name)
+    folders = sorted(run.glob("phase-*"), key=_step_of)
     if found := next((c for c in map(newest_checkpoint, reversed(folders)) if c is not None), None):
         return found
     held = [p for p in run.glob("checkpoint-*") if p.is_dir() and p.name.rpartition("-")[2].isdecimal()]
     return max([*held, *(p / "model" for p in folders if (p / "model").is_dir())], key=_step_of, default=None)
 
 
-def _step_of(checkpoint: Path) -> int:
-    number = checkpoint.name.rpartition("-")[2]
+def _step_of(folder: Path) -> int:
+    """Return the number at the end of a folder's name; -1 where there is none."""
+    number = folder.name.rpartition("-")[2]
     return int(number) if number.isdecimal() else -1
 
 
@@ -483,8 +485,8 @@ def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None
             before = None
         if before != identity:
             raise UsageError(
-                f"the checkpoints in {file.parent} are of another recipe or seed, other data or another starting model: delete "
-                "the folder, or give what they were made with"
+                f"the checkpoints in {file.parent} are of another recipe or seed, other data, another starting model or another "
+                "number of processes: delete the folder, or give what they were made with"
             )
         return
     file.parent.mkdir(parents=True, exist_ok=True)

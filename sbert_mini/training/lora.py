@@ -20,7 +20,7 @@ class Lora:
     """Low-rank updates of an encoder's matrices: `W + (α / r) B A`, with A and B trained and B 0 at first.
 
     A model directory holds the product with the updates merged in, so that everything loads it, and the updates alone in
-    `lora/`, as peft reads them beside the starting model.
+    `lora/`, as peft reads them beside the weights that training began with.
 
     Args:
         model: the encoder; it is changed in place, and its own weights are frozen.

@@ -18,8 +18,6 @@ class RDrop:
     Source: Liang et al. 2021 (arXiv 2106.14448), equations 1 to 4; the halves before the two losses as in the authors' program.
     """
 
-    forwards, backwards = 1, 1
-
     def __init__(self, weight: float) -> None:
         if not weight >= 0:
             raise UsageError(f"the weight of R-Drop must be at least 0; found {weight}")

@@ -36,7 +36,7 @@ def parameter_groups(
         layers: L, of the encoder.
 
     Source: Howard and Ruder 2018 (arXiv 1801.06146), section 3.2 ("discriminative fine-tuning"; there `decay` is 1 / 2.6);
-    for BERT Sun et al. 2019 (arXiv 1905.05583), equation 2, who found 0.95 the best.
+    for BERT Sun et al. 2019 (arXiv 1905.05583), section 5.3.
     """
     found: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in named:

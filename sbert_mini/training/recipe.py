@@ -489,6 +489,11 @@ def _check_encoder(recipe: Recipe, reader: "_Reader") -> None:
             ["optimizer", "unfreeze_every"],
             "optimizer.unfreeze_every: with [lora] the encoder's own weights stay frozen",
         )
+    if recipe.lora and sum(part.model.encoder == "trained" for part in recipe.in_phases()) > 1:
+        raise reader.error(
+            ["lora"],
+            "[lora]: one phase at most may train the encoder: its updates are kept beside the weights that it began with",
+        )
     if recipe.lora and (unknown := [name for name in recipe.lora.targets if name not in LORA_TARGETS]):
         raise reader.error(
             ["lora", "targets"], f"lora.targets: there is no {unknown[0]!r}{_near(unknown[0], LORA_TARGETS)}"

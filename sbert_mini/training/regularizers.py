@@ -25,7 +25,7 @@ class Pass:
         embedded: the shape of the embeddings' output, (texts, seq, hidden).
         run: see `Run`.
         classes: whether the outputs are logits.
-        source: the objective and the batch, for whoever made this.
+        teacher: outputs of the same batch under a moving average of the weights.
     """
 
     outputs: Tensor
@@ -34,7 +34,7 @@ class Pass:
     embedded: tuple[int, int, int]
     run: Run
     classes: bool
-    source: Any = None
+    teacher: Callable[[], Tensor] | None = None
 
     def divergence(self, other: Tensor, outputs: Tensor | None = None) -> Tensor:
         """Return how far two passes' outputs are apart, the mean over the batch, ().
@@ -55,11 +55,6 @@ class Pass:
 
 class Regularizer(Protocol):
     """A rule that adds to a task's loss."""
-
-    forwards: int
-    """Forward passes that it adds to a step of a task."""
-    backwards: int
-    """Backward passes that it adds, those of the forward passes included."""
 
     def __call__(self, clean: Pass) -> Tensor:
         """Return what is added to the loss, ()."""

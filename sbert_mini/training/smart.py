@@ -3,8 +3,6 @@
 Source: Jiang et al. 2020 (arXiv 1911.03437).
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ class Smart:
         steps: K.
         noise: σ.
 
-    Source: Jiang et al. 2020 (arXiv 1911.03437), equations 2 and 3, algorithm 1; the defaults are section 4.1's.
+    Source: Jiang et al. 2020 (arXiv 1911.03437), equation 2 and algorithm 1; the defaults are the paper's settings.
     """
 
     def __init__(
@@ -38,7 +36,6 @@ class Smart:
         if steps < 1:
             raise UsageError(f"SMART needs at least one step; found {steps}")
         self.weight, self.radius, self.step_size, self.steps, self.noise = weight, radius, step_size, steps, noise
-        self.forwards, self.backwards = steps + 1, steps + 1
 
     def __call__(self, clean: Pass) -> Tensor:
         """Return what is added to the loss, ()."""
@@ -61,21 +58,21 @@ class Bregman:
 
     Args:
         weight: μ.
-        teacher: features of a batch -> the outputs under θ̃, without a graph; see `MultiTaskTrainer`, which keeps θ̃ by
-            `averaging.WeightAverage`.
 
-    Source: Jiang et al. 2020 (arXiv 1911.03437), equations 5 to 7.
+    `MultiTaskTrainer` keeps θ̃ (`averaging.WeightAverage`) and hands its outputs over as `Pass.teacher`.
+
+    Source: Jiang et al. 2020 (arXiv 1911.03437), section 3.2.
     """
 
-    forwards, backwards = 1, 0
-
-    def __init__(self, weight: float, teacher: Callable[[Pass], Tensor]) -> None:
+    def __init__(self, weight: float) -> None:
         if not weight >= 0:
             raise UsageError(f"the weight of the Bregman divergence must be at least 0; found {weight}")
-        self.weight, self.teacher = weight, teacher
+        self.weight = weight
 
     def __call__(self, clean: Pass) -> Tensor:
         """Return what is added to the loss, ()."""
+        if clean.teacher is None:
+            raise UsageError("the Bregman divergence needs the outputs under a moving average of the weights")
         with torch.no_grad():
-            before = self.teacher(clean)
+            before = clean.teacher()
         return self.weight * clean.divergence(before)

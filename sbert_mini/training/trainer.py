@@ -304,7 +304,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             shape = (settings.smart_radius, settings.smart_step_size, settings.smart_steps, settings.smart_noise)
             made.append(Smart(settings.smart, *shape))
         if settings.bregman:
-            made.append(Bregman(settings.bregman, self._teacher_outputs))
+            made.append(Bregman(settings.bregman))
         if settings.r_drop:
             made.append(RDrop(settings.r_drop))
         wanted = settings.tasks or [task.config.name for task in self.tasks]
@@ -423,15 +423,17 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             torch.manual_seed(self.args.seed + processes.number())  # other dropout masks than the first one's
         return super().train(*args, **options)
 
-    def trial(self, steps: int) -> list[float]:
-        """Take a few steps, at most an epoch's, without logs or checkpoints, and return the seconds of each.
+    def trial(self, steps: int) -> tuple[float, list[float]]:
+        """Take a few steps, without logs or checkpoints; return the seconds of making the data ready, and of each step.
 
         The weights are spoilt afterwards: it is for measuring.
         """
         self._start_averages()
         optimizer = self.create_optimizer()
         self.state.max_steps, self.current_gradient_accumulation_steps = steps, 1
+        begun = time.perf_counter()
         loader = self.get_train_dataloader()
+        ready = time.perf_counter() - begun
         seconds: list[float] = []
         while len(seconds) < steps:
             for batch in itertools.islice(loader, steps - len(seconds)):
@@ -442,7 +444,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
                 self.model.zero_grad()
                 self.after_step()
                 seconds.append(time.perf_counter() - begun)
-        return seconds
+        return ready, seconds
 
     def _start_averages(self) -> None:
         average, momentum = self.fitter.average, self.fitter.regularization.bregman_momentum
@@ -501,7 +503,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             embedded=(*batch["features"]["input_ids"].shape, self._encoder.model.config.hidden_size),
             run=lambda further: objective.outputs(self._vectors(model, objective, batch, further)),
             classes=objective.config.loss == "cross-entropy",
-            source=(objective, batch),
+            teacher=lambda: self._teacher_outputs(objective, batch),
         )
         return torch.stack([loss, *(rule(clean) for rule in rules)]).sum()
 
@@ -515,10 +517,9 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         own = model(features)["sentence_embedding"]  # (columns * batch, dim)
         return [processes.gather(column) for column in own.split(batch["size"])]
 
-    def _teacher_outputs(self, clean: Pass) -> Tensor:
+    def _teacher_outputs(self, objective: Objective, batch: Mapping[str, Any]) -> Tensor:
         """Return a task's outputs under the moving average of the weights."""
         assert self._teacher is not None  # noqa: S101
-        objective, batch = clean.source
         with self._teacher.in_place():
             return objective.outputs(self._vectors(self.model, objective, batch))
 
