@@ -540,6 +540,21 @@ def test_two_phases_train_heads_first_and_go_on_where_they_were_killed(workshop)
     assert [n for n in first if first[n] != second[n] and n != "README.md"] == []
 
 
+def test_a_phase_begins_with_the_heads_of_the_one_before(workshop):  # noqa: F811
+    """At rates of 0 the second phase leaves everything as it found it."""
+    changed(workshop, ("steps = 60", ""))
+    still = PHASES.replace("learning_rate = 1e-4", "learning_rate = 0.0\nhead_learning_rate = 0.0")
+    (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + still)
+    kill_after(workshop, "fit", "_fit_phase", "True")
+    first = content(workshop / "killed.run" / "phase-1" / "model")
+    done = train(workshop, "-o", "killed", "--resume")
+    assert done.returncode == 0, done.stderr
+    second = content(workshop / "killed")
+    heads = [name for name in first if name.startswith("heads/") and name.endswith(".safetensors")]
+    assert len(heads) == 2
+    assert all(first[name] == second[name] for name in heads)
+
+
 def test_dry_run_tells_the_cost_of_each_phase(workshop):  # noqa: F811
     changed(workshop, ("steps = 60", ""))
     (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + PHASES)
