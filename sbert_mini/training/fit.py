@@ -485,8 +485,8 @@ def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None
             before = None
         if before != identity:
             raise UsageError(
-                f"the checkpoints in {file.parent} are of another recipe or seed, other data, another starting model or another "
-                "number of processes: delete the folder, or give what they were made with"
+                f"the checkpoints in {file.parent} are of another recipe or seed or number of processes, other data or another "
+                "starting model: delete the folder, or give what they were made with"
             )
         return
     file.parent.mkdir(parents=True, exist_ok=True)
