@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sbert_mini.errors import InputError
-from sbert_mini.training.examples import Examples
+from sbert_mini.training.examples import OTHER_ORDER, Examples
 
 _SPECIAL = re.compile(r"\[(SEP|CLS|MASK|PAD|UNK)\]")
 _NOT_A_WORD = re.compile(r"[^a-z0-9+#]+")
@@ -104,7 +104,7 @@ def findings(task: str, train: Examples, dev: Examples | None, labels: Sequence[
     if special:
         tell(f"{special} texts hold [SEP], [CLS] or the like; they are read as text and never as the special token")
     keys = Counter(row_key(row) for row in train.texts)
-    repeated = sum(count - 1 for count in keys.values())
+    repeated = sum(count - 1 for count in keys.values()) - train.counts.get(OTHER_ORDER, 0)
     if repeated:
         tell(f"{repeated} of {len(train)} rows repeat an earlier row's texts")
     if train.labels is not None and labels:

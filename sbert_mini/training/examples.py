@@ -13,6 +13,9 @@ from sbert_mini.shapes import IntArray
 from sbert_mini.text.records import format_of, read_records
 from sbert_mini.text.tokenizer import TextTokenizer, Tokens
 
+OTHER_ORDER = "added: in the other order"
+"""What `Examples.counts` calls the rows of `in_both_orders`."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -51,6 +54,12 @@ class Examples:
         """Return some rows, drawn by a seed, in order; all of them where there are no more."""
         chosen = set(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
         return self.kept([i in chosen for i in range(len(self))], "not in the sample")
+
+    def in_both_orders(self) -> "Examples":
+        """Return each row, and after it the row with its texts the other way round."""
+        texts = tuple(order for row in self.texts for order in (row, row[::-1]))
+        labels = None if self.labels is None else tuple(label for label in self.labels for _ in range(2))
+        return replace(self, texts=texts, labels=labels, counts={**self.counts, OTHER_ORDER: len(self)})
 
     @classmethod
     def from_columns(cls, columns: Sequence[Iterable[str]], labels: Iterable[Any] | None = None) -> "Examples":

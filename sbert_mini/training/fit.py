@@ -154,6 +154,8 @@ def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tupl
     if drop := recipe.data.drop_evaluation:
         rows = [pair for name, pairs in evaluation.items() if drop is True or name in drop for pair in pairs]
         train = train.kept([not x for x in overlap(train.texts, rows)], "in an STS set")
+    if part.both_orders:
+        train = train.in_both_orders()
     return Task(config, train, dev, _margin(part.margin)).trained()
 
 

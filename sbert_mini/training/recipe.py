@@ -298,6 +298,8 @@ class TaskPart:
         limit: the most training rows.
         dev_limit: the most dev rows.
         drop_overlap: whether training rows that stand in the dev set are left out.
+        both_orders: whether training pairs are also read the other way round: twice as many rows, for labels that do not depend
+            on the order.
         adapter_size: components of projected attention layers of the task's own; 0 for none.
         adapter_heads: their attention's heads.
         margin: of the loss `cosine-embedding`.
@@ -324,6 +326,7 @@ class TaskPart:
     limit: int | None = _key(None, low=1)
     dev_limit: int | None = _key(None, low=1)
     drop_overlap: bool = _key(False)
+    both_orders: bool = _key(False)
     adapter_size: int = _key(0, low=0)
     adapter_heads: int = _key(4, low=1)
     margin: MarginPart | None = _key(None)
@@ -570,6 +573,8 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
                 ["task", number, "metric"],
                 f"task.metric: a task of the loss {task.loss} has {', '.join(metrics_of(task.loss))}; found {task.metric!r}",
             )
+        if task.both_orders and task.structure not in ("siamese", "pair"):
+            raise reader.error(["task", number, "both_orders"], "task.both_orders is for pairs: siamese and pair")
         if not task.low < task.high:
             raise reader.error(
                 ["task", number, "high"], f"task.high must be above task.low = {task.low}; found {task.high}"
