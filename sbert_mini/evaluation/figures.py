@@ -28,7 +28,9 @@ def require() -> None:
     _figure(1, 1)
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple["Figure", Any]:
+def _figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, heights: Sequence[float] | None = None
+) -> tuple["Figure", Any]:
     try:
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,7 +40,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False)
+        axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     return figure, axes
 
 
@@ -138,6 +140,33 @@ def growth(result: Json) -> bytes:
     axis.set_yscale("log")
     axis.set(xlabel="sentences", ylabel="seconds")
     figure.legend(loc="outside lower center", ncols=1)
+    return _png(figure)
+
+
+def arms(groups: Json) -> bytes:
+    """Return the ablations: a row a group, a panel a figure, a point a seed and a line at each arm's mean.
+
+    Args:
+        groups: a group's name -> `steps` and `arms`: an arm's name -> `figures` (`mean` each) and `runs` (`figures` each).
+    """
+    names = {"sst": "SST-5 accuracy", "quora": "Quora accuracy", "sts": "STS-B Pearson", "model_acc": "mean"}
+    heights = [0.32 * len(group["arms"]) + 0.9 for group in groups.values()]
+    figure, axes = _figure(11, sum(heights), len(groups), len(names), heights)
+    for row, (title, group) in zip(axes, groups.items(), strict=True):
+        labels = list(group["arms"])
+        for axis, (key, name) in zip(row, names.items(), strict=True):
+            for place, arm in enumerate(group["arms"].values()):
+                if key in arm["figures"]:
+                    color = _COLORS[place % len(_COLORS)]
+                    values = [run["figures"][key] for run in arm["runs"]]
+                    axis.scatter(values, [place] * len(values), s=18, alpha=0.6, color=color, linewidths=0)
+                    axis.scatter([arm["figures"][key]["mean"]], [place], marker="|", s=160, color=color)
+            axis.set_yticks(range(len(labels)), labels if axis is row[0] else [""] * len(labels))
+            axis.set_ylim(len(labels) - 0.5, -0.5)
+            axis.set_title(f"{title}, {group['steps']} steps: {name}", fontsize=8)
+            axis.tick_params(labelsize=7.5)
+            axis.locator_params(axis="x", nbins=4)
+            axis.set_visible(bool(any(key in arm["figures"] for arm in group["arms"].values())) or axis is row[0])
     return _png(figure)
 
 

@@ -1,0 +1,350 @@
+"""Does gradient surgery help sentence embeddings? One encoder for SST-5, Quora and STS-B, an arm at a time: `make ablations`.
+
+    python -m benchmarks.ablations                          run every arm that is not there yet, and keep the figures
+    python -m benchmarks.ablations --only surgery losses    some groups alone; two commands may run side by side
+    python -m benchmarks.ablations --only                   run nothing: collect, and draw
+
+Every arm of a group sees as many training examples as the others of the group, from all-MiniLM-L6-v2, with three seeds, and all
+texts go through the encoder alone (Siamese), so that what is trained is a sentence embedding. Figures are those of the last step
+on the dev sets; of Quora the first 2,000 dev rows. Each run is kept by itself in build/ablations, so that a command that was
+interrupted goes on; results/ablations.json and .png are made of them.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import RESULTS
+from sbert_mini.evaluation import figures
+from sbert_mini.evaluation.measure import machine
+
+FOLDER = Path("build/ablations")
+SEEDS = (1, 2, 3)
+BATCH = 24
+HEAD = """
+[data]
+folder = "$SBMINI_DATA"
+[model]
+start = "{start}"
+output = "model"
+[train]
+steps = {steps}
+batch_size = {batch}
+surgery = "{surgery}"
+schedule = "{schedule}"
+log_every = 10
+[evaluation]
+every = {every}
+"""
+TASKS = {
+    "sst": """
+[[task]]
+name = "sst"
+structure = "single"
+loss = "cross-entropy"
+train = "sst5_train.tsv.gz"
+dev = "sst5_dev.tsv.gz"
+text = "sentence"
+drop_overlap = true
+""",
+    "quora": """
+[[task]]
+name = "quora"
+structure = "siamese"
+loss = "cross-entropy"
+train = "quora_train.tsv.gz"
+dev = "quora_cs224n_dev.tsv.gz"
+dev_limit = 2000
+text = ["question1", "question2"]
+label = "is_duplicate"
+drop_overlap = true
+""",
+    "sts": """
+[[task]]
+name = "sts"
+structure = "siamese"
+loss = "{loss}"
+train = "stsb_train.tsv.gz"
+text = ["sentence1", "sentence2"]
+label = "score"
+high = 5
+{more}
+[[task]]
+name = "dev"
+structure = "siamese"
+loss = "cosine-mse"
+dev = "stsb_dev.tsv.gz"
+text = ["sentence1", "sentence2"]
+label = "score"
+high = 5
+""",
+}
+"""STS-B is measured by a task of its own, so that every loss is measured alike."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is run with each seed.
+
+    Attributes:
+        group: arms of a group are compared with each other.
+        run: a seed and the number of steps of the group -> the dev figures, and the share of steps in which two tasks' gradients
+            conflicted, by pair, where it is known.
+    """
+
+    group: str
+    run: Callable[[int, int], dict[str, float]]
+
+
+def recipe(names: str = "sst quora sts", loss: str = "cosine-mse", more: str = "", **chosen: Any) -> str:
+    """Return a recipe of some of the tasks; `chosen` fills `HEAD`."""
+    values = {"start": "all-MiniLM-L6-v2", "batch": BATCH, "surgery": "pcgrad", "schedule": "round-robin"} | chosen
+    values.setdefault("every", values["steps"])
+    return HEAD.format(**values) + "".join(TASKS[name].format(loss=loss, more=more) for name in names.split())
+
+
+def fitted(text: str, seed: int, folder: Path) -> dict[str, float]:
+    """Fit by a recipe in `folder`, and return the dev figures and the shares of conflicting steps."""
+    from sbert_mini.training.fit import fit, prepare
+    from sbert_mini.training.recipe import read_recipe
+
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.toml").write_text(text, "utf-8")
+    plan = prepare(read_recipe(folder / "recipe.toml"))
+    found = fit(plan, seed=seed).figures
+    lines = [json.loads(line) for line in (plan.run / "log.jsonl").read_text("utf-8").splitlines()]
+    logged = [line for line in lines if "loss" in line]
+    names = [key for key in logged[0] if key.startswith("conflict_")]
+    return renamed(found) | {key: statistics.fmean(line[key] for line in logged) for key in names}
+
+
+def renamed(found: Mapping[str, float]) -> dict[str, float]:
+    """Return the figures that are compared, the STS-B dev set's under `sts`."""
+    chosen = {"sst_accuracy": "sst", "quora_accuracy": "quora", "dev_pearson": "sts", "dev_spearman": "sts_spearman"}
+    return {name: found[key] for key, name in chosen.items() if key in found}
+
+
+def joint(**chosen: Any) -> Callable[[int, int], dict[str, float]]:
+    """Return an arm that trains on all tasks at once, or on those named."""
+
+    def run(seed: int, steps: int) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            return fitted(recipe(steps=steps, **chosen), seed, Path(folder) / "joint")
+
+    return run
+
+
+def single(seed: int, steps: int) -> dict[str, float]:
+    """Train a model a task, each with a third of the steps."""
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in TASKS:
+            found |= fitted(recipe(name, steps=round(steps / 3)), seed, Path(folder) / name)
+    return found
+
+
+def sequential(seed: int, steps: int) -> dict[str, float]:
+    """Train one model on one task after the other, a third of the steps each, and measure all tasks at the end.
+
+    Each head stays as its own task left it.
+    """
+    import torch
+
+    from sbert_mini.training.fit import arguments, fitter_config, load_start, prepare
+    from sbert_mini.training.recipe import read_recipe
+    from sbert_mini.training.trainer import MultiTaskTrainer
+
+    with tempfile.TemporaryDirectory() as folder:
+        heads: dict[str, dict[str, torch.Tensor]] = {}
+        file = Path(folder) / "recipe.toml"
+        model = None
+        for name in (*TASKS, " ".join(TASKS)):
+            file.write_text(recipe(name, steps=round(steps / 3)), "utf-8")
+            plan = prepare(read_recipe(file))
+            model = load_start(plan.recipe) if model is None else model
+            settings = arguments(plan.recipe, plan.tasks, Path(folder) / "run", seed=seed)
+            settings.load_best_model_at_end, settings.save_strategy, settings.eval_strategy = False, "no", "no"
+            trainer = MultiTaskTrainer(model, settings, plan.tasks, fitter_config(plan.recipe))
+            if name in TASKS:
+                trainer.train()
+                heads |= {task: objective.state_dict() for task, objective in trainer.objectives.items()}
+        for task, objective in trainer.objectives.items():
+            objective.load_state_dict(heads[task])
+        return renamed({key.removeprefix("eval_"): value for key, value in trainer.evaluate().items()})
+
+
+def sentence_bert(seed: int, steps: int) -> dict[str, float]:
+    """SentenceBERT's own recipe in the stock trainer: SoftmaxLoss on Quora, then cosine regression on STS-B, a third each.
+
+    SST-5's single sentences have no place in it, and its share of the steps is left out.
+    """
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+        losses,
+    )
+    from torch.nn import functional
+
+    from sbert_mini import models
+    from sbert_mini.evaluation.sts import pearson, spearman
+    from sbert_mini.training.fit import prepare
+    from sbert_mini.training.recipe import read_recipe
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "recipe.toml"
+        file.write_text(recipe("quora sts", steps=steps), "utf-8")
+        quora, sts, dev = prepare(read_recipe(file)).tasks
+        torch.manual_seed(seed)
+        model = SentenceTransformer(str(models.resolve("all-MiniLM-L6-v2")), device="cpu")
+        softmax = losses.SoftmaxLoss(model, model.get_embedding_dimension() or 0, num_labels=2)
+        for task, loss in ((quora, softmax), (sts, losses.CosineSimilarityLoss(model))):
+            first, second = zip(*task.train.texts, strict=True)
+            targets = task.targets(task.train)
+            assert targets is not None
+            rows = Dataset.from_dict({"first": first, "second": second, "label": targets.tolist()})
+            arguments = SentenceTransformerTrainingArguments(
+                output_dir=str(Path(folder) / "run"),
+                max_steps=round(steps / 3),
+                per_device_train_batch_size=BATCH,
+                learning_rate=5e-5,
+                warmup_steps=round(steps / 30),
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=True,
+                seed=seed,
+            )
+            SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=loss).train()
+
+        def vectors(texts: Any) -> list[torch.Tensor]:
+            return [torch.from_numpy(model.encode(list(column))) for column in zip(*texts, strict=True)]
+
+        assert quora.dev is not None
+        assert dev.dev is not None
+        u, v = vectors(quora.dev.texts)
+        with torch.no_grad():
+            said = softmax.classifier(torch.cat([u, v, (u - v).abs()], dim=1)).argmax(dim=1)
+        truth = quora.targets(quora.dev)
+        u, v = vectors(dev.dev.texts)
+        cosine = functional.cosine_similarity(u, v).numpy()
+        gold = dev.targets(dev.dev)
+        assert truth is not None
+        assert gold is not None
+        return {
+            "quora": float((said == truth).float().mean()),
+            "sts": pearson(cosine, gold.numpy()) or 0.0,
+            "sts_spearman": spearman(cosine, gold.numpy()) or 0.0,
+        }
+
+
+def cosine_embedding(margin: str) -> Callable[[int, int], dict[str, float]]:
+    """Return an arm that trains on STS-B alone with CosineEmbeddingLoss."""
+    return joint(names="sts", loss="cosine-embedding", more=f"[task.margin]\n{margin}")
+
+
+STEPS = {"surgery": 500, "rules": 150, "allocation": 150, "losses": 150}
+"""Steps of each group, of `BATCH` examples."""
+ARMS: dict[str, Arm] = {
+    "a model a task": Arm("surgery", single),
+    "one task after the other": Arm("surgery", sequential),
+    "sum of losses": Arm("surgery", joint(surgery="sum")),
+    "PCGrad": Arm("surgery", joint()),
+    "SentenceBERT's recipe, stock trainer": Arm("surgery", sentence_bert),
+    "sum": Arm("rules", joint(surgery="sum")),
+    "mean": Arm("rules", joint(surgery="mean")),
+    "PCGrad, as published": Arm("rules", joint()),
+    "PCGrad, normalised": Arm("rules", joint(surgery="pcgrad-normalized")),
+    "GradVac": Arm("rules", joint(surgery="gradvac")),
+    "round-robin": Arm("allocation", joint(every=50)),
+    "proportional": Arm("allocation", joint(schedule="proportional", every=50)),
+    "dynamic": Arm("allocation", joint(schedule="dynamic", every=50)),
+    "CosineEmbeddingLoss, margin 0.5": Arm("losses", cosine_embedding('rule = "fixed"\nvalue = 0.5')),
+    "CosineEmbeddingLoss, margin 0.7 to 0.2": Arm("losses", cosine_embedding('rule = "scheduled"')),
+    "CosineEmbeddingLoss, margin by hard negatives": Arm("losses", cosine_embedding('rule = "hard-negatives"')),
+    "MultipleNegativesRankingLoss": Arm(
+        "losses", joint(names="sts", loss="multiple-negatives-ranking", more="positive = 4")
+    ),
+    "CoSENT": Arm("losses", joint(names="sts", loss="cosent")),
+    "cosine regression (MSE)": Arm("losses", joint(names="sts", loss="cosine-mse")),
+}
+
+
+def mean_of(found: Mapping[str, float]) -> float | None:
+    """Return the paper's Model Acc, (SST + Quora + (Pearson + 1) / 2) / 3; None where a task is missing."""
+    if not {"sst", "quora", "sts"} <= set(found):
+        return None
+    return (found["sst"] + found["quora"] + (found["sts"] + 1) / 2) / 3
+
+
+def collected(folder: Path) -> dict[str, Any]:
+    """Return each group's arms with their runs, and each figure's mean and standard deviation over the seeds."""
+    groups: dict[str, Any] = {
+        name: {"steps": steps, "examples_a_step": BATCH, "arms": {}} for name, steps in STEPS.items()
+    }
+    for name, arm in ARMS.items():
+        runs = []
+        for seed in SEEDS:
+            file = folder / file_name(name, seed)
+            if file.is_file():
+                runs.append(json.loads(file.read_text("utf-8")))
+        if not runs:
+            continue
+        for run in runs:
+            mean = mean_of(run["figures"])
+            run["figures"] |= {"model_acc": mean} if mean is not None else {}
+        spread = {}
+        for key in runs[0]["figures"]:
+            values = [run["figures"][key] for run in runs]
+            spread[key] = {
+                "mean": statistics.fmean(values),
+                "std": statistics.stdev(values) if len(values) > 1 else None,
+            }
+        groups[arm.group]["arms"][name] = {"figures": spread, "runs": runs}
+    return {name: group for name, group in groups.items() if group["arms"]}
+
+
+def file_name(arm: str, seed: int) -> str:
+    """Return the name of the file of a run."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in arm) + f".{seed}.json"
+
+
+def main() -> None:
+    """Run what is missing, then collect."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=tuple(STEPS), default=list(STEPS), help="groups to run")
+    parser.add_argument("--threads", type=int, default=2)
+    chosen = parser.parse_args()
+    os.environ.update(OMP_NUM_THREADS=str(chosen.threads), TOKENIZERS_PARALLELISM="false")
+    from sbert_mini.training.fit import computing_threads
+
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for seed in SEEDS:
+        for name, arm in ARMS.items():
+            file = FOLDER / file_name(name, seed)
+            if arm.group not in chosen.only or file.is_file():
+                continue
+            begun = time.perf_counter()
+            with computing_threads(chosen.threads):
+                found = arm.run(seed, STEPS[arm.group])
+            run = {"seed": seed, "figures": found, "seconds": round(time.perf_counter() - begun, 1)}
+            file.write_text(json.dumps({**run, "machine": machine(chosen.threads)}) + "\n", "utf-8")
+            print(name, json.dumps(run), file=sys.stderr)
+    groups = collected(FOLDER)
+    result = {"command": "make ablations", "machine": machine(chosen.threads), "groups": groups}
+    (RESULTS / "ablations.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (RESULTS / "ablations.png").write_bytes(figures.arms(groups))
+
+
+if __name__ == "__main__":
+    main()
