@@ -26,6 +26,8 @@ EXAMPLE = """Examples:
 
   sbmini train recipe.toml --resume
 
+  sbmini train recipe.toml --report report/
+
   torchrun --standalone --nproc-per-node 2 -m sbert_mini train recipe.toml
 """
 
@@ -52,6 +54,15 @@ def train(
     ] = False,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="In place of the recipe's.", show_default=False)
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="A folder for tables, pictures, JSON and one HTML page of the run; those of `sbmini bench` may share it. With "
+            "--resume, and a run that is over, the report alone is made.",
+            show_default=False,
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -93,11 +104,20 @@ def train(
     from sbert_mini.training.progress import ProgressBar
     from sbert_mini.training.recipe import read_recipe
 
+    if report is not None:
+        from sbert_mini.evaluation.report import check_folder
+
+        check_folder(report)
     plan = training.prepare(read_recipe(recipe), output=output)
     for finding in plan.findings if first else ():
         note(f"task {finding.task}: {finding.text}")
     if dry_run:
         _describe(plan, as_json, offline)
+        return
+    if report is not None and resume and training.is_finished(plan, seed=seed, offline=offline):
+        if first:
+            note(f"{plan.output} is trained already")
+            _report(plan, report, budget, offline)
         return
     tell = note if first else lambda text: None  # noqa: ARG005
     bar = ProgressBar(bar=progress_wanted(quiet))
@@ -121,11 +141,24 @@ def train(
     if not first:
         return
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
-        return
-    for name, value in done.figures.items():
-        print(f"{name.replace('_', ' '):<24}{value:.4f}")
+        print(json.dumps(found, ensure_ascii=False), flush=True)
+    for name, value in done.figures.items() if not as_json else ():
+        print(f"{name.replace('_', ' '):<24}{value:.4f}", flush=True)
     note(f"the weights of step {done.steps} -> {done.output}")
+    if report is not None:
+        _report(plan, report, budget, offline)
+
+
+def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> None:
+    """Write the report of a run that is over."""
+    from sbert_mini.evaluation.measure import command_line, machine
+    from sbert_mini.evaluation.report import write_report
+    from sbert_mini.training.record import training_record
+
+    note("predicting the dev sets once more, for the report")
+    record = training_record(plan, threads=threads, offline=offline)
+    record = {"command": command_line(), "machine": machine(threads), **record}
+    note(f"report -> {write_report(folder, 'training', record)}")
 
 
 def soup(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sbert_mini.errors import MissingExtraError
+from sbert_mini.evaluation.tables import depth_keys, pairs_of, weighted
 from sbert_mini.shapes import AnyArray
 
 if TYPE_CHECKING:
@@ -140,6 +141,150 @@ def growth(result: Json) -> bytes:
     axis.set_yscale("log")
     axis.set(xlabel="sentences", ylabel="seconds")
     figure.legend(loc="outside lower center", ncols=1)
+    return _png(figure)
+
+
+def training(result: Json) -> dict[str, bytes]:
+    """Return the pictures of a training run: file name -> PNG. What its log does not hold is not drawn."""
+    found = {}
+    if any(phase["evaluations"] for phase in result["phases"]):
+        found["training-figures.png"] = _evaluations(result)
+    if any(phase["curves"] for phase in result["phases"]):
+        found["training-losses.png"] = _over_steps(result, {"loss_": "loss", "examples_": "examples of a batch"})
+        found["training-resources.png"] = _over_steps(result, {_RATE: "examples/s", "peak_mb": "peak memory, MB"})
+    if any(pairs_of(phase["curves"]) for phase in result["phases"]):
+        found["training-surgery.png"] = _over_steps(
+            result, {"conflict_": "share of steps in conflict", "cosine_": "cosine of gradients", "weight_": "weight"}
+        )
+        found["training-layers.png"] = _by_layer(result)
+    for name, said in result["predictions"].items():
+        if "counts" in said:
+            found[f"confusion-{name}.png"] = _confusion(name, said)
+        else:
+            found[f"scores-{name}.png"] = _scores(name, said)
+    return found
+
+
+_RATE = "examples_per_second"
+
+
+def _evaluations(result: Json) -> bytes:
+    """Return the figures of each task over the steps of all phases: dev solid, training dashed."""
+    scored = [task for task in result["tasks"] if task["metric"]]
+    columns = len(scored) + 1
+    figure, axes = _figure(3.3 * columns, 3.2, 1, columns)
+    names = [(f"{task['name']}_{task['metric']}", f"{task['name']}: {task['metric']}") for task in scored]
+    for axis, (key, title) in zip(axes[0], [*names, ("mean", "mean")], strict=True):
+        for prefix, style in (("", "-"), ("train_", "--")):
+            start = 0
+            for number, phase in enumerate(result["phases"]):
+                points = [
+                    (start + e["step"], e["figures"][prefix + key])
+                    for e in phase["evaluations"]
+                    if prefix + key in e["figures"]
+                ]
+                if points:
+                    label = f"phase {phase['number']}, {'training' if prefix else 'dev'}"
+                    axis.plot(
+                        *zip(*points, strict=True), style, marker="o", markersize=3, color=_COLORS[number], label=label
+                    )
+                start += phase["steps"]
+        axis.set_title(title)
+        axis.set_xlabel("step, all phases")
+        axis.tick_params(labelsize=7.5)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return _png(figure)
+
+
+def _over_steps(result: Json, rows: Mapping[str, str]) -> bytes:
+    """Return curves over the steps: a row a kind of key, a column a phase; a phase without any is left out."""
+    phases = [phase for phase in result["phases"] if any(_keys(phase["curves"], start) for start in rows)]
+    figure, axes = _figure(5.2 * len(phases) + 0.6, 2.2 * len(rows) + 0.5, len(rows), len(phases))
+    for row, (start, name) in zip(axes, rows.items(), strict=True):
+        for axis, phase in zip(row, phases, strict=True):
+            curves = phase["curves"]
+            for key, color in zip(_keys(curves, start), _cycle(len(_keys(curves, start))), strict=True):
+                points = [(x, y) for x, y in zip(curves["step"], curves[key], strict=True) if y is not None]
+                label = key.removeprefix(start).replace("_", " and ")
+                axis.plot(*zip(*points, strict=True), linewidth=1, color=color, label=label)
+            if start in ("conflict_", "cosine_"):
+                axis.axhline(0.5 if start == "conflict_" else 0, color="#999999", linewidth=0.6)
+            axis.set_ylabel(name)
+            axis.set_title(f"phase {phase['number']}: encoder {phase['encoder']}")
+            if len(_keys(curves, start)) > 1:
+                axis.legend(fontsize=7, loc="best")
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    return _png(figure)
+
+
+def _keys(curves: Json, start: str) -> list[str]:
+    """Return the curves of a kind: not those by depth, and of `examples_` not the rate."""
+    return [
+        key for key in curves if key.startswith(start) and "_depth_" not in key and (key != _RATE or start == _RATE)
+    ]
+
+
+def _by_layer(result: Json) -> bytes:
+    """Return the cosine of each pair's gradients by depth: its mean, and over the steps."""
+    phase = [phase for phase in result["phases"] if pairs_of(phase["curves"])][-1]
+    curves = phase["curves"]
+    pairs = pairs_of(curves)
+    figure, axes = _figure(4.0 * (len(pairs) + 1), 3.0, 1, len(pairs) + 1)
+    for pair, color in zip(pairs, _cycle(len(pairs)), strict=True):
+        means = [weighted(curves, key) for key in depth_keys(curves, pair)]
+        axes[0][0].plot(
+            means, range(len(means)), marker="o", markersize=4, color=color, label=pair.replace("_", " and ")
+        )
+    axes[0][0].axvline(0, color="#999999", linewidth=0.6)
+    axes[0][0].set(xlabel="mean cosine", ylabel="depth (0: embeddings)", title=f"phase {phase['number']}")
+    axes[0][0].legend(fontsize=7)
+    for axis, pair in zip(axes[0][1:], pairs, strict=True):
+        grid = [[0.0 if value is None else value for value in curves[key]] for key in depth_keys(curves, pair)]
+        limit = max((abs(value) for row in grid for value in row), default=1.0) or 1.0
+        extent = (0, phase["steps"], -0.5, len(grid) - 0.5)
+        drawn = axis.imshow(
+            grid,
+            aspect="auto",
+            origin="lower",
+            cmap="RdBu",
+            vmin=-limit,
+            vmax=limit,
+            extent=extent,
+            interpolation="nearest",
+        )
+        axis.grid(visible=False)
+        axis.set(xlabel="step", title=pair.replace("_", " and "))
+        figure.colorbar(drawn, ax=axis, label="cosine")
+    return _png(figure)
+
+
+def _confusion(name: str, said: Json) -> bytes:
+    """Return a confusion matrix: each row's shares as colour, the counts as numbers."""
+    counts, labels = said["counts"], said["labels"]
+    size = max(3.2, 0.75 * len(labels) + 1.4)
+    figure, axes = _figure(size + 0.6, size)
+    axis = axes[0][0]
+    shares = [[n / max(sum(row), 1) for n in row] for row in counts]
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.grid(visible=False)
+    for i, row in enumerate(counts):
+        for j, count in enumerate(row):
+            color = "white" if shares[i][j] > 0.55 else "black"
+            text = f"{count:,}\n{100 * shares[i][j]:.0f} %"
+            axis.text(j, i, text, ha="center", va="center", color=color, fontsize=7.5)
+    axis.set_xticks(range(len(labels)), labels)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set(xlabel="predicted", ylabel="gold", title=f"{name}, dev: accuracy {said['accuracy']:.4f}")
+    return _png(figure)
+
+
+def _scores(name: str, said: Json) -> bytes:
+    """Return predicted against gold scores."""
+    figure, axes = _figure(4.0, 3.4)
+    axes[0][0].scatter(said["gold"], said["predicted"], s=5, alpha=0.3, color=_COLORS[0], linewidths=0)
+    axes[0][0].set(xlabel="gold score", ylabel="predicted (a cosine, or a score)", title=f"{name}, dev")
     return _png(figure)
 
 

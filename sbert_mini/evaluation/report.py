@@ -1,7 +1,7 @@
 """A folder that holds one report: the results' JSON, pictures, a Markdown page and a self-contained HTML page.
 
-Each result that is written into the folder joins those that lie there: `sbmini bench sts --report DIR` and
-`sbmini bench speed --report DIR` make one page together.
+Each result that is written into the folder joins those that lie there: `sbmini bench sts --report DIR`,
+`sbmini bench speed --report DIR` and `sbmini train --report DIR` make one page together.
 """
 
 import base64
@@ -22,6 +22,7 @@ TITLES = {
     "speed": "Speed",
     "search": "Search and retrieval",
     "pairs": "The most similar pair: SentenceBERT's headline",
+    "training": "Training",
 }
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222;background:#fff}
@@ -36,7 +37,7 @@ def pictures(kind: str, result: Mapping[str, Any], measured: StsResult | None = 
     """Return the pictures of a result: file name -> PNG.
 
     Args:
-        kind: `sts`, `speed`, `search` or `pairs`.
+        kind: `sts`, `speed`, `search`, `pairs` or `training`.
         result: the result as its JSON holds it.
         measured: for `sts`, the result itself, for the scatter plots.
     """
@@ -50,6 +51,8 @@ def pictures(kind: str, result: Mapping[str, Any], measured: StsResult | None = 
         return {"speed.png": figures.throughput(result)}
     if kind == "search":
         return {"search.png": figures.recall_and_rate(result)} if result["kinds"] else {}
+    if kind == "training":
+        return figures.training(result)
     return {"pairs.png": figures.growth(result)}
 
 
@@ -118,7 +121,7 @@ def _pictures_of(result: Mapping[str, Any]) -> list[str]:
 
 
 def _markdown(results: Mapping[str, Any]) -> str:
-    parts = ["# sbert-mini: benchmark report"]
+    parts = ["# sbert-mini: report"]
     for kind, result in results.items():
         parts.append(f"## {TITLES[kind]}")
         for table in TABLES[kind](result):
@@ -129,7 +132,7 @@ def _markdown(results: Mapping[str, Any]) -> str:
 
 
 def _html(folder: Path, results: Mapping[str, Any]) -> str:
-    parts = ["<h1>sbert-mini: benchmark report</h1>"]
+    parts = ["<h1>sbert-mini: report</h1>"]
     for kind, result in results.items():
         parts.append(f"<h2>{html.escape(TITLES[kind])}</h2>")
         parts += [table.html() for table in TABLES[kind](result)]
@@ -139,6 +142,6 @@ def _html(folder: Path, results: Mapping[str, Any]) -> str:
         parts.append(f"<p class=note>{html.escape(machine_note(result).replace('`', ''))}</p>")
     body = "\n".join(parts)
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>sbert-mini: benchmark report</title>'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>sbert-mini: report</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )

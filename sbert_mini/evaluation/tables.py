@@ -292,6 +292,153 @@ def pairs(result: Json) -> list[Table]:
     return tables
 
 
+_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", "spearman": "Spearman"}
+
+
+def training(result: Json) -> list[Table]:
+    """Return the tables of a training run: its tasks, the figures of each evaluation, confusions, what it cost."""
+    scored = [task for task in result["tasks"] if task["metric"]]
+    tables = [
+        Table(
+            "Tasks",
+            ("task", "structure", "loss", "train rows", "dev rows"),
+            tuple(
+                (t["name"], t["structure"], t["loss"], f"{t['train_rows']:,}", f"{t['dev_rows']:,}")
+                for t in result["tasks"]
+            ),
+            tuple(_start_notes(result)),
+        )
+    ]
+    if scored:
+        tables.append(_best(result, scored))
+    for prefix, name in (("", "Dev figures"), ("train_", "Training figures (a sample of the training rows)")):
+        keys = [
+            (f"{prefix}{task['name']}_{key}", f"{task['name']} {word}")
+            for task in scored
+            for key, word in _FIGURES.items()
+            if any(f"{prefix}{task['name']}_{key}" in e["figures"] for p in result["phases"] for e in p["evaluations"])
+        ]
+        keys += [("mean", "mean")] if keys and not prefix else []
+        rows = tuple(
+            (
+                f"{phase['number']}: {phase['encoder']}",
+                f"{entry['step']:,}",
+                _number(entry["epoch"]),
+                *(f"{entry['figures'][key]:.4f}" if key in entry["figures"] else "" for key, _ in keys),
+            )
+            for phase in result["phases"]
+            for entry in phase["evaluations"]
+        )
+        if keys:
+            header = ("phase: encoder", "step", "epoch", *(word for _, word in keys))
+            notes = () if prefix else ("Mean: of the tasks' main figures, a correlation r counted as (r + 1) / 2.",)
+            tables.append(Table(f"{name} of each evaluation", header, rows, notes))
+    for name, said in result["predictions"].items():
+        if "counts" in said:
+            rows = tuple(
+                (f"gold {x}", *(f"{n:,}" for n in row)) for x, row in zip(said["labels"], said["counts"], strict=True)
+            )
+            note = f"Accuracy {said['accuracy']:.4f}, macro F1 {said['macro_f1']:.4f}: the saved model, float32, without torch."
+            header = ("dev set", *(f"predicted {label}" for label in said["labels"]))
+            tables.append(Table(f"Confusions of {name}", header, rows, (note,)))
+    return [*tables, *_gradients(result), _cost(result)]
+
+
+def _start_notes(result: Json) -> list[str]:
+    notes = [
+        f"{result['model']} from {result['start']}; schedule {result['schedule']}, surgery {result['surgery']}, "
+        f"{result['batch_size']} examples a step."
+    ]
+    if held := result["start_trained_on"]:
+        notes.append(
+            f"The starting weights are not clean of such data: {result['start']} was itself trained on {', '.join(held)}."
+        )
+    return [*notes, *result.get("notes", [])]
+
+
+def _best(result: Json, scored: Sequence[Json]) -> Table:
+    """Return the figures of the weights that were saved, a row; and those that they are held against, if there are some."""
+    entries = result["phases"][-1]["evaluations"]
+    best = max(entries, key=lambda entry: entry["figures"]["mean"])
+    keys = [(f"{t['name']}_{t['metric']}", f"{t['name']} {_FIGURES[t['metric']]}") for t in scored] + [("mean", "mean")]
+    rows = [(f"{result['model']}, step {best['step']:,}", *(f"{best['figures'][key]:.4f}" for key, _ in keys))]
+    notes = ["One set of weights for all tasks, chosen by the mean on the dev sets."]
+    if reference := result.get("reference"):
+        rows.append((reference["name"], *(_held(reference["figures"].get(key)) for key, _ in keys)))
+        rows.append(
+            (
+                "difference",
+                *(
+                    f"{best['figures'][key] - reference['figures'][key]:+.4f}" if key in reference["figures"] else ""
+                    for key, _ in keys
+                ),
+            )
+        )
+        notes += reference.get("notes", [])
+    return Table("The saved model", ("dev figures", *(word for _, word in keys)), tuple(rows), tuple(notes))
+
+
+def _held(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def pairs_of(curves: Json) -> list[str]:
+    """Return the pairs of tasks whose gradients a run's curves compare, as `a_b`."""
+    return [key.removeprefix("conflict_") for key in curves if key.startswith("conflict_")]
+
+
+def weighted(curves: Json, key: str) -> float:
+    """Return the mean of a curve over the points that it has."""
+    values = [value for value in curves[key] if value is not None]
+    return sum(values) / len(values)
+
+
+def _gradients(result: Json) -> list[Table]:
+    rows = []
+    for phase in result["phases"]:
+        curves = phase["curves"]
+        for pair in pairs_of(curves):
+            depths = [weighted(curves, key) for key in depth_keys(curves, pair)]
+            lowest = min(range(len(depths)), key=depths.__getitem__) if depths else None
+            rows.append(
+                (
+                    f"{phase['number']}: {pair.replace('_', ' and ')}",
+                    f"{100 * weighted(curves, f'conflict_{pair}'):.1f} %",
+                    f"{weighted(curves, f'cosine_{pair}'):+.4f}",
+                    f"{depths[lowest]:+.4f} (depth {lowest})" if lowest is not None else "",
+                )
+            )
+    header = ("phase: tasks", "steps in conflict", "mean cosine", "lowest mean cosine of a layer")
+    note = "Of the tasks' gradients on the encoder; depth 0 is the embeddings. A conflict is a cosine below 0."
+    return [Table("Gradients against each other", header, tuple(rows), (note,))] if rows else []
+
+
+def depth_keys(curves: Json, pair: str) -> list[str]:
+    """Return the keys of a pair's cosines by depth, in order of depth."""
+    start = f"cosine_{pair}_depth_"
+    return sorted((key for key in curves if key.startswith(start)), key=lambda key: int(key.removeprefix(start)))
+
+
+def _cost(result: Json) -> Table:
+    rows = tuple(
+        (
+            f"{phase['number']}: {phase['encoder']}",
+            f"{phase['steps']:,}",
+            duration(used["seconds"]),
+            _number(used["examples_per_second"], 1),
+            f"{used['peak_mb']:,.0f} MB" if used["peak_mb"] else "",
+        )
+        for phase in result["phases"]
+        for used in (phase["resources"],)
+    )
+    header = ("phase: encoder", "steps", "time of the steps", "examples/s, median", "peak memory of the process")
+    notes = (
+        "Evaluations are left out of the time, and so is what goes before the steps: a frozen encoder runs once, there.",
+        "The memory of a phase holds what the phases before it left.",
+    )
+    return Table("What it cost", header, rows, notes)
+
+
 def duration(seconds: float) -> str:
     """Return seconds in the unit that reads best."""
     for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
@@ -300,5 +447,5 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s"
 
 
-TABLES = {"sts": sts, "speed": speed, "search": search, "pairs": pairs}
+TABLES = {"sts": sts, "speed": speed, "search": search, "pairs": pairs, "training": training}
 """The kinds of result, in the order of a report, each with what makes its tables."""

@@ -194,6 +194,11 @@ def load_start(recipe: Recipe, *, offline: bool = False, held: Path | None = Non
     return model
 
 
+def phase_run(run: Path, number: int, phases: int) -> Path:
+    """Return the folder of a phase's checkpoints and log: the run's own where there is one phase."""
+    return run if phases == 1 else run / f"phase-{number}"
+
+
 def total_steps(plan: Plan) -> int:
     """Return the optimizer steps of a plan, all phases together."""
     return sum(_steps(recipe, phase_tasks(recipe, plan.tasks)) for recipe in plan.recipe.in_phases())
@@ -296,16 +301,14 @@ def fit(
         )
     seed = recipe.train.seed if seed is None else seed
     start = models.resolve(start_name(recipe), offline=offline)
-    identity = {"recipe": recipe.text, "seed": seed, "data": _digest(plan.tasks), "start": _start_digest(start)}
-    identity |= {"processes": int(os.environ.get("WORLD_SIZE", "1"))}
     if is_first_process():
-        _same_run(plan.run / "run.json", identity, started=kept is not None)
+        _same_run(plan.run / "run.json", _identity(plan, seed, start), started=kept is not None)
     phases = recipe.in_phases()
     held: Path | None = None
     resumed = 0
     for number, phase in enumerate(phases, start=1):
         last = number == len(phases)
-        run = plan.run if len(phases) == 1 else plan.run / f"phase-{number}"
+        run = phase_run(plan.run, number, len(phases))
         if not last and (run / "model").is_dir():
             held = run / "model"
             resumed += _steps(phase, phase_tasks(phase, plan.tasks))
@@ -478,14 +481,37 @@ def _start_digest(start: Path) -> str:
     return ", ".join(file_sha256(file) for file in weight_files(layout.encoder_path))
 
 
+def is_finished(plan: Plan, *, seed: int | None = None, offline: bool = False) -> bool:
+    """Return whether the plan's output is the model that just this plan, with this seed, gave."""
+    if not (plan.output / "modules.json").is_file() or newest_checkpoint(plan.run) is not None:
+        return False
+    seed = plan.recipe.train.seed if seed is None else seed
+    start = models.resolve(start_name(plan.recipe), offline=offline)
+    return _noted(plan.run / "run.json") == _identity(plan, seed, start)
+
+
+def _identity(plan: Plan, seed: int, start: Path) -> dict[str, Any]:
+    """Return what must be the same for a run to go on."""
+    return {
+        "recipe": plan.recipe.text,
+        "seed": seed,
+        "data": _digest(plan.tasks),
+        "start": _start_digest(start),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def _noted(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None:
     """Refuse to go on with a run of another recipe or seed; note this one's."""
     if started:
-        try:
-            before = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError):
-            before = None
-        if before != identity:
+        if _noted(file) != identity:
             raise UsageError(
                 f"the checkpoints in {file.parent} are of another recipe or seed or number of processes, other data or another "
                 "starting model: delete the folder, or give what they were made with"

@@ -1,0 +1,154 @@
+"""What is worth keeping of a training run: the figures of each evaluation, the gradients, the predictions at the end."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sbert_mini.errors import InputError, ModelNotFoundError, UsageError
+from sbert_mini.evaluation.sets import card_metadata
+from sbert_mini.models import resolve
+from sbert_mini.runtime.heads import Predictor
+from sbert_mini.training.evaluator import classification_figures
+from sbert_mini.training.fit import Plan, phase_run, start_name
+from sbert_mini.training.tasks import Task
+
+_RATE = "examples_per_second"
+POINTS = 200
+"""The most points of a curve over the steps: neighbours are averaged."""
+
+
+def training_record(plan: Plan, *, threads: int | None = None, offline: bool = False) -> dict[str, Any]:
+    """Return the record of a run that is over, from its log and its model, as `evaluation.report` shows it.
+
+    The dev sets of the tasks with a head are predicted once more, in float32 and without torch: what is shown is what the saved
+    model says.
+
+    Args:
+        plan: the plan that was carried out.
+        threads: for predicting.
+        offline: open no socket.
+
+    Raises:
+        UsageError: the plan's output is no model.
+        InputError: the log of a phase is missing or damaged.
+    """
+    if not (plan.output / "modules.json").is_file():
+        raise UsageError(f"{plan.output} is no trained model: there is nothing to report on yet")
+    recipe = plan.recipe
+    parts = recipe.in_phases()
+    phases = []
+    for number, part in enumerate(parts, start=1):
+        lines = _lines(phase_run(plan.run, number, len(parts)) / "log.jsonl")
+        phases.append(
+            {"number": number, "encoder": part.model.encoder, **_phase(lines, recipe.train.gradient_accumulation)}
+        )
+    return {
+        "model": plan.output.name,
+        "start": str(recipe.model.start),
+        "start_trained_on": _inherited(plan, offline=offline),
+        "surgery": recipe.train.surgery,
+        "schedule": recipe.train.schedule,
+        "batch_size": recipe.train.batch_size * recipe.train.gradient_accumulation,
+        "tasks": [
+            {
+                "name": task.config.name,
+                "structure": task.config.structure,
+                "loss": task.config.loss,
+                "metric": task.config.main_metric if task.dev is not None else None,
+                "train_rows": len(task.train),
+                "dev_rows": len(task.dev) if task.dev is not None else 0,
+            }
+            for task in plan.tasks
+        ],
+        "phases": phases,
+        "predictions": {
+            task.config.name: _predictions(plan.output, task, threads)
+            for task in plan.tasks
+            if task.dev is not None and task.config.head_kind is not None and not task.only_measured
+        },
+    }
+
+
+def _inherited(plan: Plan, *, offline: bool) -> list[str]:
+    """Return the data that the starting model was trained on, as its card names them; none where it is not there any more."""
+    try:
+        held = card_metadata(resolve(start_name(plan.recipe), offline=offline)).get("datasets") or []
+    except ModelNotFoundError:
+        return []
+    return [held] if isinstance(held, str) else [str(name) for name in held]
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    try:
+        return [dict(json.loads(line)) for line in log.read_text("utf-8").splitlines()]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"the log {log} cannot be read: {error}") from error
+
+
+def _phase(lines: Sequence[Mapping[str, Any]], batches: int) -> dict[str, Any]:
+    """Return a phase's evaluations, curves and resources, from the lines of its log; a step is of so many batches."""
+    evaluations = []
+    for line in lines:
+        if "eval_mean" in line:
+            figures = {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")}
+            evaluations.append({"step": line["step"], "epoch": line.get("epoch"), "figures": figures})
+    steps = [line for line in lines if "loss" in line]
+    rates = [line[_RATE] for line in steps if line.get(_RATE)]
+    return {
+        "steps": max((int(line["step"]) for line in lines), default=0),
+        "evaluations": evaluations,
+        "curves": thinned(steps, POINTS),
+        "resources": {
+            "seconds": batches * _seconds(steps),
+            "examples_per_second": statistics.median(rates) if rates else None,
+            "peak_mb": max((line["peak_mb"] for line in steps if "peak_mb" in line), default=None),
+        },
+    }
+
+
+def _seconds(steps: Sequence[Mapping[str, Any]]) -> float:
+    """Return how long the steps took, of a batch each, evaluations left out."""
+    total, before = 0.0, 0
+    for line in steps:
+        examples = math.fsum(value for key, value in line.items() if key.startswith("examples_") and key != _RATE)
+        if line.get(_RATE):
+            total += (line["step"] - before) * examples / line[_RATE]
+        before = line["step"]
+    return total
+
+
+def thinned(lines: Sequence[Mapping[str, Any]], most: int) -> dict[str, list[float | None]]:
+    """Return the lines of a log as columns, each of at most `most` means of neighbouring lines.
+
+    Args:
+        lines: of the log, in order; a key that a line lacks is left out of the mean.
+        most: at least 1.
+    """
+    size = max(math.ceil(len(lines) / most), 1)
+    groups = [lines[start : start + size] for start in range(0, len(lines), size)]
+    keys = sorted({key for line in lines for key, value in line.items() if isinstance(value, (int, float))})
+    found: dict[str, list[float | None]] = {}
+    for key in keys:
+        values = [[float(line[key]) for line in group if key in line] for group in groups]
+        found[key] = [round(statistics.fmean(part), 6) if part else None for part in values]
+    return found
+
+
+def _predictions(model: Path, task: Task, threads: int | None) -> dict[str, Any]:
+    """Return what the saved model says of a task's dev set: a table of counts, or scores beside the gold ones."""
+    dev = task.dev
+    assert dev is not None  # noqa: S101
+    inputs: Any = [row[0] if len(row) == 1 else row for row in dev.texts]
+    said = Predictor(model, task.config.name, graph="fp32", threads=threads).predict(inputs)
+    if task.config.graded:
+        predicted = [round(float(p.score if p.cosine is None else p.cosine), 5) for p in said]  # type: ignore[arg-type]
+        return {"gold": [float(x) for x in dev.labels or ()], "predicted": predicted}
+    truth, named = [str(label) for label in dev.labels or ()], [str(p.label) for p in said]
+    places = {label: number for number, label in enumerate(task.labels)}
+    counts = [[0] * len(places) for _ in places]
+    for gold, label in zip(truth, named, strict=True):
+        counts[places[gold]][places[label]] += 1
+    return {"labels": list(task.labels), "counts": counts, **classification_figures(truth, named)}
