@@ -1,0 +1,152 @@
+"""A training run's record and its report: against the log, the saved model and scikit-learn; pairs in both orders."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import one_error
+from sklearn.metrics import confusion_matrix
+from test_fitter import train, workshop  # noqa: F401
+from test_further import PHASES, changed
+
+from sbert_mini.errors import InputError, UsageError
+from sbert_mini.evaluation.figures import arms
+from sbert_mini.evaluation.report import pictures
+from sbert_mini.evaluation.tables import training
+from sbert_mini.runtime.heads import Predictor
+from sbert_mini.training.examples import OTHER_ORDER, Examples
+from sbert_mini.training.fit import prepare
+from sbert_mini.training.recipe import read_recipe
+from sbert_mini.training.record import thinned, training_record
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_long_log_is_thinned_to_means_of_neighbours():
+    lines = [{"step": i, "loss": i / 2, **({"cosine": 1.0} if i % 4 == 0 else {})} for i in range(1, 10)]
+    found = thinned(lines, 5)
+    assert found["step"] == [1.5, 3.5, 5.5, 7.5, 9.0]
+    assert found["loss"] == [0.75, 1.75, 2.75, 3.75, 4.5]
+    assert found["cosine"] == [None, 1.0, None, 1.0, None]
+    assert thinned(lines, 9)["step"] == list(range(1, 10))
+
+
+@pytest.fixture
+def reported(workshop):  # noqa: F811
+    """A run of two phases with its report."""
+    changed(workshop, ("steps = 60", ""), ("every = 7", "every = 3\ntrain_rows = 15"))
+    (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + PHASES)
+    done = train(workshop, "--report", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["output"].endswith("trained")
+    return workshop
+
+
+def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
+    out = reported / "out"
+    found = json.loads((out / "training.json").read_text())
+    assert found["command"].startswith("sbmini train recipe.toml")
+    assert found["start_trained_on"] == ["snli"]
+    assert [(p["number"], p["encoder"], p["steps"]) for p in found["phases"]] == [(1, "frozen", 6), (2, "trained", 6)]
+    for number, phase in enumerate(found["phases"], start=1):
+        log = (reported / "trained.run" / f"phase-{number}" / "log.jsonl").read_text().splitlines()
+        lines = [json.loads(line) for line in log]
+        told = [line for line in lines if "eval_mean" in line]
+        assert [e["step"] for e in phase["evaluations"]] == [line["step"] for line in told]
+        for entry, line in zip(phase["evaluations"], told, strict=True):
+            assert entry["figures"] == {k.removeprefix("eval_"): v for k, v in line.items() if k.startswith("eval_")}
+        steps = [line for line in lines if "loss" in line]
+        assert phase["curves"]["loss_mood"] == [round(line["loss_mood"], 6) for line in steps]
+        spent = sum(3 * 24 / line["examples_per_second"] for line in steps if number == 2)
+        assert number == 1 or phase["resources"]["seconds"] == pytest.approx(spent)
+        assert phase["resources"]["peak_mb"] == max(line["peak_mb"] for line in steps)
+    rows = [line.split(",") for line in (reported / "mood-dev.csv").read_text().splitlines()[1:]]
+    gold = [label for _, label in rows]
+    said = [
+        p.label for p in Predictor(reported / "trained", "mood", graph="fp32").predict([t.strip('"') for t, _ in rows])
+    ]
+    mood = found["predictions"]["mood"]
+    assert mood["counts"] == confusion_matrix(gold, said, labels=mood["labels"]).tolist()
+    assert mood["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(gold, said, strict=True)]))
+    assert len(found["predictions"]["sts"]["gold"]) == len(found["predictions"]["sts"]["predicted"]) == 80
+    names = {
+        "training-figures.png", "training-losses.png", "training-resources.png", "training-surgery.png",
+        "training-layers.png", "confusion-mood.png", "confusion-same.png", "scores-sts.png",
+    }  # fmt: skip
+    assert {p.name for p in out.iterdir()} == names | {"training.json", "report.md", "report.html"}
+    assert all((out / name).read_bytes().startswith(PNG) for name in names)
+    text, page = (out / "report.md").read_text(), (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(names)
+    assert "http" not in page.replace("http-equiv", "")
+    for part in ("was itself trained on snli", "Confusions of mood", "steps in conflict", "peak memory of the process"):
+        assert part in text
+        assert part in page
+    best = max(found["phases"][1]["evaluations"], key=lambda e: e["figures"]["mean"])
+    assert f"| trained, step {best['step']} | {best['figures']['mood_accuracy']:.4f} |" in text
+
+
+def test_the_report_of_a_run_that_is_over_is_made_without_training(reported):
+    before = (reported / "trained" / "model.safetensors").stat().st_mtime_ns
+    (reported / "out" / "training.json").unlink()
+    done = train(reported, "--resume", "--report", "out")
+    assert done.returncode == 0, done.stderr
+    assert "is trained already" in done.stderr
+    assert (reported / "out" / "training.json").is_file()
+    assert (reported / "trained" / "model.safetensors").stat().st_mtime_ns == before
+    one_error(train(reported, "--resume", "--report", "out", "--seed", "5", "-q"), 2, "exists already")
+    (reported / "file").write_text("")
+    one_error(train(reported, "--report", "file", "-q"), 2, "the report folder file is a file")
+
+
+def test_a_record_needs_a_model_and_a_whole_log(reported):
+    plan = prepare(read_recipe(reported / "recipe.toml"))
+    log = reported / "trained.run" / "phase-2" / "log.jsonl"
+    log.write_text(log.read_text()[:-9])
+    with pytest.raises(InputError, match=r"phase-2/log.jsonl cannot be read"):
+        training_record(plan)
+    with pytest.raises(UsageError, match="is no trained model"):
+        training_record(prepare(read_recipe(reported / "recipe.toml"), output=reported / "other"))
+
+
+def test_what_a_run_is_held_against_stands_beside_it_and_what_it_lacks_is_not_drawn(reported):
+    found = json.loads((reported / "out" / "training.json").read_text())
+    best = max(found["phases"][1]["evaluations"], key=lambda e: e["figures"]["mean"])["figures"]
+    held = {"mood_accuracy": best["mood_accuracy"] - 0.25, "mean": best["mean"] + 0.5}
+    found["reference"] = {"name": "theirs", "figures": held, "notes": ["With ten times the data."]}
+    table = next(t for t in training(found) if t.title == "The saved model")
+    assert table.rows[1][0] == "theirs"
+    assert table.rows[2][1:] == ("+0.2500", "", "", "-0.5000")
+    assert table.notes[-1] == "With ten times the data."
+    bare = {**found, "predictions": {}, "tasks": [{**t, "metric": None} for t in found["tasks"]]}
+    bare["phases"] = [{**p, "evaluations": [], "curves": {}} for p in found["phases"]]
+    assert pictures("training", bare) == {}
+    assert [t.title for t in training(bare)] == ["Tasks", "What it cost"]
+
+
+def test_pairs_are_read_in_both_orders_after_the_drops(workshop):  # noqa: F811
+    examples = Examples((("a", "b"), ("c", "d")), ("0", "1"), counts={"read": 2}).in_both_orders()
+    assert examples.texts == (("a", "b"), ("b", "a"), ("c", "d"), ("d", "c"))
+    assert examples.labels == ("0", "0", "1", "1")
+    assert examples.counts == {"read": 2, OTHER_ORDER: 2}
+    plain = prepare(read_recipe(workshop / "recipe.toml"))
+    changed(workshop, ("dev_limit = 20", "dev_limit = 20\ndrop_overlap = true\nboth_orders = true"))
+    both = prepare(read_recipe(workshop / "recipe.toml"))
+    task = both.tasks[1]
+    assert len(task.train) == 2 * (len(plain.tasks[1].train) - task.train.counts["dropped: in the dev set"])
+    assert {row[::-1] for row in task.train.texts} == set(task.train.texts)
+    repeats = [[f.text for f in plan.findings if f.task == "same" and "repeat" in f.text] for plan in (plain, both)]
+    assert [bool(found) for found in repeats] == [bool(repeats[0])] * 2
+    changed(
+        workshop,
+        (
+            'loss = "cross-entropy"\ntrain = "mood.csv"',
+            'loss = "cross-entropy"\nboth_orders = true\ntrain = "mood.csv"',
+        ),
+    )
+    one_error(train(workshop, "--dry-run", "-q"), 2, "task.both_orders is for pairs")
+
+
+def test_the_ablations_are_drawn_with_figures_missing():
+    runs = [{"figures": {"sts": 0.8 + i / 100}} for i in range(3)]
+    group = {"steps": 9, "arms": {"one": {"figures": {"sts": {"mean": 0.81}}, "runs": runs}}}
+    assert arms({"losses": group, "rules": group}).startswith(PNG)
