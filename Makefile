@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-long bench paper clean
+.PHONY: help demo test lint check-long bench paper ablations clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -61,6 +61,9 @@ bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, a
 
 paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
 	$(BIN)/python -m benchmarks.paper
+
+ablations: $(VENV)/all.done  ## does gradient surgery help? Hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
+	$(BIN)/python -m benchmarks.ablations
 
 clean:           ## remove what was built, the virtual environment included
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)

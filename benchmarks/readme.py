@@ -17,11 +17,15 @@ from typing import Any
 from benchmarks.harness import RESULTS
 from sbert_mini.evaluation import tables
 from sbert_mini.training.recipe import (
+    AveragePart,
     DataPart,
     EvaluationPart,
+    LoraPart,
     MarginPart,
     ModelPart,
     OptimizerPart,
+    PhasePart,
+    RegularizationPart,
     TaskPart,
     TrainPart,
 )
@@ -98,10 +102,47 @@ def training(found: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def paper(found: dict[str, Any]) -> str:
+    """Return the paper's table: the saved model against the paper's figures, and each evaluation of both phases."""
+    made = {table.title: table for table in tables.training(found)}
+    notes = "\n\n".join(found["notes"])
+    return "\n\n".join([made["The saved model"].markdown(), notes, made["Dev figures of each evaluation"].markdown()])
+
+
+def ablations(found: dict[str, Any]) -> str:
+    """Return the tables of the ablations, a group each: mean and standard deviation over the seeds."""
+    parts = []
+    for name, group in found["groups"].items():
+        keys = {
+            "sst": "SST-5",
+            "quora": "Quora",
+            "sts": "STS-B Pearson",
+            "sts_spearman": "STS-B Spearman",
+            "model_acc": "mean",
+        }
+        keys = {k: w for k, w in keys.items() if any(k in arm["figures"] for arm in group["arms"].values())}
+        rows = [
+            f"| {name}: {group['steps']} steps of {group['examples_a_step']} | seeds | {' | '.join(keys.values())} |",
+            "| --- | --- |" + " --- |" * len(keys),
+        ]
+        for arm, entry in group["arms"].items():
+            cells = [_mean_and_spread(entry["figures"].get(key)) for key in keys]
+            rows.append(f"| {arm} | {len(entry['runs'])} | {' | '.join(cells)} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def _mean_and_spread(entry: dict[str, float | None] | None) -> str:
+    if entry is None:
+        return ""
+    spread = f" ± {entry['std']:.4f}" if entry["std"] is not None else ""
+    return f"{entry['mean']:.4f}{spread}"
+
+
 def recipe_keys() -> str:
     """Return a table of every key of a recipe, from the docstrings and defaults of `training.recipe`."""
     rows = ["| key | default | what it says |", "| --- | --- | --- |"]
-    for kind in (DataPart, ModelPart, TrainPart, OptimizerPart, EvaluationPart, TaskPart, MarginPart):
+    for kind in RECIPE:
         text = inspect.getdoc(kind) or ""
         table = re.search(r"`(\[.*?\])`", text)
         assert table is not None
@@ -113,6 +154,21 @@ def recipe_keys() -> str:
             words += f" One of {', '.join(f'`{c}`' for c in choices)}." if choices else ""
             rows.append(f"| `{table[1]}` {field.name} | {_default(field)} | {words} |")
     return "\n".join(rows)
+
+
+RECIPE = (
+    DataPart,
+    ModelPart,
+    LoraPart,
+    TrainPart,
+    OptimizerPart,
+    RegularizationPart,
+    AveragePart,
+    EvaluationPart,
+    PhasePart,
+    TaskPart,
+    MarginPart,
+)
 
 
 def _default(field: Field[Any]) -> str:
@@ -172,6 +228,8 @@ TABLES = {
     "surgery": surgery,
     "optimizer": optimizer,
     "training": training,
+    "paper": paper,
+    "ablations": ablations,
 }
 
 
