@@ -164,9 +164,21 @@ def test_orders_depend_on_seed_and_step_alone():
 
 def test_a_zero_gradient_is_passed_over():
     g = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
-    for rule in ("pcgrad", "pcgrad-normalized", "gradvac"):
+    for rule in ("pcgrad", "pcgrad-normalized", "gradvac", "sum-normalized"):
         weights = surgery.Surgeon(rule).weights(g @ g.T, 0)
         assert torch.isfinite(weights).all(), rule
+
+
+def test_normalized_gradients_add_up_to_mean_length_and_pcgrad_without_conflict_is_their_sum():
+    g = torch.tensor([[3.0, 4.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.5]], dtype=torch.float64)
+    expected = (5 + 1 + 0.5) / 3 * sum(row / row.norm() for row in g)
+    for rule in ("sum-normalized", "pcgrad-normalized"):
+        torch.testing.assert_close(surgery.Surgeon(rule).weights(g @ g.T, 3) @ g, expected)
+    against = g * torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)[:, None]
+    plain, projected = (
+        surgery.Surgeon(rule).weights(against @ against.T, 3) for rule in ("sum-normalized", "pcgrad-normalized")
+    )
+    assert not torch.allclose(plain, projected)
 
 
 class Net(nn.Module):

@@ -23,7 +23,7 @@ from sbert_mini.training.structures import LORA_TARGETS, LOSSES, METRICS, RANKIN
 
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-SURGERY = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "mean", "none")
+SURGERY = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "sum-normalized", "mean", "none")
 
 
 def _key(

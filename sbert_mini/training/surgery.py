@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Rule: TypeAlias = Callable[[Tensor], Tensor]
 """Gram matrix (tasks, tasks) -> weights (tasks,). TorchJD's weightings are such functions."""
-RULES = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "mean")
+RULES = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "sum-normalized", "mean")
 
 
 def projection_orders(tasks: int, seed: int, step: int) -> list[list[int]]:
@@ -79,9 +79,28 @@ def normalized_pcgrad_weights(gram: Tensor, orders: Sequence[Sequence[int]]) -> 
     Source: algorithm 1 of Yu et al. 2020 (arXiv 2001.06782) on normalised gradients; the rescaling is this project's.
     """
     G = gram.detach().double().cpu()  # noqa: N806
+    scale = _to_length_1(G)
+    return normalized_sum_weights(gram) * pcgrad_weights(G * scale[:, None] * scale[None], orders)
+
+
+def normalized_sum_weights(gram: Tensor) -> Tensor:
+    """Return the weights of a sum of gradients of one length, without any projection: `wᵢ = n̄ / ‖gᵢ‖`, with n̄ the mean length.
+
+    A zero gradient has the weight 0.
+
+    Shapes:
+        gram: (tasks, tasks); the result: (tasks,), float64.
+
+    Source: this project's; what `normalized_pcgrad_weights` is to be held against.
+    """
+    G = gram.detach().double().cpu()  # noqa: N806
+    return G.diagonal().clamp_min(0).sqrt().mean() * _to_length_1(G)
+
+
+def _to_length_1(G: Tensor) -> Tensor:  # noqa: N803
+    """Return 1 / ‖gᵢ‖ for each task, 0 where the gradient is zero. Shapes: (tasks, tasks) -> (tasks,)."""
     norms = G.diagonal().clamp_min(0).sqrt()
-    scale = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
-    return norms.mean() * scale * pcgrad_weights(G * scale[:, None] * scale[None], orders)
+    return torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
 
 
 class GradVac:
@@ -165,6 +184,8 @@ class Surgeon:
             return weights
         if self.rule in ("sum", "mean"):
             return torch.full((tasks,), 1.0 if self.rule == "sum" else 1 / tasks, dtype=torch.float64)
+        if self.rule == "sum-normalized":
+            return normalized_sum_weights(gram)
         orders = projection_orders(tasks, self.seed, step)
         if self.rule == "gradvac":
             return self._vaccine(gram, orders)
