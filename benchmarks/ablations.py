@@ -4,10 +4,11 @@
     python -m benchmarks.ablations --only surgery losses    some groups alone; two commands may run side by side
     python -m benchmarks.ablations --only                   run nothing: collect, and draw
 
-Every arm of a group sees as many training examples as the others of the group, from all-MiniLM-L6-v2, with three seeds, and all
-texts go through the encoder alone (Siamese), so that what is trained is a sentence embedding. Figures are those of the last step
-on the dev sets; of Quora the first 2,000 dev rows. Each run is kept by itself in build/ablations, so that a command that was
-interrupted goes on; results/ablations.json and .png are made of them.
+Every arm of a group sees as many training examples of each task as the others of the group, from all-MiniLM-L6-v2, with three
+seeds, and all texts go through the encoder alone (Siamese), so that what is trained is a sentence embedding. Exceptions are said
+where an arm is made. Figures are those of the last step on the dev sets; of Quora the first 2,000 dev rows. 12 of STS-B's 5,749
+training pairs stand in its dev set, and are trained on by every arm. Each run is kept by itself in build/ablations, so that a
+command that was interrupted goes on; results/ablations.json and .png are made of them.
 """
 
 import argparse
@@ -119,17 +120,18 @@ def fitted(text: str, seed: int, folder: Path) -> dict[str, float]:
     folder.mkdir(exist_ok=True)
     (folder / "recipe.toml").write_text(text, "utf-8")
     plan = prepare(read_recipe(folder / "recipe.toml"))
-    found = fit(plan, seed=seed).figures
+    fit(plan, seed=seed)
     lines = [json.loads(line) for line in (plan.run / "log.jsonl").read_text("utf-8").splitlines()]
     logged = [line for line in lines if "loss" in line]
     names = [key for key in logged[0] if key.startswith("conflict_")]
-    return renamed(found) | {key: statistics.fmean(line[key] for line in logged) for key in names}
+    last = [line for line in lines if "eval_mean" in line][-1]
+    return renamed(last) | {key: statistics.fmean(line[key] for line in logged) for key in names}
 
 
 def renamed(found: Mapping[str, float]) -> dict[str, float]:
     """Return the figures that are compared, the STS-B dev set's under `sts`."""
     chosen = {"sst_accuracy": "sst", "quora_accuracy": "quora", "dev_pearson": "sts", "dev_spearman": "sts_spearman"}
-    return {name: found[key] for key, name in chosen.items() if key in found}
+    return {name: found[f"eval_{key}"] for key, name in chosen.items() if f"eval_{key}" in found}
 
 
 def joint(**chosen: Any) -> Callable[[int, int], dict[str, float]]:
@@ -143,20 +145,22 @@ def joint(**chosen: Any) -> Callable[[int, int], dict[str, float]]:
 
 
 def single(seed: int, steps: int) -> dict[str, float]:
-    """Train a model a task, each with a third of the steps."""
+    """Train a model a task, with the batches and the steps that the task has in the joint arms: three encoders."""
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in TASKS:
-            found |= fitted(recipe(name, steps=round(steps / 3)), seed, Path(folder) / name)
+            text = recipe(name, steps=steps, batch=BATCH // len(TASKS))
+            found |= fitted(text, seed, Path(folder) / name)
     return found
 
 
 def sequential(seed: int, steps: int) -> dict[str, float]:
-    """Train one model on one task after the other, a third of the steps each, and measure all tasks at the end.
+    """Train one model on one task after the other, a third of the steps each in batches of one task, and measure all at the end.
 
-    Each head stays as its own task left it.
+    Each head stays as its own task left it. The encoder takes as many steps as in the joint arms, a head a third of them.
     """
     import torch
+    from transformers import set_seed
 
     from sbert_mini.training.fit import arguments, fitter_config, load_start, prepare
     from sbert_mini.training.recipe import read_recipe
@@ -166,6 +170,7 @@ def sequential(seed: int, steps: int) -> dict[str, float]:
         heads: dict[str, dict[str, torch.Tensor]] = {}
         file = Path(folder) / "recipe.toml"
         model = None
+        set_seed(seed)  # the first head is made before the trainer sets it
         for name in (*TASKS, " ".join(TASKS)):
             file.write_text(recipe(name, steps=round(steps / 3)), "utf-8")
             plan = prepare(read_recipe(file))
@@ -178,13 +183,14 @@ def sequential(seed: int, steps: int) -> dict[str, float]:
                 heads |= {task: objective.state_dict() for task, objective in trainer.objectives.items()}
         for task, objective in trainer.objectives.items():
             objective.load_state_dict(heads[task])
-        return renamed({key.removeprefix("eval_"): value for key, value in trainer.evaluate().items()})
+        return renamed(trainer.evaluate())
 
 
 def sentence_bert(seed: int, steps: int) -> dict[str, float]:
-    """SentenceBERT's own recipe in the stock trainer: SoftmaxLoss on Quora, then cosine regression on STS-B, a third each.
+    """SentenceBERT's own losses in the stock trainer: SoftmaxLoss on Quora, then cosine regression on STS-B, a third each.
 
-    SST-5's single sentences have no place in it, and its share of the steps is left out.
+    The vectors are not normalised, as theirs were not. SST-5's single sentences have no place in it, and its share of the steps
+    is left out. Rates, warm-up, batches and weight decay are those of the other arms.
     """
     import torch
     from datasets import Dataset
@@ -206,7 +212,8 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
         file.write_text(recipe("quora sts", steps=steps), "utf-8")
         quora, sts, dev = prepare(read_recipe(file)).tasks
         torch.manual_seed(seed)
-        model = SentenceTransformer(str(models.resolve("all-MiniLM-L6-v2")))
+        whole = SentenceTransformer(str(models.resolve("all-MiniLM-L6-v2")))
+        model = SentenceTransformer(modules=[whole[0], whole[1]])  # without Normalize
         softmax = losses.SoftmaxLoss(model, model.get_embedding_dimension() or 0, num_labels=2)
         for task, loss in ((quora, softmax), (sts, losses.CosineSimilarityLoss(model))):
             first, second = zip(*task.train.texts, strict=True)
@@ -218,6 +225,8 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
                 max_steps=round(steps / 3),
                 per_device_train_batch_size=BATCH,
                 learning_rate=5e-5,
+                learning_rate_mapping={"classifier": 1e-3},
+                weight_decay=0.01,
                 warmup_steps=round(steps / 30),
                 save_strategy="no",
                 report_to="none",
@@ -253,31 +262,37 @@ def cosine_embedding(margin: str) -> Callable[[int, int], dict[str, float]]:
     return joint(names="sts", loss="cosine-embedding", more=f"[task.margin]\n{margin}")
 
 
+OWN_DEV = 'dev = "stsb_dev.tsv.gz"'
+"""STS-B's dev set as the trained task's own, for the schedule that moves by dev figures."""
 STEPS = {"surgery": 500, "rules": 150, "allocation": 150, "losses": 150}
 """Steps of each group, of `BATCH` examples."""
 ARMS: dict[str, Arm] = {
-    "a model a task": Arm("surgery", single),
+    "three models, one a task": Arm("surgery", single),
     "one task after the other": Arm("surgery", sequential),
     "sum of losses": Arm("surgery", joint(surgery="sum")),
     "PCGrad": Arm("surgery", joint()),
-    "SentenceBERT's recipe, stock trainer": Arm("surgery", sentence_bert),
+    "SoftmaxLoss, then cosine regression (stock trainer)": Arm("surgery", sentence_bert),
     "sum": Arm("rules", joint(surgery="sum")),
     "PCGrad, as published": Arm("rules", joint()),
     "sum of gradients of one length": Arm("rules", joint(surgery="sum-normalized")),
     "PCGrad on gradients of one length": Arm("rules", joint(surgery="pcgrad-normalized")),
     "GradVac": Arm("rules", joint(surgery="gradvac")),
-    "round-robin": Arm("allocation", joint(every=50)),
-    "proportional": Arm("allocation", joint(schedule="proportional", every=50)),
-    "dynamic": Arm("allocation", joint(schedule="dynamic", every=50)),
+    "round-robin": Arm("allocation", joint(every=50, more=OWN_DEV)),
+    "proportional": Arm("allocation", joint(schedule="proportional", every=50, more=OWN_DEV)),
+    "dynamic, by dev figures": Arm("allocation", joint(schedule="dynamic", every=50, more=OWN_DEV)),
     "CosineEmbeddingLoss, margin 0.5": Arm("losses", cosine_embedding('rule = "fixed"\nvalue = 0.5')),
     "CosineEmbeddingLoss, margin 0.7 to 0.2": Arm("losses", cosine_embedding('rule = "scheduled"')),
     "CosineEmbeddingLoss, margin by hard negatives": Arm("losses", cosine_embedding('rule = "hard-negatives"')),
-    "MultipleNegativesRankingLoss": Arm(
+    "MultipleNegativesRankingLoss, on scores of 4 or more": Arm(
         "losses", joint(names="sts", loss="multiple-negatives-ranking", more="positive = 4")
     ),
     "CoSENT": Arm("losses", joint(names="sts", loss="cosent")),
     "cosine regression (MSE)": Arm("losses", joint(names="sts", loss="cosine-mse")),
 }
+
+
+SEVERAL = ("three models, one a task",)
+"""Arms whose figures are of several models: they have no mean."""
 
 
 def mean_of(found: Mapping[str, float]) -> float | None:
@@ -300,8 +315,10 @@ def collected(folder: Path) -> dict[str, Any]:
                 runs.append(json.loads(file.read_text("utf-8")))
         if not runs:
             continue
+        if any(run["steps"] != STEPS[arm.group] for run in runs):
+            sys.exit(f"{folder} holds runs of {name!r} of another number of steps: delete them")
         for run in runs:
-            mean = mean_of(run["figures"])
+            mean = mean_of(run["figures"]) if name not in SEVERAL else None
             run["figures"] |= {"model_acc": mean} if mean is not None else {}
         spread = {}
         for key in runs[0]["figures"]:
@@ -325,6 +342,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=tuple(STEPS), default=list(STEPS), help="groups to run")
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
+    if "SBMINI_DATA" not in os.environ:
+        sys.exit("SBMINI_DATA must name the data folder")
     os.environ.update(OMP_NUM_THREADS=str(chosen.threads), TOKENIZERS_PARALLELISM="false")
     from sbert_mini.training.fit import computing_threads
 
@@ -337,11 +356,17 @@ def main() -> None:
             begun = time.perf_counter()
             with computing_threads(chosen.threads):
                 found = arm.run(seed, STEPS[arm.group])
-            run = {"seed": seed, "figures": found, "seconds": round(time.perf_counter() - begun, 1)}
+            spent = round(time.perf_counter() - begun, 1)
+            run = {"seed": seed, "steps": STEPS[arm.group], "figures": found, "seconds": spent}
             file.write_text(json.dumps({**run, "machine": machine(chosen.threads)}) + "\n", "utf-8")
             print(name, json.dumps(run), file=sys.stderr)
     groups = collected(FOLDER)
-    result = {"command": "make ablations", "machine": machine(chosen.threads), "groups": groups}
+    if not groups:
+        sys.exit(f"{FOLDER} holds no run yet")
+    runs = [run for group in groups.values() for arm in group["arms"].values() for run in arm["runs"]]
+    cards = [run.pop("machine") for run in runs]
+    commits = sorted({card["commit"] for card in cards})
+    result = {"command": "make ablations", "machine": cards[-1], "commits": commits, "groups": groups}
     (RESULTS / "ablations.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (RESULTS / "ablations.png").write_bytes(figures.arms(groups))
 

@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -104,6 +104,8 @@ def train(
     from sbert_mini.training.progress import ProgressBar
     from sbert_mini.training.recipe import read_recipe
 
+    if report is not None and dry_run:
+        raise UsageError("--report tells of a run, and --dry-run makes none")
     if report is not None:
         from sbert_mini.evaluation.report import check_folder
 
@@ -117,7 +119,10 @@ def train(
     if report is not None and resume and training.is_finished(plan, seed=seed, offline=offline):
         if first:
             note(f"{plan.output} is trained already")
-            _report(plan, report, budget, offline)
+            saved = _report(plan, report, budget, offline)["saved"]
+            if as_json:
+                document = {"output": str(plan.output), "steps": saved["step"], "figures": saved["figures"]}
+                print(json.dumps(document, ensure_ascii=False))
         return
     tell = note if first else lambda text: None  # noqa: ARG005
     bar = ProgressBar(bar=progress_wanted(quiet))
@@ -149,16 +154,17 @@ def train(
         _report(plan, report, budget, offline)
 
 
-def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> None:
-    """Write the report of a run that is over."""
+def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> dict[str, Any]:
+    """Write the report of a run that is over, and return its record."""
     from sbert_mini.evaluation.measure import command_line, machine
     from sbert_mini.evaluation.report import write_report
     from sbert_mini.training.record import training_record
 
     note("predicting the dev sets once more, for the report")
-    record = training_record(plan, threads=threads, offline=offline)
-    record = {"command": command_line(), "machine": machine(threads), **record}
+    found = training_record(plan, threads=threads, offline=offline)
+    record: dict[str, Any] = {"command": command_line(), "machine": machine(threads), **found}
     note(f"report -> {write_report(folder, 'training', record)}")
+    return record
 
 
 def soup(
@@ -214,7 +220,9 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
                 "dev_rows": len(task.dev) if task.dev is not None else 0,
                 "labels": list(task.labels),
                 "examples_a_batch": sizes.get(task.config.name, 0),
-                "dropped": {k.removeprefix("dropped: "): n for k, n in task.train.counts.items() if k != "read"},
+                "dropped": {
+                    k.removeprefix("dropped: "): n for k, n in task.train.counts.items() if k.startswith("dropped: ")
+                },
             }
             for task in plan.tasks
         ],
@@ -242,7 +250,7 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
         )
         for key, count in task.train.counts.items():
             if key != "read":
-                print(f"  {count:,} rows {key.replace('dropped:', 'dropped,')}")
+                print(f"  {count:,} rows {key.replace(':', ',', 1)}")
 
 
 def _duration(seconds: float) -> str:

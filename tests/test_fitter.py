@@ -203,11 +203,12 @@ def test_the_log_tells_of_tasks_gradients_and_margins(make_model, tmp_path):
     trainer = MultiTaskTrainer(model, args, tasks(value=0.5), FitterConfig(batch_size=12))
     trainer.train()
     entry = trainer.state.log_history[0]
-    for key in ("loss", "grad_norm", "loss_mood", "loss_same", "loss_sts", "cosine_mood_sts", "conflict_same_sts",
+    for key in ("loss", "grad_norm", "loss_mood", "loss_same", "loss_sts", "cosine_mood/sts", "conflict_same/sts",
                 "grad_norm_same", "weight_mood", "examples_sts", "margin_sts"):  # fmt: skip
         assert np.isfinite(entry[key]), key
     assert entry["loss"] == pytest.approx(sum(entry[f"loss_{n}"] for n in ("mood", "same", "sts")), rel=1e-5)
-    assert -1 <= entry["cosine_mood_sts"] <= 1
+    assert -1 <= entry["cosine_mood/sts"] <= 1
+    assert entry["examples_per_second"] == pytest.approx(2 * 12 / entry["seconds"])
     assert entry["margin_sts"] != trainer.state.log_history[1]["margin_sts"]
 
 

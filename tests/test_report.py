@@ -17,7 +17,7 @@ from sbert_mini.runtime.heads import Predictor
 from sbert_mini.training.examples import OTHER_ORDER, Examples
 from sbert_mini.training.fit import prepare
 from sbert_mini.training.recipe import read_recipe
-from sbert_mini.training.record import thinned, training_record
+from sbert_mini.training.record import _phase, thinned, training_record
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -57,8 +57,7 @@ def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
             assert entry["figures"] == {k.removeprefix("eval_"): v for k, v in line.items() if k.startswith("eval_")}
         steps = [line for line in lines if "loss" in line]
         assert phase["curves"]["loss_mood"] == [round(line["loss_mood"], 6) for line in steps]
-        spent = sum(3 * 24 / line["examples_per_second"] for line in steps if number == 2)
-        assert number == 1 or phase["resources"]["seconds"] == pytest.approx(spent)
+        assert phase["resources"]["seconds"] == pytest.approx(sum(line["seconds"] for line in steps))
         assert phase["resources"]["peak_mb"] == max(line["peak_mb"] for line in steps)
     rows = [line.split(",") for line in (reported / "mood-dev.csv").read_text().splitlines()[1:]]
     gold = [label for _, label in rows]
@@ -88,12 +87,19 @@ def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
 def test_the_report_of_a_run_that_is_over_is_made_without_training(reported):
     before = (reported / "trained" / "model.safetensors").stat().st_mtime_ns
     (reported / "out" / "training.json").unlink()
-    done = train(reported, "--resume", "--report", "out")
+    done = train(reported, "--resume", "--report", "out", "--json")
     assert done.returncode == 0, done.stderr
+    best = json.loads((reported / "out" / "training.json").read_text())["saved"]
+    assert json.loads(done.stdout) == {
+        "output": str(reported / "trained"),
+        "steps": best["step"],
+        "figures": best["figures"],
+    }
     assert "is trained already" in done.stderr
     assert (reported / "out" / "training.json").is_file()
     assert (reported / "trained" / "model.safetensors").stat().st_mtime_ns == before
     one_error(train(reported, "--resume", "--report", "out", "--seed", "5", "-q"), 2, "exists already")
+    one_error(train(reported, "--dry-run", "--report", "out", "-q"), 2, "--dry-run makes none")
     (reported / "file").write_text("")
     one_error(train(reported, "--report", "file", "-q"), 2, "the report folder file is a file")
 
@@ -118,7 +124,7 @@ def test_what_a_run_is_held_against_stands_beside_it_and_what_it_lacks_is_not_dr
     assert table.rows[2][1:] == ("+0.2500", "", "", "-0.5000")
     assert table.notes[-1] == "With ten times the data."
     bare = {**found, "predictions": {}, "tasks": [{**t, "metric": None} for t in found["tasks"]]}
-    bare["phases"] = [{**p, "evaluations": [], "curves": {}} for p in found["phases"]]
+    bare["phases"] = [{**p, "evaluations": [], "curves": {}, "gradients": {}} for p in found["phases"]]
     assert pictures("training", bare) == {}
     assert [t.title for t in training(bare)] == ["Tasks", "What it cost"]
 
@@ -150,3 +156,25 @@ def test_the_ablations_are_drawn_with_figures_missing():
     runs = [{"figures": {"sts": 0.8 + i / 100}} for i in range(3)]
     group = {"steps": 9, "arms": {"one": {"figures": {"sts": {"mean": 0.81}}, "runs": runs}}}
     assert arms({"losses": group, "rules": group}).startswith(PNG)
+
+
+def test_depths_and_pairs_are_named_as_the_log_has_them():
+    """With LoRA the lowest depth is 1; a task's name may hold an underscore."""
+    lines = [
+        {"step": 2, "loss": 1.0, "cosine_sts_b/x": 0.5, "conflict_sts_b/x": 0.5, "cosine_sts_b/x_depth_1": -0.2,
+         "cosine_sts_b/x_depth_10": 0.1, "loss_sts_b": 3.0, "seconds": 2.0},
+        {"step": 4, "loss": 1.0, "cosine_sts_b/x": 0.1, "conflict_sts_b/x": 1.0},
+    ]  # fmt: skip
+    phase = {"number": 1, "encoder": "trained", **_phase(lines)}
+    assert phase["gradients"] == {
+        "sts_b/x": {"conflict": 0.75, "cosine": pytest.approx(0.3), "depths": {"1": -0.2, "10": 0.1}}
+    }
+    assert phase["resources"] == {"seconds": 2.0, "examples_per_second": None, "peak_mb": None}
+    result = {
+        "model": "m", "start": "s", "start_trained_on": [], "seed": 0, "trained_by": None, "surgery": "pcgrad",
+        "schedule": "dynamic", "batch_size": 8, "tasks": [], "phases": [phase], "saved": {"step": 4, "figures": {}},
+        "predictions": {},
+    }  # fmt: skip
+    table = next(t for t in training(result) if t.title == "Gradients against each other")
+    assert table.rows == (("1: sts_b and x", "75.0 %", "+0.3000", "-0.2000 (depth 1)"),)
+    assert set(pictures("training", result)) >= {"training-layers.png", "training-surgery.png"}

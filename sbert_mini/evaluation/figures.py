@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sbert_mini.errors import MissingExtraError
-from sbert_mini.evaluation.tables import depth_keys, pairs_of, weighted
+from sbert_mini.evaluation.tables import pair_name
 from sbert_mini.shapes import AnyArray
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def training(result: Json) -> dict[str, bytes]:
     if any(phase["curves"] for phase in result["phases"]):
         found["training-losses.png"] = _over_steps(result, {"loss_": "loss", "examples_": "examples of a batch"})
         found["training-resources.png"] = _over_steps(result, {_RATE: "examples/s", "peak_mb": "peak memory, MB"})
-    if any(pairs_of(phase["curves"]) for phase in result["phases"]):
+    if any(phase["gradients"] and phase["curves"] for phase in result["phases"]):
         found["training-surgery.png"] = _over_steps(
             result, {"conflict_": "share of steps in conflict", "cosine_": "cosine of gradients", "weight_": "weight"}
         )
@@ -174,6 +174,7 @@ def _evaluations(result: Json) -> bytes:
     columns = len(scored) + 1
     figure, axes = _figure(3.3 * columns, 3.2, 1, columns)
     names = [(f"{task['name']}_{task['metric']}", f"{task['name']}: {task['metric']}") for task in scored]
+    colors = _cycle(len(result["phases"]))
     for axis, (key, title) in zip(axes[0], [*names, ("mean", "mean")], strict=True):
         for prefix, style in (("", "-"), ("train_", "--")):
             start = 0
@@ -186,14 +187,16 @@ def _evaluations(result: Json) -> bytes:
                 if points:
                     label = f"phase {phase['number']}, {'training' if prefix else 'dev'}"
                     axis.plot(
-                        *zip(*points, strict=True), style, marker="o", markersize=3, color=_COLORS[number], label=label
+                        *zip(*points, strict=True), style, marker="o", markersize=3, color=colors[number], label=label
                     )
                 start += phase["steps"]
         axis.set_title(title)
         axis.set_xlabel("step, all phases")
         axis.tick_params(labelsize=7.5)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    drawn: dict[str, Any] = {}
+    for axis in axes[0]:
+        drawn |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=4)
     return _png(figure)
 
 
@@ -206,7 +209,7 @@ def _over_steps(result: Json, rows: Mapping[str, str]) -> bytes:
             curves = phase["curves"]
             for key, color in zip(_keys(curves, start), _cycle(len(_keys(curves, start))), strict=True):
                 points = [(x, y) for x, y in zip(curves["step"], curves[key], strict=True) if y is not None]
-                label = key.removeprefix(start).replace("_", " and ")
+                label = pair_name(key.removeprefix(start))
                 axis.plot(*zip(*points, strict=True), linewidth=1, color=color, label=label)
             if start in ("conflict_", "cosine_"):
                 axis.axhline(0.5 if start == "conflict_" else 0, color="#999999", linewidth=0.6)
@@ -227,36 +230,39 @@ def _keys(curves: Json, start: str) -> list[str]:
 
 
 def _by_layer(result: Json) -> bytes:
-    """Return the cosine of each pair's gradients by depth: its mean, and over the steps."""
-    phase = [phase for phase in result["phases"] if pairs_of(phase["curves"])][-1]
-    curves = phase["curves"]
-    pairs = pairs_of(curves)
-    figure, axes = _figure(4.0 * (len(pairs) + 1), 3.0, 1, len(pairs) + 1)
-    for pair, color in zip(pairs, _cycle(len(pairs)), strict=True):
-        means = [weighted(curves, key) for key in depth_keys(curves, pair)]
-        axes[0][0].plot(
-            means, range(len(means)), marker="o", markersize=4, color=color, label=pair.replace("_", " and ")
-        )
-    axes[0][0].axvline(0, color="#999999", linewidth=0.6)
-    axes[0][0].set(xlabel="mean cosine", ylabel="depth (0: embeddings)", title=f"phase {phase['number']}")
-    axes[0][0].legend(fontsize=7)
-    for axis, pair in zip(axes[0][1:], pairs, strict=True):
-        grid = [[0.0 if value is None else value for value in curves[key]] for key in depth_keys(curves, pair)]
-        limit = max((abs(value) for row in grid for value in row), default=1.0) or 1.0
-        extent = (0, phase["steps"], -0.5, len(grid) - 0.5)
-        drawn = axis.imshow(
-            grid,
-            aspect="auto",
-            origin="lower",
-            cmap="RdBu",
-            vmin=-limit,
-            vmax=limit,
-            extent=extent,
-            interpolation="nearest",
-        )
-        axis.grid(visible=False)
-        axis.set(xlabel="step", title=pair.replace("_", " and "))
-        figure.colorbar(drawn, ax=axis, label="cosine")
+    """Return the cosine of each pair's gradients by depth, a row a phase: its mean, and over the steps."""
+    from math import nan
+
+    phases = [phase for phase in result["phases"] if phase["gradients"]]
+    columns = max(len(phase["gradients"]) for phase in phases) + 1
+    figure, axes = _figure(4.0 * columns, 3.0 * len(phases), len(phases), columns)
+    for row, phase in zip(axes, phases, strict=True):
+        curves, found = phase["curves"], phase["gradients"]
+        for (pair, means), color in zip(found.items(), _cycle(len(found)), strict=True):
+            places = [int(depth) for depth in means["depths"]]
+            row[0].plot(means["depths"].values(), places, marker="o", markersize=4, color=color, label=pair_name(pair))
+        row[0].axvline(0, color="#999999", linewidth=0.6)
+        row[0].set(xlabel="mean cosine", ylabel="depth (0: embeddings)", title=f"phase {phase['number']}")
+        row[0].legend(fontsize=7)
+        for axis, (pair, means) in zip(row[1:], found.items(), strict=False):
+            depths = [int(depth) for depth in means["depths"]]
+            keys = [f"cosine_{pair}_depth_{depth}" for depth in depths]
+            grid = [[nan if value is None else value for value in curves[key]] for key in keys]
+            limit = max((abs(value) for line in grid for value in line if value == value), default=0.0) or 1.0  # noqa: PLR0124
+            extent = (0, phase["steps"], depths[0] - 0.5, depths[-1] + 0.5)
+            drawn = axis.imshow(
+                grid,
+                aspect="auto",
+                origin="lower",
+                cmap="RdBu",
+                vmin=-limit,
+                vmax=limit,
+                extent=extent,
+                interpolation="nearest",
+            )
+            axis.grid(visible=False)
+            axis.set(xlabel="step", title=pair_name(pair))
+            figure.colorbar(drawn, ax=axis, label="cosine")
     return _png(figure)
 
 
@@ -292,14 +298,18 @@ def arms(groups: Json) -> bytes:
     """Return the ablations: a row a group, a panel a figure, a point a seed and a line at each arm's mean.
 
     Args:
-        groups: a group's name -> `steps` and `arms`: an arm's name -> `figures` (`mean` each) and `runs` (`figures` each).
+        groups: name -> `steps` and `arms`: an arm's name -> `figures` (`mean` each) and `runs` (`figures` each).
     """
-    names = {"sst": "SST-5 accuracy", "quora": "Quora accuracy", "sts": "STS-B Pearson", "model_acc": "mean"}
+    names = {
+        "sst": "SST-5 accuracy", "quora": "Quora accuracy", "sts": "STS-B Pearson", "sts_spearman": "STS-B Spearman",
+        "model_acc": "mean",
+    }  # fmt: skip
     heights = [0.32 * len(group["arms"]) + 0.9 for group in groups.values()]
-    figure, axes = _figure(11, sum(heights), len(groups), len(names), heights)
+    figure, axes = _figure(13, sum(heights), len(groups), len(names), heights)
     for row, (title, group) in zip(axes, groups.items(), strict=True):
         labels = list(group["arms"])
-        for axis, (key, name) in zip(row, names.items(), strict=True):
+        shown = [key for key in names if any(key in arm["figures"] for arm in group["arms"].values())]
+        for axis, key in zip(row, shown, strict=False):
             for place, arm in enumerate(group["arms"].values()):
                 if key in arm["figures"]:
                     color = _COLORS[place % len(_COLORS)]
@@ -308,10 +318,11 @@ def arms(groups: Json) -> bytes:
                     axis.scatter([arm["figures"][key]["mean"]], [place], marker="|", s=160, color=color)
             axis.set_yticks(range(len(labels)), labels if axis is row[0] else [""] * len(labels))
             axis.set_ylim(len(labels) - 0.5, -0.5)
-            axis.set_title(f"{title}, {group['steps']} steps: {name}", fontsize=8)
+            axis.set_title(f"{title}, {group['steps']} steps: {names[key]}", fontsize=8)
             axis.tick_params(labelsize=7.5)
             axis.locator_params(axis="x", nbins=4)
-            axis.set_visible(bool(any(key in arm["figures"] for arm in group["arms"].values())) or axis is row[0])
+        for axis in row[len(shown) :]:
+            axis.set_visible(False)
     return _png(figure)
 
 

@@ -347,33 +347,30 @@ def training(result: Json) -> list[Table]:
 def _start_notes(result: Json) -> list[str]:
     notes = [
         f"{result['model']} from {result['start']}; schedule {result['schedule']}, surgery {result['surgery']}, "
-        f"{result['batch_size']} examples a step."
+        f"{result['batch_size']} examples a step, seed {result['seed']}."
     ]
+    if by := result["trained_by"]:
+        notes.append(
+            f"Trained on {by['date']} by {by['threads']} threads of {by['cpu']}, commit {by['commit'] or 'unknown'}."
+        )
     if held := result["start_trained_on"]:
         notes.append(
-            f"The starting weights are not clean of such data: {result['start']} was itself trained on {', '.join(held)}."
+            f"{result['start']} was itself trained on {', '.join(held)}: what is evaluated on those is not clean of them."
         )
     return [*notes, *result.get("notes", [])]
 
 
 def _best(result: Json, scored: Sequence[Json]) -> Table:
     """Return the figures of the weights that were saved, a row; and those that they are held against, if there are some."""
-    entries = result["phases"][-1]["evaluations"]
-    best = max(entries, key=lambda entry: entry["figures"]["mean"])
+    figures = result["saved"]["figures"]
     keys = [(f"{t['name']}_{t['metric']}", f"{t['name']} {_FIGURES[t['metric']]}") for t in scored] + [("mean", "mean")]
-    rows = [(f"{result['model']}, step {best['step']:,}", *(f"{best['figures'][key]:.4f}" for key, _ in keys))]
+    rows = [(f"{result['model']}, step {result['saved']['step']:,}", *(_held(figures.get(key)) for key, _ in keys))]
     notes = ["One set of weights for all tasks, chosen by the mean on the dev sets."]
     if reference := result.get("reference"):
-        rows.append((reference["name"], *(_held(reference["figures"].get(key)) for key, _ in keys)))
-        rows.append(
-            (
-                "difference",
-                *(
-                    f"{best['figures'][key] - reference['figures'][key]:+.4f}" if key in reference["figures"] else ""
-                    for key, _ in keys
-                ),
-            )
-        )
+        theirs = reference["figures"]
+        rows.append((reference["name"], *(_held(theirs.get(key)) for key, _ in keys)))
+        gaps = (f"{figures[key] - theirs[key]:+.4f}" if key in theirs and key in figures else "" for key, _ in keys)
+        rows.append(("difference", *gaps))
         notes += reference.get("notes", [])
     return Table("The saved model", ("dev figures", *(word for _, word in keys)), tuple(rows), tuple(notes))
 
@@ -382,41 +379,31 @@ def _held(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def pairs_of(curves: Json) -> list[str]:
-    """Return the pairs of tasks whose gradients a run's curves compare, as `a_b`."""
-    return [key.removeprefix("conflict_") for key in curves if key.startswith("conflict_")]
-
-
-def weighted(curves: Json, key: str) -> float:
-    """Return the mean of a curve over the points that it has."""
-    values = [value for value in curves[key] if value is not None]
-    return sum(values) / len(values)
+def pair_name(pair: str) -> str:
+    """Return a pair of tasks in words; the log has it as `a/b`."""
+    return pair.replace("/", " and ")
 
 
 def _gradients(result: Json) -> list[Table]:
     rows = []
     for phase in result["phases"]:
-        curves = phase["curves"]
-        for pair in pairs_of(curves):
-            depths = [weighted(curves, key) for key in depth_keys(curves, pair)]
-            lowest = min(range(len(depths)), key=depths.__getitem__) if depths else None
+        for pair, found in phase["gradients"].items():
+            lowest = min(found["depths"].items(), key=lambda item: float(item[1]), default=None)
             rows.append(
                 (
-                    f"{phase['number']}: {pair.replace('_', ' and ')}",
-                    f"{100 * weighted(curves, f'conflict_{pair}'):.1f} %",
-                    f"{weighted(curves, f'cosine_{pair}'):+.4f}",
-                    f"{depths[lowest]:+.4f} (depth {lowest})" if lowest is not None else "",
+                    f"{phase['number']}: {pair_name(pair)}",
+                    f"{100 * found['conflict']:.1f} %",
+                    f"{found['cosine']:+.4f}",
+                    f"{lowest[1]:+.4f} (depth {lowest[0]})" if lowest is not None else "",
                 )
             )
-    header = ("phase: tasks", "steps in conflict", "mean cosine", "lowest mean cosine of a layer")
-    note = "Of the tasks' gradients on the encoder; depth 0 is the embeddings. A conflict is a cosine below 0."
-    return [Table("Gradients against each other", header, tuple(rows), (note,))] if rows else []
-
-
-def depth_keys(curves: Json, pair: str) -> list[str]:
-    """Return the keys of a pair's cosines by depth, in order of depth."""
-    start = f"cosine_{pair}_depth_"
-    return sorted((key for key in curves if key.startswith(start)), key=lambda key: int(key.removeprefix(start)))
+    header = ("phase: tasks", "steps in conflict", "mean cosine", "lowest mean cosine of a depth")
+    notes = (
+        "Of the tasks' gradients on the encoder, over all steps. A conflict is a cosine below 0.",
+        "By depth: of one step in each line of the log. Depth 0 is the embeddings, without the table of words where it is "
+        "looked up sparsely, as it is by default.",
+    )
+    return [Table("Gradients against each other", header, tuple(rows), notes)] if rows else []
 
 
 def _cost(result: Json) -> Table:
@@ -424,7 +411,7 @@ def _cost(result: Json) -> Table:
         (
             f"{phase['number']}: {phase['encoder']}",
             f"{phase['steps']:,}",
-            duration(used["seconds"]),
+            duration(used["seconds"]) if used["seconds"] is not None else "",
             _number(used["examples_per_second"], 1),
             f"{used['peak_mb']:,.0f} MB" if used["peak_mb"] else "",
         )
@@ -433,7 +420,7 @@ def _cost(result: Json) -> Table:
     )
     header = ("phase: encoder", "steps", "time of the steps", "examples/s, median", "peak memory of the process")
     notes = (
-        "Evaluations are left out of the time, and so is what goes before the steps: a frozen encoder runs once, there.",
+        "Evaluations and checkpoints are left out of the time, and what goes before the steps: a frozen encoder runs there.",
         "The memory of a phase holds what the phases before it left.",
     )
     return Table("What it cost", header, rows, notes)

@@ -109,7 +109,9 @@ def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:
         task = trained[part.name]
         counts = task.train.counts
         left = (
-            ", ".join(f"{n:,} ({key.removeprefix('dropped: ')})" for key, n in counts.items() if key != "read")
+            ", ".join(
+                f"{n:,} ({key.removeprefix('dropped: ')})" for key, n in counts.items() if key.startswith("dropped: ")
+            )
             or "none"
         )
         files = ", ".join(stem(name) for name in part.files("train"))

@@ -20,6 +20,7 @@ from sbert_mini import models
 from sbert_mini.encoder.checkpoint import weight_files
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
 from sbert_mini.errors import InputError, SbertMiniError, UsageError
+from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.sets import KNOWN, find_set
 from sbert_mini.layout import read_layout
 from sbert_mini.runtime.conversion import file_sha256
@@ -33,7 +34,7 @@ from sbert_mini.training.tasks import Task, TaskConfig
 from sbert_mini.training.trainer import PART, FitterConfig, MultiTaskTrainer
 
 log = logging.getLogger("sbert_mini")
-RUN_SUFFIX = ".run"
+RUN_SUFFIX, RUN = ".run", "run.json"
 _DECAYS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
@@ -154,9 +155,8 @@ def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tupl
     if drop := recipe.data.drop_evaluation:
         rows = [pair for name, pairs in evaluation.items() if drop is True or name in drop for pair in pairs]
         train = train.kept([not x for x in overlap(train.texts, rows)], "in an STS set")
-    if part.both_orders:
-        train = train.in_both_orders()
-    return Task(config, train, dev, _margin(part.margin)).trained()
+    task = Task(config, train, dev, _margin(part.margin)).trained()
+    return replace(task, train=task.train.in_both_orders()) if part.both_orders else task
 
 
 def _margin(part: MarginPart | None) -> losses.Margin | None:
@@ -302,7 +302,7 @@ def fit(
     seed = recipe.train.seed if seed is None else seed
     start = models.resolve(start_name(recipe), offline=offline)
     if is_first_process():
-        _same_run(plan.run / "run.json", _identity(plan, seed, start), started=kept is not None)
+        _same_run(plan.run / RUN, _identity(plan, seed, start), started=kept is not None)
     phases = recipe.in_phases()
     held: Path | None = None
     resumed = 0
@@ -358,7 +358,7 @@ def _fit_phase(
             settings,
             tasks,
             fitter_config(recipe),
-            callbacks=[_Log(run), _EvaluateAtEnd(), *stopping, *callbacks],
+            callbacks=[_Log(run), _AtEnd(), *stopping, *callbacks],
         )
     except (ValueError, RuntimeError) as error:
         if isinstance(error, SbertMiniError):
@@ -482,12 +482,13 @@ def _start_digest(start: Path) -> str:
 
 
 def is_finished(plan: Plan, *, seed: int | None = None, offline: bool = False) -> bool:
-    """Return whether the plan's output is the model that just this plan, with this seed, gave."""
-    if not (plan.output / "modules.json").is_file() or newest_checkpoint(plan.run) is not None:
+    """Return whether the plan's output is the model that just this plan, with this seed, gave, by however many processes."""
+    if not (plan.output / "modules.json").is_file():
         return False
     seed = plan.recipe.train.seed if seed is None else seed
-    start = models.resolve(start_name(plan.recipe), offline=offline)
-    return _noted(plan.run / "run.json") == _identity(plan, seed, start)
+    identity = _identity(plan, seed, models.resolve(start_name(plan.recipe), offline=offline))
+    noted = run_notes(plan.run)
+    return all(noted.get(key) == value for key, value in identity.items() if key != "processes")
 
 
 def _identity(plan: Plan, seed: int, start: Path) -> dict[str, Any]:
@@ -501,24 +502,25 @@ def _identity(plan: Plan, seed: int, start: Path) -> dict[str, Any]:
     }
 
 
-def _noted(file: Path) -> Any:
+def run_notes(run: Path) -> dict[str, Any]:
+    """Return what a run's folder notes of the run: what must be the same to go on, and the `machine`; empty where it does not."""
     try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+        return dict(json.loads((run / RUN).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None:
     """Refuse to go on with a run of another recipe or seed; note this one's."""
     if started:
-        if _noted(file) != identity:
+        if {key: value for key, value in run_notes(file.parent).items() if key != "machine"} != identity:
             raise UsageError(
                 f"the checkpoints in {file.parent} are of another recipe or seed or number of processes, other data or another "
                 "starting model: delete the folder, or give what they were made with"
             )
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(identity) + "\n", "utf-8")
+    file.write_text(json.dumps({**identity, "machine": machine(torch.get_num_threads())}) + "\n", "utf-8")
 
 
 def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
@@ -545,12 +547,13 @@ class _Log(TrainerCallback):
             stream.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
 
 
-class _EvaluateAtEnd(TrainerCallback):
-    """Takes the dev figures after the last step, too."""
+class _AtEnd(TrainerCallback):
+    """Writes a line of the log, and takes the dev figures, after the last step, too."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
-        if state.global_step >= state.max_steps and args.eval_strategy != "no":
-            control.should_evaluate = True
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = control.should_evaluate or args.eval_strategy != "no"
 
 
 def _trim_log(file: Path, step: int) -> None:

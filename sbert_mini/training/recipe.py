@@ -534,9 +534,10 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
                 ["task", number, "text"],
                 f"task.text: the structure {task.structure} has {wanted} columns of text; found {len(task.text_columns())}",
             )
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", task.name):
+        if not re.fullmatch(r"(?!train_)[A-Za-z0-9_-]+", task.name):
             raise reader.error(
-                ["task", number, "name"], f"task.name is made of letters, digits, - and _; found {task.name!r}"
+                ["task", number, "name"],
+                f"task.name is made of letters, digits, - and _, and does not begin with train_; found {task.name!r}",
             )
         if repeated := sorted({label for label in task.labels if task.labels.count(label) > 1}):
             raise reader.error(["task", number, "labels"], f"task.labels: {repeated[0]!r} is named twice")

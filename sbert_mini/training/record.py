@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbert_mini.errors import InputError, ModelNotFoundError, UsageError
+from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.sets import card_metadata
 from sbert_mini.models import resolve
-from sbert_mini.runtime.heads import Predictor
+from sbert_mini.runtime.heads import Predictor, head_names
 from sbert_mini.training.evaluator import classification_figures
-from sbert_mini.training.fit import Plan, phase_run, start_name
+from sbert_mini.training.fit import Plan, phase_run, run_notes, start_name
 from sbert_mini.training.tasks import Task
 
-_RATE = "examples_per_second"
 POINTS = 200
 """The most points of a curve over the steps: neighbours are averaged."""
 
@@ -42,13 +41,16 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
     phases = []
     for number, part in enumerate(parts, start=1):
         lines = _lines(phase_run(plan.run, number, len(parts)) / "log.jsonl")
-        phases.append(
-            {"number": number, "encoder": part.model.encoder, **_phase(lines, recipe.train.gradient_accumulation)}
-        )
+        phases.append({"number": number, "encoder": part.model.encoder, **_phase(lines)})
+    notes = run_notes(plan.run)
+    held = card_metadata(resolve(start_name(recipe), offline=offline)).get("datasets") or []
+    with_head = head_names(plan.output)
     return {
         "model": plan.output.name,
         "start": str(recipe.model.start),
-        "start_trained_on": _inherited(plan, offline=offline),
+        "start_trained_on": [held] if isinstance(held, str) else [str(name) for name in held],
+        "seed": notes.get("seed"),
+        "trained_by": notes.get("machine"),
         "surgery": recipe.train.surgery,
         "schedule": recipe.train.schedule,
         "batch_size": recipe.train.batch_size * recipe.train.gradient_accumulation,
@@ -64,21 +66,21 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
             for task in plan.tasks
         ],
         "phases": phases,
+        "saved": _saved(phases[-1]),
         "predictions": {
             task.config.name: _predictions(plan.output, task, threads)
             for task in plan.tasks
-            if task.dev is not None and task.config.head_kind is not None and not task.only_measured
+            if task.dev is not None and task.config.name in with_head
         },
     }
 
 
-def _inherited(plan: Plan, *, offline: bool) -> list[str]:
-    """Return the data that the starting model was trained on, as its card names them; none where it is not there any more."""
-    try:
-        held = card_metadata(resolve(start_name(plan.recipe), offline=offline)).get("datasets") or []
-    except ModelNotFoundError:
-        return []
-    return [held] if isinstance(held, str) else [str(name) for name in held]
+def _saved(phase: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the step of the weights that were saved, and their figures: the best by the mean, else the last."""
+    if not phase["evaluations"]:
+        return {"step": phase["steps"], "figures": {}}
+    best = max(phase["evaluations"], key=lambda entry: float(entry["figures"]["mean"]))
+    return {"step": best["step"], "figures": {k: v for k, v in best["figures"].items() if not k.startswith("train_")}}
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
@@ -88,36 +90,46 @@ def _lines(log: Path) -> list[dict[str, Any]]:
         raise InputError(f"the log {log} cannot be read: {error}") from error
 
 
-def _phase(lines: Sequence[Mapping[str, Any]], batches: int) -> dict[str, Any]:
-    """Return a phase's evaluations, curves and resources, from the lines of its log; a step is of so many batches."""
+def _phase(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a phase's evaluations, curves, gradients and resources, from the lines of its log."""
     evaluations = []
     for line in lines:
         if "eval_mean" in line:
             figures = {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")}
             evaluations.append({"step": line["step"], "epoch": line.get("epoch"), "figures": figures})
     steps = [line for line in lines if "loss" in line]
-    rates = [line[_RATE] for line in steps if line.get(_RATE)]
+    rates = [line["examples_per_second"] for line in steps if line.get("examples_per_second")]
+    timed = [line["seconds"] for line in steps if "seconds" in line]
     return {
         "steps": max((int(line["step"]) for line in lines), default=0),
         "evaluations": evaluations,
         "curves": thinned(steps, POINTS),
+        "gradients": _gradients(steps),
         "resources": {
-            "seconds": batches * _seconds(steps),
+            "seconds": math.fsum(timed) if timed else None,
             "examples_per_second": statistics.median(rates) if rates else None,
             "peak_mb": max((line["peak_mb"] for line in steps if "peak_mb" in line), default=None),
         },
     }
 
 
-def _seconds(steps: Sequence[Mapping[str, Any]]) -> float:
-    """Return how long the steps took, of a batch each, evaluations left out."""
-    total, before = 0.0, 0
-    for line in steps:
-        examples = math.fsum(value for key, value in line.items() if key.startswith("examples_") and key != _RATE)
-        if line.get(_RATE):
-            total += (line["step"] - before) * examples / line[_RATE]
-        before = line["step"]
-    return total
+def _gradients(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return, by pair of tasks, the share of steps in conflict, the mean cosine, and the mean cosine by depth."""
+
+    def mean(key: str) -> float:
+        return statistics.fmean(line[key] for line in steps if key in line)
+
+    keys = sorted({key for line in steps for key in line})
+    found = {}
+    for pair in (key.removeprefix("conflict_") for key in keys if key.startswith("conflict_")):
+        start = f"cosine_{pair}_depth_"
+        depths = sorted(int(key.removeprefix(start)) for key in keys if key.startswith(start))
+        found[pair] = {
+            "conflict": mean(f"conflict_{pair}"),
+            "cosine": mean(f"cosine_{pair}"),
+            "depths": {str(depth): mean(f"{start}{depth}") for depth in depths},
+        }
+    return found
 
 
 def thinned(lines: Sequence[Mapping[str, Any]], most: int) -> dict[str, list[float | None]]:

@@ -341,6 +341,5 @@ def _views(flat: Tensor, parameters: Sequence[nn.Parameter], sizes: Sequence[int
 def cosines(gram: Tensor) -> Tensor:
     """Return the cosines of the gradients; 0 beside a gradient that is zero. Shapes: both (tasks, tasks), float64."""
     G = gram.detach().double().cpu()  # noqa: N806
-    norms = G.diagonal().clamp_min(0).sqrt()
-    scale = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
+    scale = _to_length_1(G)
     return (G * scale[:, None] * scale[None]).clamp(-1, 1)

@@ -80,8 +80,10 @@ class TaskConfig:
     adapter_heads: int = 4
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise UsageError(f"a task's name is made of letters, digits, - and _; found {self.name!r}")
+        if not re.fullmatch(r"(?!train_)[A-Za-z0-9_-]+", self.name):
+            raise UsageError(
+                f"a task's name is made of letters, digits, - and _, and does not begin with train_; found {self.name!r}"
+            )
         if self.structure not in STRUCTURES:
             raise UsageError(
                 f"task {self.name!r}: the structure must be one of {', '.join(STRUCTURES)}; found {self.structure!r}"

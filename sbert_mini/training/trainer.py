@@ -197,7 +197,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         self._buffer: GradientBuffer | None = None
         self._resumed: dict[str, Any] | None = None
         self._seen: dict[str, list[float]] = {}
-        self._work = (0, 0.0)
+        self._examples, self._clock = 0, time.perf_counter()
         self._first_losses: dict[str, float] = {}
         self._recent: dict[str, list[float]] = {task.config.name: [] for task in self.tasks}
         settings = self.fitter.lora
@@ -419,6 +419,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         """Train, as `SentenceTransformerTrainer.train`; several processes start from the first one's weights."""
         processes.agree(self._modules_by_name().values())
         self._start_averages()
+        self._clock = time.perf_counter()
         if processes.number():
             torch.manual_seed(self.args.seed + processes.number())  # other dropout masks than the first one's
         return super().train(*args, **options)
@@ -540,7 +541,6 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         inputs = self._prepare_inputs(inputs)
         progress = self.state.global_step / max(self.state.max_steps, 1)
         total = torch.zeros((), device=self.args.device)
-        begun = time.perf_counter()
         for number, (task, batch) in enumerate(zip(self.tasks, inputs["tasks"], strict=True)):
             margin = self.objectives[task.config.name].margin
             if margin is not None:
@@ -561,8 +561,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             if margin is not None:
                 self._note(f"margin_{task.config.name}", margin.value)
             self._note(f"examples_{task.config.name}", batch["examples"])
-        examples = sum(batch["examples"] for batch in inputs["tasks"])
-        self._work = (self._work[0] + examples, self._work[1] + time.perf_counter() - begun)
+        self._examples += sum(batch["examples"] for batch in inputs["tasks"])
         if not self.accelerator.sync_gradients:
             return total
         self._average_gradients()
@@ -598,8 +597,8 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             self._note(f"grad_norm_{name}", math.sqrt(max(float(gram[i, i]), 0.0)))
             self._note(f"weight_{name}", float(weights[i]))
             for j in range(i + 1, len(names)):
-                self._note(f"cosine_{name}_{names[j]}", float(table[i, j]))
-                self._note(f"conflict_{name}_{names[j]}", float(table[i, j] < 0))
+                self._note(f"cosine_{name}/{names[j]}", float(table[i, j]))
+                self._note(f"conflict_{name}/{names[j]}", float(table[i, j] < 0))
 
     def _note_layers(self, buffer: GradientBuffer) -> None:
         """Note the cosines of the tasks' gradients in each depth of the encoder (`rates.depth`)."""
@@ -608,7 +607,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         for place, gram in buffer.grams([places[id(p)] for p in buffer.dense]).items():
             table = cosines(gram)
             for i, j in itertools.combinations(range(len(names)), 2):
-                self._note(f"cosine_{names[i]}_{names[j]}_depth_{place}", float(table[i, j]))
+                self._note(f"cosine_{names[i]}/{names[j]}_depth_{place}", float(table[i, j]))
 
     def _clip_grad_norm(self, model: nn.Module) -> float:  # noqa: ARG002
         """Scale all gradients, the heads' included, to a common norm of at most `max_grad_norm`; return the norm before."""
@@ -660,12 +659,10 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         """
         if self.evaluator is None:
             raise UsageError("no task has dev examples")
-        if self._averaged is not None and self.is_in_train:
-            if self._averaged.rule == "checkpoints" and self.state.global_step >= self._average_from:
-                self._averaged.update()
-            with self._averaged.in_place() if self._averaged.count else nullcontext():
-                found = self.evaluator(self.model)
-        else:
+        averaged = self._averaged if self.is_in_train else None
+        if averaged is not None and averaged.rule == "checkpoints" and self.state.global_step >= self._average_from:
+            averaged.update()
+        with self._clock_stopped(), averaged.in_place() if averaged is not None and averaged.count else nullcontext():
             found = self.evaluator(self.model)
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items()}
         if self.is_in_train:
@@ -711,11 +708,19 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         super().log(logs, start_time)
 
     def _resources(self) -> dict[str, float]:
-        """Return examples a second since the last log line, evaluations left out, and the process' peak memory in MB."""
-        done, seconds = self._work
-        self._work = (0, 0.0)
+        """Return the seconds and examples a second since the last log line, evaluations and checkpoints left out, and peak MB."""
+        done, seconds = self._examples, time.perf_counter() - self._clock
+        self._examples, self._clock = 0, time.perf_counter()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
-        return {"examples_per_second": done / seconds if seconds else 0.0, "peak_mb": peak}
+        return {"seconds": seconds, "examples_per_second": done / seconds, "peak_mb": peak}
+
+    @contextmanager
+    def _clock_stopped(self) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._clock += time.perf_counter() - begun
 
     # --- checkpoints ---
 
@@ -729,6 +734,10 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ARG002
         """Write `checkpoint-<step>` whole, and rename it into its place."""
+        with self._clock_stopped():
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
         self.store_flos()
         folder = Path(self.args.output_dir)
         final = folder / f"checkpoint-{self.state.global_step}"
