@@ -149,13 +149,10 @@ def training(result: Json) -> dict[str, bytes]:
     found = {}
     if any(phase["evaluations"] for phase in result["phases"]):
         found["training-figures.png"] = _evaluations(result)
-    if any(phase["curves"] for phase in result["phases"]):
-        found["training-losses.png"] = _over_steps(result, {"loss_": "loss", "examples_": "examples of a batch"})
-        found["training-resources.png"] = _over_steps(result, {_RATE: "examples/s", "peak_mb": "peak memory, MB"})
+    for name, rows in _CURVES.items():
+        if any(_keys(phase["curves"], start) for phase in result["phases"] for start in rows):
+            found[f"training-{name}.png"] = _over_steps(result, rows)
     if any(phase["gradients"] and phase["curves"] for phase in result["phases"]):
-        found["training-surgery.png"] = _over_steps(
-            result, {"conflict_": "share of steps in conflict", "cosine_": "cosine of gradients", "weight_": "weight"}
-        )
         found["training-layers.png"] = _by_layer(result)
     for name, said in result["predictions"].items():
         if "counts" in said:
@@ -166,6 +163,12 @@ def training(result: Json) -> dict[str, bytes]:
 
 
 _RATE = "examples_per_second"
+_CURVES = {
+    "losses": {"loss_": "loss", "examples_": "examples of a batch"},
+    "surgery": {"conflict_": "share of steps in conflict", "cosine_": "cosine of gradients", "weight_": "weight"},
+    "resources": {_RATE: "examples/s", "peak_mb": "peak memory, MB"},
+}
+"""The pictures of curves over the steps: how a kind of key begins, and what it is."""
 
 
 def _evaluations(result: Json) -> bytes:
