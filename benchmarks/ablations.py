@@ -225,7 +225,7 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
                 max_steps=round(steps / 3),
                 per_device_train_batch_size=BATCH,
                 learning_rate=5e-5,
-                learning_rate_mapping={"classifier": 1e-3},
+                learning_rate_mapping={"classifier": 1e-3} if loss is softmax else {},
                 weight_decay=0.01,
                 warmup_steps=round(steps / 30),
                 save_strategy="no",
