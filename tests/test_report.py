@@ -1,6 +1,7 @@
 """A training run's record and its report: against the log, the saved model and scikit-learn; pairs in both orders."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -31,15 +32,21 @@ def test_a_long_log_is_thinned_to_means_of_neighbours():
     assert thinned(lines, 9)["step"] == list(range(1, 10))
 
 
+_REPORTED = []
+"""The folder of a run with its report, once it was made: it is copied for each test."""
+
+
 @pytest.fixture
-def reported(workshop):  # noqa: F811
+def reported(workshop, tmp_path_factory):  # noqa: F811
     """A run of two phases with its report."""
-    changed(workshop, ("steps = 60", ""), ("every = 7", "every = 3\ntrain_rows = 15"))
-    (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + PHASES)
-    done = train(workshop, "--report", "out", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["output"].endswith("trained")
-    return workshop
+    if not _REPORTED:
+        changed(workshop, ("steps = 60", ""), ("every = 7", "every = 3\ntrain_rows = 15"))
+        (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + PHASES)
+        done = train(workshop, "--report", "out", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["output"].endswith("trained")
+        _REPORTED.append(shutil.copytree(workshop, tmp_path_factory.mktemp("reported") / "run"))
+    return shutil.copytree(_REPORTED[0], workshop, dirs_exist_ok=True)
 
 
 def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
