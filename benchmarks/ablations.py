@@ -18,11 +18,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import harness
 from benchmarks.harness import RESULTS
 from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.measure import machine
@@ -45,50 +46,8 @@ log_every = 10
 [evaluation]
 every = {every}
 """
-TASKS = {
-    "sst": """
-[[task]]
-name = "sst"
-structure = "single"
-loss = "cross-entropy"
-train = "sst5_train.tsv.gz"
-dev = "sst5_dev.tsv.gz"
-text = "sentence"
-drop_overlap = true
-""",
-    "quora": """
-[[task]]
-name = "quora"
-structure = "siamese"
-loss = "cross-entropy"
-train = "quora_train.tsv.gz"
-dev = "quora_cs224n_dev.tsv.gz"
-dev_limit = 2000
-text = ["question1", "question2"]
-label = "is_duplicate"
-drop_overlap = true
-""",
-    "sts": """
-[[task]]
-name = "sts"
-structure = "siamese"
-loss = "{loss}"
-train = "stsb_train.tsv.gz"
-text = ["sentence1", "sentence2"]
-label = "score"
-high = 5
-{more}
-[[task]]
-name = "dev"
-structure = "siamese"
-loss = "cosine-mse"
-dev = "stsb_dev.tsv.gz"
-text = ["sentence1", "sentence2"]
-label = "score"
-high = 5
-""",
-}
-"""STS-B is measured by a task of its own, so that every loss is measured alike."""
+TASKS = ("sst", "quora", "sts")
+STSB_DEV = "stsb_dev.tsv.gz"
 
 
 @dataclass(frozen=True)
@@ -105,11 +64,25 @@ class Arm:
     run: Callable[[int, int], dict[str, float]]
 
 
-def recipe(names: str = "sst quora sts", loss: str = "cosine-mse", more: str = "", **chosen: Any) -> str:
-    """Return a recipe of some of the tasks; `chosen` fills `HEAD`."""
+def recipe(names: Sequence[str] = TASKS, loss: str = "cosine-mse", more: str = "", **chosen: Any) -> str:
+    """Return a recipe of some of the tasks.
+
+    STS-B is measured by a task of its own, so that every loss is measured alike.
+
+    Args:
+        names: of `TASKS`.
+        loss: of STS-B.
+        more: lines of STS-B's task.
+        chosen: fills `HEAD`.
+    """
     values = {"start": "all-MiniLM-L6-v2", "batch": BATCH, "surgery": "pcgrad", "schedule": "round-robin"} | chosen
     values.setdefault("every", values["steps"])
-    return HEAD.format(**values) + "".join(TASKS[name].format(loss=loss, more=more) for name in names.split())
+    made = {
+        "sst": harness.sst(drop_overlap=True),
+        "quora": harness.quora(drop_overlap=True),
+        "sts": harness.stsb("sts", loss, train="stsb_train.tsv.gz") + more + harness.stsb("dev", dev=STSB_DEV),
+    }
+    return HEAD.format(**values) + "".join(made[name] for name in names)
 
 
 def fitted(text: str, seed: int, folder: Path) -> dict[str, float]:
@@ -149,7 +122,7 @@ def single(seed: int, steps: int) -> dict[str, float]:
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in TASKS:
-            text = recipe(name, steps=steps, batch=BATCH // len(TASKS))
+            text = recipe([name], steps=steps, batch=BATCH // len(TASKS))
             found |= fitted(text, seed, Path(folder) / name)
     return found
 
@@ -171,14 +144,14 @@ def sequential(seed: int, steps: int) -> dict[str, float]:
         file = Path(folder) / "recipe.toml"
         model = None
         set_seed(seed)  # the first head is made before the trainer sets it
-        for name in (*TASKS, " ".join(TASKS)):
-            file.write_text(recipe(name, steps=round(steps / 3)), "utf-8")
+        for names in (*((name,) for name in TASKS), TASKS):
+            file.write_text(recipe(names, steps=round(steps / 3)), "utf-8")
             plan = prepare(read_recipe(file))
             model = load_start(plan.recipe) if model is None else model
             settings = arguments(plan.recipe, plan.tasks, Path(folder) / "run", seed=seed)
             settings.load_best_model_at_end, settings.save_strategy, settings.eval_strategy = False, "no", "no"
             trainer = MultiTaskTrainer(model, settings, plan.tasks, fitter_config(plan.recipe))
-            if name in TASKS:
+            if names != TASKS:
                 trainer.train()
                 heads |= {task: objective.state_dict() for task, objective in trainer.objectives.items()}
         for task, objective in trainer.objectives.items():
@@ -209,7 +182,7 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.toml"
-        file.write_text(recipe("quora sts", steps=steps), "utf-8")
+        file.write_text(recipe(("quora", "sts"), steps=steps), "utf-8")
         quora, sts, dev = prepare(read_recipe(file)).tasks
         torch.manual_seed(seed)
         whole = SentenceTransformer(str(models.resolve("all-MiniLM-L6-v2")))
@@ -259,10 +232,10 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
 
 def cosine_embedding(margin: str) -> Callable[[int, int], dict[str, float]]:
     """Return an arm that trains on STS-B alone with CosineEmbeddingLoss."""
-    return joint(names="sts", loss="cosine-embedding", more=f"[task.margin]\n{margin}")
+    return joint(names=("sts",), loss="cosine-embedding", more=f"[task.margin]\n{margin}")
 
 
-OWN_DEV = 'dev = "stsb_dev.tsv.gz"'
+OWN_DEV = f'dev = "{STSB_DEV}"'
 """STS-B's dev set as the trained task's own, for the schedule that moves by dev figures."""
 STEPS = {"surgery": 500, "rules": 150, "allocation": 150, "losses": 150}
 """Steps of each group, of `BATCH` examples."""
@@ -284,10 +257,10 @@ ARMS: dict[str, Arm] = {
     "CosineEmbeddingLoss, margin 0.7 to 0.2": Arm("losses", cosine_embedding('rule = "scheduled"')),
     "CosineEmbeddingLoss, margin by hard negatives": Arm("losses", cosine_embedding('rule = "hard-negatives"')),
     "MultipleNegativesRankingLoss, on scores of 4 or more": Arm(
-        "losses", joint(names="sts", loss="multiple-negatives-ranking", more="positive = 4")
+        "losses", joint(names=("sts",), loss="multiple-negatives-ranking", more="positive = 4")
     ),
-    "CoSENT": Arm("losses", joint(names="sts", loss="cosent")),
-    "cosine regression (MSE)": Arm("losses", joint(names="sts", loss="cosine-mse")),
+    "CoSENT": Arm("losses", joint(names=("sts",), loss="cosent")),
+    "cosine regression (MSE)": Arm("losses", joint(names=("sts",), loss="cosine-mse")),
 }
 
 
@@ -366,7 +339,8 @@ def main() -> None:
     runs = [run for group in groups.values() for arm in group["arms"].values() for run in arm["runs"]]
     cards = [run.pop("machine") for run in runs]
     commits = sorted({card["commit"] for card in cards})
-    result = {"command": "make ablations", "machine": cards[-1], "commits": commits, "groups": groups}
+    command = f"python -m benchmarks.ablations --threads {cards[-1]['threads']}"
+    result = {"command": command, "machine": cards[-1], "commits": commits, "groups": groups}
     (RESULTS / "ablations.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (RESULTS / "ablations.png").write_bytes(figures.arms(groups))
 

@@ -36,51 +36,17 @@ every = {every}
 {tables}
 {tasks}
 """
-TASKS = """
-[[task]]
-name = "sst"
-structure = "single"
-loss = "cross-entropy"
-train = "sst5_train.tsv.gz"
-dev = "sst5_dev.tsv.gz"
-text = "sentence"
-{adapter}
-[[task]]
-name = "quora"
-structure = "siamese"
-loss = "cross-entropy"
-train = "quora_train.tsv.gz"
-dev = "quora_cs224n_dev.tsv.gz"
-dev_limit = 2000
-text = ["question1", "question2"]
-label = "is_duplicate"
-{adapter}
-[[task]]
-name = "sts"
-structure = "siamese"
-loss = "cosine-mse"
-train = "stsb_train.tsv.gz"
-dev = "stsb_dev.tsv.gz"
-text = ["sentence1", "sentence2"]
-label = "score"
-high = 5
-"""
-SIMCSE = """
-[[task]]
-name = "simcse"
-structure = "single"
-loss = "multiple-negatives-ranking"
-train = "sentences_misc.txt.gz"
-limit = 20000
-[[task]]
-name = "sts"
-structure = "siamese"
-loss = "cosine-mse"
-dev = "stsb_dev.tsv.gz"
-text = ["sentence1", "sentence2"]
-label = "score"
-high = 5
-"""
+STSB = {"train": "stsb_train.tsv.gz", "dev": "stsb_dev.tsv.gz"}
+SIMCSE = harness.task(
+    "simcse", "single", "multiple-negatives-ranking", train="sentences_misc.txt.gz", limit=20000
+) + harness.stsb("sts", dev=STSB["dev"])
+
+
+def tasks(**adapter: int) -> str:
+    """Return the three tasks; those with a head take the adapter."""
+    return harness.sst(**adapter) + harness.quora(**adapter) + harness.stsb("sts", **STSB)
+
+
 ARMS: dict[str, dict[str, str]] = {
     "nothing further": {},
     "R-Drop, α = 1": {"tables": "[regularization]\nr_drop = 1.0"},
@@ -98,7 +64,7 @@ ARMS: dict[str, dict[str, str]] = {
         "tables": '[lora]\nrank = 16\nalpha = 32\ntargets = ["query", "key", "value", "dense"]',
         "rate": "1e-3",
     },
-    "projected attention, 96 components": {"adapter": "adapter_size = 96"},
+    "projected attention, 96 components": {"tasks": tasks(adapter_size=96)},
     "unsupervised SimCSE alone": {"tasks": SIMCSE, "rate": "3e-5"},
 }
 
@@ -123,14 +89,13 @@ def main() -> None:
             "rate": "5e-5",
             "optimizer": "",
             "tables": "",
-            "adapter": "",
             "every": str(STEPS),
+            "tasks": tasks(),
         }
         chosen |= given
-        tasks = given.get("tasks", TASKS.format(**chosen))
         with tempfile.TemporaryDirectory() as folder, computing_threads(options.threads):
             recipe = Path(folder) / "recipe.toml"
-            recipe.write_text(BASE.format(**{**chosen, "tasks": tasks}), "utf-8")
+            recipe.write_text(BASE.format(**chosen), "utf-8")
             begun = time.perf_counter()
             done = fit(prepare(read_recipe(recipe)))
             seconds = time.perf_counter() - begun

@@ -22,6 +22,31 @@ def arguments(description: str, **defaults: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def task(name: str, structure: str, loss: str, **keys: object) -> str:
+    """Return a `[[task]]` of a recipe; `keys` are its others."""
+    held = {"name": name, "structure": structure, "loss": loss, **keys}
+    return "\n[[task]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in held.items())
+
+
+def sst(**keys: object) -> str:
+    """Return SST-5 as a task of a recipe: single sentences."""
+    files = {"train": "sst5_train.tsv.gz", "dev": "sst5_dev.tsv.gz"}
+    return task("sst", "single", "cross-entropy", **files, text="sentence", **keys)
+
+
+def quora(**keys: object) -> str:
+    """Return Quora as a task of a recipe: Siamese pairs, the first 2,000 dev rows."""
+    files = {"train": "quora_train.tsv.gz", "dev": "quora_cs224n_dev.tsv.gz", "dev_limit": 2000}
+    columns = {"text": ["question1", "question2"], "label": "is_duplicate"}
+    return task("quora", "siamese", "cross-entropy", **files, **columns, **keys)
+
+
+def stsb(name: str, loss: str = "cosine-mse", **keys: object) -> str:
+    """Return STS-B as a task of a recipe: Siamese pairs; `keys` names its files."""
+    columns = {"text": ["sentence1", "sentence2"], "label": "score", "high": 5}
+    return task(name, "siamese", loss, **columns, **keys)
+
+
 def data_file(folder: Path | None, name: str) -> Path:
     """Return a data file, or leave with a line that says what is missing."""
     path = Path(folder or ".") / name

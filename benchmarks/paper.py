@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from benchmarks.harness import RESULTS
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.report import write_report
 from sbert_mini.runtime.heads import Predictor
-from sbert_mini.text.records import read_records
+from sbert_mini.text.records import Record, read_records
 
 FOLDER = Path("build/paper")
 RECIPE = Path("benchmarks/paper.toml")
@@ -84,9 +84,8 @@ def prepare(data: Path, folder: Path) -> dict[str, int]:
     return {"phrases": len(kept), "phrases_to_draw_from": len(rows), "quora_pairs": len(pairs)}
 
 
-def sst_test(data: Path, model: Path, threads: int) -> float:
+def sst_test(records: Sequence[Record], model: Path, threads: int) -> float:
     """Return the accuracy on SST-5's test sentences, in float32."""
-    records = list(read_records(data / "sst5_test.tsv.gz", text_column="sentence"))
     said = Predictor(model, "sst", graph="fp32", threads=threads).predict([record.text for record in records])
     right = [p.label == str(r.columns["label"]) for p, r in zip(said, records, strict=True)]
     return sum(right) / len(right)
@@ -128,16 +127,16 @@ def main() -> None:
         ]
         subprocess.run(command, check=True)
     record = training_record(plan, threads=chosen.threads)
-    test = [(record.text,) for record in read_records(data / "sst5_test.tsv.gz", text_column="sentence")]
-    shared = sum(overlap(plan.tasks[0].train.texts, test))
-    tested = sst_test(data, model, chosen.threads)
+    test = list(read_records(data / "sst5_test.tsv.gz", text_column="sentence"))
+    shared = sum(overlap(plan.tasks[0].train.texts, [(row.text,) for row in test]))
+    tested = sst_test(test, model, chosen.threads)
     held = {**counts, "share": counts["quora_pairs"] / PAPER_PAIRS, "theirs": PAPER_PAIRS}
     notes = [
         f"SST-5 test accuracy: {tested:.4f}; {shared} of the training texts stand in that test set.",
         *(note.format(**held) for note in NOTES),
     ]
     result = {
-        "command": "make paper",
+        "command": f"python -m benchmarks.paper --threads {chosen.threads}",
         "machine": machine(chosen.threads),
         **record,
         "notes": notes,

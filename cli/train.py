@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,7 +106,7 @@ def train(
     from sbert_mini.training.recipe import read_recipe
 
     if report is not None and dry_run:
-        raise UsageError("--report tells of a run, and --dry-run makes none")
+        raise UsageError("--report tells of a run, and --dry-run makes none: give one of the two")
     if report is not None:
         from sbert_mini.evaluation.report import check_folder
 
@@ -121,9 +122,12 @@ def train(
             note(f"{plan.output} is trained already")
             saved = _report(plan, report, budget, offline)["saved"]
             if as_json:
-                document = {"output": str(plan.output), "steps": saved["step"], "figures": saved["figures"]}
-                print(json.dumps(document, ensure_ascii=False))
+                print(_document(plan, saved["step"], saved["step"], saved["figures"]))
         return
+    if report is not None and resume and (plan.output / "modules.json").is_file():
+        raise UsageError(
+            f"{plan.output} is not what this recipe, seed and data gave: there is no report of it; name another output to train"
+        )
     tell = note if first else lambda text: None  # noqa: ARG005
     bar = ProgressBar(bar=progress_wanted(quiet))
     with training.computing_threads(budget):
@@ -136,22 +140,27 @@ def train(
             raise Interrupted(f"{kept} is kept; the same command with --resume goes on from it") from None
         finally:
             bar.close()
-    found = {
-        "output": str(done.output),
-        "steps": done.steps,
-        "resumed_from": done.resumed_from,
-        "figures": dict(done.figures),
-        "overlap": {name: dict(counts) for name, counts in plan.overlap.items()},
-    }
     if not first:
         return
     if as_json:
-        print(json.dumps(found, ensure_ascii=False), flush=True)
+        print(_document(plan, done.steps, done.resumed_from, done.figures), flush=True)
     for name, value in done.figures.items() if not as_json else ():
         print(f"{name.replace('_', ' '):<24}{value:.4f}", flush=True)
     note(f"the weights of step {done.steps} -> {done.output}")
     if report is not None:
         _report(plan, report, budget, offline)
+
+
+def _document(plan: "Plan", steps: int, resumed_from: int, figures: Mapping[str, float]) -> str:
+    """Return what `--json` prints of a run that is over."""
+    found = {
+        "output": str(plan.output),
+        "steps": steps,
+        "resumed_from": resumed_from,
+        "figures": dict(figures),
+        "overlap": {name: dict(counts) for name, counts in plan.overlap.items()},
+    }
+    return json.dumps(found, ensure_ascii=False)
 
 
 def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from test_training import algorithm_1
 import sbert_mini
 from sbert_mini.encoder.module import load
 from sbert_mini.errors import UsageError
+from sbert_mini.training import trainer as trainer_module
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import HardNegativeMargin
@@ -208,8 +209,36 @@ def test_the_log_tells_of_tasks_gradients_and_margins(make_model, tmp_path):
         assert np.isfinite(entry[key]), key
     assert entry["loss"] == pytest.approx(sum(entry[f"loss_{n}"] for n in ("mood", "same", "sts")), rel=1e-5)
     assert -1 <= entry["cosine_mood/sts"] <= 1
-    assert entry["examples_per_second"] == pytest.approx(2 * 12 / entry["seconds"])
     assert entry["margin_sts"] != trainer.state.log_history[1]["margin_sts"]
+
+
+def test_the_time_in_the_log_is_that_of_steps_without_evaluations(make_model, tmp_path, monkeypatch):
+    """By a clock that each step moves by 1 and each evaluation by 100."""
+    from types import SimpleNamespace
+
+    from transformers import TrainerCallback
+
+    now = [0.0]
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Step(TrainerCallback):
+        def on_step_begin(self, args, state, control, **options):
+            now[0] += 1
+
+    args = arguments(tmp_path, max_steps=6, logging_steps=2, eval_strategy="steps", eval_steps=1)
+    trainer = MultiTaskTrainer(model_of(make_model), args, tasks(), FitterConfig(batch_size=12), callbacks=[Step()])
+    measure = trainer.evaluator
+
+    def slowly(model):
+        now[0] += 100
+        return measure(model)
+
+    trainer.evaluator = slowly
+    trainer.train()
+    assert now[0] == 6 * 101
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["seconds"] for entry in logged] == [2.0, 2.0, 2.0]
+    assert [entry["examples_per_second"] for entry in logged] == [12.0, 12.0, 12.0]
 
 
 def test_figures_are_those_of_scikit_learn_and_scipy(make_model, tmp_path):

@@ -97,15 +97,14 @@ def test_the_report_of_a_run_that_is_over_is_made_without_training(reported):
     done = train(reported, "--resume", "--report", "out", "--json")
     assert done.returncode == 0, done.stderr
     best = json.loads((reported / "out" / "training.json").read_text())["saved"]
-    assert json.loads(done.stdout) == {
-        "output": str(reported / "trained"),
-        "steps": best["step"],
-        "figures": best["figures"],
-    }
+    found = {"output": str(reported / "trained"), "steps": best["step"], "resumed_from": best["step"], "overlap": {}}
+    assert json.loads(done.stdout) == {**found, "figures": best["figures"]}
     assert "is trained already" in done.stderr
     assert (reported / "out" / "training.json").is_file()
     assert (reported / "trained" / "model.safetensors").stat().st_mtime_ns == before
-    one_error(train(reported, "--resume", "--report", "out", "--seed", "5", "-q"), 2, "exists already")
+    one_error(
+        train(reported, "--resume", "--report", "out", "--seed", "5", "-q"), 2, "is not what this recipe, seed and"
+    )
     one_error(train(reported, "--dry-run", "--report", "out", "-q"), 2, "--dry-run makes none")
     (reported / "file").write_text("")
     one_error(train(reported, "--report", "file", "-q"), 2, "the report folder file is a file")
@@ -159,10 +158,30 @@ def test_pairs_are_read_in_both_orders_after_the_drops(workshop):  # noqa: F811
     one_error(train(workshop, "--dry-run", "-q"), 2, "task.both_orders is for pairs")
 
 
-def test_the_ablations_are_drawn_with_figures_missing():
-    runs = [{"figures": {"sts": 0.8 + i / 100}} for i in range(3)]
-    group = {"steps": 9, "arms": {"one": {"figures": {"sts": {"mean": 0.81}}, "runs": runs}}}
-    assert arms({"losses": group, "rules": group}).startswith(PNG)
+def test_ablations_are_collected_into_means_and_spreads_and_other_steps_are_refused(tmp_path):
+    from benchmarks import ablations, readme
+
+    def keep(arm, seed, steps, **figures):
+        run = {"seed": seed, "steps": steps, "figures": figures}
+        (tmp_path / ablations.file_name(arm, seed)).write_text(json.dumps(run))
+
+    for seed, sts in ((1, 0.7), (2, 0.8), (3, 0.9)):
+        keep("PCGrad", seed, 500, sst=0.4, quora=0.8, sts=sts)
+        keep("three models, one a task", seed, 500, sst=0.4, quora=0.8, sts=sts)
+    keep("CoSENT", 2, 150, sts=0.5)
+    groups = ablations.collected(tmp_path)
+    assert list(groups) == ["surgery", "losses"]
+    found = groups["surgery"]["arms"]["PCGrad"]["figures"]
+    assert found["sts"] == {"mean": pytest.approx(0.8), "std": pytest.approx(0.1)}
+    assert found["model_acc"]["mean"] == pytest.approx((0.4 + 0.8 + 0.9) / 3)
+    table = readme.ablations({"groups": groups})
+    assert "| PCGrad | 3 | 0.4000 ± 0.0000 | 0.8000 ± 0.0000 | 0.8000 ± 0.1000 | 0.7000 ± 0.0167 |" in table
+    assert "| three models, one a task | 3 | 0.4000 ± 0.0000 | 0.8000 ± 0.0000 | 0.8000 ± 0.1000 |  |" in table
+    assert "| CoSENT | 1 | 0.5000 |" in table
+    assert arms(groups).startswith(PNG)
+    keep("CoSENT", 3, 90, sts=0.5)
+    with pytest.raises(SystemExit, match="'CoSENT' of another number of steps: delete them"):
+        ablations.collected(tmp_path)
 
 
 def test_depths_and_pairs_are_named_as_the_log_has_them():

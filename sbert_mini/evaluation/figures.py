@@ -1,6 +1,7 @@
 """Pictures of result records, as PNG. matplotlib, without a display."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -227,15 +228,12 @@ def _over_steps(result: Json, rows: Mapping[str, str]) -> bytes:
 
 def _keys(curves: Json, start: str) -> list[str]:
     """Return the curves of a kind: not those by depth, and of `examples_` not the rate."""
-    return [
-        key for key in curves if key.startswith(start) and "_depth_" not in key and (key != _RATE or start == _RATE)
-    ]
+    found = [key for key in curves if key.startswith(start) and (key != _RATE or start == _RATE)]
+    return [key for key in found if not ("/" in key and "_depth_" in key)]
 
 
 def _by_layer(result: Json) -> bytes:
     """Return the cosine of each pair's gradients by depth, a row a phase: its mean, and over the steps."""
-    from math import nan
-
     phases = [phase for phase in result["phases"] if phase["gradients"]]
     columns = max(len(phase["gradients"]) for phase in phases) + 1
     figure, axes = _figure(4.0 * columns, 3.0 * len(phases), len(phases), columns)
@@ -250,7 +248,7 @@ def _by_layer(result: Json) -> bytes:
         for axis, (pair, means) in zip(row[1:], found.items(), strict=False):
             depths = [int(depth) for depth in means["depths"]]
             keys = [f"cosine_{pair}_depth_{depth}" for depth in depths]
-            grid = [[nan if value is None else value for value in curves[key]] for key in keys]
+            grid = [[math.nan if value is None else value for value in curves[key]] for key in keys]
             limit = max((abs(value) for line in grid for value in line if value == value), default=0.0) or 1.0  # noqa: PLR0124
             extent = (0, phase["steps"], depths[0] - 0.5, depths[-1] + 0.5)
             drawn = axis.imshow(

@@ -62,8 +62,12 @@ def machine_note(result: Json) -> str:
     """Return the line that stands under every figure: command, date, threads, machine, versions."""
     card = result["machine"]
     packages = ", ".join(f"{name} {found}" for name, found in card["packages"].items())
-    threads = f"{card['threads']} threads, " if "threads" in card else ""
+    threads = f"{_threads(card['threads'])}, " if "threads" in card else ""
     return f"`{result['command']}`, {card['date']}, {threads}{card['cpu']}, Python {card['python']}, {packages}."
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count != 1 else ''}"
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -351,7 +355,7 @@ def _start_notes(result: Json) -> list[str]:
     ]
     if by := result["trained_by"]:
         notes.append(
-            f"Trained on {by['date']} by {by['threads']} threads of {by['cpu']}, commit {by['commit'] or 'unknown'}."
+            f"Trained on {by['date']} by {_threads(by['threads'])} of {by['cpu']}, commit {by['commit'] or 'unknown'}."
         )
     if held := result["start_trained_on"]:
         notes.append(

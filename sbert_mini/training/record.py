@@ -35,7 +35,7 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
         InputError: the log of a phase is missing or damaged.
     """
     if not (plan.output / "modules.json").is_file():
-        raise UsageError(f"{plan.output} is no trained model: there is nothing to report on yet")
+        raise UsageError(f"{plan.output} is no trained model: train it first")
     recipe = plan.recipe
     parts = recipe.in_phases()
     phases = []
