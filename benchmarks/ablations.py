@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, START
 from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.measure import machine
 
@@ -340,7 +340,7 @@ def main() -> None:
     cards = [run.pop("machine") for run in runs]
     commits = sorted({card["commit"] for card in cards})
     command = f"python -m benchmarks.ablations --threads {cards[-1]['threads']}"
-    result = {"command": command, "machine": cards[-1], "commits": commits, "groups": groups}
+    result = {"command": command, "machine": cards[-1], "commits": commits, "note": START, "groups": groups}
     (RESULTS / "ablations.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (RESULTS / "ablations.png").write_bytes(figures.arms(groups))
 

@@ -129,7 +129,7 @@ def ablations(found: dict[str, Any]) -> str:
             cells = [_mean_and_spread(entry["figures"].get(key)) for key in keys]
             rows.append(f"| {arm} | {len(entry['runs'])} | {' | '.join(cells)} |")
         parts.append("\n".join(rows))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, found["note"]])
 
 
 def _mean_and_spread(entry: dict[str, float | None] | None) -> str:

@@ -174,7 +174,7 @@ def test_ablations_are_collected_into_means_and_spreads_and_other_steps_are_refu
     found = groups["surgery"]["arms"]["PCGrad"]["figures"]
     assert found["sts"] == {"mean": pytest.approx(0.8), "std": pytest.approx(0.1)}
     assert found["model_acc"]["mean"] == pytest.approx((0.4 + 0.8 + 0.9) / 3)
-    table = readme.ablations({"groups": groups})
+    table = readme.ablations({"groups": groups, "note": "not clean"})
     assert "| PCGrad | 3 | 0.4000 ± 0.0000 | 0.8000 ± 0.0000 | 0.8000 ± 0.1000 | 0.7000 ± 0.0167 |" in table
     assert "| three models, one a task | 3 | 0.4000 ± 0.0000 | 0.8000 ± 0.0000 | 0.8000 ± 0.1000 |  |" in table
     assert "| CoSENT | 1 | 0.5000 |" in table
