@@ -102,6 +102,7 @@ def train(
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sbert_mini.training import fit as training
+    from sbert_mini.training import processes
     from sbert_mini.training.progress import ProgressBar
     from sbert_mini.training.recipe import read_recipe
 
@@ -140,6 +141,7 @@ def train(
             raise Interrupted(f"{kept} is kept; the same command with --resume goes on from it") from None
         finally:
             bar.close()
+    processes.leave()
     if not first:
         return
     if as_json:

@@ -22,7 +22,7 @@ from sbert_mini.training.examples import Examples
 from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import HardNegativeMargin
 from sbert_mini.training.surgery import projection_orders
-from sbert_mini.training.tasks import Task, TaskConfig
+from sbert_mini.training.tasks import Objective, Task, TaskConfig
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
 SBMINI = str(Path(sys.executable).with_name("sbmini"))
@@ -729,3 +729,40 @@ def test_recipes_that_ship_are_listed_and_shown(sbmini):
     for name in names:
         assert "[[task]]" in sbmini("recipes", "show", name).stdout
     one_error(sbmini("recipes", "show", "none"), 2, "there is no recipe 'none'")
+
+
+def test_label_shares_give_the_posterior_of_the_other_shares(make_model):
+    """Labels drawn 3 to 1, regardless of the text: trained for equal shares, the outputs become equal."""
+    rows = tuple((f"w{i % 7} w{i % 5}",) for i in range(40))
+    labels = tuple("b" if i % 4 else "a" for i in range(40))
+    model = load(make_model(seed=1), device="cpu")
+    odds = {}
+    for shares in ((), (0.5, 0.5), (0.9, 0.1)):
+        task = Task(
+            TaskConfig("t", "single", "cross-entropy", label_shares=shares, head_dropout=0.0), Examples(rows, labels)
+        )
+        objective = Objective(task, model)
+        vectors = torch.zeros(40, model.get_embedding_dimension())  # the head's bias is all that can be learnt
+        optimizer = torch.optim.LBFGS(objective.parameters(), max_iter=50)
+
+        def closure(objective=objective, optimizer=optimizer, vectors=vectors, task=task):
+            optimizer.zero_grad()
+            loss = objective([vectors], task.targets(task.train))
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        odds[shares] = objective.outputs([vectors])[0].softmax(dim=0).tolist()
+    assert odds[()] == pytest.approx([0.25, 0.75], abs=1e-3)
+    assert odds[0.5, 0.5] == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert odds[0.9, 0.1] == pytest.approx([0.9, 0.1], abs=1e-3)
+
+
+def test_label_shares_that_cannot_be_are_refused():
+    with pytest.raises(UsageError, match="label_shares are for the loss cross-entropy"):
+        TaskConfig("t", "siamese", "cosent", label_shares=(0.5, 0.5))
+    with pytest.raises(UsageError, match="1 together"):
+        TaskConfig("t", "single", "cross-entropy", label_shares=(0.5, 0.6))
+    rows = Examples((("x",), ("y",)), ("a", "b"))
+    with pytest.raises(UsageError, match="3 shares for 2 labels"):
+        Task(TaskConfig("t", "single", "cross-entropy", label_shares=(0.2, 0.2, 0.6)), rows)

@@ -603,6 +603,7 @@ if world > 1:
 from sentence_transformers import SentenceTransformerTrainingArguments
 from test_fitter import tasks
 from sbert_mini.encoder.module import load
+from sbert_mini.training import processes
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.tasks import Task, TaskConfig
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
@@ -635,6 +636,7 @@ else:
 state = {**model.state_dict(), **{f"{n}.{k}": t for n, o in trainer.objectives.items() for k, t in o.state_dict().items()}}
 state["margin"] = torch.tensor(trainer.objectives["sts"].margin.value)
 save_file({n: t.contiguous() for n, t in state.items()}, f"{folder}/{world}-{rank}.safetensors")
+processes.leave()
 """
 
 

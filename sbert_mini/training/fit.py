@@ -123,6 +123,7 @@ def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tupl
         structure=part.structure,
         loss=part.loss,
         labels=tuple(part.labels),
+        label_shares=tuple(part.label_shares),
         low=part.low,
         high=part.high,
         positive=part.positive,

@@ -105,6 +105,12 @@ def refuse_sharding() -> None:
             )
 
 
+def leave() -> None:
+    """Take the process group down: a process that ends while its group's threads still run may be aborted."""
+    if count() > 1:
+        dist.destroy_process_group()
+
+
 def wait() -> None:
     """Wait until every process has come here."""
     if count() > 1:

@@ -19,10 +19,20 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.sets import KNOWN
 from sbert_mini.training.schedule import SCHEDULES
-from sbert_mini.training.structures import LORA_TARGETS, LOSSES, METRICS, RANKING, SIMILARITY, STRUCTURES, metrics_of
+from sbert_mini.training.structures import (
+    LORA_TARGETS,
+    LOSSES,
+    METRICS,
+    RANKING,
+    SIMILARITY,
+    STRUCTURES,
+    are_shares,
+    metrics_of,
+)
 
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+_LISTS_OF = {str: "a list of strings", float: "a list of numbers"}
 SURGERY = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "sum-normalized", "mean", "none")
 
 
@@ -83,7 +93,7 @@ class TrainPart:
         floor: the fewest examples of a task in a batch.
         surgery: how the tasks' gradients are combined; `none` adds them up unseen.
         length_batches: whether examples of like length are put together.
-        precision: `fp32`, or `bf16` where the processor has it.
+        precision: of training steps; `bf16` (mixed) is for GPUs, and processors with AVX512-BF16 or AMX: 3 times as fast there.
         max_grad_norm: gradients are scaled to at most this length; 0 for never.
         log_every: steps between two lines of the log.
         save_every: steps between two checkpoints where no task has a dev file, by default 250; else each evaluation makes one.
@@ -285,6 +295,8 @@ class TaskPart:
         text: the column of text, or the columns.
         label: the column of labels or scores.
         labels: the labels in order; by default those of the training data.
+        label_shares: each label's share where the model will be used, in that order, if it differs from the training data's:
+            the logits are adjusted while training.
         low: the least score.
         high: the greatest score.
         positive: the least score of a row that a ranking loss takes.
@@ -313,6 +325,7 @@ class TaskPart:
     text: str | list[str] | None = _key(None)
     label: str | None = _key(None)
     labels: list[str] = _key([])
+    label_shares: list[float] = _key([])
     low: float = _key(0.0)
     high: float = _key(1.0)
     positive: float | None = _key(None)
@@ -576,6 +589,13 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
             )
         if task.both_orders and task.structure not in ("siamese", "pair"):
             raise reader.error(["task", number, "both_orders"], "task.both_orders is for pairs: siamese and pair")
+        if task.label_shares and task.loss != "cross-entropy":
+            raise reader.error(["task", number, "label_shares"], "task.label_shares is for the loss cross-entropy")
+        if task.label_shares and not are_shares(task.label_shares):
+            raise reader.error(
+                ["task", number, "label_shares"],
+                f"task.label_shares must be above 0, and 1 together; found {task.label_shares}",
+            )
         if not task.low < task.high:
             raise reader.error(
                 ["task", number, "high"], f"task.high must be above task.low = {task.low}; found {task.high}"
@@ -654,8 +674,11 @@ class _Reader:
         for option in options:
             if option is MarginPart and isinstance(value, dict):
                 return self.table(MarginPart, value, place)
-            if get_origin(option) is list and isinstance(value, list) and all(isinstance(x, str) for x in value):
-                return value
+            if get_origin(option) is list and isinstance(value, list):
+                (kind,) = get_args(option)
+                read = [float(x) if kind is float and type(x) is int else x for x in value]
+                if all(type(x) is kind for x in read):
+                    return read
             if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
                 value = float(value)
             if option is float and isinstance(value, float) and not math.isfinite(value):
@@ -670,7 +693,7 @@ class _Reader:
                     near = _near(str(value), choices)
                     raise self.error(place, f"{shown} must be one of {', '.join(choices)}; found {value!r}{near}")
                 return value
-        wanted = " or ".join(_NAMES.get(o, "a table" if o is MarginPart else "a list of strings") for o in options)
+        wanted = " or ".join(_NAMES.get(o) or _LISTS_OF.get((*get_args(o), None)[0], "a table") for o in options)
         raise self.error(place, f"{shown} must be {wanted}; found {value!r}")
 
 

@@ -1,5 +1,7 @@
 """Which network structures, losses and dev figures there are, and which of them go together. No torch."""
 
+from collections.abc import Sequence
+
 STRUCTURES = {"single": 1, "siamese": 2, "triplet": 3, "pair": 2}
 """Structure -> texts a row."""
 LOSSES: dict[str, tuple[str, ...]] = {
@@ -26,3 +28,8 @@ def metrics_of(loss: str) -> tuple[str, ...]:
     if loss == "cross-entropy":
         return ("accuracy", "macro_f1")
     return ("accuracy",) if loss in (*RANKING, "triplet") else ("pearson", "spearman")
+
+
+def are_shares(values: Sequence[float]) -> bool:
+    """Return whether numbers are above 0 and, to a thousandth, 1 together."""
+    return all(value > 0 for value in values) and abs(sum(values) - 1) <= 1e-3

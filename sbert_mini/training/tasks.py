@@ -35,7 +35,7 @@ from sbert_mini.training.checks import check_labels, check_scores
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import CosineEmbeddingLoss, FixedMargin, Margin
-from sbert_mini.training.structures import LOSSES, RANKING, SIMILARITY, STRUCTURES, metrics_of
+from sbert_mini.training.structures import LOSSES, RANKING, SIMILARITY, STRUCTURES, are_shares, metrics_of
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class TaskConfig:
         structure: one of `structures.STRUCTURES`.
         loss: one of `structures.LOSSES`.
         labels: the labels of a classification, in the order of the outputs; empty to take those of the training data, sorted.
+        label_shares: each label's share where the model will be used, in the order of the outputs; empty for the training data's.
+            See `Objective.loss_of`.
         low: the least score.
         high: the greatest score.
         positive: for ranking losses with a label, the least score of a row that is trained on; None for `high`.
@@ -66,6 +68,7 @@ class TaskConfig:
     structure: str
     loss: str
     labels: tuple[str, ...] = ()
+    label_shares: tuple[float, ...] = ()
     low: float = 0.0
     high: float = 1.0
     positive: float | None = None
@@ -106,6 +109,11 @@ class TaskConfig:
             raise UsageError(
                 f"task {self.name!r}: an adapter is for a task with a head, and its size a multiple of its heads; found the loss "
                 f"{self.loss}, size {self.adapter_size} and {self.adapter_heads} heads"
+            )
+        if self.label_shares and (self.loss != "cross-entropy" or not are_shares(self.label_shares)):
+            raise UsageError(
+                f"task {self.name!r}: label_shares are for the loss cross-entropy, above 0 and 1 together; found "
+                f"{list(self.label_shares)} for {self.loss}"
             )
         if not self.low < self.high:
             raise UsageError(f"task {self.name!r}: low must be below high; found {self.low} and {self.high}")
@@ -201,6 +209,10 @@ class Task:
                     f"task {config.name!r}: a classification needs at least two labels; found {self.labels}"
                 )
             check_labels(config.name, self.train, self.dev, self.labels)
+            if config.label_shares and len(config.label_shares) != len(self.labels):
+                raise UsageError(
+                    f"task {config.name!r}: label_shares has {len(config.label_shares)} shares for {len(self.labels)} labels"
+                )
         if self.margin is not None and config.loss != "cosine-embedding":
             raise UsageError(f"task {config.name!r}: only the loss cosine-embedding has a margin")
 
@@ -252,6 +264,19 @@ class Task:
             adapter_heads=config.adapter_heads if config.adapter_size else 0,
         )
 
+    def logit_adjustment(self) -> Tensor | None:
+        """Return what is added to the logits while training: the logarithms of each label's share in the training data over
+        the one of `label_shares`; None where these are not given.
+
+        Shapes: the result (classes,).
+        """
+        if not self.config.label_shares:
+            return None
+        targets = self.targets(self.train)
+        assert targets is not None  # noqa: S101
+        counts = torch.bincount(targets, minlength=len(self.labels))
+        return (counts / counts.sum()).clamp_min(1e-9).log() - torch.tensor(self.config.label_shares).log()
+
     def targets(self, examples: Examples) -> Tensor | None:
         """Return the labels as a loss takes them: numbers of classes, or scores scaled to [0, 1]; None for none.
 
@@ -292,6 +317,8 @@ class Objective(nn.Module):
             bert = model[0].model.config
             layers, heads = bert.num_hidden_layers, config.adapter_heads
             self.adapter = ProjectedAttention(bert.hidden_size, layers, config.adapter_size, heads)
+        self._adjustment: Tensor | None
+        self.register_buffer("_adjustment", task.logit_adjustment(), persistent=False)
         self.margin = task.margin or FixedMargin() if config.loss == "cosine-embedding" else None
         holder: list[Any] = [
             _loss(config, model, self.margin)
@@ -335,10 +362,20 @@ class Objective(nn.Module):
         return torch.sigmoid(found[:, 0]) if self.config.loss == "regression" else found
 
     def loss_of(self, outputs: Tensor, targets: Tensor | None) -> Tensor:
-        """Return the loss, where it is a function of the outputs. Shapes: as `outputs`; targets (batch,); the result ()."""
+        """Return the loss, where it is a function of the outputs.
+
+        With `label_shares` π' the cross-entropy is that of `outputs + log π - log π'`, π being the shares in the training data:
+        what is learnt are the outputs for data in which the labels have the shares π'.
+
+        Shapes: as `outputs`; targets (batch,); the result ().
+
+        Source: Menon et al. 2021 (arXiv 2007.07314), equation 10, there for equal shares; Saerens et al. 2002, equation 2.4.
+        """
         assert targets is not None  # noqa: S101
         if self.config.loss == "cross-entropy":
-            return functional.cross_entropy(outputs, targets)
+            return functional.cross_entropy(
+                outputs + self._adjustment if self._adjustment is not None else outputs, targets
+            )
         return functional.mse_loss(outputs, targets.to(outputs.dtype))
 
     def save(self, path: Path) -> None:

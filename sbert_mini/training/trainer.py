@@ -327,7 +327,8 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         vectors = None
         if self.fitter.encoder == "frozen":
             self.model.eval()
-            vectors = [encode_tokenized(lambda tokens: self._embed(self.model, tokens), column) for column in columns]
+            with self.compute_loss_context_manager():  # in the precision of the steps
+                vectors = [encode_tokenized(partial(self._embed, self.model), column) for column in columns]
         keys = None
         if task.config.loss.endswith("multiple-negatives-ranking"):
             numbers: dict[str, int] = {}
