@@ -5,7 +5,7 @@ names are the module tree's names. Shapes in comments use the words of `sbert_mi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -267,6 +267,23 @@ class MiniBert(nn.Module):
         state = {name: torch.from_numpy(array.copy()).to(dtype) for name, array in weights.items()}
         model.load_state_dict(state, strict=True, assign=True)
         return model.requires_grad_(True).eval()
+
+    def keep_layers(self, layers: Sequence[int]) -> None:
+        """Keep some of the layers alone, in the order given: a shallower encoder, to be trained (by distillation, say).
+
+        Args:
+            layers: their numbers, from 0.
+
+        Raises:
+            UsageError: there is no such layer, one is named twice, or none is named.
+
+        Source: Sanh et al. 2019 (DistilBERT, arXiv 1910.01108), section 3.
+        """
+        held = len(self.encoder.layer)
+        if not layers or len(set(layers)) < len(layers) or not all(0 <= number < held for number in layers):
+            raise UsageError(f"layers must be some of 0 to {held - 1}, each once; found {list(layers)}")
+        self.encoder.layer = nn.ModuleList(self.encoder.layer[number] for number in layers)
+        self.config = replace(self.config, num_hidden_layers=len(layers))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write `config.json` and `model.safetensors` into the directory `path`, as `BertModel.from_pretrained` reads them."""

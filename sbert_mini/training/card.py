@@ -16,6 +16,7 @@ def write_card(
     name: str,
     recipe: Recipe,
     start: Path,
+    teachers: Sequence[Path],
     tasks: Sequence[Task],
     figures: Mapping[str, float],
     overlap: Mapping[str, Mapping[str, int]],
@@ -27,13 +28,14 @@ def write_card(
     """Write `README.md` into the model directory.
 
     Its metadata names the data (`datasets`) and, under `sbmini_trained_on`, the STS sets of which pairs were trained on, those of
-    the starting model included, so that `sbmini bench sts` can leave them out of a mean.
+    the starting model and the teachers included, so that `sbmini bench sts` can leave them out of a mean.
 
     Args:
         model: the model directory.
         name: what the model is called.
         recipe: the recipe.
         start: the directory of the starting model.
+        teachers: the directories of the models that `distillation` learnt from.
         tasks: the tasks with the rows that were trained on.
         figures: the dev figures, by `<task>_<metric>`.
         overlap: STS set -> task -> training rows that stand in it.
@@ -46,37 +48,52 @@ def write_card(
 
     parent = card_metadata(start)
     own = [stem(file) for task in recipe.tasks for file in task.files("train")]
-    inherited = parent.get("datasets") or []
-    inherited = [inherited] if isinstance(inherited, str) else list(inherited)
+    inherited: list[str] = []
     counted = {held: sum(found.values()) for held, found in overlap.items()}
-    before = parent.get(TRAINED_ON)
-    for held, count in before.items() if isinstance(before, dict) else ():
-        counted[held] = counted.get(held, 0) + (count if isinstance(count, int) else 0)
+    for learnt_from in (parent, *(card_metadata(teacher) for teacher in dict.fromkeys(teachers) if teacher != start)):
+        before = learnt_from.get("datasets") or []
+        inherited += [before] if isinstance(before, str) else map(str, before)
+        trained_on = learnt_from.get(TRAINED_ON)
+        for held, count in trained_on.items() if isinstance(trained_on, dict) else ():
+            counted[held] = counted.get(held, 0) + (count if isinstance(count, int) else 0)
+    inherited = list(dict.fromkeys(inherited))
     metadata: dict[str, Any] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "sentence-similarity", "sbert-mini"],
         "base_model": recipe.model.start,
-        "datasets": list(dict.fromkeys([*own, *map(str, inherited)])),
+        "datasets": list(dict.fromkeys([*own, *inherited])),
     }
     if license := parent.get("license"):
         metadata["license"] = license
     if counted:
         metadata[TRAINED_ON] = counted
     parts = [f"---\n{ModelCardData(**metadata).to_yaml()}\n---", f"# {name}"]
-    heads = f"{'a head' if len(tasks) == 1 else 'heads'} for {', '.join(t.config.name for t in tasks)}"
+    headed = [t.config.name for t in tasks if t.config.head_kind is not None]
+    heads = f" with {'a head' if len(headed) == 1 else 'heads'} for {', '.join(headed)}" if headed else ""
+    told = "; the heads are in `heads/`, for `sbmini predict`" if headed else ""
     parts.append(
-        f"A sentence-embedding model with {heads}, trained from {recipe.model.start} by sbert-mini in {steps} steps. The encoder "
-        "loads in plain sentence-transformers; the heads are in `heads/`, for `sbmini predict`."
+        f"A sentence-embedding model{heads}, trained from {recipe.model.start} by sbert-mini in {steps} steps. The encoder "
+        f"loads in plain sentence-transformers{told}."
     )
-    parts.append("```sh\nsbmini encode 'a sentence' -m .\nsbmini predict -m . --help\n```")
+    parts.append(
+        f"```sh\nsbmini encode 'a sentence' -m .\n{'sbmini predict -m . --help' + chr(10) if headed else ''}```"
+    )
+    dimensions = sorted({d for t in tasks for d in t.config.dimensions}, reverse=True)
+    if dimensions:
+        parts.append(
+            f"The first {', '.join(map(str, dimensions))} components of its vectors can be used alone: `sbmini encode --dim "
+            f"{dimensions[0]}`, or `truncate_dim` in Python."
+        )
     parts.append(f"## Data\n\n{_data(recipe, tasks)}")
     if overlap:
         rows = [f"| {name} | {', '.join(f'{t}: {n}' for t, n in found.items())} |" for name, found in overlap.items()]
         parts.append("Training rows that stand in STS sets:\n\n| set | rows |\n| --- | --- |\n" + "\n".join(rows))
     if inherited:
-        shown = ", ".join(map(str, inherited))
-        parts.append(f"The starting model was trained on {shown}: what is evaluated on those is not clean of them.")
+        taught = ", or a teacher," if teachers else ""
+        parts.append(
+            f"The starting model{taught} was trained on {', '.join(inherited)}: what is evaluated on those is not clean of them."
+        )
     if figures:
         shown = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in figures.items())
         parts.append(f"## Dev figures\n\n| figure | value |\n| --- | --- |\n{shown}")
@@ -115,5 +132,6 @@ def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:
             or "none"
         )
         files = ", ".join(stem(name) for name in part.files("train"))
-        rows.append(f"| {part.name} | {part.structure} | {part.loss} | {files} | {len(task.train):,} | {left} |")
+        loss = f"{part.loss} of {part.teacher}" if part.teacher else part.loss
+        rows.append(f"| {part.name} | {part.structure} | {loss} | {files} | {len(task.train):,} | {left} |")
     return "\n".join(rows)

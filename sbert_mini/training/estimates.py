@@ -75,7 +75,10 @@ def _with_rows(task: Task, rows: Sequence[int]) -> Task:
     train = task.train.kept([i in kept for i in range(len(task.train))], "not in the trial")
     labels = task.labels
     config = replace(task.config, labels=labels) if labels else task.config
-    return Task(config, train, None if not task.only_measured else task.dev, task.margin)
+    taught = (
+        np.zeros((len(train), 1), np.float32) if config.loss == "distillation" else None
+    )  # what it says costs nothing
+    return Task(config, train, None if not task.only_measured else task.dev, task.margin, taught)
 
 
 def _steps(recipe: Recipe, tasks: Sequence[Task], count: int, offline: bool) -> tuple[float, list[float]]:

@@ -27,6 +27,7 @@ from sbert_mini.runtime.conversion import file_sha256
 from sbert_mini.training import losses, processes
 from sbert_mini.training.card import write_card
 from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts
+from sbert_mini.training.distill import teacher_vectors
 from sbert_mini.training.examples import Examples, read_examples
 from sbert_mini.training.recipe import MarginPart, Recipe, TaskPart
 from sbert_mini.training.schedule import Change
@@ -134,6 +135,9 @@ def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tupl
         scale=part.scale,
         triplet_margin=part.triplet_margin,
         mini_batch_size=part.mini_batch_size,
+        dimensions=tuple(part.dimensions),
+        vector_weight=part.vector_weight,
+        similarity_weight=part.similarity_weight,
         adapter_size=part.adapter_size,
         adapter_heads=part.adapter_heads,
     )
@@ -186,13 +190,40 @@ def phase_tasks(recipe: Recipe, tasks: Sequence[Task]) -> list[Task]:
 def load_start(recipe: Recipe, *, offline: bool = False, held: Path | None = None) -> MiniSentenceTransformer:
     """Return the model that training starts from, with the recipe's length and dropout; `held` is an earlier phase's."""
     model = load(held or start_name(recipe), device=None, offline=offline)
+    encoder = model[0]
+    assert isinstance(encoder, MiniBertModule)  # noqa: S101
+    if recipe.model.layers and held is None:
+        encoder.model.keep_layers(recipe.model.layers)
     if recipe.model.max_seq_length is not None:
         model.max_seq_length = recipe.model.max_seq_length
     if recipe.model.dropout is not None:
-        encoder = model[0]
-        assert isinstance(encoder, MiniBertModule)  # noqa: S101
         encoder.model.with_dropout(recipe.model.dropout)
     return model
+
+
+def _teachers(recipe: Recipe) -> dict[str, str | Path]:
+    """Return the tasks that learn from a teacher, and its name."""
+    return {part.name: recipe.local_model(part.teacher) for part in recipe.tasks if part.teacher is not None}
+
+
+def _taught(plan: Plan, tasks: Sequence[Task], offline: bool, on_progress: Callable[[str], None]) -> list[Task]:
+    """Return the tasks, those that learn from a teacher with its vectors: the first process computes them."""
+    teachers = _teachers(plan.recipe)
+    found = []
+    for task in tasks:
+        if task.config.loss != "distillation":
+            found.append(task)
+            continue
+        texts = [row[0] for row in task.train.texts]
+        threads = torch.get_num_threads()
+        folder = plan.run / "teachers"
+        name = teachers[task.config.name]
+        if is_first_process():
+            teacher_vectors(texts, name, folder, threads=threads, offline=offline, on_progress=on_progress)
+        processes.wait()
+        vectors = teacher_vectors(texts, name, folder, threads=threads, offline=offline)
+        found.append(replace(task, teacher_vectors=vectors))
+    return found
 
 
 def phase_run(run: Path, number: int, phases: int) -> Path:
@@ -345,6 +376,7 @@ def _fit_phase(
     ):
         on_progress(f"task {name}: it has no head to train, and waits until the encoder is trained")
     settings = arguments(recipe, tasks, run, seed=seed)  # joins the other processes, if there are some
+    tasks = _taught(plan, tasks, offline, on_progress)
     set_seed(seed)
     on_progress(f"loading {recipe.model.start if held is None else held}")
     model = load_start(recipe, offline=offline, held=held)
@@ -403,6 +435,7 @@ def _write_card(plan: Plan, part: Path, tasks: Sequence[Task], done: Fit, start:
         plan.output.name,
         plan.recipe,
         start,
+        [models.resolve(name) for name in _teachers(plan.recipe).values()],
         tasks,
         done.figures,
         plan.overlap,
@@ -440,8 +473,7 @@ def is_first_process() -> bool:
 
 def start_name(recipe: Recipe) -> str | Path:
     """Return the name of the starting model; a directory beside the recipe wins over a hub id."""
-    local = recipe.resolve(recipe.model.start, in_data=False)
-    return local if recipe.model.start not in models.BUILTIN and local.is_dir() else recipe.model.start
+    return recipe.local_model(recipe.model.start)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -494,11 +526,13 @@ def is_finished(plan: Plan, *, seed: int | None = None, offline: bool = False) -
 
 def _identity(plan: Plan, seed: int, start: Path) -> dict[str, Any]:
     """Return what must be the same for a run to go on."""
+    teachers = {task: _start_digest(models.resolve(name)) for task, name in _teachers(plan.recipe).items()}
     return {
         "recipe": plan.recipe.text,
         "seed": seed,
         "data": _digest(plan.tasks),
         "start": _start_digest(start),
+        **({"teachers": teachers} if teachers else {}),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
 

@@ -18,21 +18,23 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.sets import KNOWN
+from sbert_mini.models import BUILTIN
 from sbert_mini.training.schedule import SCHEDULES
 from sbert_mini.training.structures import (
     LORA_TARGETS,
     LOSSES,
     METRICS,
-    RANKING,
+    NESTED,
     SIMILARITY,
     STRUCTURES,
     are_shares,
+    has_dev_figure,
     metrics_of,
 )
 
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-_LISTS_OF = {str: "a list of strings", float: "a list of numbers"}
+_LISTS_OF = {str: "a list of strings", float: "a list of numbers", int: "a list of whole numbers"}
 SURGERY = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "sum-normalized", "mean", "none")
 
 
@@ -69,6 +71,7 @@ class ModelPart:
         start: the model that training starts from: a directory, a built-in name or a hub id.
         output: the directory that the trained model is written to.
         encoder: `trained`; or `frozen`, to train heads alone.
+        layers: which of the starting model's layers are kept, in order, counted from 0; by default all.
         max_seq_length: the longest input in tokens; by default the starting model's.
         dropout: in the encoder; by default the starting model's.
     """
@@ -76,6 +79,7 @@ class ModelPart:
     output: str = _key()
     start: str = _key("all-MiniLM-L6-v2")
     encoder: str = _key("trained", choices=("trained", "frozen"))
+    layers: list[int] = _key([])
     max_seq_length: int | None = _key(None, low=4)
     dropout: float | None = _key(None, low=0, high=0.95)
 
@@ -93,7 +97,8 @@ class TrainPart:
         floor: the fewest examples of a task in a batch.
         surgery: how the tasks' gradients are combined; `none` adds them up unseen.
         length_batches: whether examples of like length are put together.
-        precision: of training steps; `bf16` (mixed) is for GPUs, and processors with AVX512-BF16 or AMX: 3 times as fast there.
+        precision: of the steps, and of the figures taken between them; `bf16` (mixed) is for GPUs, and for processors with
+            AVX512-BF16 or AMX: 3 times as fast there.
         max_grad_norm: gradients are scaled to at most this length; 0 for never.
         log_every: steps between two lines of the log.
         save_every: steps between two checkpoints where no task has a dev file, by default 250; else each evaluation makes one.
@@ -307,6 +312,10 @@ class TaskPart:
         scale: of the cosines in ranking losses, cosent and angle.
         triplet_margin: of the triplet loss.
         mini_batch_size: of the cached ranking loss.
+        dimensions: lengths of the vectors' beginnings that the loss is also taken of, so that vectors can be cut (Matryoshka).
+        teacher: of the loss `distillation`: a model directory, a built-in name or a hub id.
+        vector_weight: of `distillation`: how much each vector must be the teacher's; 0 for one of another dimension.
+        similarity_weight: of `distillation`: how much the similarities within a batch must be the teacher's.
         limit: the most training rows.
         dev_limit: the most dev rows.
         drop_overlap: whether training rows that stand in the dev set are left out.
@@ -336,6 +345,10 @@ class TaskPart:
     scale: float = _key(20.0, low=0)
     triplet_margin: float = _key(0.3, low=0)
     mini_batch_size: int = _key(32, low=1)
+    dimensions: list[int] = _key([])
+    teacher: str | None = _key(None)
+    vector_weight: float = _key(1.0, low=0)
+    similarity_weight: float = _key(1.0, low=0)
     limit: int | None = _key(None, low=1)
     dev_limit: int | None = _key(None, low=1)
     drop_overlap: bool = _key(False)
@@ -396,6 +409,11 @@ class Recipe:
         if in_data and self.data.folder:
             base = base / self._expanded(self.data.folder)
         return base / self._expanded(name)
+
+    def local_model(self, name: str) -> str | Path:
+        """Return the name of a model; a directory beside the recipe wins over a hub id."""
+        local = self.resolve(name, in_data=False)
+        return local if name not in BUILTIN and local.is_dir() else name
 
     def _expanded(self, name: str) -> Path:
         text = os.path.expandvars(name)
@@ -570,7 +588,7 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
                 ["task", number],
                 f"task.train is missing: {task.loss} has a head to train; only a task without one can be measured alone",
             )
-        if task.structure == "single" and task.loss in RANKING and task.dev:
+        if task.dev and not has_dev_figure(task.structure, task.loss):
             raise reader.error(
                 ["task", number, "dev"],
                 f"task.dev: single texts have no dev figure under {task.loss}; measure by a task that has a dev file alone",
@@ -589,6 +607,15 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
             )
         if task.both_orders and task.structure not in ("siamese", "pair"):
             raise reader.error(["task", number, "both_orders"], "task.both_orders is for pairs: siamese and pair")
+        if (task.loss == "distillation") is not (task.teacher is not None):
+            raise reader.error(
+                ["task", number, "teacher"], "task.teacher is for the loss distillation, which needs one to learn from"
+            )
+        if task.dimensions and (task.loss not in NESTED or min(task.dimensions) < 1):
+            raise reader.error(
+                ["task", number, "dimensions"],
+                f"task.dimensions are at least 1, and for the losses {', '.join(NESTED)}; found {task.dimensions}",
+            )
         if task.label_shares and task.loss != "cross-entropy":
             raise reader.error(["task", number, "label_shares"], "task.label_shares is for the loss cross-entropy")
         if task.label_shares and not are_shares(task.label_shares):

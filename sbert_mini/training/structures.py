@@ -14,10 +14,13 @@ LOSSES: dict[str, tuple[str, ...]] = {
     "multiple-negatives-ranking": ("siamese", "triplet", "single"),
     "cached-multiple-negatives-ranking": ("siamese", "triplet", "single"),
     "triplet": ("triplet",),
+    "distillation": ("single",),
 }
 """Loss -> the structures that it is for."""
 RANKING = ("multiple-negatives-ranking", "cached-multiple-negatives-ranking")
 SIMILARITY = ("cosine-embedding", "cosine-mse", "cosent", "angle")
+NESTED = ("multiple-negatives-ranking", "triplet", "cosine-mse", "cosent", "angle", "distillation")
+"""Losses that can also be taken of the vectors' beginnings (`dimensions`)."""
 LORA_TARGETS = ("query", "key", "value", "dense")
 """The encoder's matrices that LoRA can update, by the last part of their names."""
 METRICS = ("accuracy", "macro_f1", "pearson", "spearman")
@@ -27,7 +30,14 @@ def metrics_of(loss: str) -> tuple[str, ...]:
     """Return the dev figures that a task of this loss has, the main one first."""
     if loss == "cross-entropy":
         return ("accuracy", "macro_f1")
+    if loss == "distillation":
+        return ()
     return ("accuracy",) if loss in (*RANKING, "triplet") else ("pearson", "spearman")
+
+
+def has_dev_figure(structure: str, loss: str) -> bool:
+    """Return whether a dev figure can be taken: single texts under a ranking loss have none, nor has distillation."""
+    return bool(metrics_of(loss)) and not (structure == "single" and loss in RANKING)
 
 
 def are_shares(values: Sequence[float]) -> bool:

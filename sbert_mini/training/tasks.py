@@ -9,18 +9,22 @@
 | `multiple-negatives-ranking`, cached or not | siamese, triplet | none, or a score: rows below `positive` are left out | |
 | the same | single: unsupervised SimCSE, a text's other dropout mask is its positive | none | |
 | `triplet` | triplet | none | |
+| `distillation` | single | none: a teacher's vectors (`distill`) | |
 
 A triplet's third text is a hard negative of the ranking losses (supervised SimCSE). Scores are scaled to [0, 1] before a loss
 sees them. `cosine-embedding` is this project's (`losses`); the ranking, triplet and
-other cosine losses are sentence-transformers' own.
+other cosine losses are sentence-transformers' own. With `dimensions` a loss of vectors is the mean of the loss of the whole
+vectors and of those of their beginnings (Matryoshka; Kusupati et al. 2022, arXiv 2205.13147, equation 1, with equal weights).
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer import losses as stock
@@ -30,12 +34,23 @@ from torch.nn import functional
 from sbert_mini.encoder.adapters import ProjectedAttention
 from sbert_mini.errors import CorruptModelError, InputError, UsageError
 from sbert_mini.runtime.heads import ADAPTER, HeadConfig, read_adapter, read_head
+from sbert_mini.shapes import FloatArray
 from sbert_mini.training import processes
 from sbert_mini.training.checks import check_labels, check_scores
+from sbert_mini.training.distill import DistillationLoss, check_dimensions, cut
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import CosineEmbeddingLoss, FixedMargin, Margin
-from sbert_mini.training.structures import LOSSES, RANKING, SIMILARITY, STRUCTURES, are_shares, metrics_of
+from sbert_mini.training.structures import (
+    LOSSES,
+    NESTED,
+    RANKING,
+    SIMILARITY,
+    STRUCTURES,
+    are_shares,
+    has_dev_figure,
+    metrics_of,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,9 @@ class TaskConfig:
         scale: of the cosines in the ranking losses and in cosent and angle: 1 / temperature.
         triplet_margin: of the triplet loss, on cosine distance.
         mini_batch_size: texts that the cached ranking loss holds the graph of at a time.
+        dimensions: lengths of the vectors' beginnings that the loss is also taken of; empty for the whole vectors alone.
+        vector_weight: of `distillation`; see `distill.DistillationLoss`.
+        similarity_weight: of `distillation`.
         adapter_size: components of the task's projected attention layers (`encoder.adapters`); 0 for none.
         adapter_heads: their attention's heads; they divide `adapter_size`.
     """
@@ -79,6 +97,9 @@ class TaskConfig:
     scale: float = 20.0
     triplet_margin: float = 0.3
     mini_batch_size: int = 32
+    dimensions: tuple[int, ...] = ()
+    vector_weight: float = 1.0
+    similarity_weight: float = 1.0
     adapter_size: int = 0
     adapter_heads: int = 4
 
@@ -110,6 +131,11 @@ class TaskConfig:
                 f"task {self.name!r}: an adapter is for a task with a head, and its size a multiple of its heads; found the loss "
                 f"{self.loss}, size {self.adapter_size} and {self.adapter_heads} heads"
             )
+        if self.dimensions and (self.loss not in NESTED or min(self.dimensions) < 1):
+            raise UsageError(
+                f"task {self.name!r}: dimensions are at least 1, and for the losses {', '.join(NESTED)}; found "
+                f"{list(self.dimensions)} for {self.loss}"
+            )
         if self.label_shares and (self.loss != "cross-entropy" or not are_shares(self.label_shares)):
             raise UsageError(
                 f"task {self.name!r}: label_shares are for the loss cross-entropy, above 0 and 1 together; found "
@@ -136,12 +162,17 @@ class TaskConfig:
     @property
     def needs_label(self) -> bool:
         """Whether the loss needs a label."""
-        return self.loss not in (*RANKING, "triplet")
+        return self.loss not in (*RANKING, "triplet", "distillation")
+
+    @property
+    def has_dev_figure(self) -> bool:
+        """Whether a dev figure can be taken."""
+        return has_dev_figure(self.structure, self.loss)
 
     @property
     def main_metric(self) -> str:
-        """The dev figure that counts."""
-        return self.metric or metrics_of(self.loss)[0]
+        """The dev figure that counts; of a task that can have none, a name that no figure has."""
+        return self.metric or (*metrics_of(self.loss), "none")[0]
 
     @property
     def has_weights(self) -> bool:
@@ -165,6 +196,7 @@ class Task:
         train: its training examples; without any the task is measured only, which needs a loss without weights.
         dev: its dev examples, or None.
         margin: of the loss `cosine-embedding`; None for a fixed 0.
+        teacher_vectors: of the loss `distillation`: (examples, teacher dim), a vector for each training text.
 
     Raises:
         UsageError: a row has another number of texts than the structure, or labels are missing.
@@ -175,14 +207,22 @@ class Task:
     train: Examples
     dev: Examples | None = None
     margin: Margin | None = None
+    teacher_vectors: FloatArray | None = None
 
     def __post_init__(self) -> None:
         config = self.config
+        if self.teacher_vectors is not None and (
+            config.loss != "distillation" or len(self.teacher_vectors) != len(self.train)
+        ):
+            raise UsageError(
+                f"task {config.name!r}: a teacher's vectors are for the loss distillation, one a row; found "
+                f"{len(self.teacher_vectors)} for {config.loss} and {len(self.train)} rows"
+            )
         if not self.train.texts and not self.train.counts and (self.dev is None or config.has_weights):
             raise UsageError(
                 f"task {config.name!r}: without training data it is only measured: it needs dev data, and a loss without weights"
             )
-        if self.dev is not None and config.views > 1:
+        if self.dev is not None and not config.has_dev_figure:
             raise UsageError(
                 f"task {config.name!r}: single texts have no dev figure under {config.loss}; measure by another task"
             )
@@ -221,7 +261,7 @@ class Task:
         """Whether it has no training data."""
         return not self.train.texts and not self.train.counts
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels of a classification, in the order of the outputs."""
         if self.config.graded:
@@ -278,10 +318,13 @@ class Task:
         return (counts / counts.sum()).clamp_min(1e-9).log() - torch.tensor(self.config.label_shares).log()
 
     def targets(self, examples: Examples) -> Tensor | None:
-        """Return the labels as a loss takes them: numbers of classes, or scores scaled to [0, 1]; None for none.
+        """Return what a loss takes beside the vectors: numbers of classes, scores scaled to [0, 1], or of training examples a
+        teacher's vectors; None for none.
 
-        Shapes: the result (examples,).
+        Shapes: the result (examples,); a teacher's vectors (examples, teacher dim).
         """
+        if self.teacher_vectors is not None and examples is self.train:
+            return torch.from_numpy(np.array(self.teacher_vectors, dtype=np.float32))
         if examples.labels is None:
             return None
         if self.config.graded:
@@ -320,6 +363,7 @@ class Objective(nn.Module):
         self._adjustment: Tensor | None
         self.register_buffer("_adjustment", task.logit_adjustment(), persistent=False)
         self.margin = task.margin or FixedMargin() if config.loss == "cosine-embedding" else None
+        check_dimensions(config.dimensions, dimension, config.name)
         holder: list[Any] = [
             _loss(config, model, self.margin)
         ]  # in a list, so that the model is not a part of this module
@@ -344,8 +388,11 @@ class Objective(nn.Module):
         loss = self._loss[0]
         if isinstance(loss, CosineEmbeddingLoss):
             loss.train(self.training)
-        result: Tensor = loss.compute_loss_from_embeddings(list(vectors), targets)
-        return result
+        whole: Tensor = loss.compute_loss_from_embeddings(list(vectors), targets)
+        if not self.config.dimensions:
+            return whole
+        nested = [loss.compute_loss_from_embeddings(cut(vectors, d), targets) for d in self.config.dimensions]
+        return torch.stack([whole, *nested]).mean()
 
     @property
     def loss_of_outputs(self) -> bool:
@@ -425,5 +472,6 @@ def _loss(config: TaskConfig, model: nn.Module, margin: Margin | None) -> Any:
         "triplet": lambda: stock.TripletLoss(
             model, distance_metric=stock.TripletDistanceMetric.COSINE, triplet_margin=config.triplet_margin
         ),
+        "distillation": lambda: DistillationLoss(config.vector_weight, config.similarity_weight),
     }
     return makers[config.loss]() if config.loss in makers else None

@@ -173,6 +173,8 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             raise UsageError("at least one task is needed")
         if all(task.only_measured for task in tasks):
             raise UsageError("no task has training data")
+        if untaught := [t.config.name for t in tasks if t.config.loss == "distillation" and t.teacher_vectors is None]:
+            raise UsageError(f"task {untaught[0]!r}: the loss distillation needs teacher_vectors")
         names = [task.config.name for task in tasks]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"two tasks are called {repeated[0]!r}")
@@ -263,7 +265,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         if not measured:
             return None
         for task in self.tasks if self.fitter.train_rows else ():
-            if task.config.views == 1:
+            if task.config.has_dev_figure:
                 some = task.train.sample(self.fitter.train_rows, seed=0)
                 measured.append(Measured(task, some, self._tokens(task, some, "training"), "train_"))
         fixed = self.fitter.encoder == "frozen"
@@ -358,7 +360,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         for number, (task, data) in enumerate(zip(self.tasks, self._data, strict=True)):
             chosen = [i for t, i in places if t == number]
             batch: dict[str, Any] = {"examples": len(chosen)}
-            if data.targets is not None and task.config.needs_label:
+            if data.targets is not None and (task.config.needs_label or task.teacher_vectors is not None):
                 batch["targets"] = data.targets[chosen]
             if data.vectors is None:  # each process encodes its part; heads on fixed vectors are too small to share
                 part = len(chosen) // processes.count()
@@ -663,7 +665,11 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         averaged = self._averaged if self.is_in_train else None
         if averaged is not None and averaged.rule == "checkpoints" and self.state.global_step >= self._average_from:
             averaged.update()
-        with self._clock_stopped(), averaged.in_place() if averaged is not None and averaged.count else nullcontext():
+        with (
+            self._clock_stopped(),
+            averaged.in_place() if averaged is not None and averaged.count else nullcontext(),
+            self.compute_loss_context_manager(),  # in the precision of the steps, as the stock trainer does
+        ):
             found = self.evaluator(self.model)
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items()}
         if self.is_in_train:
