@@ -329,7 +329,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         vectors = None
         if self.fitter.encoder == "frozen":
             self.model.eval()
-            with self.compute_loss_context_manager():  # in the precision of the steps
+            with self.accelerator.autocast():  # in the precision of the steps
                 vectors = [encode_tokenized(partial(self._embed, self.model), column) for column in columns]
         keys = None
         if task.config.loss.endswith("multiple-negatives-ranking"):
@@ -665,11 +665,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         averaged = self._averaged if self.is_in_train else None
         if averaged is not None and averaged.rule == "checkpoints" and self.state.global_step >= self._average_from:
             averaged.update()
-        with (
-            self._clock_stopped(),
-            averaged.in_place() if averaged is not None and averaged.count else nullcontext(),
-            self.compute_loss_context_manager(),  # in the precision of the steps, as the stock trainer does
-        ):
+        with self._clock_stopped(), averaged.in_place() if averaged is not None and averaged.count else nullcontext():
             found = self.evaluator(self.model)
         metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items()}
         if self.is_in_train:
