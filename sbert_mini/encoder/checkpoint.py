@@ -1,4 +1,4 @@
-"""BERT weights on disk <-> arrays under one set of names. Safetensors only; no torch.
+"""BERT weights on disk <-> arrays under one set of names. Safetensors, or else our own int8 graph; no pickle, no torch.
 
 The names are those of Hugging Face's `BertModel` (`embeddings.word_embeddings.weight`,
 `encoder.layer.0.attention.self.query.weight`, ...). Older spellings are read too: a `bert.` prefix (a model with a task
@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from sbert_mini.encoder.int8_weights import read_int8_weights
 from sbert_mini.errors import CorruptModelError
 from sbert_mini.layout import BertConfig, DenseLayer, read_json
 from sbert_mini.shapes import AnyArray
 
 WEIGHTS = "model.safetensors"
+INT8_GRAPH = Path("onnx") / "model_int8.onnx"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -50,7 +52,8 @@ def parameter_shapes(config: BertConfig, *, pooler: bool) -> dict[str, tuple[int
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the safetensors files that hold the weights of the model directory `path`, one or several shards.
+    """Return the files that hold the weights of the model directory `path`: safetensors, one or several shards; where there are
+    none, the int8 graph.
 
     Raises:
         CorruptModelError: there is none; where a pickle lies instead, the text says how to convert it.
@@ -64,6 +67,8 @@ def weight_files(path: Path) -> list[Path]:
         if missing:
             raise CorruptModelError(f"{index} names {', '.join(missing)}, not found beside it")
         return files
+    if (path / INT8_GRAPH).is_file():
+        return [path / INT8_GRAPH]
     pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
     if pickles:
         raise CorruptModelError(
@@ -128,7 +133,8 @@ def read_bert_weights(path: str | Path, config: BertConfig) -> dict[str, AnyArra
     path = Path(path)
     stored: dict[str, AnyArray] = {}
     for file in weight_files(path):
-        stored.update({canonical_name(name): array for name, array in read_tensors(file).items()})
+        tensors = read_int8_weights(file) if file.suffix == INT8_GRAPH.suffix else read_tensors(file)
+        stored.update({canonical_name(name): array for name, array in tensors.items()})
     wanted = parameter_shapes(config, pooler="pooler.dense.weight" in stored)
     missing = sorted(set(wanted) - set(stored))
     if missing:

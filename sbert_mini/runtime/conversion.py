@@ -8,7 +8,8 @@ They go into the model directory where it is writable and holds no `onnx/model.o
 cache; graphs of a model in the Hugging Face cache go into ours. The record tells when the directory's weights, tokenizer or
 pooling are no longer those that the graphs were made from; then they are made again, and so they are where a graph is missing.
 A task with projected attention layers has graphs of its own, in `heads/<task>/onnx/`.
-A directory without weights (as a package may ship it) is taken at its record's word.
+A directory without safetensors (as a package may ship it) is taken at its record's word. It may hold the int8 graph alone: the
+other one is then made of the weights that this graph computes with (`encoder.int8_weights`), in the cache.
 """
 
 import hashlib
@@ -117,7 +118,7 @@ def _is_fresh(record: Mapping[str, Any], sources: Mapping[str, str], layout: Mod
     source = record["source"]
     if any(source.get(key) != value for key, value in sources.items()):
         return False
-    if not any(layout.encoder_path.glob("*.safetensors")):
+    if folder.parent == layout.path and not _has_safetensors(layout):
         return True  # as a package may ship it: the record is taken at its word
     files = _files(layout)
     stats = [_stat(file) for file in files]
@@ -139,7 +140,8 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(file.read_bytes())
         complete = all((folder / entry["file"]).stat().st_size == entry["bytes"] for entry in record["graphs"].values())
-        usable = record["format"] == FORMAT and set(record["graphs"]) == set(GRAPH_FILES) and complete
+        usable = record["format"] == FORMAT and bool(record["graphs"]) and set(record["graphs"]) <= set(GRAPH_FILES)
+        usable = usable and complete
         usable = usable and {"tokenizer", "description", "weights", "weight_stats"} <= set(record["source"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         usable = False
@@ -175,15 +177,19 @@ def find(path: str | Path, kind: Graph = "int8", adapter: "graph.Adapter | None"
     cached = cache_dir() / "graphs" / _sha256(*(name.encode() for name in named))[:32]
     for folder in (place / "onnx", cached):
         record = _read_record(folder)
-        if record is not None and _is_fresh(record, sources, layout, folder):
+        if record is not None and kind in record["graphs"] and _is_fresh(record, sources, layout, folder):
             break
     else:
         weight_files(layout.encoder_path)  # raises where there is nothing to convert: says what is missing
-        folder = _target(place, cached)
+        folder = _target(place, cached) if _has_safetensors(layout) else cached
         log.warning("converting %s to ONNX, once, into %s", place, folder)
         record = convert(layout, folder, adapter, sources)
     entry = record["graphs"][kind]
     return ConvertedModel(layout, kind, folder / entry["file"], entry["sha256"], record["fingerprint"])
+
+
+def _has_safetensors(layout: ModelLayout) -> bool:
+    return any(layout.encoder_path.glob("*.safetensors"))
 
 
 def _target(path: Path, cached: Path) -> Path:
@@ -252,10 +258,12 @@ def convert(
         file = GRAPH_FILES[kind]  # type: ignore[index]
         write_durably(folder / file, data)
         written[kind] = {"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    fingerprint = _sha256(json.dumps([digests, sources], sort_keys=True).encode())
+    shipped = None if _has_safetensors(layout) or adapter is not None else _read_record(layout.path / "onnx")
     record = {
         "format": FORMAT,
         "sbert_mini": __version__,
-        "fingerprint": _sha256(json.dumps([digests, sources], sort_keys=True).encode()),
+        "fingerprint": shipped["fingerprint"] if shipped is not None else fingerprint,  # it is the same model
         "source": {**sources, "weights": digests, "weight_stats": stats},
         "graphs": written,
     }

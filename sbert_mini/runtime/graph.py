@@ -10,6 +10,9 @@ activations one scale and zero point a product, fixed when the graph is built (`
 does not depend on the texts that it is batched with. Where it helps, activations are first divided by a factor a channel
 that the weights are multiplied with (SmoothQuant). The word embeddings are stored as int8 with one scale a word piece.
 Embedding sums, LayerNorm, softmax, GELU, attention products and pooling stay in float32.
+
+Constants bear the names of the weights that they were made from (`<name>`, or `<name>/q`, `<name>/scale` and a product's
+`<product>/smooth`), so that the weights can be read back (`encoder.int8_weights`).
 """
 
 from collections.abc import Mapping
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbert_mini.encoder.checkpoint import read_dense_weights
+from sbert_mini.encoder.int8_weights import QUANTIZED, SCALE, SMOOTH
 from sbert_mini.errors import MissingExtraError
 from sbert_mini.layout import ModelLayout
 from sbert_mini.shapes import AnyArray, FloatArray
@@ -30,6 +34,7 @@ OPSET = 21
 IR_VERSION = 10
 TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+WORDS = "embeddings.word_embeddings.weight"
 _MS = "com.microsoft"
 
 
@@ -138,6 +143,7 @@ def build(
     b = _Builder()
     config = layout.config
     epsilon = float(config.layer_norm_eps)
+    chosen = scales or {}
 
     def weight(name: str) -> FloatArray:
         return np.asarray(weights[name], dtype=np.float32)
@@ -145,47 +151,51 @@ def build(
     def linear(name: str) -> tuple[FloatArray, FloatArray]:
         return weight(f"{name}.weight").T, weight(f"{name}.bias")
 
-    def layer_norm(name: str) -> tuple[str, str]:
-        return b.constant(weight(f"{name}.weight")), b.constant(weight(f"{name}.bias"))
+    def named(name: str) -> str:
+        return b.constant(weight(name), name)
 
-    def quantized(x: str, scale: ActivationScale) -> str:
+    def layer_norm(name: str) -> tuple[str, str]:
+        return named(f"{name}.weight"), named(f"{name}.bias")
+
+    def quantized(x: str, key: str) -> str:
+        scale = chosen[key]
         if scale.smooth is not None:
-            x = b.node("Mul", x, b.constant((1 / scale.smooth).astype(np.float32)))
+            x = b.node("Mul", x, b.constant((1 / scale.smooth).astype(np.float32), f"{key}{SMOOTH}"))
         return b.node("QuantizeLinear", x, b.constant(np.float32(scale.scale)), b.constant(np.uint8(scale.zero_point)))
 
-    def product(x8: str, scale: ActivationScale, matrix: FloatArray, bias: FloatArray | None) -> str:
+    def product(x8: str, key: str, name: str, *, bias: bool) -> str:
+        scale, (matrix, _) = chosen[key], linear(name)
         if scale.smooth is not None:
             matrix = matrix * scale.smooth[:, None]
         q, column_scale = quantize_columns(matrix)
-        inputs = [x8, b.constant(q), b.constant(np.float32(scale.scale)), b.constant(column_scale)]
-        inputs += [b.constant(np.uint8(scale.zero_point))]
-        if bias is not None:
-            inputs += ["", b.constant(bias)]
+        inputs = [x8, b.constant(q, f"{name}.weight{QUANTIZED}"), b.constant(np.float32(scale.scale))]
+        inputs += [b.constant(column_scale, f"{name}.weight{SCALE}"), b.constant(np.uint8(scale.zero_point))]
+        if bias:
+            inputs += ["", named(f"{name}.bias")]
         return b.node("MatMulIntegerToFloat", *inputs, domain=_MS)
 
-    def activation(x: str, bias: FloatArray) -> str:
+    def activation(x: str, bias: str) -> str:
         if config.activation == "relu":
-            return b.node("Relu", b.node("Add", x, b.constant(bias)))
+            return b.node("Relu", b.node("Add", x, bias))
         kind = {"gelu": "BiasGelu", "gelu_tanh": "FastGelu"}[config.activation]
-        return b.node(kind, x, b.constant(bias), domain=_MS)
+        return b.node(kind, x, bias, domain=_MS)
 
-    def add_and_norm(x: str, residual: str, name: str, bias: FloatArray) -> str:
-        inputs = (x, residual, *layer_norm(name), b.constant(bias))
+    def add_and_norm(x: str, residual: str, name: str, bias: str) -> str:
+        inputs = (x, residual, *layer_norm(name), bias)
         return b.node("SkipLayerNormalization", *inputs, domain=_MS, epsilon=epsilon)
 
     mask = b.cast("attention_mask", "INT32")
     lengths = b.node("ReduceSum", mask, b.integers(1), keepdims=0)  # (batch,); padding is to the right
-    words = weight("embeddings.word_embeddings.weight")
     if scales is None:
-        word = b.node("Gather", b.constant(words), "input_ids")  # (batch, seq, hidden)
+        word = b.node("Gather", named(WORDS), "input_ids")  # (batch, seq, hidden)
     else:
-        q, row_scale = quantize_columns(words.T)
-        word = b.cast(b.node("Gather", b.constant(q.T), "input_ids"), "FLOAT")
-        word = b.node("Mul", word, b.node("Gather", b.constant(row_scale[:, None]), "input_ids"))
-    types = b.constant(weight("embeddings.token_type_embeddings.weight"))
+        q, row_scale = quantize_columns(weight(WORDS).T)
+        word = b.cast(b.node("Gather", b.constant(q.T, f"{WORDS}{QUANTIZED}"), "input_ids"), "FLOAT")
+        word = b.node("Mul", word, b.node("Gather", b.constant(row_scale[:, None], f"{WORDS}{SCALE}"), "input_ids"))
+    types = named("embeddings.token_type_embeddings.weight")
     word = b.node("Add", word, b.node("Gather", types, "token_type_ids"))
     seq = b.node("Shape", "input_ids", start=1, end=2)
-    positions = b.constant(weight("embeddings.position_embeddings.weight"))
+    positions = named("embeddings.position_embeddings.weight")
     position = b.node("Slice", positions, b.integers(0), seq, b.integers(0))  # (seq, hidden)
     norm = layer_norm("embeddings.LayerNorm")
     x = b.node("SkipLayerNormalization", word, position, *norm, domain=_MS, epsilon=epsilon)
@@ -219,24 +229,23 @@ def build(
     for layer in range(config.num_hidden_layers):
         prefix = f"encoder.layer.{layer}."
         extra = beside(x, layer)
-        projections = [linear(f"{prefix}attention.self.{part}") for part in ("query", "key", "value")]
+        parts = [f"{prefix}attention.self.{part}" for part in ("query", "key", "value")]
         expose_as(x, f"{layer}.qkv")
         heads = config.num_attention_heads
         if scales is None:
+            projections = [linear(part) for part in parts]
             joined = b.constant(np.concatenate([matrix for matrix, _ in projections], axis=1))
             biases = b.constant(np.concatenate([bias for _, bias in projections]))
             attended = b.node("Attention", x, joined, biases, lengths, domain=_MS, num_heads=heads)
         else:
-            scale = scales[f"{layer}.qkv"]
-            x8 = quantized(x, scale)
-            query, key, value = (product(x8, scale, matrix, bias) for matrix, bias in projections)
+            x8 = quantized(x, f"{layer}.qkv")
+            query, key, value = (product(x8, f"{layer}.qkv", part, bias=True) for part in parts)
             attended = b.node("MultiHeadAttention", query, key, value, "", lengths, domain=_MS, num_heads=heads)
 
-        def dense(name: str, x: str, key: str) -> tuple[str, FloatArray]:
-            matrix, bias = linear(name)
+        def dense(name: str, x: str, key: str) -> tuple[str, str]:
             if scales is None:
-                return b.node("MatMul", x, b.constant(matrix)), bias
-            return product(quantized(x, scales[key]), scales[key], matrix, None), bias
+                return b.node("MatMul", x, b.constant(linear(name)[0])), named(f"{name}.bias")
+            return product(quantized(x, key), key, name, bias=False), named(f"{name}.bias")
 
         expose_as(attended, f"{layer}.attention")
         projected, bias = dense(f"{prefix}attention.output.dense", attended, f"{layer}.attention")

@@ -1,0 +1,62 @@
+"""The weights that an int8 graph computes with, for model directories that travel with the graph alone. No torch; needs `onnx`.
+
+The graph (`runtime.graph`) names its constants after the weights that they were made from: `<name>`, or `<name>/q` and
+`<name>/scale` with `weight ≈ q · scale`, and `<layer>.<product>/smooth`, a factor a channel that activations are multiplied with
+and weights were divided by. What comes back is what the graph multiplies with: a model of these weights differs from it by the
+rounding of activations alone.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sbert_mini.errors import CorruptModelError, MissingExtraError
+from sbert_mini.shapes import AnyArray
+
+QUANTIZED, SCALE, SMOOTH = "/q", "/scale", "/smooth"
+PRODUCTS = {
+    "attention.self.query": "qkv",
+    "attention.self.key": "qkv",
+    "attention.self.value": "qkv",
+    "attention.output.dense": "attention",
+    "intermediate.dense": "wide",
+    "output.dense": "narrow",
+}
+"""A layer's matrix -> the product that it stands in."""
+
+
+def read_int8_weights(file: Path) -> dict[str, AnyArray]:
+    """Return an int8 graph's weights under `BertModel`'s names, float32.
+
+    Raises:
+        MissingExtraError: the package `onnx` is not installed.
+        CorruptModelError: the file is damaged, or does not name its weights.
+    """
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"reading the weights of {file}", "onnx", "train") from error
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        constants = {c.name: onnx.numpy_helper.to_array(c) for c in onnx.load(file).graph.initializer}
+    except (DecodeError, OSError, ValueError, TypeError) as error:
+        raise CorruptModelError(f"{file} cannot be read as ONNX: {error}") from error
+    found: dict[str, AnyArray] = {}
+    for name, array in constants.items():
+        base = name.removesuffix(QUANTIZED)
+        if base != name and f"{base}{SCALE}" in constants:
+            matrix = array.astype(np.float32) * constants[f"{base}{SCALE}"]  # (in, out); words: (vocabulary, hidden)
+            found[base] = _unsmoothed(base, matrix, constants).T if base.startswith("encoder.") else matrix
+        elif name.startswith(("embeddings.", "encoder.")) and "/" not in name:
+            found[name] = array
+    if not found:
+        raise CorruptModelError(f"{file} does not name its weights: it is of another tool, or of an earlier version")
+    return {name: np.ascontiguousarray(array) for name, array in found.items()}
+
+
+def _unsmoothed(name: str, matrix: AnyArray, constants: Mapping[str, AnyArray]) -> AnyArray:
+    layer, _, rest = name.removeprefix("encoder.layer.").removesuffix(".weight").partition(".")
+    smooth = constants.get(f"{layer}.{PRODUCTS[rest]}{SMOOTH}")
+    return matrix if smooth is None else matrix * smooth[:, None]

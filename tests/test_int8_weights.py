@@ -1,0 +1,93 @@
+"""A model directory that holds its int8 graph alone: what it computes, what is made of it, and training from it."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from test_fitter import sentences, train, workshop  # noqa: F401
+
+from sbert_mini import Embedder
+from sbert_mini.encoder.checkpoint import read_bert_weights
+from sbert_mini.encoder.module import load
+from sbert_mini.errors import CorruptModelError
+from sbert_mini.layout import read_layout
+from sbert_mini.runtime.conversion import find
+from sbert_mini.runtime.graph import quantize_columns
+
+TEXTS = sentences(12, 4)
+
+
+@pytest.fixture
+def shipped(make_model, tmp_path, monkeypatch):
+    """A model, and a copy of it without weights and float32 graph, as a package would ship it."""
+    monkeypatch.setenv("SBMINI_CACHE_DIR", str(tmp_path / "cache"))
+    model = make_model(seed=3)
+    find(model)
+    copy = tmp_path / "shipped"
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("*.safetensors", "model.onnx"))
+    record = copy / "onnx" / "sbmini.json"
+    held = json.loads(record.read_text())
+    del held["graphs"]["fp32"]
+    record.write_text(json.dumps(held))
+    return model, copy
+
+
+def test_the_int8_graph_is_used_as_it_is_and_nothing_is_written(shipped):
+    model, copy = shipped
+    before = sorted(copy.rglob("*"))
+    np.testing.assert_array_equal(Embedder(copy).encode(TEXTS), Embedder(model).encode(TEXTS))
+    assert sorted(copy.rglob("*")) == before
+    assert find(copy).fingerprint == find(model).fingerprint
+
+
+def test_weights_come_back_to_half_a_step(shipped):
+    model, copy = shipped
+    config = read_layout(model).config
+    weights, back = read_bert_weights(model, config), read_bert_weights(copy, config)
+    assert set(back) == {name for name in weights if not name.startswith("pooler.")}
+    for name, array in back.items():
+        exact = weights[name]
+        if exact.ndim == 2 and ("layer" in name or "word" in name):
+            step = quantize_columns(exact.T)[1][:, None]
+            # a smoothed product's steps are of the smoothed matrix; a tiny model's factors stay within 20
+            assert np.abs(array - exact).max() <= 20 * step.max()
+            assert np.corrcoef(array.ravel(), exact.ravel())[0, 1] > 0.999
+        else:
+            np.testing.assert_array_equal(array, exact)
+
+
+def test_the_float32_graph_is_made_in_the_cache_and_is_of_the_same_model(shipped):
+    model, copy = shipped
+    found = find(copy, "fp32")
+    assert copy not in found.file.parents
+    assert found.fingerprint == find(copy).fingerprint
+    cosines = (Embedder(copy, graph="fp32").encode(TEXTS) * Embedder(model, graph="fp32").encode(TEXTS)).sum(axis=1)
+    assert cosines.min() > 0.99
+    vectors = load(copy, device="cpu").encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(vectors, Embedder(copy, graph="fp32").encode(TEXTS), atol=1e-5)
+
+
+def test_training_starts_from_it(workshop, shipped):  # noqa: F811
+    _, copy = shipped
+    text = (workshop / "recipe.toml").read_text("utf-8")
+    (workshop / "recipe.toml").write_text(text.replace('start = "start"', f'start = "{copy}"'), "utf-8")
+    done = train(workshop, "-q")
+    assert done.returncode == 0, done.stderr
+    (output,) = (p for p in workshop.iterdir() if (p / "modules.json").is_file() and p.name not in ("start",))
+    assert (output / "model.safetensors").is_file()
+    assert not (output / "onnx").exists() or (output / "onnx" / "model.onnx").is_file()
+
+
+def test_a_damaged_or_foreign_graph_is_refused(shipped):
+    _, copy = shipped
+    config = read_layout(copy).config
+    file = copy / "onnx" / "model_int8.onnx"
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CorruptModelError, match="cannot be read as ONNX"):
+        read_bert_weights(copy, config)
+    file.write_bytes(onnx.ModelProto().SerializeToString())
+    with pytest.raises(CorruptModelError, match="does not name its weights"):
+        read_bert_weights(copy, config)
