@@ -113,6 +113,8 @@ def _check(report: Path | None) -> None:
 
   sbmini bench sts --data data/ -m ./my-model --peer all-MiniLM-L6-v2 --report report/
 
+  sbmini bench sts -m ./my-model --dim 256 --dim 128      # vectors cut to their beginnings
+
   sbmini bench sts --pairs my-pairs.csv --columns left,right,grade --json
 """,
 )
@@ -131,6 +133,15 @@ def sts(
         list[str] | None,
         typer.Option(
             "--peer", help="A model that sentence-transformers itself runs; may be repeated.", show_default=False
+        ),
+    ] = None,
+    dim: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--dim",
+            min=1,
+            help="Our models' vectors cut to so many components, too; may be repeated.",
+            show_default=False,
         ),
     ] = None,
     data: Data = None,
@@ -187,6 +198,8 @@ def sts(
     labels = [c.label for c in opened]
     given = [n for n in model or [_name(None)] for _ in runtime or [RuntimeChoice.INT8]] + list(peer or [])
     opened = [replace(c, name=name) if labels.count(c.label) > 1 else c for c, name in zip(opened, given, strict=True)]
+    ours = [c for c in opened if c.runtime != contestants.PEER]
+    opened += [contestants.beginning(c, d) for c in ours for d in dim or []]
     result = score(
         opened, found, pooling=pooling.value, resamples=resamples, seed=seed, absent=absent, on_progress=note
     )

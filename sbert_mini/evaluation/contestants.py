@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,32 @@ def open_contestant(
         truncated=lambda texts: _too_long(model, texts),
         trained_on=trained_on(path or _cached_card(name)),
         path=path,
+    )
+
+
+def beginning(contestant: Contestant, dim: int) -> Contestant:
+    """Return a model whose vectors are cut to their first `dim` components, and scaled to length 1 again.
+
+    Raises:
+        UsageError: the vectors have fewer components; when texts are encoded.
+    """
+
+    def cut(encode: Callable[[Sequence[str]], FloatArray]) -> Callable[[Sequence[str]], FloatArray]:
+        def encode_and_cut(texts: Sequence[str]) -> FloatArray:
+            vectors = encode(texts)
+            if not 1 <= dim <= vectors.shape[1]:
+                raise UsageError(f"{contestant.name} has vectors of {vectors.shape[1]} components; found --dim {dim}")
+            part = vectors[:, :dim]
+            return part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+
+        return encode_and_cut
+
+    return replace(
+        contestant,
+        name=f"{contestant.name}[:{dim}]",
+        encode=cut(contestant.encode),
+        encode_query=cut(contestant.encode_query),
+        encode_document=cut(contestant.encode_document),
     )
 
 
