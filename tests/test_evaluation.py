@@ -539,3 +539,23 @@ def test_the_other_benchmarks_at_a_small_size(sbmini, tmp_path, minilm):
 
 
 PASSAGES = Path(__file__).parent.parent / "sbert_mini" / "examples" / "collection.jsonl"
+
+
+def test_bench_sts_of_the_vectors_beginnings(sbmini, minilm):
+    from sbert_mini import Embedder
+    from sbert_mini.evaluation.sets import builtin_pairs
+    from sbert_mini.evaluation.sts import spearman
+
+    done = sbmini("bench", "sts", "--sets", "builtin", "-m", minilm, "--dim", 64, "--json", "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    whole, part = json.loads(done.stdout.splitlines()[-1])["models"]
+    assert part["model"] == f"{whole['model']}[:64]"
+    held = builtin_pairs()
+    u, v = (Embedder(minilm).encode(list(texts), truncate_dim=64) for texts in (held.first, held.second))
+    assert part["sets"][0]["spearman"] == pytest.approx(
+        100 * spearman((u * v).sum(axis=1), np.asarray(held.scores)), abs=1e-6
+    )
+    assert part["sets"][0]["spearman"] != whole["sets"][0]["spearman"]
+    one_error(
+        sbmini("bench", "sts", "--sets", "builtin", "-m", minilm, "--dim", 385), 2, "384 components; found --dim 385"
+    )

@@ -36,6 +36,7 @@ class Contestant:
         truncated: how many of some texts are longer than it reads.
         trained_on: the STS sets that its card names as training data, and why.
         path: its directory, where it has one.
+        dimension: components of a vector.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Contestant:
     truncated: Callable[[Sequence[str]], int] = lambda texts: 0  # noqa: ARG005
     trained_on: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
+    dimension: int = 0
 
     @property
     def label(self) -> str:
@@ -110,6 +112,7 @@ def open_contestant(
         truncated=lambda texts: _too_long(model, texts),
         trained_on=trained_on(path or _cached_card(name)),
         path=path,
+        dimension=int(model.get_embedding_dimension() or 0),
     )
 
 
@@ -117,15 +120,14 @@ def beginning(contestant: Contestant, dim: int) -> Contestant:
     """Return a model whose vectors are cut to their first `dim` components, and scaled to length 1 again.
 
     Raises:
-        UsageError: the vectors have fewer components; when texts are encoded.
+        UsageError: the vectors have fewer components.
     """
+    if not 1 <= dim <= contestant.dimension:
+        raise UsageError(f"{contestant.name} has vectors of {contestant.dimension} components; found --dim {dim}")
 
     def cut(encode: Callable[[Sequence[str]], FloatArray]) -> Callable[[Sequence[str]], FloatArray]:
         def encode_and_cut(texts: Sequence[str]) -> FloatArray:
-            vectors = encode(texts)
-            if not 1 <= dim <= vectors.shape[1]:
-                raise UsageError(f"{contestant.name} has vectors of {vectors.shape[1]} components; found --dim {dim}")
-            part = vectors[:, :dim]
+            part = encode(texts)[:, :dim]
             return part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
 
         return encode_and_cut
@@ -133,6 +135,7 @@ def beginning(contestant: Contestant, dim: int) -> Contestant:
     return replace(
         contestant,
         name=f"{contestant.name}[:{dim}]",
+        dimension=dim,
         encode=cut(contestant.encode),
         encode_query=cut(contestant.encode_query),
         encode_document=cut(contestant.encode_document),
@@ -164,6 +167,7 @@ def _embedder(name: str, runtime: str, threads: int, *, offline: bool, progress:
         truncated=lambda texts: sum(tokens.truncated for tokens in tokenizer.encode(texts)),
         trained_on=trained_on(embedder.path),
         path=embedder.path,
+        dimension=embedder.dimension,
     )
 
 
