@@ -766,3 +766,21 @@ def test_label_shares_that_cannot_be_are_refused():
     rows = Examples((("x",), ("y",)), ("a", "b"))
     with pytest.raises(UsageError, match="3 shares for 2 labels"):
         Task(TaskConfig("t", "single", "cross-entropy", label_shares=(0.2, 0.2, 0.6)), rows)
+
+
+def test_columns_of_other_lengths_go_through_the_encoder_apart_to_the_same_loss(make_model, tmp_path, monkeypatch):
+    """Titles and articles: a column a pass is the same loss, of fewer tokens."""
+    pairs = tuple((title, " ".join(sentences(4, seed=i))) for i, title in enumerate(sentences(8, 1)))
+    task = Task(TaskConfig("titles", "siamese", "multiple-negatives-ranking"), Examples(pairs))
+    losses, tokens = [], []
+    for least in (0.8, 0.0):
+        monkeypatch.setattr(trainer_module, "LIKE_LENGTHS", least)
+        model = load(make_model(seed=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0), device="cpu")
+        trainer = MultiTaskTrainer(model, arguments(tmp_path, max_steps=1), [task], FitterConfig(batch_size=8))
+        inputs = next(iter(trainer.get_train_dataloader()))
+        passes = inputs["tasks"][0]["features"]
+        tokens.append([features["input_ids"].numel() for features in passes])
+        losses.append(float(trainer.compute_loss(model, inputs).detach()))
+    assert [len(held) for held in tokens] == [2, 1]
+    assert sum(tokens[0]) < 0.8 * tokens[1][0]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -46,6 +46,8 @@ from sbert_mini.training.tasks import Objective, Task
 log = logging.getLogger("sbert_mini")
 
 OPTIMIZERS = ("adamw", "adam", "torch-adamw")
+LIKE_LENGTHS = 0.8
+"""Columns whose longest texts are, on average, at least this share of the longest of all go through the encoder together."""
 PART = ".part"
 TEACHER = "teacher.safetensors"
 
@@ -143,7 +145,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
 
     Each optimizer step holds a sub-batch of every task. A task's gradient on the encoder is taken by itself; a rule of gradient
     surgery combines them; the heads' gradients are added up and never projected, since no two tasks share a head. All texts of a
-    sub-batch go through the encoder in one forward pass, with texts of like length.
+    sub-batch go through the encoder in one forward pass, with texts of like length, or a column at a time where columns differ.
 
     Everything else is `SentenceTransformerTrainer`'s: arguments, mixed precision, gradient accumulation, learning-rate
     schedules, callbacks, early stopping. Checkpoints also hold heads, margins, the schedule's history and all random states: a
@@ -371,9 +373,19 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             elif self.objectives[task.config.name].stock_features:
                 batch["columns"] = [self._features([column[i] for i in chosen]) for column in data.columns]
             else:
-                batch["features"] = self._features([column[i] for column in data.columns for i in chosen])
+                batch["features"] = self._passes(task, [[column[i] for i in chosen] for column in data.columns])
             batches.append(batch)
         return {"tasks": batches}
+
+    def _passes(self, task: Task, columns: Sequence[Sequence[Tokens]]) -> list[dict[str, Tensor]]:
+        """Return the features of a sub-batch's forward passes: one for all its texts, or one a column where they differ in length
+        so much (titles and articles) that most of it would be padding. Regularizers change all texts of one pass.
+        """
+        widths = [max(len(tokens.ids) for tokens in column) for column in columns]
+        apart = task.config.name not in self._regularizers and sum(widths) < LIKE_LENGTHS * max(widths) * len(widths)
+        if apart:
+            return [self._features(column) for column in columns]
+        return [self._features([tokens for column in columns for tokens in column])]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:  # noqa: ARG002
         """Return the optimizer: the encoder's and the heads' parameters, each with and without decay.
@@ -504,7 +516,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             outputs=outputs,
             loss=loss,
             loss_of=(lambda outputs: objective.loss_of(outputs, targets)) if by_outputs else None,
-            embedded=(*batch["features"]["input_ids"].shape, self._encoder.model.config.hidden_size),
+            embedded=(*batch["features"][0]["input_ids"].shape, self._encoder.model.config.hidden_size),
             run=lambda further: objective.outputs(self._vectors(model, objective, batch, further)),
             classes=objective.config.loss == "cross-entropy",
             teacher=lambda: self._teacher_outputs(objective, batch),
@@ -515,11 +527,10 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         self, model: nn.Module, objective: Objective, batch: Mapping[str, Any], further: Mapping[str, Any] | None = None
     ) -> list[Tensor]:
         """Return the sentence vectors of a task's sub-batch, of all processes together: (examples, dim) a column."""
-        features = {**batch["features"], **(further or {})}
-        if objective.adapter is not None:
-            features["adapter"] = objective.adapter
-        own = model(features)["sentence_embedding"]  # (columns * batch, dim)
-        return [processes.gather(column) for column in own.split(batch["size"])]
+        more = {**(further or {}), **({"adapter": objective.adapter} if objective.adapter is not None else {})}
+        own = torch.cat([model({**features, **more})["sentence_embedding"] for features in batch["features"]])
+        columns: Any = own.split(batch["size"])  # type: ignore[no-untyped-call]  # own: (columns * batch, dim)
+        return [processes.gather(column) for column in columns]
 
     def _teacher_outputs(self, objective: Objective, batch: Mapping[str, Any]) -> Tensor:
         """Return a task's outputs under the moving average of the weights."""
