@@ -8,7 +8,6 @@ Writes into build/model:
     quora.tsv        question, duplicate, hard negative: a labelled non-duplicate, else the nearest question that is no duplicate
     captions.tsv     two captions of one image
     titles.tsv       title, lead; the last 1,000 rows are titles-dev.tsv
-    passages.tsv     a sentence of Wikipedia, and the sentences that follow it
     texts.txt        what a teacher encodes: passages of 1 to 8 sentences, leads, titles, captions, questions, hypotheses
 
 The recipes leave out pairs that stand in an STS set (`data.drop_evaluation`). Nothing of SciFact or Cranfield is read.
@@ -41,7 +40,6 @@ TEXTS = {
     "questions": 8_000,
     "hypotheses": 6_000,
 }
-PASSAGES = 30_000
 
 
 def rows(data: Path, name: str, *columns: str) -> Iterator[tuple[str, ...]]:
@@ -141,17 +139,10 @@ def prepare(data: Path, threads: int) -> dict[str, int]:
     counts["titles-dev"] = write("titles-dev.tsv", pair, leads[-TITLES_DEV:])
     wiki = lines(data, "sentences_wikipedia_1")
 
-    def following(start: int, low: int, high: int) -> str:
-        return " ".join(wiki[start : start + int(rng.integers(low, high))])
-
-    starts = rng.permutation(len(wiki) - 20)
-    chosen = starts[:PASSAGES].tolist()
-    counts["passages"] = write(
-        "passages.tsv", ("sentence", "passage"), ((wiki[i], following(i + 1, 3, 8)) for i in chosen)
-    )
+    starts = rng.permutation(len(wiki) - 20)[: TEXTS["passages"]].tolist()
     held_back = {lead for _, lead in leads[-TITLES_DEV:]}
     texts = {
-        "passages": [following(i, 1, 9) for i in starts[PASSAGES : PASSAGES + TEXTS["passages"]].tolist()],
+        "passages": [" ".join(wiki[i : i + int(rng.integers(1, 9))]) for i in starts],
         "leads": [lead for _, lead in leads if lead not in held_back],
         "titles": [title for title, _ in leads[:-TITLES_DEV]],
         "captions": lines(data, "sentences_captions"),
