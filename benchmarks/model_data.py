@@ -29,6 +29,7 @@ from sbert_mini import Embedder
 from sbert_mini.text.records import read_records
 
 FOLDER = Path("build/model")
+TEACHER = "all-MiniLM-L6-v2"
 TITLES_DEV = 1000
 NEIGHBOURS, LEAST_GAP = 30, 0.02
 """Of mined negatives: among so many nearest questions, by this much less near than the duplicate."""
@@ -93,7 +94,7 @@ def quora(data: Path, threads: int) -> Iterator[tuple[str, str, str]]:
         else:
             different[a].append(b)
             different[b].append(a)
-    vectors = Embedder(threads=threads).encode(texts, show_progress_bar=True)
+    vectors = Embedder(TEACHER, threads=threads).encode(texts, show_progress_bar=True)
     for first, second, label in pairs:
         if label != "1":
             continue
