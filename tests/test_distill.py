@@ -132,6 +132,7 @@ structure = "single"
 loss = "distillation"
 train = "texts.txt"
 teacher = {json.dumps(str(teacher))}
+teacher_graph = "int8"
 dimensions = [4]
 """
     errors = []

@@ -61,7 +61,7 @@ def write_card(
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "sentence-similarity", "sbert-mini"],
-        "base_model": recipe.model.start,
+        "base_model": _shown(recipe.model.start),
         "datasets": list(dict.fromkeys([*own, *inherited])),
     }
     if license := parent.get("license"):
@@ -73,8 +73,8 @@ def write_card(
     heads = f" with {'a head' if len(headed) == 1 else 'heads'} for {', '.join(headed)}" if headed else ""
     told = "; the heads are in `heads/`, for `sbmini predict`" if headed else ""
     parts.append(
-        f"A sentence-embedding model{heads}, trained from {recipe.model.start} by sbert-mini in {steps} steps. The encoder "
-        f"loads in plain sentence-transformers{told}."
+        f"A sentence-embedding model{heads}, trained from {_shown(recipe.model.start)} by sbert-mini in {steps} steps. The "
+        f"encoder loads in plain sentence-transformers{told}."
     )
     parts.append(
         f"```sh\nsbmini encode 'a sentence' -m .\n{'sbmini predict -m . --help' + chr(10) if headed else ''}```"
@@ -110,6 +110,11 @@ def write_card(
     (model / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
+def _shown(model: str) -> str:
+    """Return a model's name as the recipe has it, without a folder that only the environment names."""
+    return Path(model).name if "$" in model else model
+
+
 def stem(name: str) -> str:
     """Return a data file's name without suffixes, with the folder that it lies in where the recipe names one."""
     path = Path(name)
@@ -132,6 +137,6 @@ def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:
             or "none"
         )
         files = ", ".join(stem(name) for name in part.files("train"))
-        loss = f"{part.loss} of {part.teacher}" if part.teacher else part.loss
+        loss = f"{part.loss} of {_shown(part.teacher)}" if part.teacher else part.loss
         rows.append(f"| {part.name} | {part.structure} | {loss} | {files} | {len(task.train):,} | {left} |")
     return "\n".join(rows)

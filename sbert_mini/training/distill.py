@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sbert_mini.errors import UsageError
+from sbert_mini.runtime.conversion import Graph
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.job import EncodeJob, EncodeSettings
 from sbert_mini.shapes import FloatArray
@@ -56,12 +57,13 @@ def teacher_vectors(
     teacher: str | Path,
     folder: Path,
     *,
+    graph: Graph = "fp32",
     threads: int | None = None,
     offline: bool = False,
     show_progress_bar: bool = False,
     on_progress: Callable[[str], None] = lambda text: None,  # noqa: ARG005
 ) -> FloatArray:
-    """Return a teacher's vectors of texts, by its float32 graph; computed once, and kept in `folder`.
+    """Return a teacher's vectors of texts; computed once, and kept in `folder`.
 
     An interrupted computation goes on where it stood.
 
@@ -69,6 +71,7 @@ def teacher_vectors(
         texts: the texts.
         teacher: a model directory, a built-in name or a hub id.
         folder: where they are kept; it is made.
+        graph: what computes them.
         threads: that compute.
         offline: open no socket.
         show_progress_bar: draw one on stderr.
@@ -79,9 +82,9 @@ def teacher_vectors(
     Raises:
         ModelNotFoundError: the name leads nowhere.
     """
-    embedder = Embedder(teacher, graph="fp32", threads=threads, offline=offline)
+    embedder = Embedder(teacher, graph=graph, threads=threads, offline=offline)
     digest = hashlib.sha256(
-        json.dumps([embedder.fingerprint, list(texts)]).encode("utf-8", "surrogatepass")
+        json.dumps([embedder.fingerprint, graph, list(texts)]).encode("utf-8", "surrogatepass")
     ).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{digest[:32]}.npy"

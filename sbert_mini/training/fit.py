@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,19 +210,26 @@ def _teachers(recipe: Recipe) -> dict[str, str | Path]:
 def _taught(plan: Plan, tasks: Sequence[Task], offline: bool, on_progress: Callable[[str], None]) -> list[Task]:
     """Return the tasks, those that learn from a teacher with its vectors: the first process computes them."""
     teachers = _teachers(plan.recipe)
+    graphs: dict[str, Any] = {part.name: part.teacher_graph for part in plan.recipe.tasks}
     found = []
     for task in tasks:
         if task.config.loss != "distillation":
             found.append(task)
             continue
         texts = [row[0] for row in task.train.texts]
-        threads = torch.get_num_threads()
-        folder = plan.run / "teachers"
-        name = teachers[task.config.name]
+        encode = partial(
+            teacher_vectors,
+            texts,
+            teachers[task.config.name],
+            plan.run / "teachers",
+            graph=graphs[task.config.name],
+            threads=torch.get_num_threads(),
+            offline=offline,
+        )
         if is_first_process():
-            teacher_vectors(texts, name, folder, threads=threads, offline=offline, on_progress=on_progress)
+            encode(on_progress=on_progress)
         processes.wait()
-        vectors = teacher_vectors(texts, name, folder, threads=threads, offline=offline)
+        vectors = encode()
         found.append(replace(task, teacher_vectors=vectors))
     return found
 

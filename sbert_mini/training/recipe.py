@@ -314,6 +314,7 @@ class TaskPart:
         mini_batch_size: of the cached ranking loss.
         dimensions: lengths of the vectors' beginnings that the loss is also taken of, so that vectors can be cut (Matryoshka).
         teacher: of the loss `distillation`: a model directory, a built-in name or a hub id.
+        teacher_graph: what computes the teacher's vectors; int8 is faster.
         vector_weight: of `distillation`: how much each vector must be the teacher's; 0 for one of another dimension.
         similarity_weight: of `distillation`: how much the similarities within a batch must be the teacher's.
         limit: the most training rows.
@@ -347,6 +348,7 @@ class TaskPart:
     mini_batch_size: int = _key(32, low=1)
     dimensions: list[int] = _key([])
     teacher: str | None = _key(None)
+    teacher_graph: str = _key("fp32", choices=("fp32", "int8"))
     vector_weight: float = _key(1.0, low=0)
     similarity_weight: float = _key(1.0, low=0)
     limit: int | None = _key(None, low=1)
