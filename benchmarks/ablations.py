@@ -31,6 +31,7 @@ from sbert_mini.evaluation.measure import machine
 FOLDER = Path("build/ablations")
 SEEDS = (1, 2, 3)
 BATCH = 24
+PRECISION = "bf16"
 HEAD = """
 [data]
 folder = "$SBMINI_DATA"
@@ -40,7 +41,7 @@ output = "model"
 [train]
 steps = {steps}
 batch_size = {batch}
-precision = "bf16"
+precision = "{precision}"
 surgery = "{surgery}"
 schedule = "{schedule}"
 log_every = 10
@@ -77,6 +78,7 @@ def recipe(names: Sequence[str] = TASKS, loss: str = "cosine-mse", more: str = "
         chosen: fills `HEAD`.
     """
     values = {"start": "all-MiniLM-L6-v2", "batch": BATCH, "surgery": "pcgrad", "schedule": "round-robin"} | chosen
+    values["precision"] = PRECISION
     values.setdefault("every", values["steps"])
     made = {
         "sst": harness.sst(drop_overlap=True),
@@ -239,7 +241,7 @@ def cosine_embedding(margin: str) -> Callable[[int, int], dict[str, float]]:
 
 OWN_DEV = f'dev = "{STSB_DEV}"'
 """STS-B's dev set as the trained task's own, for the schedule that moves by dev figures."""
-STEPS = {"surgery": 500, "allocation": 300, "losses": 240}
+STEPS = {"surgery": 500, "allocation": 150, "losses": 150}
 """Steps of each group, of `BATCH` examples."""
 ARMS: dict[str, Arm] = {
     "three models, one a task": Arm("surgery", single),
@@ -250,9 +252,9 @@ ARMS: dict[str, Arm] = {
     "sum of gradients of one length": Arm("surgery", joint(surgery="sum-normalized")),
     "PCGrad on gradients of one length": Arm("surgery", joint(surgery="pcgrad-normalized")),
     "SoftmaxLoss, then cosine regression (stock trainer)": Arm("surgery", sentence_bert),
-    "round-robin": Arm("allocation", joint(every=100, more=OWN_DEV)),
-    "proportional": Arm("allocation", joint(schedule="proportional", every=100, more=OWN_DEV)),
-    "dynamic, by dev figures": Arm("allocation", joint(schedule="dynamic", every=100, more=OWN_DEV)),
+    "round-robin": Arm("allocation", joint(every=50, more=OWN_DEV)),
+    "proportional": Arm("allocation", joint(schedule="proportional", every=50, more=OWN_DEV)),
+    "dynamic, by dev figures": Arm("allocation", joint(schedule="dynamic", every=50, more=OWN_DEV)),
     "CosineEmbeddingLoss, margin 0.5": Arm("losses", cosine_embedding('rule = "fixed"\nvalue = 0.5')),
     "CosineEmbeddingLoss, margin 0.7 to 0.2": Arm("losses", cosine_embedding('rule = "scheduled"')),
     "CosineEmbeddingLoss, margin by hard negatives": Arm("losses", cosine_embedding('rule = "hard-negatives"')),
@@ -330,7 +332,7 @@ def main() -> None:
             with computing_threads(chosen.threads):
                 found = arm.run(seed, STEPS[arm.group])
             spent = round(time.perf_counter() - begun, 1)
-            run = {"seed": seed, "steps": STEPS[arm.group], "figures": found, "seconds": spent}
+            run = {"seed": seed, "steps": STEPS[arm.group], "precision": PRECISION, "figures": found, "seconds": spent}
             file.write_text(json.dumps({**run, "machine": machine(chosen.threads)}) + "\n", "utf-8")
             print(name, json.dumps(run), file=sys.stderr)
     groups = collected(FOLDER)

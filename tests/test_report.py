@@ -168,7 +168,7 @@ def test_ablations_are_collected_into_means_and_spreads_and_other_steps_are_refu
     for seed, sts in ((1, 0.7), (2, 0.8), (3, 0.9)):
         keep("PCGrad", seed, 500, sst=0.4, quora=0.8, sts=sts)
         keep("three models, one a task", seed, 500, sst=0.4, quora=0.8, sts=sts)
-    keep("CoSENT", 2, 240, sts=0.5)
+    keep("CoSENT", 2, 150, sts=0.5)
     groups = ablations.collected(tmp_path)
     assert list(groups) == ["surgery", "losses"]
     found = groups["surgery"]["arms"]["PCGrad"]["figures"]

@@ -9,7 +9,7 @@ import itertools
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini import models
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import MissingExtraError, UsageError
 from sbert_mini.evaluation.contestants import PEER, short_name
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
 from sbert_mini.layout import BertConfig, ModelLayout, read_layout
@@ -136,11 +136,13 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         encoders, peer_name, files = _encoders(path, name, peer, threads, Path(folder), offline)
         disk_bytes = {label: file.stat().st_size for label, file in files.items()}
-        reference = peer_name or f"{name} (fp32)"
+        other = peer_name if peer is not None and models.resolve(peer, offline=offline) != path else None
+        own = next(label for label in (f"{name} (fp32)", f"{name} (int8)") if label in encoders)
+        reference = peer_name if peer_name is not None and other is None else own
         on_progress("closeness")
-        fidelity = _fidelity(encoders, reference, texts)
+        fidelity = _fidelity(encoders, reference, other, texts)
         on_progress("cold start and memory of whole processes")
-        cold, peaks = _processes(path, name, peer_name, peer, texts, threads, rounds, Path(folder))
+        cold, peaks = _processes(path, name, encoders, peer_name, peer, texts, threads, rounds, Path(folder))
         on_progress("one text at a time")
         latency = _latency(encoders, peer_name, texts[:64], rounds)
         by_batch: dict[str, dict[str, Any]] = {label: {} for label in encoders}
@@ -170,13 +172,22 @@ def _encoders(
 ) -> tuple[dict[str, Encode], str | None, dict[str, Path]]:
     from sbert_mini.runtime.embedder import Embedder
 
-    files = {f"{name} ({kind})": find(path, kind).file for kind in GRAPH_FILES}
+    files: dict[str, Path] = {}
     encoders: dict[str, Encode] = {}
     for kind in GRAPH_FILES:
+        try:
+            files[f"{name} ({kind})"] = find(path, kind).file
+        except (
+            MissingExtraError
+        ):  # the model travels with its int8 graph alone, and nothing is there to make the other one
+            if kind == "int8":
+                raise
+            continue
         embedder = Embedder(path, graph=kind, threads=threads)
         encoders[f"{name} ({kind})"] = partial(_embed, embedder)
     try:
-        dynamic = _dynamic_int8(find(path, "fp32").file, folder / "dynamic.onnx")
+        exact = files.get(f"{name} (fp32)")
+        dynamic = _dynamic_int8(exact, folder / "dynamic.onnx") if exact is not None else None
     except ModuleNotFoundError:  # the package onnx quantizes; where it is absent this contestant is, too
         dynamic = None
     if dynamic is not None:
@@ -247,17 +258,20 @@ def _onnx_runtime(file: Path, layout: ModelLayout, threads: int) -> Encode:
     return encode
 
 
-def _fidelity(encoders: Mapping[str, Encode], reference: str, texts: Sequence[str]) -> dict[str, dict[str, float]]:
+def _fidelity(
+    encoders: Mapping[str, Encode], reference: str, other: str | None, texts: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Return how close each one's vectors are to the reference's; `other` is another model, whose vectors are not to be."""
     exact = encoders[reference](texts, 32)
     some = texts[:256]
-    found = {}
+    found: dict[str, dict[str, float | None]] = {}
     for label, encode in encoders.items():
-        cosine = np.sum(encode(texts, 32) * exact, axis=1)
+        cosine = np.sum(encode(texts, 32) * exact, axis=1) if label != other else None
         batched = np.concatenate([encode(some[i : i + 32], 32) for i in range(0, len(some), 32)])
         alone = np.concatenate([encode([text], 1) for text in some])
         found[label] = {
-            "cosine_mean": float(cosine.mean()),
-            "cosine_min": float(cosine.min()),
+            "cosine_mean": float(cosine.mean()) if cosine is not None else None,
+            "cosine_min": float(cosine.min()) if cosine is not None else None,
             "alone_to_batch_min": float(np.sum(batched * alone, axis=1).min()),
         }
     return found
@@ -266,6 +280,7 @@ def _fidelity(encoders: Mapping[str, Encode], reference: str, texts: Sequence[st
 def _processes(
     path: Path,
     name: str,
+    labels: Container[str],
     peer_name: str | None,
     peer: str | None,
     texts: Sequence[str],
@@ -284,7 +299,8 @@ def _processes(
         f"{name} ({kind})": [
             *sbmini, "encode", "-i", str(lines), "-o", str(vectors), "-m", str(path), "--graph", kind, "-q",
         ]
-        for kind in ("int8", "fp32")
+        for kind in GRAPH_FILES
+        if f"{name} ({kind})" in labels
     }  # fmt: skip
     if peer_name is not None and peer is not None:
         script = [sys.executable, "-c", _PEER_START, str(models.resolve(peer, offline=True))]

@@ -207,8 +207,8 @@ def speed(result: Json) -> list[Table]:
     rows = tuple(
         (
             name,
-            f"{found['cosine_mean']:.4f}",
-            f"{found['cosine_min']:.4f}",
+            f"{found['cosine_mean']:.4f}" if found["cosine_mean"] is not None else "",
+            f"{found['cosine_min']:.4f}" if found["cosine_min"] is not None else "",
             f"{found['alone_to_batch_min']:.6f}",
             f"{found['disk_bytes'] / 1e6:.1f} MB" if found["disk_bytes"] else "",
             f"{found['peak_bytes'] / 1e6:.0f} MB" if found["peak_bytes"] else "",
