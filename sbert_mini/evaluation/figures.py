@@ -305,7 +305,7 @@ def arms(groups: Json) -> bytes:
         "sst": "SST-5 accuracy", "quora": "Quora accuracy", "sts": "STS-B Pearson", "sts_spearman": "STS-B Spearman",
         "model_acc": "mean",
     }  # fmt: skip
-    heights = [0.32 * len(group["arms"]) + 0.9 for group in groups.values()]
+    heights = [0.32 * len(group["arms"]) + 1.1 for group in groups.values()]
     figure, axes = _figure(13, sum(heights), len(groups), len(names), heights)
     for row, (title, group) in zip(axes, groups.items(), strict=True):
         labels = list(group["arms"])
@@ -319,7 +319,7 @@ def arms(groups: Json) -> bytes:
                     axis.scatter([arm["figures"][key]["mean"]], [place], marker="|", s=160, color=color)
             axis.set_yticks(range(len(labels)), labels if axis is row[0] else [""] * len(labels))
             axis.set_ylim(len(labels) - 0.5, -0.5)
-            axis.set_title(f"{title}, {group['steps']} steps: {names[key]}", fontsize=8)
+            axis.set_title(f"{names[key]}\n({title}, {group['steps']} steps)", fontsize=8)
             axis.tick_params(labelsize=7.5)
             axis.locator_params(axis="x", nbins=4)
         for axis in row[len(shown) :]:
