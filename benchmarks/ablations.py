@@ -4,7 +4,8 @@
     python -m benchmarks.ablations --only surgery losses    some groups alone; two commands may run side by side
     python -m benchmarks.ablations --only                   run nothing: collect, and draw
 
-Every arm of a group sees as many training examples of each task as the others of the group, from all-MiniLM-L6-v2, with three
+Every arm of a group sees as many training examples of each task as the others of the group (of all tasks together, where it is
+their allocation that is compared), from all-MiniLM-L6-v2, with three
 seeds, and all texts go through the encoder alone (Siamese), so that what is trained is a sentence embedding. Exceptions are said
 where an arm is made. Figures are those of the last step on the dev sets; of Quora the first 2,000 dev rows. 12 of STS-B's 5,749
 training pairs stand in its dev set, and are trained on by every arm. Each run is kept by itself in build/ablations, so that a

@@ -1,6 +1,7 @@
-"""The training files of the shipped models, made of the data folder: `make model` runs this first.
+"""The training files of `sbert-mini.toml`, made of the data folder.
 
     python -m benchmarks.model_data
+    SBMINI_MODEL_DATA=build/model sbmini train benchmarks/sbert-mini.toml
 
 Writes into build/model:
 
@@ -10,7 +11,7 @@ Writes into build/model:
     titles.tsv       title, lead; the last 1,000 rows are titles-dev.tsv
     texts.txt        what a teacher encodes: passages of 1 to 8 sentences, leads, titles, captions, questions, hypotheses
 
-The recipes leave out pairs that stand in an STS set (`data.drop_evaluation`). Nothing of SciFact or Cranfield is read.
+The recipe leaves out pairs that stand in an STS set (`data.drop_evaluation`). Nothing of SciFact or Cranfield is read.
 """
 
 import argparse

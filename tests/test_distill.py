@@ -91,6 +91,9 @@ def test_a_task_that_lacks_its_teachers_vectors_is_refused(make_model):
     task = Task(TaskConfig("t", "single", "distillation"), rows)
     with pytest.raises(UsageError, match="needs teacher_vectors"):
         MultiTaskTrainer(load(make_model(seed=1), device="cpu"), tasks=[task])
+    other = Task(TaskConfig("t", "single", "distillation"), rows, teacher_vectors=np.ones((2, 5), np.float32))
+    with pytest.raises(UsageError, match="5 components, the model's 28: set vector_weight = 0"):
+        MultiTaskTrainer(load(make_model(seed=1), device="cpu"), tasks=[other])
     with pytest.raises(UsageError, match="one a row; found 3"):
         Task(TaskConfig("t", "single", "distillation"), rows, teacher_vectors=np.zeros((3, 4), np.float32))
 
@@ -135,6 +138,11 @@ teacher = {json.dumps(str(teacher))}
 teacher_graph = "int8"
 dimensions = [4]
 """
+    (workshop / "recipe.toml").write_text(recipe.replace("{steps}", "1"), "utf-8")
+    done = train(workshop, "--dry-run", "-q")
+    assert done.returncode == 0, done.stderr
+    assert "distillation" in done.stdout
+    assert not (workshop / "student.run").exists()
     errors = []
     for steps in (1, 60):
         (workshop / "recipe.toml").write_text(

@@ -559,3 +559,15 @@ def test_bench_sts_of_the_vectors_beginnings(sbmini, minilm):
     one_error(
         sbmini("bench", "sts", "--sets", "builtin", "-m", minilm, "--dim", 385), 2, "384 components; found --dim 385"
     )
+
+
+def test_no_cosine_is_taken_between_models_of_other_weights():
+    from sbert_mini.evaluation.speed import _fidelity
+
+    exact = lambda texts, size: np.eye(3, dtype=np.float32)[[len(t) % 3 for t in texts]]  # noqa: E731
+    near = lambda texts, size: exact(texts, size) * np.float32(0.9)  # noqa: E731
+    found = _fidelity({"own": exact, "near": near, "peer": near}, "own", "peer", ["a", "bb", "ccc"])
+    assert found["near"]["cosine_mean"] == pytest.approx(0.9)
+    assert found["peer"]["cosine_mean"] is None
+    assert found["peer"]["cosine_min"] is None
+    assert found["peer"]["alone_to_batch_min"] == pytest.approx(0.81)

@@ -10,11 +10,11 @@ from test_fitter import sentences, train, workshop  # noqa: F401
 
 from sbert_mini import Embedder
 from sbert_mini.encoder.checkpoint import read_bert_weights
+from sbert_mini.encoder.int8_weights import PRODUCTS, SMOOTH
 from sbert_mini.encoder.module import load
 from sbert_mini.errors import CorruptModelError
 from sbert_mini.layout import read_layout
 from sbert_mini.runtime.conversion import find
-from sbert_mini.runtime.graph import quantize_columns
 
 TEXTS = sentences(12, 4)
 
@@ -42,20 +42,27 @@ def test_the_int8_graph_is_used_as_it_is_and_nothing_is_written(shipped):
     assert find(copy).fingerprint == find(model).fingerprint
 
 
-def test_weights_come_back_to_half_a_step(shipped):
+def test_weights_come_back_to_half_a_step(shipped, caplog):
+    """A product's steps are those of the smoothed matrix, so that half a step is divided by the channel's factor, too."""
     model, copy = shipped
     config = read_layout(model).config
     weights, back = read_bert_weights(model, config), read_bert_weights(copy, config)
+    assert "weights are read back from its int8 graph" in caplog.text
     assert set(back) == {name for name in weights if not name.startswith("pooler.")}
+    graph = onnx.load(copy / "onnx" / "model_int8.onnx").graph
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
+    smoothed = [name for name in constants if name.endswith(SMOOTH)]
+    assert smoothed  # else nothing is seen of them here
     for name, array in back.items():
-        exact = weights[name]
-        if exact.ndim == 2 and ("layer" in name or "word" in name):
-            step = quantize_columns(exact.T)[1][:, None]
-            # a smoothed product's steps are of the smoothed matrix; a tiny model's factors stay within 20
-            assert np.abs(array - exact).max() <= 20 * step.max()
-            assert np.corrcoef(array.ravel(), exact.ravel())[0, 1] > 0.999
-        else:
-            np.testing.assert_array_equal(array, exact)
+        step = constants.get(f"{name}/scale")
+        if step is None:
+            np.testing.assert_array_equal(array, weights[name])
+            continue
+        if name.startswith("encoder."):
+            layer, _, rest = name.removeprefix("encoder.layer.").removesuffix(".weight").partition(".")
+            factor = constants.get(f"{layer}.{PRODUCTS[rest]}{SMOOTH}", np.ones(array.shape[1], np.float32))
+            step = step[:, None] * factor[None, :]
+        assert (np.abs(array - weights[name]) <= 0.501 * step).all(), name
 
 
 def test_the_float32_graph_is_made_in_the_cache_and_is_of_the_same_model(shipped):
@@ -91,3 +98,13 @@ def test_a_damaged_or_foreign_graph_is_refused(shipped):
     file.write_bytes(onnx.ModelProto().SerializeToString())
     with pytest.raises(CorruptModelError, match="does not name its weights"):
         read_bert_weights(copy, config)
+
+
+def test_another_tools_graph_is_no_weights_and_a_pickle_is_still_refused_as_one(shipped):
+    _, copy = shipped
+    (copy / "onnx" / "sbmini.json").unlink()
+    with pytest.raises(CorruptModelError, match=r"has no model\.safetensors"):
+        read_bert_weights(copy, read_layout(copy).config)
+    (copy / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(CorruptModelError, match="can run code"):
+        read_bert_weights(copy, read_layout(copy).config)

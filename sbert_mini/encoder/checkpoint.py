@@ -6,6 +6,7 @@ head on top) and `LayerNorm.gamma`/`LayerNorm.beta` (checkpoints converted from 
 """
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from sbert_mini.errors import CorruptModelError
 from sbert_mini.layout import BertConfig, DenseLayer, read_json
 from sbert_mini.shapes import AnyArray
 
+log = logging.getLogger("sbert_mini")
+
 WEIGHTS = "model.safetensors"
-INT8_GRAPH = Path("onnx") / "model_int8.onnx"
+INT8_GRAPH, INT8_RECORD = Path("onnx") / "model_int8.onnx", Path("onnx") / "sbmini.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -53,7 +56,7 @@ def parameter_shapes(config: BertConfig, *, pooler: bool) -> dict[str, tuple[int
 
 def weight_files(path: Path) -> list[Path]:
     """Return the files that hold the weights of the model directory `path`: safetensors, one or several shards; where there are
-    none, the int8 graph.
+    none, this package's own int8 graph.
 
     Raises:
         CorruptModelError: there is none; where a pickle lies instead, the text says how to convert it.
@@ -67,7 +70,9 @@ def weight_files(path: Path) -> list[Path]:
         if missing:
             raise CorruptModelError(f"{index} names {', '.join(missing)}, not found beside it")
         return files
-    if (path / INT8_GRAPH).is_file():
+    if (path / INT8_GRAPH).is_file() and (
+        path / INT8_RECORD
+    ).is_file():  # another tool's graph does not name its weights
         return [path / INT8_GRAPH]
     pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
     if pickles:
@@ -133,7 +138,13 @@ def read_bert_weights(path: str | Path, config: BertConfig) -> dict[str, AnyArra
     path = Path(path)
     stored: dict[str, AnyArray] = {}
     for file in weight_files(path):
-        tensors = read_int8_weights(file) if file.suffix == INT8_GRAPH.suffix else read_tensors(file)
+        if file.suffix == INT8_GRAPH.suffix:
+            log.warning(
+                "%s has no %s: its weights are read back from its int8 graph, rounded as they are there", path, WEIGHTS
+            )
+            tensors = read_int8_weights(file)
+        else:
+            tensors = read_tensors(file)
         stored.update({canonical_name(name): array for name, array in tensors.items()})
     wanted = parameter_shapes(config, pooler="pooler.dense.weight" in stored)
     missing = sorted(set(wanted) - set(stored))

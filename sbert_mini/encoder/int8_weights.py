@@ -52,7 +52,9 @@ def read_int8_weights(file: Path) -> dict[str, AnyArray]:
         elif name.startswith(("embeddings.", "encoder.")) and "/" not in name:
             found[name] = array
     if not found:
-        raise CorruptModelError(f"{file} does not name its weights: it is of another tool, or of an earlier version")
+        raise CorruptModelError(
+            f"{file} does not name its weights: an earlier version made it; take a directory that holds model.safetensors"
+        )
     return {name: np.ascontiguousarray(array) for name, array in found.items()}
 
 

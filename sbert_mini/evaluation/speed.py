@@ -177,9 +177,7 @@ def _encoders(
     for kind in GRAPH_FILES:
         try:
             files[f"{name} ({kind})"] = find(path, kind).file
-        except (
-            MissingExtraError
-        ):  # the model travels with its int8 graph alone, and nothing is there to make the other one
+        except MissingExtraError:  # a model that travels as an int8 graph alone, and no onnx to make the other one
             if kind == "int8":
                 raise
             continue

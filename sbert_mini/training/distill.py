@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sbert_mini.errors import UsageError
 from sbert_mini.runtime.conversion import Graph
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.job import EncodeJob, EncodeSettings
@@ -27,11 +25,11 @@ class DistillationLoss(nn.Module):
     does not mind how many components a vector has.
 
     Args:
-        vector_weight: of the first term; 0 where the teacher's vectors have another number of components.
+        vector_weight: of the first term; 0 for a teacher whose vectors have another number of components.
         similarity_weight: of the second one.
 
-    Source: Reimers and Gurevych 2020 (arXiv 2004.09813), equation 1, for the vectors; Tung and Mori 2019 (arXiv 1907.09682),
-    equations 2 to 4, for the similarities (there scaled by rows).
+    Source: Reimers and Gurevych 2020 (arXiv 2004.09813), for the vectors; Tung and Mori 2019 (arXiv 1907.09682), the
+    similarity-preserving loss, for the similarities (there of activations, and scaled by rows).
     """
 
     def __init__(self, vector_weight: float = 1.0, similarity_weight: float = 1.0) -> None:
@@ -94,18 +92,3 @@ def teacher_vectors(
         job.run(Record(text=text, line=number) for number, text in enumerate(texts, start=1))
     vectors: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
     return vectors
-
-
-def check_dimensions(dimensions: Sequence[int], whole: int, task: str) -> None:
-    """Refuse lengths of a vector's beginning that are longer than the vector.
-
-    Raises:
-        UsageError: one is.
-    """
-    if too_long := [d for d in dimensions if d > whole]:
-        raise UsageError(f"task {task!r}: dimensions must be at most the model's {whole}; found {too_long[0]}")
-
-
-def cut(vectors: Sequence[Tensor], dimensions: int) -> list[Tensor]:
-    """Return the first components of each vector. Shapes: each (batch, dim) -> (batch, dimensions)."""
-    return [torch.narrow(v, -1, 0, dimensions) for v in vectors]

@@ -75,9 +75,9 @@ def _with_rows(task: Task, rows: Sequence[int]) -> Task:
     train = task.train.kept([i in kept for i in range(len(task.train))], "not in the trial")
     labels = task.labels
     config = replace(task.config, labels=labels) if labels else task.config
-    taught = (
-        np.zeros((len(train), 1), np.float32) if config.loss == "distillation" else None
-    )  # what it says costs nothing
+    taught = None
+    if config.loss == "distillation":  # what the teacher says costs nothing
+        taught, config = np.zeros((len(train), 1), np.float32), replace(config, vector_weight=0.0)
     return Task(config, train, None if not task.only_measured else task.dev, task.margin, taught)
 
 

@@ -342,7 +342,7 @@ def fit(
     seed = recipe.train.seed if seed is None else seed
     start = models.resolve(start_name(recipe), offline=offline)
     if is_first_process():
-        _same_run(plan.run / RUN, _identity(plan, seed, start), started=kept is not None)
+        _same_run(plan.run / RUN, _identity(plan, seed, start, offline), started=kept is not None)
     phases = recipe.in_phases()
     held: Path | None = None
     resumed = 0
@@ -424,7 +424,7 @@ def _fit_phase(
         shutil.rmtree(part, ignore_errors=True)
         trainer.save_model(str(part))
         if output is None:
-            _write_card(plan, part, trainer.tasks, done, start, seed)
+            _write_card(plan, part, trainer.tasks, done, start, seed, offline)
         with contextlib.suppress(OSError):
             final.rmdir()  # an empty folder of that name may stand there
         part.rename(final)
@@ -437,13 +437,15 @@ def _fit_phase(
     return done
 
 
-def _write_card(plan: Plan, part: Path, tasks: Sequence[Task], done: Fit, start: Path, seed: int) -> None:
+def _write_card(
+    plan: Plan, part: Path, tasks: Sequence[Task], done: Fit, start: Path, seed: int, offline: bool
+) -> None:
     write_card(
         part,
         plan.output.name,
         plan.recipe,
         start,
-        [models.resolve(name) for name in _teachers(plan.recipe).values()],
+        [models.resolve(name, offline=offline) for name in _teachers(plan.recipe).values()],
         tasks,
         done.figures,
         plan.overlap,
@@ -527,14 +529,16 @@ def is_finished(plan: Plan, *, seed: int | None = None, offline: bool = False) -
     if not (plan.output / "modules.json").is_file():
         return False
     seed = plan.recipe.train.seed if seed is None else seed
-    identity = _identity(plan, seed, models.resolve(start_name(plan.recipe), offline=offline))
+    identity = _identity(plan, seed, models.resolve(start_name(plan.recipe), offline=offline), offline)
     noted = run_notes(plan.run)
     return all(noted.get(key) == value for key, value in identity.items() if key != "processes")
 
 
-def _identity(plan: Plan, seed: int, start: Path) -> dict[str, Any]:
+def _identity(plan: Plan, seed: int, start: Path, offline: bool) -> dict[str, Any]:
     """Return what must be the same for a run to go on."""
-    teachers = {task: _start_digest(models.resolve(name)) for task, name in _teachers(plan.recipe).items()}
+    teachers = {
+        task: _start_digest(models.resolve(name, offline=offline)) for task, name in _teachers(plan.recipe).items()
+    }
     return {
         "recipe": plan.recipe.text,
         "seed": seed,

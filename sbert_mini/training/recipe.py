@@ -98,7 +98,7 @@ class TrainPart:
         surgery: how the tasks' gradients are combined; `none` adds them up unseen.
         length_batches: whether examples of like length are put together.
         precision: of the steps, and of the figures taken between them; `bf16` (mixed) is for GPUs, and for processors with
-            AVX512-BF16 or AMX: 3 times as fast there.
+            AVX512-BF16 or AMX, which are faster with it.
         max_grad_norm: gradients are scaled to at most this length; 0 for never.
         log_every: steps between two lines of the log.
         save_every: steps between two checkpoints where no task has a dev file, by default 250; else each evaluation makes one.

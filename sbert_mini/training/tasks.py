@@ -37,7 +37,7 @@ from sbert_mini.runtime.heads import ADAPTER, HeadConfig, read_adapter, read_hea
 from sbert_mini.shapes import FloatArray
 from sbert_mini.training import processes
 from sbert_mini.training.checks import check_labels, check_scores
-from sbert_mini.training.distill import DistillationLoss, check_dimensions, cut
+from sbert_mini.training.distill import DistillationLoss
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import CosineEmbeddingLoss, FixedMargin, Margin
@@ -363,7 +363,16 @@ class Objective(nn.Module):
         self._adjustment: Tensor | None
         self.register_buffer("_adjustment", task.logit_adjustment(), persistent=False)
         self.margin = task.margin or FixedMargin() if config.loss == "cosine-embedding" else None
-        check_dimensions(config.dimensions, dimension, config.name)
+        if too_long := [d for d in config.dimensions if d > dimension]:
+            raise UsageError(
+                f"task {config.name!r}: dimensions must be at most the model's {dimension}; found {too_long[0]}"
+            )
+        taught = None if task.teacher_vectors is None else task.teacher_vectors.shape[1]
+        if taught is not None and taught != dimension and config.vector_weight:
+            raise UsageError(
+                f"task {config.name!r}: the teacher's vectors have {taught} components, the model's {dimension}: set "
+                "vector_weight = 0, to compare similarities alone"
+            )
         holder: list[Any] = [
             _loss(config, model, self.margin)
         ]  # in a list, so that the model is not a part of this module
@@ -391,7 +400,9 @@ class Objective(nn.Module):
         whole: Tensor = loss.compute_loss_from_embeddings(list(vectors), targets)
         if not self.config.dimensions:
             return whole
-        nested = [loss.compute_loss_from_embeddings(cut(vectors, d), targets) for d in self.config.dimensions]
+        nested = [
+            loss.compute_loss_from_embeddings([v[:, :d] for v in vectors], targets) for d in self.config.dimensions
+        ]
         return torch.stack([whole, *nested]).mean()
 
     @property
