@@ -109,6 +109,40 @@ def paper(found: dict[str, Any]) -> str:
     return "\n\n".join([made["The saved model"].markdown(), notes, made["Dev figures of each evaluation"].markdown()])
 
 
+def model(found: dict[str, Any]) -> str:
+    """Return the shipped models' table: similarity, retrieval, size, and speed against the peer."""
+    columns = {
+        "stsb_test": "STS-B",
+        "sickr_test": "SICK-R",
+        "mean": "mean of 5 STS sets",
+        "scifact": "SciFact",
+        "cranfield": "Cranfield",
+    }
+    rows = [
+        f"| | {' | '.join(columns.values())} | weights | times as fast |",
+        "| --- |" + " --- |" * (len(columns) + 2),
+    ]
+    for name, figures in found["quality"].items():
+        cells = [f"{figures[key]:.2f}" if key in figures else "" for key in columns]
+        own = found["speed"].get(name)
+        held = ["", ""]
+        if own:
+            held = [f"{own['bytes'][f'{name} (int8)'] / 1e6:.1f} MB", f"{own['rate']['times_faster']:.2f}"]
+        elif name in (sizes := next(iter(found["speed"].values()))["bytes"]):
+            held = [f"{sizes[name] / 1e6:.1f} MB", "1"]
+        rows.append(f"| {name} | {' | '.join([*cells, *held])} |")
+    return "\n".join(
+        [
+            *rows,
+            "",
+            "Spearman x 100 (the five sets are STS12, 13, 15, STS-B test and SICK-R test), nDCG@10 x 100; `[:128]`: the first "
+            "128 dimensions; last column: Quora questions a second, batches of 32, against sentence-transformers in one run.",
+            "",
+            found["note"],
+        ]
+    )
+
+
 def ablations(found: dict[str, Any]) -> str:
     """Return the tables of the ablations, a group each: mean and standard deviation over the seeds."""
     parts = []
@@ -228,6 +262,7 @@ TABLES = {
     "surgery": surgery,
     "optimizer": optimizer,
     "training": training,
+    "model": model,
     "paper": paper,
     "ablations": ablations,
 }

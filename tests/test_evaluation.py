@@ -464,7 +464,7 @@ def test_bench_sts_without_data_a_network_or_torch(sbmini, tmp_path, minilm):
     assert done.stdout.count("\n") == 1
     found = json.loads(done.stdout)
     (model,) = found["models"]
-    assert (model["model"], model["runtime"]) == ("all-MiniLM-L6-v2", "int8")
+    assert (model["model"], model["runtime"]) == ("sbert-mini", "int8")
     (builtin,) = model["sets"]
     assert (builtin["set"], builtin["n"]) == ("builtin", 64)
     assert builtin["spearman_interval"][0] < builtin["spearman"] < builtin["spearman_interval"][1]
@@ -490,7 +490,7 @@ def test_bench_sts_says_what_is_absent_and_reports(sbmini, tmp_path, minilm):
     assert done.returncode == 0, done.stderr
     assert "sts14: absent." in done.stdout
     assert "mean of 1: sts13" in done.stdout
-    assert "all-MiniLM-L6-v2 (fp32)" in done.stdout
+    assert "sbert-mini (fp32)" in done.stdout
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"sts.json", "sts.png", "sts-mine.png", "sts-sts13.png", "report.md", "report.html"}
     assert json.loads((tmp_path / "out" / "sts.json").read_text())["absent"] == ["sts14"]
@@ -512,7 +512,7 @@ def test_the_other_benchmarks_at_a_small_size(sbmini, tmp_path, minilm):
     done = sbmini("bench", "speed", "--no-peer", "--texts", 64, "--rounds", 1, "--report", "out", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    int8 = "all-MiniLM-L6-v2 (int8)"
+    int8 = "sbert-mini (int8)"
     assert found["models"][int8]["cosine_mean"] > 0.99
     assert found["models"][int8]["disk_bytes"] < 25e6
     assert set(found["by_batch_size"][int8]) == {"1", "8", "32", "128"}

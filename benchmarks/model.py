@@ -1,0 +1,78 @@
+"""The shipped models, from nothing: `make model`.
+
+    python -m benchmarks.model                 data, training (or going on), and what travels in the wheel
+    python -m benchmarks.model --only ship     what is trained already -> sbert_mini/pretrained
+
+Trains sbert-mini.toml, and sbert-mini-fast.toml with the first one as its teacher, in build/model. A command that was interrupted
+goes on. `python -m benchmarks.model_figures` then measures what is shipped, and writes its figures into the cards.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import model_data
+from sbert_mini.runtime.conversion import find
+from sbert_mini.runtime.embedder import Embedder
+
+FOLDER = model_data.FOLDER
+SHIPPED = Path("sbert_mini/pretrained")
+NAMES = ("sbert-mini", "sbert-mini-fast")
+LEFT_OUT = ("*.safetensors", "*.onnx", "sbmini.json", "heads", "README.md")
+
+
+def train(name: str, threads: int) -> None:
+    """Train a model by its recipe, or go on; nothing where it is trained already."""
+    recipe = Path("benchmarks") / f"{name}.toml"
+    from sbert_mini.training.fit import is_finished, prepare
+    from sbert_mini.training.recipe import read_recipe
+
+    if is_finished(prepare(read_recipe(recipe))):
+        print(f"{name} is trained already", file=sys.stderr)
+        return
+    command = [sys.executable, "-m", "sbert_mini", "train", str(recipe), "--resume", "--threads", str(threads)]
+    subprocess.run(command, check=True)
+
+
+def ship(name: str) -> dict[str, int]:
+    """Copy a trained model without its weights, its int8 graph alone, into the package; return the bytes of its files."""
+    source, target = FOLDER / name, SHIPPED / name
+    folder = find(source).file.parent  # its graphs, made where there are none
+    record = json.loads((folder / "sbmini.json").read_bytes())
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copy(source / "README.md", target / "README.md")
+    graph = record["graphs"]["int8"]
+    (target / "onnx").mkdir(exist_ok=True)
+    shutil.copy(folder / graph["file"], target / "onnx" / graph["file"])
+    record["graphs"] = {"int8": graph}
+    (target / "onnx" / "sbmini.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
+    Embedder(target).encode("it computes")
+    return {str(file.relative_to(target)): file.stat().st_size for file in sorted(target.rglob("*")) if file.is_file()}
+
+
+def main() -> None:
+    """Prepare, train, ship."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("ship",))
+    parser.add_argument("--threads", type=int, default=2)
+    chosen = parser.parse_args()
+    if "SBMINI_DATA" not in os.environ:
+        sys.exit("SBMINI_DATA must name the data folder")
+    os.environ["SBMINI_MODEL_DATA"] = str(FOLDER.resolve())
+    if not chosen.only:
+        if not (FOLDER / "texts.txt").is_file():
+            print(json.dumps(model_data.prepare(Path(os.environ["SBMINI_DATA"]), chosen.threads)), file=sys.stderr)
+        for name in NAMES:
+            train(name, chosen.threads)
+    for name in NAMES:
+        files = ship(name)
+        print(f"{name}: {sum(files.values()) / 1e6:.1f} MB in {SHIPPED / name}")
+
+
+if __name__ == "__main__":
+    main()

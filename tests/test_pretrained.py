@@ -1,0 +1,91 @@
+"""The models that travel with the package."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import sbert_mini
+from sbert_mini import Embedder, models
+from sbert_mini.evaluation.sets import builtin_pairs
+from sbert_mini.evaluation.sts import spearman
+
+SHIPPED = {"sbert-mini": 25e6, "sbert-mini-fast": 18e6}
+PARAPHRASES = [
+    ("How do I change my password?", "Where can I set a new password?"),
+    ("The train was late because of snow.", "Snow delayed the train."),
+    ("She bakes bread every morning.", "Each morning she makes a loaf of bread."),
+    ("The meeting was moved to Friday.", "They postponed the meeting until Friday."),
+]
+
+
+@pytest.fixture(params=sorted(SHIPPED), scope="module")
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def shipped(name):
+    return Embedder(name, threads=2)
+
+
+def test_it_is_small_and_says_what_it_is(name):
+    folder = models.resolve(name)
+    graph = folder / "onnx" / "model_int8.onnx"
+    assert graph.stat().st_size <= SHIPPED[name]
+    assert not list(folder.rglob("*.safetensors"))
+    card = (folder / "README.md").read_text("utf-8")
+    for part in ("license: apache-2.0", "## Data", "## Recipe", "## Figures", "## What a cosine means", "## Audit"):
+        assert part in card, part
+    assert "drop_evaluation = true" in card
+    assert "s2orc" in card  # what the start was trained on
+
+
+def test_it_is_the_default():
+    assert models.default_name() == "sbert-mini"
+    assert Embedder().path == models.resolve("sbert-mini")
+
+
+def test_it_loads_and_encodes_without_torch_or_onnx_or_a_network(name):
+    script = """
+import socket, sys
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("torch", "onnx", "transformers", "sentence_transformers"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+def refuse(*_, **__):
+    raise AssertionError("a socket was opened")
+socket.socket.connect = refuse
+from sbert_mini import Embedder
+print(Embedder(sys.argv[1]).encode(["a cat sleeps"]).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "(1, 384)\n"), done.stderr
+
+
+def test_paraphrases_are_each_others_nearest(shipped):
+    first, second = (shipped.encode(list(side)) for side in zip(*PARAPHRASES, strict=True))
+    table = first @ second.T
+    assert (table.argmax(axis=1) == np.arange(len(table))).all()
+    assert np.diag(table).min() > 0.6
+    assert table[~np.eye(len(table), dtype=bool)].max() < 0.4
+
+
+@pytest.mark.parametrize("dimension", [256, 128, 64])
+def test_the_first_dimensions_work_alone(shipped, dimension):
+    pairs = builtin_pairs()
+
+    def correlation(cut):
+        u, v = (shipped.encode(list(side), truncate_dim=cut) for side in (pairs.first, pairs.second))
+        return spearman((u * v).sum(axis=1), np.asarray(pairs.scores))
+
+    assert correlation(dimension) > correlation(None) - 0.04
+
+
+def test_training_and_torch_read_its_weights_back(name, shipped):
+    model = sbert_mini.load(name)
+    texts = [text for pair in PARAPHRASES for text in pair]
+    ours = model.encode(texts, normalize_embeddings=True)
+    assert (shipped.encode(texts) * ours).sum(axis=1).min() > 0.99
