@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sbert_mini.evaluation.sets import builtin_pairs
 from sbert_mini.evaluation.sts import spearman
 
 SHIPPED = {"sbert-mini": 25e6, "sbert-mini-fast": 18e6}
+"""A model -> the most bytes that it may take in the wheel."""
 PARAPHRASES = [
     ("How do I change my password?", "Where can I set a new password?"),
     ("The train was late because of snow.", "Snow delayed the train."),
@@ -32,8 +34,8 @@ def shipped(name):
 
 def test_it_is_small_and_says_what_it_is(name):
     folder = models.resolve(name)
-    graph = folder / "onnx" / "model_int8.onnx"
-    assert graph.stat().st_size <= SHIPPED[name]
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert sum(len(zlib.compress(file.read_bytes())) for file in files) <= SHIPPED[name]
     assert not list(folder.rglob("*.safetensors"))
     card = (folder / "README.md").read_text("utf-8")
     for part in ("license: apache-2.0", "## Data", "## Recipe", "## Figures", "## What a cosine means", "## Audit"):

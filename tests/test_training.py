@@ -737,7 +737,7 @@ rule = "scheduled"
 def test_a_recipe_is_read(tmp_path):
     (tmp_path / "r.toml").write_text(GOOD)
     recipe = read_recipe(tmp_path / "r.toml")
-    assert (recipe.train.steps, recipe.train.surgery, recipe.model.start) == (10, "pcgrad", "all-MiniLM-L6-v2")
+    assert (recipe.train.steps, recipe.train.surgery, recipe.model.start) == (10, "pcgrad", "sbert-mini")
     one, two = recipe.tasks
     assert (one.text_columns(), two.text_columns()) == (["text"], ["sentence1", "sentence2"])
     assert (two.files("train"), two.margin.rule, one.margin) == (["a.csv", "b.csv"], "scheduled", None)

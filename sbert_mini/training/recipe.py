@@ -18,7 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.sets import KNOWN
-from sbert_mini.models import BUILTIN
+from sbert_mini.models import BUILTIN, DEFAULT_MODEL
 from sbert_mini.training.schedule import SCHEDULES
 from sbert_mini.training.structures import (
     LORA_TARGETS,
@@ -77,7 +77,7 @@ class ModelPart:
     """
 
     output: str = _key()
-    start: str = _key("all-MiniLM-L6-v2")
+    start: str = _key(DEFAULT_MODEL)
     encoder: str = _key("trained", choices=("trained", "frozen"))
     layers: list[int] = _key([])
     max_seq_length: int | None = _key(None, low=4)
