@@ -84,7 +84,8 @@ def quality(names: Sequence[str], threads: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for entry in found["models"]:
         name = entry["model"] if entry["runtime"] == "int8" else f"{entry['model']} ({entry['runtime']})"
-        result[name] = {"mean": entry["mean"], **{s["set"]: s["spearman"] for s in entry["sets"]}}
+        sets = {s["set"]: s["spearman"] for s in entry["sets"]}
+        result[name] = {"mean": float(np.mean(list(sets.values()))), **sets}
     for i, name in enumerate(names):
         beside = ("--peer", PEER) if i == 0 else ("--no-peer",)
         searched = bench("search", "-m", name, *beside, "--binary", "--rows", "1000", "--rounds", "1", *both)
