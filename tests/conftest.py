@@ -46,6 +46,14 @@ def embedder(minilm: Path):
 
 
 @pytest.fixture(scope="session")
+def default_embedder():
+    """What a command computes with where no model is named."""
+    from sbert_mini import Embedder
+
+    return Embedder(threads=2)
+
+
+@pytest.fixture(scope="session")
 def exact_embedder(minilm: Path):
     from sbert_mini import Embedder
 

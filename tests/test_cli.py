@@ -43,9 +43,9 @@ def test_version_help_and_module(sbmini):
     assert module.stdout == f"sbmini {__version__}\n"
 
 
-def test_encode_gives_the_librarys_vectors_for_arguments_files_and_pipes(sbmini, embedder, tmp_path):
+def test_encode_gives_the_librarys_vectors_for_arguments_files_and_pipes(sbmini, default_embedder, tmp_path):
     texts = ["a cat sleeps", "naïve café", "  spaces  "]
-    expected = embedder.encode(texts)
+    expected = default_embedder.encode(texts)
     (tmp_path / "t.txt").write_text("\n".join(texts) + "\n\n", "utf-8")
     by_argument = sbmini("encode", *texts)
     by_pipe = sbmini("encode", stdin="\n".join(texts))
@@ -124,7 +124,7 @@ def test_search_on_a_terminal_is_a_table(index):
 def test_an_index_of_another_model_is_refused(sbmini, index, make_model):
     done = sbmini("search", index, "bread", "-m", make_model())
     assert done.returncode == 1
-    assert "all-MiniLM-L6-v2" in done.stderr
+    assert "sbert-mini" in done.stderr
     assert "model-1" in done.stderr
     assert "Traceback" not in done.stderr
 

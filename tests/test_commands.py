@@ -117,11 +117,11 @@ def test_an_interruption_before_anything_is_kept_leaves_nothing(tmp_path, minilm
     assert [p.name for p in tmp_path.iterdir()] == ["t.txt"]
 
 
-def test_every_output_holds_the_same_vectors(sbmini, tmp_path, embedder):
+def test_every_output_holds_the_same_vectors(sbmini, tmp_path, default_embedder):
     from pyarrow import parquet
 
     (tmp_path / "t.jsonl").write_text('{"key": 7, "text": "a cat"}\n{"key": 8, "text": "naïve café"}\n', "utf-8")
-    expected = embedder.encode(["a cat", "naïve café"])
+    expected = default_embedder.encode(["a cat", "naïve café"])
     for output in ("v.npy", "v.jsonl", "v.parquet"):
         done = sbmini("encode", "-i", "t.jsonl", "--id-column", "key", "-o", output)
         assert done.stderr == f"sbmini: 2 texts -> {output}\n"
