@@ -35,6 +35,14 @@ NOTE = (
     "itself trained on AllNLI, Quora duplicates, Flickr30k and S2ORC; single sentences of NLI also stand in STS12, STS15, STS-B "
     "and SICK."
 )
+SOURCES = (
+    "nli: SNLI and MultiNLI, a tenth of the triplets that supervised SimCSE trains on, and premises of another sample that have both an "
+    "entailed and a contradicting hypothesis. quora: Quora question pairs, duplicates with a labelled or mined negative. captions: two "
+    "captions of one image, Multi30k (Flickr30k). titles: titles and lead sentences of the English Wikipedia. texts: passages of one to "
+    "eight sentences, leads and titles of the English Wikipedia, image captions, Quora questions, NLI hypotheses, without labels "
+    "(`benchmarks/model_data.py`). Their licences differ (Wikipedia: CC BY-SA; Quora: its terms of use); none of the texts travels "
+    "with the model."
+)
 MARK = "<!-- figures -->"
 BANDS = ("1 piece", "2 or 3", "4 or more")
 
@@ -269,6 +277,10 @@ def card(name: str, found: dict[str, Any]) -> str:
     columns = [*SETS.split(","), "mean", "scifact", "cranfield"]
     lines = [
         MARK,
+        "## Where the data come from",
+        "",
+        SOURCES,
+        "",
         "## Figures of what is shipped (int8)",
         "",
         "Spearman x 100 on STS sets, nDCG@10 x 100 on SciFact and Cranfield (relevant: score > 0). " + found["note"],

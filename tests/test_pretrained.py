@@ -38,7 +38,15 @@ def test_it_is_small_and_says_what_it_is(name):
     assert sum(len(zlib.compress(file.read_bytes())) for file in files) <= SHIPPED[name]
     assert not list(folder.rglob("*.safetensors"))
     card = (folder / "README.md").read_text("utf-8")
-    for part in ("license: apache-2.0", "## Data", "## Recipe", "## Figures", "## What a cosine means", "## Audit"):
+    for part in (
+        "license: apache-2.0",
+        "## Data",
+        "## Recipe",
+        "## Where the data come from",
+        "## Figures",
+        "## What a cosine means",
+        "## Audit",
+    ):
         assert part in card, part
     assert "drop_evaluation = true" in card
     assert "s2orc" in card  # what the start was trained on
