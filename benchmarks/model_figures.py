@@ -36,12 +36,12 @@ NOTE = (
     "and SICK."
 )
 SOURCES = (
-    "nli: SNLI and MultiNLI, a tenth of the triplets that supervised SimCSE trains on, and premises of another sample that have both an "
-    "entailed and a contradicting hypothesis. quora: Quora question pairs, duplicates with a labelled or mined negative. captions: two "
-    "captions of one image, Multi30k (Flickr30k). titles: titles and lead sentences of the English Wikipedia. texts: passages of one to "
-    "eight sentences, leads and titles of the English Wikipedia, image captions, Quora questions, NLI hypotheses, without labels "
-    "(`benchmarks/model_data.py`). Their licences differ (Wikipedia: CC BY-SA; Quora: its terms of use); none of the texts travels "
-    "with the model."
+    "nli: SNLI and MultiNLI, a tenth of the triplets that supervised SimCSE trains on, and premises of another sample that "
+    "have both an entailed and a contradicting hypothesis. quora: Quora question pairs, duplicates with a labelled or mined"
+    " negative. captions: two captions of one image, Multi30k (Flickr30k). titles: titles and lead sentences of the English"
+    " Wikipedia. texts: passages of one to eight sentences, leads and titles of the English Wikipedia, image captions, "
+    "Quora questions, NLI hypotheses, without labels (`benchmarks/model_data.py`). Their licences differ (Wikipedia: CC BY-"
+    "SA; Quora: its terms of use); none of the texts travels with the model."
 )
 MARK = "<!-- figures -->"
 BANDS = ("1 piece", "2 or 3", "4 or more")
