@@ -23,6 +23,12 @@ FOLDER = model_data.FOLDER
 SHIPPED = Path("sbert_mini/pretrained")
 NAMES = ("sbert-mini", "sbert-mini-fast")
 LEFT_OUT = ("*.safetensors", "*.onnx", "sbmini.json", "heads", "README.md")
+LOADS = "The encoder loads in plain sentence-transformers."
+"""What the card of a directory with weights says; of what travels it would not be true."""
+TRAVELS = (
+    "It travels as an int8 graph alone: `sbert_mini.load({name!r}).save(folder)` makes a directory for plain "
+    "sentence-transformers."
+)
 
 
 def train(name: str, threads: int) -> None:
@@ -45,7 +51,10 @@ def ship(name: str) -> dict[str, int]:
     record = json.loads((folder / "sbmini.json").read_bytes())
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    shutil.copy(source / "README.md", target / "README.md")
+    card = (source / "README.md").read_text("utf-8")
+    if LOADS not in card:
+        raise ValueError(f"the card of {source} does not say {LOADS!r}: see sbert_mini/training/card.py")
+    (target / "README.md").write_text(card.replace(LOADS, TRAVELS.format(name=name)), "utf-8")
     graph = record["graphs"]["int8"]
     (target / "onnx").mkdir(exist_ok=True)
     shutil.copy(folder / graph["file"], target / "onnx" / graph["file"])

@@ -1,5 +1,7 @@
 """The models that travel with the package."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 import zlib
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 
 import sbert_mini
+from benchmarks import model_figures
 from sbert_mini import Embedder, models
+from sbert_mini.errors import ModelNotFoundError
 from sbert_mini.evaluation.sets import builtin_pairs
 from sbert_mini.evaluation.sts import spearman
 
@@ -48,6 +52,9 @@ def test_it_is_small_and_says_what_it_is(name):
         "## Audit",
     ):
         assert part in card, part
+    assert "loads in plain sentence-transformers" not in card  # what travels has no weights to load
+    found = json.loads((model_figures.RESULTS / "model.json").read_bytes())
+    assert card.endswith(model_figures.card(name, found))
     assert "drop_evaluation = true" in card
     assert "s2orc" in card  # what the start was trained on
 
@@ -55,6 +62,24 @@ def test_it_is_small_and_says_what_it_is(name):
 def test_it_is_the_default():
     assert models.default_name() == "sbert-mini"
     assert Embedder().path == models.resolve("sbert-mini")
+
+
+def test_a_model_that_is_gone_says_what_to_do(monkeypatch):
+    gone = dataclasses.replace(models.BUILTIN["sbert-mini"], folder="gone")
+    monkeypatch.setitem(models.BUILTIN, "sbert-mini", gone)
+    with pytest.raises(
+        ModelNotFoundError, match="'sbert-mini' is missing from this installation: install sbert-mini again"
+    ):
+        models.resolve("sbert-mini")
+
+
+def test_it_is_saved_for_other_tools(name, shipped, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    sbert_mini.load(name).save(str(tmp_path / "saved"))
+    plain = SentenceTransformer(str(tmp_path / "saved"), local_files_only=True, device="cpu")
+    texts = [text for pair in PARAPHRASES for text in pair]
+    assert (shipped.encode(texts) * plain.encode(texts, normalize_embeddings=True)).sum(axis=1).min() > 0.99
 
 
 def test_it_loads_and_encodes_without_torch_or_onnx_or_a_network(name):
