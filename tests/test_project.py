@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import sbert_mini
 from sbert_mini import models
@@ -107,9 +108,12 @@ def test_every_package_is_listed_and_every_module_has_a_docstring():
 def distributions(tmp_path_factory):
     """The sdist, and the wheel built from it."""
     out = tmp_path_factory.mktemp("dist")
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)], capture_output=True, text=True
-    )
+    with FileLock(
+        tmp_path_factory.getbasetemp().parent / "build.lock"
+    ):  # a build writes into the tree, and workers share it
+        done = subprocess.run(
+            [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)], capture_output=True, text=True
+        )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return out
 
