@@ -35,12 +35,12 @@ TITLES_DEV = 1000
 NEIGHBOURS, LEAST_GAP = 30, 0.02
 """Of mined negatives: among so many nearest questions, by this much less near than the duplicate."""
 TEXTS = {
-    "passages": 22_000,
-    "leads": 12_000,
-    "titles": 4_000,
-    "captions": 8_000,
-    "questions": 8_000,
-    "hypotheses": 6_000,
+    "passages": 45_000,
+    "leads": 18_000,
+    "titles": 8_000,
+    "captions": 12_000,
+    "questions": 12_000,
+    "hypotheses": 12_000,
 }
 
 

@@ -350,7 +350,9 @@ def search(
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            "--kind", help="A FAISS factory string to measure beside ours; may be repeated.", show_default=False
+            "--kind",
+            help="A FAISS factory string to measure beside exact search, such as SQ8; may be repeated.",
+            show_default=False,
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits a query, for recall.")] = 10,
@@ -374,7 +376,7 @@ def search(
     _check(report)
     from sbert_mini.evaluation import contestants, retrieval
     from sbert_mini.runtime.engine import thread_count
-    from sbert_mini.search.index import FACTORY
+    from sbert_mini.search.nearest import EXACT
 
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)
@@ -404,7 +406,7 @@ def search(
     kinds = retrieval.measure_kinds(
         vectors[:-held_out],
         vectors[-held_out:],
-        list(dict.fromkeys([FACTORY, *(kind or [])])),
+        [EXACT, *(kind or [])],
         k=k,
         threads=budget,
         rounds=rounds,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +15,34 @@ from .notes import note, progress_wanted, quiet_notes
 from .rejects import Rejects
 
 if TYPE_CHECKING:
+    from sbert_mini.search.index import SearchIndex
     from sbert_mini.search.writer import IndexWriter
+    from sbert_mini.shapes import FloatArray
     from sbert_mini.text.records import ReadCounts, Record
+
+Vectors = Annotated[
+    Path | None,
+    typer.Option(
+        "--vectors",
+        help="A .npy file of the rows' vectors, made by 'sbmini encode' with this model; by default the texts are encoded.",
+        show_default=False,
+    ),
+]
+Kind = Annotated[
+    str,
+    typer.Option("--kind", help="How rows are searched: auto (by their number), exact, or a FAISS factory string."),
+]
+Pca = Annotated[
+    int | None,
+    typer.Option(
+        "--pca",
+        min=1,
+        help="Principal components that FAISS sees; hits are scored with the whole vectors.",
+        show_default=False,
+    ),
+]
+
+MANY_SEGMENTS = 16
 
 app = typer.Typer(help="Make, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -34,6 +61,9 @@ Input = Annotated[
   sbmini index create notes.index -i notes.txt
 
   sbmini index create news.index -i news.csv --text-column body
+
+  sbmini encode -i news.csv --text-column body -o news.npy
+  sbmini index create news.index -i news.csv --text-column body --vectors news.npy --kind HNSW32_SQ8
 """,
 )
 def create(
@@ -50,6 +80,9 @@ def create(
             "--prompt", help="A text put before each text; by default the model's for documents.", show_default=False
         ),
     ] = None,
+    vectors: Vectors = None,
+    kind: Kind = "auto",
+    pca: Pca = None,
     truncation: options.Truncation = options.TruncationChoice.WARN,
     on_error: options.OnError = options.OnErrorChoice.FAIL,
     rejects: options.RejectsFile = None,
@@ -62,8 +95,14 @@ def create(
 
     A row keeps all its columns. Its id is the id column's value; without such a column it is made of the row's content, and
     rows of the same content are stored once (and counted).
+
+    Up to 50,000 rows are searched exactly, up to 200,000 through 8-bit vectors, and more through inverted lists of these, as many
+    of which are looked into as finds 99 of 100 neighbours; all hits are scored with the whole vectors. Another --kind is any
+    FAISS factory string ("IVF," without a number takes a fitting one): HNSW32_SQ8 for an index that is mostly read, RaBitQ for
+    1-bit vectors.
     """
     quiet_notes(quiet)
+    given = _given_vectors(vectors, on_error)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
@@ -89,8 +128,8 @@ def create(
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             before = embedder.document_prompt() if prompt is None else prompt
             records = embedder.short_enough(records, before, taken.take)
-        writer.create(records, prompt=prompt)
-        _tell(read, writer, directory)
+        index = writer.create(records, prompt=prompt, vectors=given, kind=kind, pca=pca)
+        _tell(read, writer, directory, index.segments)
     raise typer.Exit(taken.exit_code())
 
 
@@ -104,6 +143,7 @@ def create(
 def add(
     directory: options.IndexDirectory,
     input: Input,
+    vectors: Vectors = None,
     model: options.Model = None,
     input_format: options.InputFormat = None,
     text_column: options.TextColumn = None,
@@ -133,7 +173,9 @@ def add(
         offline,
         quiet,
     )
-    _change(lambda writer, records: writer.add(records), directory, input, model, *settings)
+    _change(
+        lambda writer, records, given: writer.add(records, vectors=given), directory, input, vectors, model, *settings
+    )
 
 
 @app.command(
@@ -146,6 +188,7 @@ def add(
 def update(
     directory: options.IndexDirectory,
     input: Input,
+    vectors: Vectors = None,
     model: options.Model = None,
     input_format: options.InputFormat = None,
     text_column: options.TextColumn = None,
@@ -171,7 +214,14 @@ def update(
         offline,
         quiet,
     )
-    _change(lambda writer, records: writer.update(records), directory, input, model, *settings)
+    _change(
+        lambda writer, records, given: writer.update(records, vectors=given),
+        directory,
+        input,
+        vectors,
+        model,
+        *settings,
+    )
 
 
 @app.command(
@@ -181,6 +231,8 @@ def update(
   sbmini index delete news.index https://example.org/1
 
   sbmini index delete news.index --ids-from gone.txt
+
+  sbmini index delete news.index --filter "year < 2015"
 """,
 )
 def delete(
@@ -189,18 +241,63 @@ def delete(
     ids_from: Annotated[
         Path | None, typer.Option("--ids-from", help="A text file, one id a line; - for stdin.", show_default=False)
     ] = None,
+    filter: options.Filter = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Delete rows by their ids. An id that is not in the index is an error, and nothing is deleted."""
-    if bool(ids) == (ids_from is not None):
-        raise UsageError("name the ids to delete, or a file of them with --ids-from; one of the two")
+    """Delete rows by their ids, or those that meet a condition.
+
+    An id that is not in the index is an error, and nothing is deleted. What deleted rows take up on the disk is given back by
+    'sbmini index compact'.
+    """
+    if sum((bool(ids), ids_from is not None, filter is not None)) != 1:
+        raise UsageError("name the ids to delete, or a file of them with --ids-from, or a --filter; one of the three")
     quiet_notes(quiet)
     from sbert_mini.search import writer
     from sbert_mini.text.records import read_records
 
-    identities = ids or (record.text for record in read_records(ids_from or "-", format="txt"))
-    count = writer.delete(directory, identities)
+    if filter is not None:
+        count = writer.delete(directory, filter=filter)
+    else:
+        count = writer.delete(directory, ids or (record.text for record in read_records(ids_from or "-", format="txt")))
     note(f"{count} rows deleted from {directory}")
+
+
+@app.command(
+    "compact",
+    epilog="""Examples:
+
+  sbmini index compact news.index
+
+  sbmini index compact news.index --kind HNSW32_SQ8
+""",
+)
+def compact(
+    directory: options.IndexDirectory,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind", help="Another kind from now on: auto, exact, or a FAISS factory string.", show_default=False
+        ),
+    ] = None,
+    pca: Pca = None,
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write an index's rows into one segment, without those that were deleted or replaced.
+
+    Searches go on meanwhile. What the old segments took up is given back once no process reads them: at once, or by the next
+    command that changes the index.
+    """
+    if pca is not None and kind is None:
+        raise UsageError("--pca goes with --kind: name the kind too, such as --kind auto")
+    quiet_notes(quiet)
+    from sbert_mini.progress import ProgressBar
+    from sbert_mini.search import writer
+
+    with ProgressBar("rows", None) if progress_wanted(quiet) else nullcontext() as bar:
+        told = None if bar is None else bar.move_to
+        index = writer.compact(directory, kind=kind, pca=pca, threads=threads, on_progress=told)
+    note(f"{directory}: {len(index)} rows in {index.segments} segment, {', '.join(index.segment_kinds)}")
 
 
 @app.command(
@@ -225,7 +322,10 @@ def info(
         **{
             f"model_{key}" if key in ("name", "fingerprint") else key: value for key, value in vars(index.model).items()
         },
+        "kind": index.kind.factory,
+        "pca": index.kind.pca,
         "segments": index.segments,
+        "segment_kinds": index.segment_kinds,
         "deleted_rows_kept": index.deleted_rows,
         "bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
     }
@@ -256,9 +356,10 @@ def verify(directory: options.IndexDirectory, quiet: options.Quiet = False) -> N
 
 
 def _change(
-    change: "Callable[[IndexWriter, Iterable[Record]], object]",
+    change: "Callable[[IndexWriter, Iterable[Record], FloatArray | None], SearchIndex]",
     directory: Path,
     input: Path,
+    vectors: Path | None,
     model: str | None,
     input_format: str | None,
     text_column: str | None,
@@ -278,6 +379,7 @@ def _change(
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
 
+    given = _given_vectors(vectors, on_error)
     index = SearchIndex(directory, threads=threads, offline=offline)
     if model is None:
         embedder = index.embedder()
@@ -303,16 +405,25 @@ def _change(
         )
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             records = embedder.short_enough(records, index.model.prompt, taken.take)
-        change(writer, records)
-        _tell(read, writer, directory)
+        changed = change(writer, records, given)
+        _tell(read, writer, directory, changed.segments)
     raise typer.Exit(taken.exit_code())
+
+
+def _given_vectors(file: Path | None, on_error: options.OnErrorChoice) -> "FloatArray | None":
+    """Return the vectors of a .npy file, mapped."""
+    if file is None:
+        return None
+    if on_error is options.OnErrorChoice.SKIP:
+        raise UsageError("--vectors needs every row: it does not go with --on-error skip")
+    return options.read_vectors(file)
 
 
 def _beside(directory: Path) -> Path:
     return directory.with_name(directory.name + ".rejects.jsonl")
 
 
-def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path) -> None:
+def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: int) -> None:
     counts = writer.counts
     if read.blank:
         note(f"{read.blank} blank lines were not stored")
@@ -320,3 +431,5 @@ def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path) -> None:
         note(f"{counts.repeated} rows were the same as an earlier one, and are stored once")
     replaced = f" ({counts.replaced} of them in the place of older ones)" if counts.replaced else ""
     note(f"{counts.rows} rows{replaced} -> {directory}")
+    if segments > MANY_SEGMENTS:
+        note(f"{directory} lies in {segments} segments, and is faster in one: 'sbmini index compact {directory}'")

@@ -14,7 +14,7 @@ import typer
 from sbert_mini import __version__
 from sbert_mini.errors import EXTRA_OF, MissingExtraError, SbertMiniError
 
-from . import bench, encode, index, models, predict, search, train
+from . import bench, dedup, encode, index, models, predict, reduce, search, train
 from .notes import Interrupted
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
@@ -32,6 +32,8 @@ app = typer.Typer(
 app.command("encode", epilog=encode.EXAMPLE)(encode.encode)
 app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
+app.command("dedup", epilog=dedup.EXAMPLE)(dedup.dedup)
+app.add_typer(reduce.app, name="reduce")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.command("train", epilog=train.EXAMPLE)(train.train)

@@ -2,9 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sbert_mini.errors import InputError
+
+if TYPE_CHECKING:
+    from sbert_mini.shapes import FloatArray
 
 
 class Graph(StrEnum):
@@ -106,3 +111,27 @@ InputFile = Annotated[
     ),
 ]
 IndexDirectory = Annotated[Path, typer.Argument(help="The index directory.", show_default=False)]
+
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter", help="An SQL condition on the rows' columns: \"year >= 2020 and lang = 'en'\".", show_default=False
+    ),
+]
+
+
+def read_vectors(file: Path) -> "FloatArray":
+    """Return the vectors of a .npy file, memory-mapped.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    import numpy as np
+
+    try:
+        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{file} cannot be read as a .npy file: {error}") from error
+    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim != 2:
+        raise InputError(f"{file} must hold one array of floating-point numbers, (rows, dim)")
+    return vectors

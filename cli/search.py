@@ -23,6 +23,10 @@ EXAMPLE = """Examples:
   sbmini search notes.index "tax law" -k 3 --min-score 0.4 --json
 
   sbmini search notes.index --jsonl < queries.txt
+
+  sbmini search news.index "interest rates" --filter "year >= 2020 and lang = 'en'"
+
+  sbmini search manuals.index "error E-1042" --hybrid
 """
 
 
@@ -36,6 +40,13 @@ def search(
         float | None,
         typer.Option("--min-score", help="Leave out hits of a lower cosine, in [-1, 1].", show_default=False),
     ] = None,
+    filter: options.Filter = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Rank by meaning and by words (BM25) both.", show_default=False)
+    ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Look at every row, whatever the kind of index.", show_default=False)
+    ] = False,
     input: Annotated[
         Path | None,
         typer.Option(
@@ -67,11 +78,17 @@ def search(
     On a terminal the hits are a table; in a pipe, lines of score, id and text, tab separated (a tab, newline or backslash
     of the text is written as \\t, \\n, \\r or \\\\). The score is the cosine similarity. The model is the index's own; --model
     is for a copy of it that lies elsewhere, and any other model is refused.
+
+    --filter takes any SQL condition that SQLite knows; what reads as a number compares as one, and a column that a row lacks is
+    NULL. As many hits come back as rows meet it, up to -k. --hybrid adds up reciprocal ranks, 1 / (60 + rank), by meaning and by
+    BM25: that sum is the score then.
     """
     if query is not None and input is not None:
         raise UsageError("queries were given both as an argument and with --input; give one of the two")
     if as_json and as_json_lines:
         raise UsageError("--json and --jsonl exclude each other")
+    if hybrid and min_score is not None:
+        raise UsageError("--min-score is a least cosine, and the scores of --hybrid are none; give one of the two")
     quiet_notes(quiet)
     queries = [query] if query is not None else _queries(input)
     if not all(q.strip() for q in queries):
@@ -85,7 +102,9 @@ def search(
         from sbert_mini.runtime.embedder import Embedder
 
         embedder = Embedder(model, graph=index.model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
-    results = index.search(queries, k, min_score=min_score, embedder=embedder)
+    results = index.search(
+        queries, k, min_score=min_score, filter=filter, hybrid=hybrid, exact=exact, embedder=embedder
+    )
     found = [
         {"query": q, "hits": [_shown(rank, hit, with_text) for rank, hit in enumerate(hits, start=1)]}
         for q, hits in zip(queries, results, strict=True)

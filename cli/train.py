@@ -103,7 +103,7 @@ def train(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sbert_mini.training import fit as training
     from sbert_mini.training import processes
-    from sbert_mini.training.progress import ProgressBar
+    from sbert_mini.training.progress import ProgressCallback
     from sbert_mini.training.recipe import read_recipe
 
     if report is not None and dry_run:
@@ -130,7 +130,7 @@ def train(
             f"{plan.output} is not what this recipe, seed and data gave: there is no report of it; name another output to train"
         )
     tell = note if first else lambda text: None  # noqa: ARG005
-    bar = ProgressBar(bar=progress_wanted(quiet))
+    bar = ProgressCallback(bar=progress_wanted(quiet))
     with training.computing_threads(budget):
         try:
             done = training.fit(plan, seed=seed, resume=resume, offline=offline, callbacks=[bar], on_progress=tell)

@@ -12,7 +12,7 @@ from sbert_mini.errors import SbertMiniError
 _SEAL_BYTES = 65
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes | memoryview) -> None:
     """Write a file beside its place, flush it to the disk, and rename it into its place.
 
     Raises:

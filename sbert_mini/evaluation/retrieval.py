@@ -15,6 +15,8 @@ import numpy as np
 from sbert_mini.errors import InputError, MissingExtraError, UsageError
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
+from sbert_mini.search.nearest import SegmentSearch
+from sbert_mini.search.store import Segment, SegmentWriter, StoredRow
 from sbert_mini.shapes import FloatArray, IntArray
 
 DEPTH = 100
@@ -71,7 +73,7 @@ class IndexKind:
         single_ms: one query at a time, the median of 50.
         times_faster: queries_per_s against the peer's, the median of the rounds' ratios; None without a peer.
         build_s: training and adding all rows; None for the peer, which has nothing to build.
-        bytes_per_vector: of the index file; None for the peer.
+        bytes_per_vector: of the FAISS file (of the vectors, where the search is exact and has none); None for the peer.
         peak_bytes: of a process that opens the file and searches; None for the peer.
     """
 
@@ -250,7 +252,7 @@ def measure_kinds(
     Args:
         rows: the vectors that are searched, of length 1.
         queries: the query vectors, of length 1.
-        kinds: factory strings; inner product.
+        kinds: `exact`, or FAISS factory strings, as an index takes them: what FAISS proposes is scored again.
         k: hits a query.
         threads: of FAISS, and of the peer.
         rounds: alternations of all contestants.
@@ -263,30 +265,45 @@ def measure_kinds(
     Raises:
         UsageError: FAISS does not know a kind, or it cannot be built of so few rows.
     """
-    import faiss
-
     k = min(k, len(rows))
     _, truth = exact_search(rows, queries, k)
     searches: dict[str, Callable[[FloatArray], IntArray]] = {}
     built: dict[str, tuple[float, float, int]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "queries.npy", queries)
-        for kind in kinds:
+    with tempfile.TemporaryDirectory() as held:
+        folder = Path(held)
+        np.save(folder / "queries.npy", queries)
+        with SegmentWriter(folder / "segments", "000001", rows.shape[1]) as writer:
+            writer.write((StoredRow(str(i), "", {}) for i in range(len(rows))), rows)
+        entry = {"name": "000001", "rows": len(rows), "checksums_sha256": writer.checksum}
+        segment = Segment(folder / "segments" / "000001", entry)
+        for place, kind in enumerate(dict.fromkeys(kinds)):
             on_progress(f"building {kind}")
-            faiss.omp_set_num_threads(threads)
+            search = SegmentSearch(segment, folder / f"faiss{place}", rows.shape[1], kind, threads)
             try:
-                index = faiss.index_factory(rows.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
-                build_s = timed(partial(_fill, index, rows))
-            except RuntimeError as error:
+                build_s = timed(search.prepare)
+            except (RuntimeError, AssertionError) as error:
                 raise UsageError(f"FAISS cannot build the kind {kind!r} of {len(rows)} rows: {error}") from error
-            file = Path(folder) / "index.faiss"
-            faiss.write_index(index, str(file))
-            command = [sys.executable, "-c", _OPEN_AND_SEARCH, str(file), f"{folder}/queries.npy", str(k)]
-            peak = process(command, {"OMP_NUM_THREADS": str(threads)})[1]
-            built[kind] = (build_s, file.stat().st_size / len(rows), peak)
-            searches[kind] = partial(_faiss_search, index, k)
-    if with_peer:
-        searches[SEMANTIC_SEARCH] = _semantic_search(rows, k, threads)
+            file = folder / f"faiss{place}" / "000001.faiss"
+            size = file.stat().st_size if file.exists() else 4 * rows.size
+            told = json.dumps([str(folder), entry, f"faiss{place}", rows.shape[1], kind, threads, k])
+            peak = process([sys.executable, "-c", _OPEN_AND_SEARCH, told], {"OMP_NUM_THREADS": str(threads)})[1]
+            built[kind] = (build_s, size / len(rows), peak)
+            searches[kind] = partial(_found, search, k)
+        if with_peer:
+            searches[SEMANTIC_SEARCH] = _semantic_search(rows, k, threads)
+        return _raced(searches, built, queries, truth, rounds, on_progress)
+
+
+def _raced(
+    searches: Mapping[str, Callable[[FloatArray], IntArray]],
+    built: Mapping[str, tuple[float, float, int]],
+    queries: FloatArray,
+    truth: IntArray,
+    rounds: int,
+    on_progress: Callable[[str], None],
+) -> dict[str, IndexKind]:
+    """Return each contestant's figures, all of them alternating."""
+    with_peer = SEMANTIC_SEARCH in searches
 
     def rate(name: str) -> float:
         return len(queries) / timed(partial(searches[name], queries))
@@ -312,23 +329,18 @@ def measure_kinds(
 
 
 _OPEN_AND_SEARCH = """
-import sys, faiss, numpy
-index = faiss.read_index(sys.argv[1])
-index.search(numpy.load(sys.argv[2])[:100], int(sys.argv[3]))
+import json, pathlib, sys, numpy
+from sbert_mini.search.nearest import SegmentSearch
+from sbert_mini.search.store import Segment
+folder, entry, faiss, dimension, kind, threads, k = json.loads(sys.argv[1])
+folder = pathlib.Path(folder)
+segment = Segment(folder / "segments" / entry["name"], entry)
+SegmentSearch(segment, folder / faiss, dimension, kind, threads).nearest(numpy.load(folder / "queries.npy")[:100], k)
 """
 
 
-def _fill(index: Any, rows: FloatArray) -> None:
-    index.train(rows)
-    if hasattr(index, "id_map"):
-        index.add_with_ids(rows, np.arange(len(rows), dtype=np.int64))
-    else:
-        index.add(rows)
-
-
-def _faiss_search(index: Any, k: int, queries: FloatArray) -> IntArray:
-    found: IntArray = index.search(queries, k)[1]
-    return found
+def _found(search: SegmentSearch, k: int, queries: FloatArray) -> IntArray:
+    return search.nearest(queries, k)[1]
 
 
 def _semantic_search(rows: FloatArray, k: int, threads: int) -> Callable[[FloatArray], IntArray]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from sbert_mini import models
 from sbert_mini.errors import CorruptModelError, InputError, TextTooLongError, UnsupportedModelError, UsageError
+from sbert_mini.progress import ProgressBar
 from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
 from sbert_mini.runtime.engine import Engine, thread_count
 from sbert_mini.runtime.graph import Adapter
@@ -401,7 +402,9 @@ class Embedder:
         pairs: bool = False,
     ) -> Iterator[FloatArray]:
         source = iter(texts)
-        progress = _ProgressBar(len(texts) if isinstance(texts, Sized) else None) if show_progress_bar else None
+        progress = (
+            ProgressBar("encoding", len(texts) if isinstance(texts, Sized) else None) if show_progress_bar else None
+        )
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
 
         def tokenize(first: int, batch: list[Any]) -> _Window:
@@ -501,35 +504,3 @@ def _check_text(text: Any, position: int) -> None:
 def _unit(vectors: FloatArray) -> FloatArray:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
-
-
-class _ProgressBar:
-    """A progress bar on stderr."""
-
-    def __init__(self, total: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("encoding"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._bar.add_task("encoding", total=total)
-        self._bar.start()
-
-    def advance(self, texts: int) -> None:
-        self._bar.advance(self._task, texts)
-
-    def close(self) -> None:
-        self._bar.stop()

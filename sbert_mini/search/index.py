@@ -1,6 +1,5 @@
-"""Make an index of texts, open it, search it."""
+"""Open an index and search it."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,28 +7,20 @@ from typing import Any, overload
 
 import numpy as np
 
-from sbert_mini.durable import read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.errors import (
-    CorruptIndexError,
     ModelMismatchError,
     ModelNotFoundError,
     UsageError,
 )
 from sbert_mini.runtime.embedder import Embedder
-from sbert_mini.search.store import (
-    CheckedFile,
-    ModelIdentity,
-    Segment,
-    Store,
-    StoredRow,
-    file_checksums,
-)
-from sbert_mini.shapes import FloatArray, IntArray
+from sbert_mini.runtime.engine import thread_count
+from sbert_mini.search.columns import weights
+from sbert_mini.search.nearest import SegmentSearch, kind_of
+from sbert_mini.search.store import IndexKind, ModelIdentity, Store, StoredRow
+from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
-FACTORY = "IDMap2,Flat"
-"""The kind of FAISS index, as a factory string: exact search with our own row numbers."""
-
-log = logging.getLogger("sbert_mini")
+RRF_CONSTANT = 60
+HYBRID_DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -38,7 +29,8 @@ class Hit:
 
     Attributes:
         id: the row's id.
-        score: its cosine similarity to the query, in [-1, 1]; larger is closer.
+        score: its cosine similarity to the query, in [-1, 1]; in a hybrid search its reciprocal ranks, added up.
+            Larger is closer.
         text: its text.
         columns: its other columns.
     """
@@ -66,7 +58,7 @@ class SearchIndex:
         self._store = Store(path)
         self._threads = threads
         self._offline = offline
-        self._faiss: list[Any] | None = None
+        self._searches: list[SegmentSearch] | None = None
         self._embedder: Embedder | None = None
 
     def __len__(self) -> int:
@@ -102,9 +94,27 @@ class SearchIndex:
         """Rows that the segments hold and the generation does not: deleted or replaced ones."""
         return len(self._store.deleted)
 
+    @property
+    def kind(self) -> IndexKind:
+        """By what its rows are searched."""
+        return self._store.kind
+
+    @property
+    def segment_kinds(self) -> list[str]:
+        """What each segment is searched by: `exact`, or a FAISS factory string."""
+        return [search.kind for search in self._segment_searches()]
+
     @overload
     def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, and one query
-        self, queries: str, k: int = 10, *, min_score: float | None = None, embedder: Embedder | None = None
+        self,
+        queries: str,
+        k: int = 10,
+        *,
+        min_score: float | None = None,
+        filter: str | None = None,
+        hybrid: bool = False,
+        exact: bool = False,
+        embedder: Embedder | None = None,
     ) -> list[Hit]: ...
 
     @overload
@@ -114,6 +124,9 @@ class SearchIndex:
         k: int = 10,
         *,
         min_score: float | None = None,
+        filter: str | None = None,
+        hybrid: bool = False,
+        exact: bool = False,
         embedder: Embedder | None = None,
     ) -> list[list[Hit]]: ...
 
@@ -123,24 +136,34 @@ class SearchIndex:
         k: int = 10,
         *,
         min_score: float | None = None,
+        filter: str | None = None,
+        hybrid: bool = False,
+        exact: bool = False,
         embedder: Embedder | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Return the rows closest to each query, closest first; for a single string, one list.
 
         Args:
             queries: texts, or vectors of length 1 made with the index's model.
-            k: the most hits a query.
+            k: the most hits a query. As many come back as there are rows to be had.
             min_score: leave out rows of a lower score.
+            filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.columns`).
+            hybrid: rank by meaning and by words (BM25) both, and add up the reciprocal ranks.
+            exact: look at every row, where the index would look at the likely ones.
             embedder: encodes the texts; None for the model that the index names.
 
         Shapes:
             queries, where vectors: (queries, dim).
 
         Raises:
-            UsageError: `k` is below 1, or the vectors do not fit.
+            UsageError: `k` is below 1, the vectors do not fit, the filter cannot be evaluated, or a hybrid search has vectors as
+                queries or a least score.
             ModelMismatchError: the model is not the one that the index was made with.
         """
         single = isinstance(queries, str)
+        texts: list[str] = []
+        if hybrid and (isinstance(queries, np.ndarray) or min_score is not None):
+            raise UsageError("a hybrid search takes texts, and no least score: its scores are sums of reciprocal ranks")
         if isinstance(queries, np.ndarray):
             vectors = np.asarray(queries, dtype=np.float32)
         else:
@@ -153,10 +176,15 @@ class SearchIndex:
             )
         if not np.isfinite(vectors).all():
             raise UsageError("query vectors must be finite, and one holds NaN or infinity")
-        scores, rows = self.nearest(vectors, k)
+        depth = max(k, HYBRID_DEPTH) if hybrid else k
+        scores, rows = self.nearest(vectors, depth, filter=filter, exact=exact)
+        found = [list(zip(r, s, strict=True)) for r, s in zip(rows.tolist(), scores.tolist(), strict=True)]
+        if hybrid:
+            by_words = [self._ranked_by_words(text, depth, filter) for text in texts]
+            found = [fused([row for row, _ in near], words)[:k] for near, words in zip(found, by_words, strict=True)]
         hits = [
-            [self._hit(row, score) for row, score in zip(r, s, strict=True) if min_score is None or score >= min_score]
-            for r, s in zip(rows.tolist(), scores.tolist(), strict=True)
+            [self._hit(row, score) for row, score in ranked if min_score is None or score >= min_score]
+            for ranked in found
         ]
         return hits[0] if single else hits
 
@@ -186,45 +214,67 @@ class SearchIndex:
         Raises:
             ModelMismatchError: they cannot; the text names both models.
         """
-        if embedder.fingerprint != self.model.fingerprint:
-            raise ModelMismatchError(
-                f"{self.path} was made with the model {self.model.name!r} (fingerprint {self.model.fingerprint[:12]}), "
-                f"and {embedder.model_name!r} is another ({embedder.fingerprint[:12]}): their vectors cannot be "
-                "compared. Search with the first, or make the index anew"
-            )
-        if embedder.dimension != self.model.dimension:
-            raise ModelMismatchError(
-                f"{self.path} holds vectors of {self.model.dimension} components, and {embedder.model_name!r} gives "
-                f"{embedder.dimension} now"
-            )
-        return embedder
+        return check_model(embedder, self.model, self.path)
 
-    def nearest(self, vectors: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        """Return the scores and row numbers of the `min(k, rows)` closest rows, closest first.
+    def nearest(
+        self, vectors: FloatArray, k: int, *, filter: str | None = None, exact: bool = False
+    ) -> tuple[FloatArray, IntArray]:
+        """Return the cosines and row numbers of the closest rows, closest first: k of them, or all that there are.
+
+        Args:
+            vectors: of length 1.
+            k: rows a query.
+            filter: an SQL condition that the rows must meet.
+            exact: look at every row.
 
         Shapes:
-            vectors: (queries, dim); each result: (queries, min(k, rows)).
+            vectors: (queries, dim); each result: (queries, min(k, rows that meet the filter)).
         """
         if k < 1:
             raise UsageError(f"k must be at least 1; found {k}")
-        self.prepare()
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        found = [self._nearest_in(index, vectors, min(k, index.ntotal)) for index in self._faiss or []]
-        scores = np.concatenate([scores for scores, _ in found], axis=1)
-        rows = np.concatenate([rows for _, rows in found], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, len(self))]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        scores, rows = [], []
+        for search, allowed in zip(self._segment_searches(), self._allowed(filter), strict=True):
+            found, positions = search.nearest(vectors, k, allowed, exact=exact)
+            scores.append(found)
+            rows.append(search.segment.row_ids[positions])
+        every, of = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
+        order = np.argsort(-every, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(every, order, 1), np.take_along_axis(of, order, 1)
 
-    def _nearest_in(self, index: Any, vectors: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        # Where fewer than k rows are not deleted, FAISS fills up with row -1 at the lowest score, sorted behind all others.
-        if not len(self._store.deleted):
-            scores, rows = index.search(vectors, k)
-        else:
-            import faiss
+    def matching(self, filter: str) -> IntArray:
+        """Return the numbers of the rows that meet an SQL condition, ascending.
 
-            kept = faiss.IDSelectorNot(faiss.IDSelectorBatch(self._store.deleted))
-            scores, rows = index.search(vectors, k, params=faiss.SearchParameters(sel=kept))  # type: ignore[call-arg]
-        return scores, rows
+        Raises:
+            UsageError: it cannot be evaluated.
+        """
+        allowed = self._allowed(filter)
+        return np.concatenate(
+            [segment.row_ids[mask] for segment, mask in zip(self._store.segments, allowed, strict=True)]
+        )
+
+    def _allowed(self, filter: str | None) -> list[AnyArray | None]:
+        """Return for each segment which of its rows count, (rows,) bool; None for all."""
+        held = [self._store.held(segment) for segment in self._store.segments]
+        if filter is None:
+            return held
+        names = list(dict.fromkeys(name for segment in self._store.segments for name in segment.columns.names))
+        masks: list[AnyArray | None] = []
+        for segment, kept in zip(self._store.segments, held, strict=True):
+            mask = np.zeros(segment.rows, dtype=bool)
+            mask[segment.columns.matching(filter, names)] = True
+            masks.append(mask if kept is None else mask & kept)
+        return masks
+
+    def _ranked_by_words(self, query: str, depth: int, filter: str | None) -> list[int]:
+        """Return the numbers of the rows that share words with a query, best first."""
+        segments = self._store.segments
+        words = weights(query, [segment.columns for segment in segments])
+        found: list[tuple[float, int]] = []
+        for segment, allowed in zip(segments, self._allowed(filter), strict=True):
+            for position, score in segment.columns.ranked(words, depth, allowed):
+                found.append((-score, int(segment.row_ids[position])))
+        return [row for _, row in sorted(found)[:depth]]
 
     def rows(self) -> Iterator[StoredRow]:
         """Yield every row, in the order of their numbers."""
@@ -244,82 +294,59 @@ class SearchIndex:
     def verify(self) -> list[str]:
         """Check every stored block, the FAISS cache included, and return a line for each damaged file; none for sound."""
         damage = [line for segment in self._store.segments for line in segment.damage()]
-        for segment in self._store.segments:
-            if self._faiss_record(segment).exists():
-                try:
-                    self._read_faiss(segment)
-                except CorruptIndexError as error:
-                    damage.append(str(error))
-        return damage
+        return damage + [line for search in self._segment_searches() if (line := search.damage()) is not None]
 
     def prepare(self) -> None:
-        """Open the FAISS files, making those that are missing, so that the first search does not have to."""
-        if self._faiss is None:
-            self._faiss = [self._open_faiss(segment) for segment in self._store.segments]
+        """Read what the first search would have to, and make the FAISS files that are missing."""
+        for search in self._segment_searches():
+            search.prepare()
+
+    def _segment_searches(self) -> list[SegmentSearch]:
+        if self._searches is None:
+            threads, kind, dimension = thread_count(self._threads), self.kind, self.model.dimension
+            self._searches = [
+                SegmentSearch(s, self.path / "faiss", dimension, kind_of(kind.factory, s.rows, kind.pca), threads)
+                for s in self._store.segments
+            ]
+        return self._searches
 
     def _hit(self, row: int, score: float) -> Hit:
         segment, position = self._store.locate(row)
         stored = segment.row(position)
         return Hit(stored.id, score, stored.text, stored.columns)
 
-    # --- the FAISS cache ---
 
-    def _faiss_record(self, segment: Segment) -> Path:
-        return self.path / "faiss" / f"{segment.name}.json"
+def check_model(embedder: Embedder, model: ModelIdentity, path: Path) -> Embedder:
+    """Return the embedder if its vectors can be compared with those of an index.
 
-    def _open_faiss(self, segment: Segment) -> Any:
-        try:
-            return self._read_faiss(segment)
-        except FileNotFoundError:
-            return self._build_faiss(segment)
-        except CorruptIndexError as error:
-            log.warning("making the FAISS file anew from the stored vectors: %s", error)
-            return self._build_faiss(segment)
+    Raises:
+        ModelMismatchError: they cannot; the text names both models.
+    """
+    if embedder.fingerprint != model.fingerprint:
+        raise ModelMismatchError(
+            f"{path} was made with the model {model.name!r} (fingerprint {model.fingerprint[:12]}), "
+            f"and {embedder.model_name!r} is another ({embedder.fingerprint[:12]}): their vectors cannot be "
+            "compared. Search with the first, or make the index anew"
+        )
+    if embedder.dimension != model.dimension:
+        raise ModelMismatchError(
+            f"{path} holds vectors of {model.dimension} components, and {embedder.model_name!r} gives "
+            f"{embedder.dimension} now"
+        )
+    return embedder
 
-    def _read_faiss(self, segment: Segment) -> Any:
-        import faiss
 
-        record_file = self._faiss_record(segment)
-        if not record_file.exists():
-            raise FileNotFoundError(record_file)
-        record = read_sealed_json(record_file, CorruptIndexError)
-        if record["segment_sha256"] != segment.checksum:
-            raise CorruptIndexError(f"{record_file} belongs to other vectors")
-        with CheckedFile(record_file.with_suffix(".faiss"), record["file"]) as file:
-            data = np.frombuffer(file.read_all(), dtype=np.uint8)
-        faiss.omp_set_num_threads(self._thread_count())
-        index = faiss.deserialize_index(data)
-        if index.ntotal != segment.rows or index.d != self.model.dimension:
-            raise CorruptIndexError(
-                f"{record_file}: {index.ntotal} rows of {index.d}, not {segment.rows} of its segment"
-            )
-        return index
+def fused(*rankings: Sequence[int]) -> list[tuple[int, float]]:
+    """Return the rows of several rankings with the sum of `1 / (60 + rank)` over them, the greatest first.
 
-    def _build_faiss(self, segment: Segment) -> Any:
-        import faiss
+    Args:
+        rankings: rows, best first; a row that one of them lacks adds nothing for it.
 
-        faiss.omp_set_num_threads(self._thread_count())
-        index = faiss.index_factory(self.model.dimension, FACTORY, faiss.METRIC_INNER_PRODUCT)
-        start = 0
-        for block in segment.vector_blocks(self.model.dimension):
-            index.add_with_ids(block, segment.row_ids[start : start + len(block)])
-            start += len(block)
-        file = self._faiss_record(segment).with_suffix(".faiss")
-        try:
-            file.parent.mkdir(exist_ok=True)
-            write_durably(file, faiss.serialize_index(index).tobytes())
-            record = {
-                "segment_sha256": segment.checksum,
-                "factory": FACTORY,
-                "faiss": faiss.__version__,
-                "file": file_checksums(file),
-            }
-            write_sealed_json(file.with_suffix(".json"), record)
-        except OSError as error:  # a read-only index is searched all the same
-            log.warning("the FAISS file of %s was not kept: %s", self.path, error)
-        return index
-
-    def _thread_count(self) -> int:
-        from sbert_mini.runtime.engine import thread_count
-
-        return thread_count(self._threads)
+    Source:
+        Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods".
+    """
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, row in enumerate(ranking, start=1):
+            scores[row] = scores.get(row, 0.0) + 1 / (RRF_CONSTANT + rank)
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))

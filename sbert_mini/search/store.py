@@ -12,17 +12,23 @@
         rows.jsonl                a line a row: {"id", "text", "columns"}
         row_offsets.npy           int64 (rows + 1,), where each line of rows.jsonl starts
         id_index.npy              uint64 (rows, 2), ascending: a digest of each row's id, and the row's position
-        checksums.json            each file's size and the sha256 of each of its blocks of 1 MiB
-      faiss/000001.faiss, .json   a cache made from the segment, with checksums of its own; it may be deleted at any time
+        columns.sqlite            the rows' columns and words, for filters and BM25 (`search.columns`)
+        checksums.json            each file's size and the sha256 of each of its blocks of 1 MiB (of vectors.npy: of 32 KiB)
+      faiss/000001.faiss, .json   a cache made from the segment (`search.nearest`), with checksums of its own; it may be deleted
 
 A writer makes a new segment and a new manifest beside the old ones, flushes them to the disk, and then replaces `CURRENT` in
 one step. So a reader sees one generation or the next, keeps the files that it opened, and a writer that dies leaves the
 generation before it whole. Checksums chain: `CURRENT` ends with its own, and names the manifest's, the manifest each
 `checksums.json`'s, and that each block's; a part of a file is checked by reading its blocks alone.
 
+Compaction writes the rows that are left into one new segment. A segment that the present generation does not name is removed by
+the next writer that finds nobody reading it: a reader holds a shared lock (flock) on the `checksums.json` of each of its
+segments, which ends with its process.
+
 A file of a newer `format_version` is refused, an unknown key is ignored.
 """
 
+import fcntl
 import hashlib
 import io
 import json
@@ -56,23 +62,29 @@ from sbert_mini.errors import (
     IndexExistsError,
     IndexLockedError,
     IndexNotFoundError,
+    UsageError,
 )
 from sbert_mini.runtime.npy import NpyWriter
+from sbert_mini.search.columns import Columns, ColumnsWriter
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 FORMAT = "sbert-mini index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BLOCK_BYTES = 1 << 20
-VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
+VECTOR_BLOCK_BYTES = 1 << 15
+_BLOCK_ROWS = 4096
+VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, COLUMNS, CHECKSUMS = (
     "vectors.npy",
     "row_ids.npy",
     "rows.jsonl",
     "row_offsets.npy",
     "id_index.npy",
+    "columns.sqlite",
     "checksums.json",
 )
 _FOLDERS = ("generations", "segments", "faiss")
 _CREATING = "CREATING"
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,19 @@ class ModelIdentity:
     graph: str
     dimension: int
     prompt: str = ""
+
+
+@dataclass(frozen=True)
+class IndexKind:
+    """By what an index's rows are searched; segments may be of other sizes, and are searched each by what fits it.
+
+    Attributes:
+        factory: `auto`, `exact` or a FAISS factory string (`search.nearest.kind_of`).
+        pca: components that FAISS sees, or None for all.
+    """
+
+    factory: str = "auto"
+    pca: int | None = None
 
 
 # --- checksums -------------------------------------------------------------------------------------------------------
@@ -238,13 +263,14 @@ class SegmentWriter:
         folder: the index directory's `segments/`.
         name: the segment's name.
         dimension: components of a vector.
-        first_row: the number of its first row.
+        first_row: the number of its first row, where `write` is not told the rows' numbers.
     """
 
-    def __init__(self, folder: Path, name: str, dimension: int, first_row: int) -> None:
+    def __init__(self, folder: Path, name: str, dimension: int, first_row: int = 0) -> None:
         self._final = folder / name
         self._folder = folder / f".{name}.part"
-        self._first_row = first_row
+        self._next_row = first_row
+        self._row_ids: list[IntArray] = []
         self._dimension = dimension
         self._offsets = [0]
         self._digests: list[int] = []
@@ -256,6 +282,8 @@ class SegmentWriter:
         self._folder.mkdir(parents=True)
         self._vectors = NpyWriter(self._folder / VECTORS, self._dimension)
         self._vectors.__enter__()
+        self._columns = ColumnsWriter(self._folder / COLUMNS)
+        self._columns.__enter__()
         self._rows = (self._folder / ROWS).open("wb")
         return self
 
@@ -264,15 +292,33 @@ class SegmentWriter:
         """Rows written so far."""
         return len(self._offsets) - 1
 
-    def write(self, rows: Iterable[StoredRow], vectors: FloatArray) -> None:
-        """Append rows with their vectors. Shapes: vectors (rows, dim)."""
+    def write(self, rows: Iterable[StoredRow], vectors: FloatArray, row_ids: IntArray | None = None) -> None:
+        """Append rows with their vectors.
+
+        Args:
+            rows: the rows.
+            vectors: of length 1.
+            row_ids: the rows' numbers, ascending and above all before; None for the next ones.
+
+        Shapes:
+            vectors: (rows, dim); row_ids: (rows,).
+
+        Raises:
+            CorruptModelError: a vector holds NaN or infinity.
+        """
         if not np.isfinite(vectors).all():
             raise CorruptModelError("the model gave a vector that holds NaN or infinity, which is not stored")
         self._vectors.write(vectors)
+        if row_ids is None:
+            row_ids = np.arange(self._next_row, self._next_row + len(vectors), dtype=np.int64)
+        if len(row_ids):
+            self._row_ids.append(row_ids)
+            self._next_row = int(row_ids[-1]) + 1
         for row in rows:
             entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
             line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
             self._rows.write(line)
+            self._columns.write(row.id, row.text, row.columns)
             self._digests.append(id_digest(row.id))
             self._offsets.append(self._offsets[-1] + len(line))
 
@@ -281,7 +327,10 @@ class SegmentWriter:
     ) -> None:
         try:
             with self._rows:
-                self._vectors.__exit__(kind, error, trace)
+                try:
+                    self._columns.__exit__(kind, error, trace)
+                finally:
+                    self._vectors.__exit__(kind, error, trace)
                 flush(self._rows)
             if kind is None and self.rows:
                 self._complete()
@@ -292,13 +341,16 @@ class SegmentWriter:
         digests = np.array(self._digests, dtype="<u8")
         order = np.argsort(digests, kind="stable")
         arrays: dict[str, AnyArray] = {
-            ROW_IDS: np.arange(self._first_row, self._first_row + self.rows, dtype="<i8"),
+            ROW_IDS: np.concatenate(self._row_ids).astype("<i8"),
             OFFSETS: np.array(self._offsets, dtype="<i8"),
             ID_INDEX: np.stack([digests[order], order.astype("<u8")], axis=1),
         }
         for name, array in arrays.items():
             write_durably(self._folder / name, _npy_bytes(array))
-        checksums = {name: file_checksums(self._folder / name) for name in (VECTORS, ROWS, *arrays)}
+        with (self._folder / COLUMNS).open("rb+") as stream:
+            flush(stream)
+        checksums = {name: file_checksums(self._folder / name) for name in (ROWS, COLUMNS, *arrays)}
+        checksums[VECTORS] = file_checksums(self._folder / VECTORS, VECTOR_BLOCK_BYTES)
         data = json_bytes({"files": checksums, "rows": self.rows})
         write_durably(self._folder / CHECKSUMS, data)
         self.checksum = hashlib.sha256(data).hexdigest()
@@ -329,11 +381,22 @@ class Segment:
         self.name: str = entry["name"]
         self.checksum: str = entry["checksums_sha256"]
         self.rows = int(entry["rows"])
-        self.files: dict[str, dict[str, Any]] = read_checked_json(path / CHECKSUMS, self.checksum)["files"]
         self._path = path
+        self._lock = _shared_lock(path / CHECKSUMS)
+        self._closing = weakref.finalize(self, os.close, self._lock)
+        self.files: dict[str, dict[str, Any]] = read_checked_json(path / CHECKSUMS, self.checksum)["files"]
         self.row_ids = self._array(ROW_IDS)
         self._offsets = self._array(OFFSETS)
         self._lines = CheckedFile(path / ROWS, self.files[ROWS])
+        self._vectors = CheckedFile(path / VECTORS, self.files[VECTORS])
+
+    def close(self) -> None:
+        """Close its files, and let them be removed once no generation names them."""
+        self._lines.close()
+        self._vectors.close()
+        if "columns" in self.__dict__:
+            self.columns.close()
+        self._closing()
 
     def _array(self, name: str) -> AnyArray:
         with CheckedFile(self._path / name, self.files[name]) as file:
@@ -342,6 +405,23 @@ class Segment:
     @cached_property
     def _id_index(self) -> AnyArray:
         return self._array(ID_INDEX)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The columns and words, of which every byte is checked when they are opened.
+
+        Raises:
+            UsageError: the segment was written by a version that did not keep them.
+        """
+        if COLUMNS not in self.files:
+            raise UsageError(
+                f"{self._path} was written by an earlier version, without what filters and --hybrid read; "
+                f"'sbmini index compact {self._path.parent.parent}' writes it anew"
+            )
+        with CheckedFile(self._path / COLUMNS, self.files[COLUMNS]) as file:
+            for _ in file.blocks():
+                pass
+        return Columns(self._path / COLUMNS)
 
     def positions_of(self, identity: str) -> list[int]:
         """Return the positions of the rows with this id, the earliest first."""
@@ -361,16 +441,26 @@ class Segment:
         entry = json.loads(self._lines.read(start, stop).decode("utf-8", "surrogatepass"))
         return StoredRow(entry["id"], entry["text"], entry["columns"])
 
-    def vector_blocks(self, dimension: int) -> Iterator[FloatArray]:
-        """Yield the vectors in order, in blocks of (some, dim), each checked."""
-        with CheckedFile(self._path / VECTORS, self.files[VECTORS]) as file:
-            start = file.size - self.rows * dimension * 4
-            rest = b""
-            for block in file.blocks(start):
-                data = rest + block
-                whole = len(data) // (dimension * 4) * dimension * 4
-                yield np.frombuffer(data[:whole], "<f4").reshape(-1, dimension)
-                rest = data[whole:]
+    def vectors_at(self, positions: IntArray, dimension: int) -> FloatArray:
+        """Return the vectors at some positions, ascending; every block that is read is checked. Shapes: (positions, dim)."""
+        found = np.empty((len(positions), dimension), np.float32)
+        row_bytes = 4 * dimension
+        start = self._vectors.size - self.rows * row_bytes
+        breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True):
+            if first < last:
+                at = start + int(positions[first]) * row_bytes
+                data = self._vectors.read(at, at + (last - first) * row_bytes)
+                found[first:last] = np.frombuffer(data, "<f4").reshape(-1, dimension)
+        return found
+
+    def vector_blocks(self, dimension: int, positions: IntArray | None = None) -> Iterator[tuple[IntArray, FloatArray]]:
+        """Yield positions, (some,), and their vectors, (some, dim), in order and in blocks; None for all positions."""
+        count = self.rows if positions is None else len(positions)
+        for first in range(0, count, _BLOCK_ROWS):
+            last = min(first + _BLOCK_ROWS, count)
+            chosen = np.arange(first, last) if positions is None else positions[first:last]
+            yield chosen, self.vectors_at(chosen, dimension)
 
     def damage(self) -> Iterator[str]:
         """Check every block of every file and yield a line for each file that does not match."""
@@ -381,6 +471,42 @@ class Segment:
                         pass
             except CorruptIndexError as error:
                 yield str(error)
+
+
+class _VanishedError(CorruptIndexError):
+    """A segment was removed between reading what names it and opening it."""
+
+
+def _shared_lock(file: Path) -> int:
+    """Open a file and hold a shared lock on it; return its descriptor, whose closing ends the lock."""
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError as error:
+        raise _VanishedError(f"{file} cannot be opened: {error.strerror or error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        if os.fstat(handle).st_nlink == 0:
+            raise _VanishedError(f"{file} was removed")
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _free(file: Path) -> bool:
+    """Return whether nobody holds a lock on a file, and remove the file if so: who comes later finds it gone."""
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 class Store:
@@ -397,27 +523,41 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         current = self.path / "CURRENT"
-        if not current.is_file():
-            what = "holds no index" if self.path.is_dir() else "does not exist"
-            raise IndexNotFoundError(
-                f"{self.path} {what}: make one with 'sbmini index create {self.path} --input FILE'"
-            )
-        pointer = read_sealed_json(current, CorruptIndexError)
+        for attempt in range(_ATTEMPTS):
+            self.check_there(self.path)
+            pointer = read_sealed_json(current, CorruptIndexError)
+            try:
+                self._open(pointer)
+                return
+            except CorruptIndexError:
+                # A writer may have gone on to the next generation, and removed this one, in between.
+                if attempt == _ATTEMPTS - 1 or read_sealed_json(current, CorruptIndexError) == pointer:
+                    raise
+
+    def _open(self, pointer: Mapping[str, Any]) -> None:
         version, manifest, sha256 = int(pointer["format_version"]), str(pointer["manifest"]), str(pointer["sha256"])
         if version > FORMAT_VERSION:
             raise CorruptIndexError(
-                f"{current} is of format version {version}, and this sbert-mini ({__version__}) reads up to "
+                f"{self.path / 'CURRENT'} is of format version {version}, and this sbert-mini ({__version__}) reads up to "
                 f"{FORMAT_VERSION}: update it"
             )
         if not (manifest.startswith("generations/") and Path(manifest).name == manifest.removeprefix("generations/")):
-            raise CorruptIndexError(f"{current} is damaged: it names the manifest {manifest!r}")
+            raise CorruptIndexError(f"{self.path / 'CURRENT'} is damaged: it names the manifest {manifest!r}")
         self.manifest = read_checked_json(self.path / manifest, sha256)
         self.generation = int(self.manifest["generation"])
         known = {f.name for f in fields(ModelIdentity)}
         self.model = ModelIdentity(**{key: value for key, value in self.manifest["model"].items() if key in known})
         self.rows = int(self.manifest["rows"])
+        self.kind = IndexKind(**self.manifest.get("kind", {}))
         self.deleted = self._deleted_rows()
-        self.segments = [Segment(self.path / "segments" / entry["name"], entry) for entry in self.manifest["segments"]]
+        self.segments: list[Segment] = []
+        for entry in self.manifest["segments"]:
+            self.segments.append(Segment(self.path / "segments" / entry["name"], entry))
+
+    def close(self) -> None:
+        """Close the segments' files."""
+        for segment in self.segments:
+            segment.close()
 
     def _deleted_rows(self) -> IntArray:
         entry = self.manifest["deleted"]
@@ -431,6 +571,13 @@ class Store:
         position = int(np.searchsorted(self.deleted, row_id))
         return position < len(self.deleted) and int(self.deleted[position]) == row_id
 
+    def held(self, segment: Segment) -> AnyArray | None:
+        """Return which of a segment's rows the generation holds, (rows,) bool; None for all."""
+        if not len(self.deleted):
+            return None
+        held = ~np.isin(segment.row_ids, self.deleted, assume_unique=True)
+        return None if held.all() else held
+
     def find(self, identity: str) -> int | None:
         """Return the number of the row with this id, or None where the generation holds none."""
         for segment in reversed(self.segments):
@@ -439,6 +586,17 @@ class Store:
                 if not self.is_deleted(row):
                     return row
         return None
+
+    @staticmethod
+    def check_there(path: Path) -> None:
+        """Make sure that a directory holds an index.
+
+        Raises:
+            IndexNotFoundError: it does not.
+        """
+        if not (path / "CURRENT").is_file():
+            what = "holds no index" if path.is_dir() else "does not exist"
+            raise IndexNotFoundError(f"{path} {what}: make one with 'sbmini index create {path} --input FILE'")
 
     @staticmethod
     @contextmanager
@@ -513,6 +671,7 @@ class Store:
         segments: Sequence[Mapping[str, Any]],
         next_row: int,
         deleted: IntArray | None = None,
+        kind: "IndexKind | None" = None,
     ) -> None:
         """Write a generation's manifest and make it the present one.
 
@@ -523,6 +682,7 @@ class Store:
             segments: `{"name", "rows", "checksums_sha256"}` of each, in the order of their rows.
             next_row: the number that the next new row will have.
             deleted: the rows of the segments that the generation does not hold.
+            kind: by what the rows are searched; None for the usual.
         """
         entry, lost = None, 0 if deleted is None else len(deleted)
         if deleted is not None and lost:
@@ -538,6 +698,7 @@ class Store:
                 "sbert_mini": __version__,
                 "model": vars(model),
                 "metric": "cosine",
+                "kind": vars(kind or IndexKind()),
                 "rows": sum(segment["rows"] for segment in segments) - lost,
                 "deleted": entry,
                 "next_row": next_row,
@@ -553,6 +714,29 @@ class Store:
             "sha256": hashlib.sha256(manifest).hexdigest(),
         }
         write_sealed_json(path / "CURRENT", pointer)
+
+    @staticmethod
+    def sweep(path: Path) -> None:
+        """Remove what the present generation does not name and nobody reads. The caller holds the write lock.
+
+        What cannot be removed now is left to the next writer.
+        """
+        manifest = Store._present_manifest(path)
+        present = f"{manifest['generation']:06d}"
+        named = {entry["name"] for entry in manifest["segments"]}
+        for file in (*(path / "generations").iterdir(), *path.glob(".*.part")):
+            if file.stem != present:
+                file.unlink(missing_ok=True)
+        for folder in (path / "segments").iterdir():
+            if folder.name not in named and _free(folder / CHECKSUMS):
+                for file in (path / "faiss").glob(f"{folder.name}.*"):
+                    file.unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @staticmethod
+    def _present_manifest(path: Path) -> dict[str, Any]:
+        pointer = read_sealed_json(path / "CURRENT", CorruptIndexError)
+        return read_checked_json(path / pointer["manifest"], pointer["sha256"])
 
     def locate(self, row_id: int) -> tuple[Segment, int]:
         """Return the segment and the position in it of a row number.

@@ -1,17 +1,23 @@
 """Make an index, and change it: each change is a new generation beside the one before."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from sbert_mini.errors import InputError, ModelMismatchError
+from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
-from sbert_mini.search.index import SearchIndex
-from sbert_mini.search.store import ModelIdentity, SegmentWriter, Store, StoredRow
+from sbert_mini.search.index import SearchIndex, check_model
+from sbert_mini.search.nearest import AUTOMATIC, check_kind
+from sbert_mini.search.store import COLUMNS, IndexKind, ModelIdentity, SegmentWriter, Store, StoredRow
+from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record
+
+LENGTH_TOLERANCE = 2e-3
+"""Of vectors that are given: half precision rounds their length by less."""
+_BLOCK_ROWS = 4096
 
 
 @dataclass
@@ -19,12 +25,14 @@ class IndexCounts:
     """What a change of an index met, filled in while it runs.
 
     Attributes:
+        records: records met.
         rows: rows stored.
         replaced: rows among them that took the place of one with the same id.
         repeated: rows without an id of their own that were the same, in every column, as one before; stored once.
         encoding: what encoding met.
     """
 
+    records: int = 0
     rows: int = 0
     replaced: int = 0
     repeated: int = 0
@@ -63,19 +71,35 @@ class IndexWriter:
         self._truncation: Truncation = truncation
         self._show_progress_bar = show_progress_bar
 
-    def create(self, records: Iterable[Record], *, prompt: str | None = None) -> SearchIndex:
+    def create(
+        self,
+        records: Iterable[Record],
+        *,
+        prompt: str | None = None,
+        vectors: FloatArray | None = None,
+        kind: str = AUTOMATIC,
+        pca: int | None = None,
+    ) -> SearchIndex:
         """Make a new index of the records, and return it, opened.
 
         Args:
             records: the rows.
+            vectors: the records' vectors, made with this model and of length 1; None to encode the texts.
+            kind: by what they are searched: `auto`, `exact` or a FAISS factory string (`search.nearest.kind_of`).
+            pca: let FAISS see so many principal components alone; what it proposes is scored with the whole vectors.
             prompt: put before each text when it is encoded, now and when rows are added later; None for the model's own
                 prompt for documents, if it has one.
 
         Raises:
             IndexExistsError: the directory holds an index or something else.
             IndexLockedError: another process is writing there.
-            InputError: there is no record, or two have the same id. Nothing is stored then.
+            InputError: there is no record, two have the same id, or the vectors do not fit. Nothing is stored then.
+            UsageError: FAISS does not know the kind.
+
+        Shapes:
+            vectors: (records, dim).
         """
+        check_kind(kind, self._embedder.dimension, pca)
         named = self._embedder.model_name
         model = ModelIdentity(
             name=str(self._embedder.path) if Path(named).expanduser().is_dir() else named,
@@ -85,11 +109,15 @@ class IndexWriter:
             prompt=self._embedder.document_prompt() if prompt is None else prompt,
         )
         with Store.creating(self.path):
-            self._write(records, model, old=None, replace=False)
+            self._write(records, model, None, vectors, IndexKind(kind, pca), replace=False)
         return self._opened()
 
-    def add(self, records: Iterable[Record]) -> SearchIndex:
+    def add(self, records: Iterable[Record], *, vectors: FloatArray | None = None) -> SearchIndex:
         """Add rows, and return the index, opened. A row without an id of its own that is stored already is counted.
+
+        Args:
+            records: the rows.
+            vectors: see `create`.
 
         Raises:
             IndexNotFoundError: there is no index.
@@ -97,10 +125,14 @@ class IndexWriter:
             ModelMismatchError: the index was made with another model.
             InputError: an id is stored already, or stands twice. Nothing is added then.
         """
-        return self._change(records, replace=False)
+        return self._change(records, vectors, replace=False)
 
-    def update(self, records: Iterable[Record]) -> SearchIndex:
+    def update(self, records: Iterable[Record], *, vectors: FloatArray | None = None) -> SearchIndex:
         """Put each row in the place of the one with its id, or add it where there is none; return the index, opened.
+
+        Args:
+            records: the rows.
+            vectors: see `create`.
 
         Raises:
             IndexNotFoundError: there is no index.
@@ -108,37 +140,44 @@ class IndexWriter:
             ModelMismatchError: the index was made with another model.
             InputError: an id stands twice. Nothing is changed then.
         """
-        return self._change(records, replace=True)
+        return self._change(records, vectors, replace=True)
 
-    def _change(self, records: Iterable[Record], *, replace: bool) -> SearchIndex:
-        SearchIndex(self.path)  # raises where there is none, before a lock file is made
+    def _change(self, records: Iterable[Record], vectors: FloatArray | None, *, replace: bool) -> SearchIndex:
+        Store.check_there(self.path)
         with Store.writing(self.path):
             old = Store(self.path)
-            SearchIndex(self.path).check_model(self._embedder)
+            check_model(self._embedder, old.model, self.path)
             if self._embedder.graph != old.model.graph:
                 raise ModelMismatchError(
                     f"{self.path} was made with the {old.model.graph} graph of its model, and rows of the "
                     f"{self._embedder.graph} graph are not added to it"
                 )
-            self._write(records, old.model, old, replace=replace)
+            self._write(records, old.model, old, vectors, old.kind, replace=replace)
+            Store.sweep(self.path)
         return self._opened()
 
-    def _write(self, records: Iterable[Record], model: ModelIdentity, old: Store | None, *, replace: bool) -> None:
-        self.counts.rows = self.counts.replaced = self.counts.repeated = 0
+    def _write(
+        self,
+        records: Iterable[Record],
+        model: ModelIdentity,
+        old: Store | None,
+        vectors: FloatArray | None,
+        kind: IndexKind,
+        *,
+        replace: bool,
+    ) -> None:
+        self.counts.records = self.counts.rows = self.counts.replaced = self.counts.repeated = 0
         first_row = 0 if old is None else int(old.manifest["next_row"])
         generation = 1 if old is None else old.generation + 1
         name = f"{generation:06d}"
         replaced: list[int] = []
         pending: list[StoredRow] = []
+        accepted = self._accepted(records, old, replaced if replace else None)
         with SegmentWriter(self.path / "segments", name, model.dimension, first_row) as segment:
-            blocks = self._embedder.encode_stream(
-                self._texts(records, pending, old, replaced if replace else None),
-                batch_size=self._batch_size,
-                prompt=model.prompt,
-                truncation=self._truncation,
-                show_progress_bar=self._show_progress_bar,
-                counts=self.counts.encoding,
-            )
+            if vectors is None:
+                blocks = self._encoded(accepted, pending, model.prompt)
+            else:
+                blocks = _taken(accepted, pending, vectors, model.dimension, self.counts)
             for block in blocks:
                 segment.write(pending[: len(block)], block)
                 del pending[: len(block)]
@@ -152,15 +191,35 @@ class IndexWriter:
         deleted = np.array(replaced, dtype=np.int64)
         if old is not None:
             deleted = np.concatenate([old.deleted, deleted])
-        Store.publish(self.path, generation, model, entries, first_row + segment.rows, deleted)
+        Store.publish(self.path, generation, model, entries, first_row + segment.rows, deleted, kind)
 
-    def _texts(
-        self, records: Iterable[Record], pending: list[StoredRow], old: Store | None, replaced: list[int] | None
-    ) -> Iterator[str]:
-        """Yield each record's text, after adding it to `pending` with its id."""
+    def _encoded(
+        self, accepted: Iterable[tuple[int, StoredRow]], pending: list[StoredRow], prompt: str
+    ) -> Iterator[FloatArray]:
+        """Yield the rows' vectors, block by block, after adding the rows to `pending`."""
+
+        def texts() -> Iterator[str]:
+            for _, row in accepted:
+                pending.append(row)
+                yield row.text
+
+        return self._embedder.encode_stream(
+            texts(),
+            batch_size=self._batch_size,
+            prompt=prompt,
+            truncation=self._truncation,
+            show_progress_bar=self._show_progress_bar,
+            counts=self.counts.encoding,
+        )
+
+    def _accepted(
+        self, records: Iterable[Record], old: Store | None, replaced: list[int] | None
+    ) -> Iterator[tuple[int, StoredRow]]:
+        """Yield the rows to store, with their records' positions."""
         lines: dict[str, int] = {}
-        for position, record in enumerate(records, start=1):
-            _check(record, record.line or position)
+        for position, record in enumerate(records):
+            self.counts.records += 1
+            _check(record, record.line or position + 1)
             identity = record.id if record.id is not None else record.content_id()
             if identity in lines:
                 if record.id is None:
@@ -181,13 +240,51 @@ class IndexWriter:
                         f"line {record.line}: the id {identity!r} is in the index already; update replaces it"
                     )
                 replaced.append(row)
-            pending.append(StoredRow(identity, record.text, record.columns))
-            yield record.text
+            yield position, StoredRow(identity, record.text, record.columns)
 
     def _opened(self) -> SearchIndex:
         index = SearchIndex(self.path, threads=self._embedder.threads)
         index.prepare()
         return index
+
+
+def _taken(
+    accepted: Iterable[tuple[int, StoredRow]],
+    pending: list[StoredRow],
+    vectors: FloatArray,
+    dimension: int,
+    counts: IndexCounts,
+) -> Iterator[FloatArray]:
+    """Yield the rows' vectors out of those that were given, after adding the rows to `pending`.
+
+    Raises:
+        InputError: there are more or fewer vectors than records, or one is not of length 1.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        raise InputError(f"the vectors must have the shape (rows, {dimension}); found {vectors.shape}")
+    positions: list[int] = []
+
+    def block() -> FloatArray:
+        taken = np.asarray(vectors[positions], dtype=np.float32)
+        lengths = np.linalg.norm(taken, axis=1)
+        wrong = np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))
+        if len(wrong):
+            first = int(wrong[0])
+            raise InputError(f"vector {positions[first] + 1} has the length {lengths[first]:.4f}; it must be 1")
+        positions.clear()
+        return taken
+
+    for position, row in accepted:
+        if position >= len(vectors):
+            raise InputError(f"there are {len(vectors)} vectors, and more rows than that")
+        positions.append(position)
+        pending.append(row)
+        if len(positions) == _BLOCK_ROWS:
+            yield block()
+    if counts.records < len(vectors):
+        raise InputError(f"there are {len(vectors)} vectors, and {counts.records} rows")
+    if positions:
+        yield block()
 
 
 def _check(record: Record, line: int) -> None:
@@ -202,18 +299,24 @@ def _check(record: Record, line: int) -> None:
         raise InputError(f"line {line}: the columns cannot be stored as JSON: {error}") from error
 
 
-def delete(path: str | Path, identities: Iterable[str]) -> int:
-    """Delete the rows with these ids from an index, and return how many there were. No model is needed.
+def delete(path: str | Path, identities: Iterable[str] = (), *, filter: str | None = None) -> int:
+    """Delete rows from an index, and return how many there were. No model is needed.
 
-    Their bytes stay in the segments until they are written anew; no search and no listing gives them any more.
+    Their bytes stay in the segments until `compact`; no search and no listing gives them any more.
+
+    Args:
+        path: the index directory.
+        identities: the ids of the rows.
+        filter: an SQL condition on the rows' columns (`search.columns`): the rows that meet it are deleted too.
 
     Raises:
         IndexNotFoundError: there is no index.
         IndexLockedError: another process is writing there.
         InputError: an id is not in the index, or all rows would go. Nothing is deleted then.
+        UsageError: neither ids nor a filter were given, or the filter cannot be evaluated.
     """
     path = Path(path)
-    Store(path)  # raises where there is none, before a lock file is made
+    Store.check_there(path)
     with Store.writing(path):
         old = Store(path)
         rows: set[int] = set()
@@ -222,11 +325,72 @@ def delete(path: str | Path, identities: Iterable[str]) -> int:
             if row is None:
                 raise InputError(f"the id {identity!r} is not in the index; nothing was deleted")
             rows.add(row)
-        if not rows:
-            raise InputError("no id was given")
+        if not rows and filter is None:
+            raise UsageError("no id was given, and no filter")
+        if filter is not None:
+            rows.update(SearchIndex(path).matching(filter).tolist())
         if len(rows) == old.rows:
             raise InputError(f"these are all {old.rows} rows of the index; remove the directory {path} instead")
-        deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
-        manifest = old.manifest
-        Store.publish(path, old.generation + 1, old.model, manifest["segments"], manifest["next_row"], deleted)
+        if rows:
+            deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
+            entries, next_row = old.manifest["segments"], old.manifest["next_row"]
+            Store.publish(path, old.generation + 1, old.model, entries, next_row, deleted, old.kind)
+            Store.sweep(path)
     return len(rows)
+
+
+def compact(
+    path: str | Path,
+    *,
+    kind: str | None = None,
+    pca: int | None = None,
+    threads: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SearchIndex:
+    """Write an index's rows into one segment, without those that were deleted or replaced; return it, opened.
+
+    Rows keep their ids, their numbers and their order. What the old segments hold is removed once nobody reads it. Where there is
+    nothing to gain the index is left as it is.
+
+    Args:
+        path: the index directory.
+        kind: by what the rows are searched from now on (`search.nearest.kind_of`); None for what it was.
+        pca: with a kind, components that FAISS sees, or None for all.
+        threads: for making the FAISS file.
+        on_progress: told how many rows are written, and how many there are.
+
+    Raises:
+        IndexNotFoundError: there is no index.
+        IndexLockedError: another process is writing there.
+        CorruptIndexError: a stored block does not match its checksum; the index is left as it was.
+        UsageError: FAISS does not know the kind.
+    """
+    path = Path(path)
+    Store.check_there(path)
+    with Store.writing(path):
+        old = Store(path)
+        wanted = old.kind if kind is None else IndexKind(kind, pca)
+        check_kind(wanted.factory, old.model.dimension, wanted.pca)
+        whole = len(old.segments) == 1 and not len(old.deleted) and COLUMNS in old.segments[0].files
+        generation = old.generation + 1
+        if whole and wanted != old.kind:
+            entries, next_row = old.manifest["segments"], old.manifest["next_row"]
+            Store.publish(path, generation, old.model, entries, next_row, None, wanted)
+        elif not whole:
+            name = f"{generation:06d}"
+            with SegmentWriter(path / "segments", name, old.model.dimension) as written:
+                for segment in old.segments:
+                    held = old.held(segment)
+                    positions = None if held is None else np.flatnonzero(held)
+                    for chosen, vectors in segment.vector_blocks(old.model.dimension, positions):
+                        rows = [segment.row(position) for position in chosen.tolist()]
+                        written.write(rows, vectors, segment.row_ids[chosen])
+                        if on_progress is not None:
+                            on_progress(written.rows, old.rows)
+            entry = {"name": name, "rows": written.rows, "checksums_sha256": written.checksum}
+            Store.publish(path, generation, old.model, [entry], old.manifest["next_row"], None, wanted)
+        old.close()
+        Store.sweep(path)
+    index = SearchIndex(path, threads=threads)
+    index.prepare()
+    return index

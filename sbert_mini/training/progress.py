@@ -5,10 +5,12 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from sbert_mini.progress import ProgressBar
+
 log = logging.getLogger("sbert_mini")
 
 
-class ProgressBar(TrainerCallback):
+class ProgressCallback(TrainerCallback):
     """Draws a bar over the steps, with the loss, where wanted; tells the dev figures in a line an evaluation.
 
     Args:
@@ -17,43 +19,23 @@ class ProgressBar(TrainerCallback):
 
     def __init__(self, *, bar: bool) -> None:
         self._wanted = bar
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: ProgressBar | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
         """Start the bar where the run starts or goes on."""
         if not self._wanted:
             return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step)
-        self._bar.start()
+        self._bar = ProgressBar("training", state.max_steps, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
         """Move the bar."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step)
+            self._bar.move_to(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **options: Any) -> None:  # noqa: ARG002
         """Show the loss."""
         if self._bar is not None and logs and "loss" in logs:
-            self._bar.update(self._task, description=f"loss {logs['loss']:.3f}")
+            self._bar.describe(f"loss {logs['loss']:.3f}")
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **options: Any) -> None:  # noqa: ARG002
         """Tell the figures."""
@@ -69,5 +51,5 @@ class ProgressBar(TrainerCallback):
     def close(self) -> None:
         """Take the bar away, if it is there."""
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()
             self._bar = None
