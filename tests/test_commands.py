@@ -285,6 +285,80 @@ def test_other_mistakes_get_one_line(sbmini, tmp_path, make_model):
     assert "No space left" in full.stderr
 
 
+def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini, tmp_path):
+    rows = [{"id": f"r{i}", "text": f"Notes on bread number {i}.", "year": 2000 + i, "lang": "en"} for i in range(30)]
+    rows[7]["text"] = "An error E-1042 of the oven."
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert sbmini("encode", "-i", "a.jsonl", "-o", "a.npy").returncode == 0
+    assert sbmini("index", "create", "ix", "-i", "a.jsonl", "--vectors", "a.npy").stderr.endswith("30 rows -> ix\n")
+    one_error(
+        sbmini("index", "create", "iy", "-i", "a.jsonl", "--kind", "Nonsense"), 2, "FAISS does not know 'Nonsense'"
+    )
+    one_error(
+        sbmini("index", "create", "iy", "-i", "a.jsonl", "--vectors", "a.jsonl"), 1, "cannot be read as a .npy file"
+    )
+    one_error(
+        sbmini("index", "create", "iy", "-i", "a.jsonl", "--vectors", "a.npy", "--on-error", "skip"),
+        2,
+        "--on-error skip",
+    )
+    found = json.loads(sbmini("search", "ix", "bread", "--filter", "year >= 2027", "--json").stdout)["results"][0][
+        "hits"
+    ]
+    assert {hit["id"] for hit in found} == {"r27", "r28", "r29"}
+    assert sbmini("search", "ix", "E-1042", "--hybrid", "-k", 1).stdout.split("\t")[1] == "r7"
+    assert sbmini("search", "ix", "bread", "--exact", "-k", 4).stdout.count("\n") == 4
+    one_error(
+        sbmini("search", "ix", "bread", "--filter", "yeer > 1"), 2, "no such column: yeer", "Columns: id, year, lang"
+    )
+    one_error(sbmini("search", "ix", "bread", "--hybrid", "--min-score", 0.1), 2, "--min-score")
+    assert sbmini("index", "delete", "ix", "--filter", "year < 2010").stderr == "sbmini: 10 rows deleted from ix\n"
+    one_error(sbmini("index", "delete", "ix", "r1", "--filter", "1"), 2, "one of the three")
+    one_error(sbmini("index", "compact", "ix", "--pca", 8), 2, "--kind")
+    assert sbmini("index", "compact", "ix").stderr == "sbmini: ix: 20 rows in 1 segment, exact\n"
+    described = json.loads(sbmini("index", "info", "ix", "--json").stdout)
+    assert (described["rows"], described["deleted_rows_kept"], described["segment_kinds"]) == (20, 0, ["exact"])
+
+
+def test_many_segments_are_worth_a_note(sbmini, tmp_path):
+    (tmp_path / "a.txt").write_text("bread\n")
+    assert sbmini("index", "create", "ix", "-i", "a.txt").returncode == 0
+    for i in range(16):
+        done = sbmini("index", "add", "ix", "-i", "-", stdin=f"row {i}\n")
+        assert ("sbmini index compact ix" in done.stderr) == (i == 15)
+
+
+def test_duplicates_and_reductions(sbmini, tmp_path):
+    texts = ["How do I reset my password?", "How can I reset my password?", "Bread needs yeast.", "bread needs  YEAST."]
+    (tmp_path / "t.txt").write_text("\n".join(texts) + "\n")
+    done = sbmini("dedup", "-i", "t.txt", "--threshold", 0.85, "--duplicates", "d.jsonl")
+    assert done.stdout.splitlines() == [texts[0], texts[2]]
+    assert done.stderr == "sbmini: 4 rows, 2 kept; 1 had the same text as a kept one, 1 were near one\n"
+    near, same = (json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines())
+    assert (near["line"], near["of"]["line"], near["reason"], same["reason"]) == (2, 1, "near", "same text")
+    assert 0.85 <= near["score"] < 1
+    (tmp_path / "t.csv").write_text("id,text,year\na,Bread needs yeast.,2001\nb,bread needs yeast.,2002\n")
+    done = sbmini("dedup", "-i", "t.csv", "-o", "kept.jsonl", "--duplicates", "-")
+    assert json.loads((tmp_path / "kept.jsonl").read_text()) == {
+        "id": "a",
+        "text": "Bread needs yeast.",
+        "year": "2001",
+    }
+    assert json.loads(done.stdout)["of"] == {"line": 2, "id": "a", "text": "Bread needs yeast."}
+    one_error(sbmini("dedup", "-i", "t.csv", "--duplicates", "-"), 2, "--output")
+    one_error(sbmini("dedup", "-i", "t.csv", "--threshold", 0), 2, "above 0")
+
+    x = np.random.default_rng(0).standard_normal((50, 9)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    done = sbmini("reduce", "fit", "x.npy", "-d", 3, "-o", "pca.safetensors", "--whiten")
+    assert "3 components hold" in done.stderr
+    assert sbmini("reduce", "apply", "pca.safetensors", "x.npy", "-o", "y.npy", "--no-normalize").returncode == 0
+    np.testing.assert_allclose(np.cov(np.load(tmp_path / "y.npy").T, bias=True), np.eye(3), atol=1e-3)
+    one_error(sbmini("reduce", "apply", "x.npy", "x.npy", "-o", "z.npy"), 1, "cannot be read as a reduction")
+    one_error(sbmini("reduce", "fit", "x.npy", "-d", 10, "-o", "p"), 2, "from 1 to the 9")
+    assert not (tmp_path / "z.npy").exists()
+
+
 def test_damaged_indexes_get_one_line(sbmini, tmp_path):
     (tmp_path / "t.txt").write_text("bread rises\nstars shine\n")
     assert sbmini("index", "create", "ix", "-i", "t.txt").returncode == 0

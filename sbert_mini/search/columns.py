@@ -233,8 +233,10 @@ class Columns:
         if not parts:
             return []
         found: list[tuple[int, float]] = []
+        # Without the LIMIT SQLite folds a single part into the sum, where bm25() cannot be called.
+        both = f"{' UNION ALL '.join(parts)} LIMIT -1"
         rows = self._db.execute(
-            f"SELECT position, sum(score) FROM ({' UNION ALL '.join(parts)}) GROUP BY position ORDER BY 2 DESC, 1",  # noqa: S608
+            f"SELECT position, sum(score) FROM ({both}) GROUP BY position ORDER BY 2 DESC, 1",  # noqa: S608
             values,
         )
         for position, score in rows:

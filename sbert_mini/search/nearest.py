@@ -23,7 +23,7 @@ import numpy as np
 
 from sbert_mini.durable import read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.errors import CorruptIndexError, UsageError
-from sbert_mini.search.store import CheckedFile, Segment, file_checksums
+from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 AUTOMATIC, EXACT = "auto", "exact"
@@ -302,7 +302,7 @@ class SegmentSearch:
                 "faiss": faiss.__version__,
                 "probes": probes,
                 "lists_start": _lists_start(index, len(data)),
-                "file": file_checksums(self._file),
+                "file": file_checksums(self._file, VECTOR_BLOCK_BYTES),
             }
             write_sealed_json(self._record, record)
         except OSError as error:  # a read-only index is searched all the same

@@ -118,10 +118,11 @@ def fit(vectors: FloatArray, dimension: int, *, whiten: bool = False, seed: int 
         raise InputError("the vectors must be finite, and one holds NaN or infinity")
     pca = faiss.PCAMatrix(full, dimension, -0.5 if whiten else 0.0)
     pca.max_points_per_d = SAMPLED_ROWS_A_COMPONENT + 1
-    pca.train(sample)
-    variance = faiss.vector_to_array(pca.eigenvalues).astype(np.float32)
+    pca.train(sample)  # its eigenvalues are sums over the rows
+    variance = faiss.vector_to_array(pca.eigenvalues).astype(np.float32) / np.float32(len(sample))
+    matrix = faiss.vector_to_array(pca.A).reshape(dimension, full)
     return Reduction(
-        matrix=faiss.vector_to_array(pca.A).reshape(dimension, full),
+        matrix=(matrix * np.sqrt(len(sample)) if whiten else matrix).astype(np.float32),
         mean=faiss.vector_to_array(pca.mean),
         variance=variance[:dimension],
         explained=float(variance[:dimension].sum() / variance.sum()),

@@ -1,0 +1,222 @@
+"""An index through kills, a full disk and damage: nothing acknowledged is lost, nothing is there twice, `verify` tells."""
+
+import json
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sbert_mini import Embedder, IndexWriter, SearchIndex
+from sbert_mini.errors import CorruptIndexError
+from sbert_mini.search.writer import delete
+from sbert_mini.text.records import Record
+
+DIM = 28
+WORKER = """
+import json, resource, sys
+import numpy as np
+from sbert_mini import Embedder, IndexWriter
+from sbert_mini.search.writer import compact, delete
+from sbert_mini.text.records import Record
+
+path, model = sys.argv[1], Embedder(sys.argv[2], threads=1)
+print("ready", flush=True)
+for line in sys.stdin:
+    kind, given, limit = json.loads(line)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit if limit else hard, hard))
+    try:
+        if kind == "delete":
+            delete(path, given)
+        elif kind == "delete by filter":
+            delete(path, filter=given)
+        elif kind == "compact":
+            compact(path, threads=1)
+        else:
+            x = np.random.default_rng(len(given)).standard_normal((len(given), 28)).astype(np.float32)
+            x /= np.linalg.norm(x, axis=1, keepdims=True)
+            records = [Record(text, identity, {"n": n}) for identity, text, n in given]
+            writer = IndexWriter(path, model)
+            if kind == "create":
+                writer.create(records, vectors=x, kind="IVF16,SQ8")
+            else:
+                getattr(writer, kind)(records, vectors=x)
+        print("done", flush=True)
+    except OSError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        print("failed", type(error).__name__, error, flush=True)
+"""
+
+
+class Plan:
+    """Chooses changes at random, and says what they must leave: id -> (text, n)."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.next = 0
+
+    def change(self, rows):
+        """Return a change, and the rows as they are after it."""
+        if not rows:
+            return self._new("create", 1500, rows)
+        kind = self.random.choice(["add", "add", "update", "delete", "delete by filter", "compact"])
+        if kind == "add" or len(rows) < 1300:
+            return self._new("add", self.random.choice([1, 40, 1100]), rows)
+        if kind == "compact":
+            return (kind, None), rows
+        if kind == "delete by filter":
+            rest = self.random.randrange(9)
+            return (kind, f"n % 9 = {rest} and n < 900"), {
+                i: r for i, r in rows.items() if r[1] % 9 != rest or r[1] >= 900
+            }
+        chosen = self.random.sample(sorted(rows), 25)
+        if kind == "delete":
+            return (kind, chosen), {i: row for i, row in rows.items() if i not in chosen}
+        changed = {i: (f"changed {self.random.random()}", rows[i][1]) for i in chosen}
+        return (kind, [(i, *row) for i, row in changed.items()]), {**rows, **changed}
+
+    def _new(self, kind, count, rows):
+        new = {str(i): (f"row {i}", i % 1000) for i in range(self.next, self.next + count)}
+        self.next += count
+        return (kind, [(i, *row) for i, row in new.items()]), {**rows, **new}
+
+
+def start(path, model):
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(path), str(model)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stdout.readline() == "ready\n"
+    return worker
+
+
+def ask(worker, change, limit=0):
+    worker.stdin.write(json.dumps([*change, limit]) + "\n")
+    worker.stdin.flush()
+
+
+def stored(path):
+    """Return the rows of a sound index, each id once, in whichever way it is read."""
+    if not (path / "CURRENT").exists():
+        return {}
+    index = SearchIndex(path, threads=1)
+    assert index.verify() == []
+    rows = list(index.rows())
+    found = {row.id: (row.text, row.columns["n"]) for row in rows}
+    assert len(found) == len(rows) == len(index)
+    numbers = index.nearest(np.eye(1, DIM, dtype=np.float32), len(rows), exact=True)[1][0]
+    assert len(set(numbers.tolist())) == len(rows)
+    assert len(index.nearest(np.eye(1, DIM, dtype=np.float32), 10)[1][0]) == 10
+    assert len(index.matching("n >= 0")) == len(rows)
+    for row in rows[:: max(len(rows) // 20, 1)]:
+        assert index.get(row.id) == row
+    return found
+
+
+def through_kills(path, model, kills, seed):
+    """Kill the writer so many times, in the middle of whatever it does; return which changes were met."""
+    plan, delays, rows, met = Plan(seed), random.Random(seed + 1), {}, set()
+    for _ in range(kills):
+        worker = start(path, model)
+        end = time.monotonic() + delays.uniform(0.0, 0.5)
+        while True:
+            change, after = plan.change(rows)
+            ask(worker, change)
+            while time.monotonic() < end and not select_readable(worker.stdout, end - time.monotonic()):
+                pass
+            if time.monotonic() >= end:
+                break
+            assert worker.stdout.readline() == "done\n", change[0]
+            rows = after
+        worker.send_signal(signal.SIGKILL)
+        said, _ = worker.communicate()
+        met.add(change[0])
+        found = stored(path)
+        if said == "done\n":
+            assert found == after, change[0]
+        else:
+            assert found in (rows, after), change[0]
+        rows = found
+        if len(rows) > 12_000:
+            shutil.rmtree(path)
+            rows = {}
+    return met
+
+
+def select_readable(stream, timeout_s):
+    return bool(select.select([stream], [], [], max(timeout_s, 0))[0])
+
+
+def test_a_killed_writer_loses_nothing_acknowledged(tmp_path, make_model):
+    model = make_model()
+    Embedder(model)
+    through_kills(tmp_path / "index", model, 20, 11)
+
+
+@pytest.mark.long
+def test_two_hundred_kills_lose_nothing_acknowledged(tmp_path, make_model):
+    model = make_model()
+    Embedder(model)
+    met = through_kills(tmp_path / "index", model, 200, 12)
+    assert met >= {"create", "add", "update", "delete", "delete by filter", "compact"}
+
+
+def test_a_full_disk_loses_nothing_acknowledged(tmp_path, make_model):
+    """The limit of a file's size stands for the disk's: writes beyond it fail as they do on a full one."""
+    model = make_model()
+    Embedder(model)
+    plan, limits, rows, failures = Plan(5), random.Random(6), {}, []
+    worker = start(tmp_path / "index", model)
+    try:
+        for i in range(40):
+            change, after = plan.change(rows)
+            ask(worker, change, limit=0 if i % 2 else limits.choice([10, 1000, 20_000, 60_000, 150_000]))
+            said = worker.stdout.readline()
+            rows = after if said == "done\n" else rows
+            if said != "done\n":
+                assert i % 2 == 0, said
+                failures.append(change[0])
+            assert stored(tmp_path / "index") == rows, (change[0], said)
+        left = [p.name for p in (tmp_path / "index").rglob("*") if ".part" in p.name]
+        assert left == []
+    finally:
+        worker.kill()
+        worker.communicate()
+    assert {"create", "add", "compact"} & set(failures)
+    assert len(failures) > 5
+
+
+def test_every_flipped_bit_of_every_kind_of_file_is_found(tmp_path, make_model, rng):
+    path = tmp_path / "index"
+    x = rng.standard_normal((1600, DIM)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    records = [Record(f"row {i}", str(i), {"n": i}) for i in range(1600)]
+    writer = IndexWriter(path, Embedder(make_model()))
+    writer.create(records[:1500], vectors=x[:1500], kind="IVF16,SQ8")
+    writer.add(records[1500:], vectors=x[1500:])
+    delete(path, ["3"])
+    assert SearchIndex(path).verify() == []
+    files = [p for p in path.rglob("*") if p.is_file() and p.name != "LOCK"]
+    assert len({p.name.replace("000002", "").replace("000003", "") for p in files}) == 12
+    assert {p.suffix for p in files} == {"", ".json", ".npy", ".jsonl", ".sqlite", ".faiss"}
+    for file in files:
+        data = file.read_bytes()
+        for position in {0, len(data) - 1, *rng.integers(0, len(data), 12).tolist()}:
+            damaged = bytearray(data)
+            damaged[position] ^= 1 << int(rng.integers(8))
+            file.write_bytes(damaged)
+            try:
+                found = bool(SearchIndex(path).verify())
+            except CorruptIndexError:
+                found = True
+            assert found, f"{file}: bit flip at byte {position}"
+        file.write_bytes(data)
+    assert SearchIndex(path).verify() == []
