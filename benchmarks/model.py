@@ -13,7 +13,11 @@ import os
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from benchmarks import model_data
 from sbert_mini.runtime.conversion import find
@@ -22,6 +26,9 @@ from sbert_mini.runtime.embedder import Embedder
 FOLDER = model_data.FOLDER
 SHIPPED = Path("sbert_mini/pretrained")
 NAMES = ("sbert-mini", "sbert-mini-fast")
+PRUNED = ("sbert-mini-fast",)
+LETTERS = ("LATIN", "GREEK", "COMBINING", "MODIFIER", "FEMININE", "MASCULINE", "MICRO", "SUPERSCRIPT", "SUBSCRIPT")
+"""How the Unicode names of the letters and marks begin whose tokens a pruned model keeps."""
 LEFT_OUT = ("*.safetensors", "*.onnx", "sbmini.json", "heads", "README.md")
 LOADS = "The encoder loads in plain sentence-transformers."
 """What the card of a directory with weights says; of what travels it would not be true."""
@@ -44,9 +51,50 @@ def train(name: str, threads: int) -> None:
     subprocess.run(command, check=True)
 
 
+def is_spoken_of(token: str) -> bool:
+    """Return whether a token is kept: all but the unused ones, and those with a letter that is neither Latin nor Greek."""
+    if token.startswith("[unused"):
+        return False
+    letters = (c for c in token if unicodedata.category(c)[0] in "LM")
+    return all(unicodedata.name(c, "").startswith(LETTERS) for c in letters)
+
+
+def prune(source: Path, target: Path) -> int:
+    """Copy a trained model without the tokens and positions that English texts do not use; return how many tokens are left.
+
+    A text of Latin and Greek letters, of any length that the model reads, has the vector that it had.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("onnx"))
+    tokenizer = json.loads((source / "tokenizer.json").read_bytes())
+    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
+    kept = sorted((i, token) for token, i in vocabulary.items() if is_spoken_of(token))
+    new = {token: i for i, (_, token) in enumerate(kept)}
+    tokenizer["model"]["vocab"] = new
+    for entry in tokenizer["added_tokens"]:
+        entry["id"] = new[entry["content"]]
+    for token, entry in tokenizer["post_processor"]["special_tokens"].items():
+        entry["ids"] = [new[token]]
+    (target / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), "utf-8")
+
+    weights, metadata = load_file(source / "model.safetensors"), {"format": "pt"}
+    longest = json.loads((source / "sentence_bert_config.json").read_bytes())["max_seq_length"]
+    words, positions = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
+    weights[words] = np.ascontiguousarray(weights[words][[i for i, _ in kept]])
+    weights[positions] = np.ascontiguousarray(weights[positions][:longest])
+    save_file(weights, target / "model.safetensors", metadata)
+    config = json.loads((source / "config.json").read_bytes())
+    config |= {"vocab_size": len(new), "max_position_embeddings": longest, "pad_token_id": new["[PAD]"]}
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    return len(new)
+
+
 def ship(name: str) -> dict[str, int]:
     """Copy a trained model without its weights, its int8 graph alone, into the package; return the bytes of its files."""
     source, target = FOLDER / name, SHIPPED / name
+    if name in PRUNED:
+        source = FOLDER / f"{name}-pruned"
+        print(f"{name}: {prune(FOLDER / name, source):,} tokens are kept", file=sys.stderr)
     folder = find(source).file.parent  # its graphs, made where there are none
     record = json.loads((folder / "sbmini.json").read_bytes())
     shutil.rmtree(target, ignore_errors=True)

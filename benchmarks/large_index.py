@@ -1,0 +1,145 @@
+"""An index of a million sentences: build, memory, recall, time of a query, of a cold start and of adding rows.
+
+The sentences of sentences_wikipedia_1; the last 1,000 of them are the queries. What is encoded is kept in build/large_index.
+"""
+
+import gzip
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import harness
+from sbert_mini import SearchIndex
+from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
+from sbert_mini.evaluation.retrieval import SEMANTIC_SEARCH, exact_search
+from sbert_mini.shapes import FloatArray
+
+FOLDER = Path("build/large_index")
+QUERIES, ADDED, K = 1000, 1000, 10
+SMALL = 20_000
+SBMINI = str(Path(sys.executable).with_name("sbmini"))
+_RESIDENT = """
+import sys
+from sbert_mini import SearchIndex
+index = SearchIndex(sys.argv[1], threads=int(sys.argv[3]))
+for query in open(sys.argv[2], encoding="utf-8"):
+    index.search(query.strip(), 10)
+"""
+
+
+def run(*arguments: object) -> tuple[float, int]:
+    """Run `sbmini` and return its seconds and peak bytes."""
+    return process([SBMINI, *map(str, arguments)])
+
+
+def raced(
+    index: SearchIndex, rows: FloatArray, queries: FloatArray, threads: int, rounds: int
+) -> dict[str, list[float]]:
+    """Return queries a second of a batch, of the index and of sentence-transformers, alternating."""
+    import torch
+    from sentence_transformers.util import dot_score, semantic_search
+
+    torch.set_num_threads(threads)
+    corpus, asked = torch.from_numpy(rows), torch.from_numpy(queries)
+    ours = partial(index.nearest, queries, K)
+    theirs = partial(semantic_search, asked, corpus, top_k=K, score_function=dot_score)
+    contestants = {"index": ours, SEMANTIC_SEARCH: theirs}
+    return alternate({name: lambda f=f: QUERIES / timed(f) for name, f in contestants.items()}, rounds)
+
+
+def main() -> None:
+    options = harness.arguments(__doc__, rounds=3)
+    source = harness.data_file(options.data, "sentences_wikipedia_1.txt.gz")
+    threads = ("--threads", options.threads)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    vectors_file, index_path, small_path = FOLDER / "vectors.npy", FOLDER / "index", FOLDER / "small"
+    if not vectors_file.exists():
+        encode = [SBMINI, "encode", "-i", source, "-o", vectors_file, "--resume", *threads]
+        subprocess.run(list(map(str, encode)), check=True)
+    vectors = np.load(vectors_file, mmap_mode="r")
+    with gzip.open(source, "rt", encoding="utf-8") as lines:
+        texts = [line.rstrip("\n") for line in lines]
+    assert len(texts) == len(vectors)
+    rows = len(texts) - QUERIES - ADDED
+    parts = {"rows": (0, rows), "more": (rows, rows + ADDED), "small": (0, SMALL)}
+    for name, (start, stop) in parts.items():
+        with (FOLDER / f"{name}.jsonl").open("w", encoding="utf-8") as stream:
+            stream.writelines(
+                json.dumps({"id": str(i), "text": texts[i], "length": len(texts[i])}) + "\n" for i in range(start, stop)
+            )
+        np.save(FOLDER / f"{name}.npy", vectors[start:stop])
+    (FOLDER / "queries.txt").write_text("\n".join(texts[-QUERIES:]) + "\n", "utf-8")
+    queries = np.ascontiguousarray(vectors[-QUERIES:])
+
+    for path in (index_path, small_path):
+        shutil.rmtree(path, ignore_errors=True)
+    given = ("--vectors", FOLDER / "rows.npy")
+    build_s, build_peak = run("index", "create", index_path, "-i", FOLDER / "rows.jsonl", *given, *threads)
+    run("index", "create", small_path, "-i", FOLDER / "small.jsonl", "--vectors", FOLDER / "small.npy", *threads)
+    print(f"{rows:,} rows built in {build_s:.0f} s, {build_peak / 1e6:.0f} MB peak")
+    resident = [sys.executable, "-c", _RESIDENT, str(index_path), str(FOLDER / "queries.txt"), str(options.threads)]
+    _, search_peak = process(resident)
+    print(f"{search_peak / 1e6:.0f} MB peak while {QUERIES} queries are encoded and searched")
+
+    whole = np.load(FOLDER / "rows.npy")
+    _, truth = exact_search(whole, queries, K)
+    index = SearchIndex(index_path, threads=options.threads)
+    index.prepare()
+    _, found = index.nearest(queries, K)
+    recall = float(np.mean([len(set(a) & set(b)) / K for a, b in zip(found.tolist(), truth.tolist(), strict=True)]))
+    singles = [1000 * timed(partial(index.nearest, queries[i : i + 1], K)) for i in range(QUERIES)]
+    filtered = [1000 * timed(partial(index.nearest, queries[:1], K, filter=f"length = {n}")) for n in range(80, 90)]
+    hybrid = [1000 * timed(partial(index.search, text, K, hybrid=True)) for text in texts[-50:]]
+    print(f"recall@{K} {recall:.4f}; one query {statistics.median(singles):.2f} ms")
+
+    rates = raced(index, whole, queries, options.threads, options.rounds)
+    ratio = median_ratio(rates["index"], rates[SEMANTIC_SEARCH])
+    print(f"a batch of {QUERIES}: {ratio:.1f} times as fast as {SEMANTIC_SEARCH}")
+    del whole
+
+    cold = [run("search", index_path, text, *threads)[0] for text in texts[-7:]]
+    print(f"a cold start {statistics.median(cold):.2f} s")
+    adding: dict[str, list[float]] = {"large": [], "small": []}
+    for _ in range(options.rounds):
+        for name, path in (("large", index_path), ("small", small_path)):
+            more = ("-i", FOLDER / "more.jsonl", "--vectors", FOLDER / "more.npy")
+            adding[name].append(run("index", "add", path, *more, *threads)[0])
+            run("index", "delete", path, "--filter", f"cast(id as integer) >= {rows}")
+    print(
+        f"{ADDED} rows added in {statistics.median(adding['large']):.2f} s; to {SMALL:,} in "
+        f"{statistics.median(adding['small']):.2f} s"
+    )
+    harness.save(
+        "large_index",
+        {
+            "rows": rows,
+            "dim": int(queries.shape[1]),
+            "queries": QUERIES,
+            "k": K,
+            "kind": index.segment_kinds[0],
+            "build_s": build_s,
+            "build_peak_bytes": build_peak,
+            "search_peak_bytes": search_peak,
+            "recall": recall,
+            "single_ms": summary(singles),
+            "filtered_ms": summary(filtered),
+            "hybrid_ms": summary(hybrid),
+            "queries_per_s": {name: summary(values) for name, values in rates.items()},
+            "times_faster": ratio,
+            "cold_start_s": summary(cold),
+            "small_rows": SMALL,
+            "add_s": {name: summary(values) for name, values in adding.items()},
+            "bytes": sum(file.stat().st_size for file in index_path.rglob("*") if file.is_file()),
+        },
+        options,
+    )
+
+
+if __name__ == "__main__":
+    main()
