@@ -61,6 +61,33 @@ def memory(found: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def large_index(found: dict[str, Any]) -> str:
+    """Return the table of an index of a million rows."""
+
+    def told(name: str, digits: int, unit: str) -> str:
+        entry = found[name]
+        return f"{entry['median']:.{digits}f} [{entry['low']:.{digits}f}-{entry['high']:.{digits}f}] {unit}"
+
+    add = found["add_s"]
+    ours, peer = found["queries_per_s"].values()
+    rows = {
+        "building from vectors, the process": f"{found['build_s']:.0f} s, {found['build_peak_bytes'] / 1e6:,.0f} MB",
+        "peak memory of a process that encodes and searches": f"{found['search_peak_bytes'] / 1e6:,.0f} MB",
+        f"recall@{found['k']} against exact search": f"{found['recall']:.4f}",
+        "one query, in a process": told("single_ms", 2, "ms"),
+        "one query with a filter": told("filtered_ms", 1, "ms"),
+        "one query with `--hybrid`, encoding included": told("hybrid_ms", 0, "ms"),
+        f"a batch of {found['queries']:,} queries": f"{ours['median']:,.0f} queries/s; {found['times_faster']:.1f} times "
+        f"`sentence_transformers.util.semantic_search` ({peer['median']:,.0f})",
+        "`sbmini search` from a cold start": told("cold_start_s", 2, "s"),
+        "adding 1,000 rows with vectors, the process": f"{add['large']['median']:.2f} s (to {found['small_rows']:,} rows: "
+        f"{add['small']['median']:.2f} s)",
+        "on the disk": f"{found['bytes'] / 1e9:.2f} GB",
+    }
+    head = f"| {found['rows']:,} rows of {found['dim']}, `{found['kind']}` | |"
+    return "\n".join([head, "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
 def surgery(found: dict[str, Any]) -> str:
     """Return the table of what surgery costs."""
     what = f"{found['tasks']} tasks of {found['batch']} texts of {found['tokens']} tokens"
@@ -263,6 +290,7 @@ TABLES = {
     "search": search,
     "pairs": pairs,
     "memory": memory,
+    "large_index": large_index,
     "surgery": surgery,
     "optimizer": optimizer,
     "training": training,

@@ -346,6 +346,7 @@ def test_weights_of_words_are_those_of_all_segments(columns):
     assert score == pytest.approx(math.log(20.5 / 1.5), rel=1e-6)  # tf 1 in a row of the mean length
     assert set(weights("rare plain", [large, small])) == {"rare"}  # plain stands in all rows, and says nothing
     assert set(weights("plain", [large, small])) == {"plain"}
+    assert set(weights("plain word1 word2", [large, small])) == {"word1", "word2"}
     assert stems_of('running "runs" OR near(x) ran*') == {
         "run": "running",
         "or": "or",

@@ -26,7 +26,7 @@ from sbert_mini.shapes import AnyArray, IntArray
 POSITION, ID = "_position", "id"
 TOKENIZER = "porter unicode61 remove_diacritics 2"
 MAX_COLUMNS = 1900
-MAX_WORDS = 256
+MAX_WORDS, MAX_POSTINGS = 256, 200_000
 _BATCH = 1000
 _ALLOWED = {
     sqlite3.SQLITE_SELECT,
@@ -272,7 +272,8 @@ def stems_of(query: str) -> dict[str, str]:
 def weights(query: str, segments: Sequence[Columns]) -> dict[str, tuple[str, float]]:
     """Return a query's words with their weights over all segments: `log((N - n + 0.5) / (n + 0.5))`, N rows, n with the word.
 
-    Words that stand in half of the rows or more weigh nothing, and are left out where there are others.
+    Words that stand in half of the rows or more weigh nothing, and are left out where there are others; so are a query's most
+    frequent words as far as its words stand, taken together, in more than `MAX_POSTINGS` rows.
     """
     words = stems_of(query)
     rows = sum(segment.rows for segment in segments)
@@ -282,4 +283,10 @@ def weights(query: str, segments: Sequence[Columns]) -> dict[str, tuple[str, flo
             counts[stem] += count
     found = {stem: (word, _fts5_weight(rows, counts[stem])) for stem, word in words.items() if counts[stem]}
     telling = {stem: entry for stem, entry in found.items() if 2 * counts[stem] < rows}
-    return telling or found
+    kept, postings = {}, 0
+    for stem, entry in sorted((telling or found).items(), key=lambda item: counts[item[0]]):
+        postings += counts[stem]
+        if kept and postings > MAX_POSTINGS:
+            break
+        kept[stem] = entry
+    return kept
