@@ -9,6 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -49,8 +50,11 @@ def raced(
     corpus, asked = torch.from_numpy(rows), torch.from_numpy(queries)
     ours = partial(index.nearest, queries, K)
     theirs = partial(semantic_search, asked, corpus, top_k=K, score_function=dot_score)
-    contestants = {"index": ours, SEMANTIC_SEARCH: theirs}
-    return alternate({name: lambda f=f: QUERIES / timed(f) for name, f in contestants.items()}, rounds)
+
+    def rate(search: Callable[[], object]) -> float:
+        return QUERIES / timed(search)
+
+    return alternate({"index": partial(rate, ours), SEMANTIC_SEARCH: partial(rate, theirs)}, rounds)
 
 
 def main() -> None:

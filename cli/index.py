@@ -301,6 +301,38 @@ def compact(
 
 
 @app.command(
+    "push",
+    epilog="""Example:
+
+  sbmini index push news.index milvus://127.0.0.1:19530/news
+  sbmini search milvus://127.0.0.1:19530/news "interest rates" --filter "year >= 2020"
+""",
+)
+def push(
+    directory: options.IndexDirectory,
+    address: Annotated[str, typer.Argument(help="milvus://HOST[:PORT]/COLLECTION.", show_default=False)],
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows a request.")] = 1000,
+    quiet: options.Quiet = False,
+) -> None:
+    """Bring a collection in Milvus to what an index holds, rows by their ids.
+
+    The collection is made if there is none. Rows that the index does not hold any more are removed. A push that was broken off is
+    finished by the same command, without duplicates; in the end the server's count must be the index's. A password goes into the
+    variable SBMINI_MILVUS_TOKEN (user:password, or an API key).
+    """
+    quiet_notes(quiet)
+    from sbert_mini.progress import ProgressBar
+    from sbert_mini.scale import serving
+    from sbert_mini.search.index import SearchIndex
+
+    index = SearchIndex(directory)
+    with ProgressBar("rows", len(index)) if progress_wanted(quiet) else nullcontext() as bar:
+        counts = serving.push(index, address, batch_rows=batch_size, on_progress=None if bar is None else bar.move_to)
+    removed = f", {counts.removed} that the index does not hold were removed" if counts.removed else ""
+    note(f"{counts.rows} rows -> {address}{removed}")
+
+
+@app.command(
     "info",
     epilog="""Example:
 

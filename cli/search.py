@@ -14,7 +14,8 @@ from . import options
 from .notes import quiet_notes
 
 if TYPE_CHECKING:
-    from sbert_mini.search.index import Hit
+    from sbert_mini.scale.serving import MilvusIndex
+    from sbert_mini.search.index import Hit, SearchIndex
 
 EXAMPLE = """Examples:
 
@@ -27,11 +28,18 @@ EXAMPLE = """Examples:
   sbmini search news.index "interest rates" --filter "year >= 2020 and lang = 'en'"
 
   sbmini search manuals.index "error E-1042" --hybrid
+
+  sbmini search milvus://search.example.org/news "interest rates"
 """
 
 
 def search(
-    directory: options.IndexDirectory,
+    directory: Annotated[
+        str,
+        typer.Argument(
+            metavar="INDEX", help="The index directory, or milvus://HOST[:PORT]/COLLECTION.", show_default=False
+        ),
+    ],
     query: Annotated[
         str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)
     ] = None,
@@ -94,9 +102,7 @@ def search(
     if not all(q.strip() for q in queries):
         raise UsageError("the query is empty")
 
-    from sbert_mini.search.index import SearchIndex
-
-    index = SearchIndex(directory, threads=threads, offline=offline)
+    index = _opened(directory, threads, offline)
     embedder = None
     if model is not None:
         from sbert_mini.runtime.embedder import Embedder
@@ -110,7 +116,7 @@ def search(
         for q, hits in zip(queries, results, strict=True)
     ]
     if as_json:
-        print(json.dumps({"index": str(directory), "model": index.model.name, "results": found}, ensure_ascii=False))
+        print(json.dumps({"index": directory, "model": index.model.name, "results": found}, ensure_ascii=False))
     elif as_json_lines:
         for result in found:
             print(json.dumps(result, ensure_ascii=False))
@@ -119,6 +125,16 @@ def search(
             _print(q if len(queries) > 1 else None, hits, with_text)
     if fail_if_empty and not any(results):
         raise typer.Exit(1)
+
+
+def _opened(directory: str, threads: int | None, offline: bool) -> "SearchIndex | MilvusIndex":
+    if directory.startswith("milvus:"):
+        from sbert_mini.scale.serving import MilvusIndex
+
+        return MilvusIndex(directory, threads=threads, offline=offline)
+    from sbert_mini.search.index import SearchIndex
+
+    return SearchIndex(directory, threads=threads, offline=offline)
 
 
 def _queries(input: Path | None) -> list[str]:

@@ -15,7 +15,8 @@
         ├── IndexExistsError     there is one already
         ├── IndexLockedError     another process writes to it
         ├── CorruptIndexError    a stored block does not match its checksum
-        └── ModelMismatchError   the index was built with another model
+        ├── ModelMismatchError   the index was built with another model
+        └── RemoteIndexError     the server that holds it is not there, or refuses
 
 Every text names what was required, what was found and the way out. The command line prints it after `sbmini: error: `
 and leaves with the class' `exit_code`.
@@ -25,6 +26,8 @@ EXTRA_OF = {
     **dict.fromkeys(("torch", "sentence_transformers", "transformers", "accelerate", "onnx"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "matplotlib", "pandas", "pytrec_eval", "datasets"), "bench"),
     "pyarrow": "parquet",
+    **dict.fromkeys(("pymilvus", "sqlglot"), "milvus"),
+    "ray": "ray",
 }
 """Optional packages, by their import name -> the extra of this distribution that installs them."""
 
@@ -106,3 +109,7 @@ class CorruptIndexError(SearchIndexError):
 
 class ModelMismatchError(SearchIndexError):
     """The index was built with another model than the one that would search it."""
+
+
+class RemoteIndexError(SearchIndexError):
+    """The server that holds an index is not there, or refuses what is asked."""

@@ -283,7 +283,8 @@ def weights(query: str, segments: Sequence[Columns]) -> dict[str, tuple[str, flo
             counts[stem] += count
     found = {stem: (word, _fts5_weight(rows, counts[stem])) for stem, word in words.items() if counts[stem]}
     telling = {stem: entry for stem, entry in found.items() if 2 * counts[stem] < rows}
-    kept, postings = {}, 0
+    kept: dict[str, tuple[str, float]] = {}
+    postings = 0
     for stem, entry in sorted((telling or found).items(), key=lambda item: counts[item[0]]):
         postings += counts[stem]
         if kept and postings > MAX_POSTINGS:

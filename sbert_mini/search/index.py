@@ -196,16 +196,7 @@ class SearchIndex:
             ModelMismatchError: under its name lies another model now.
         """
         if self._embedder is None:
-            try:
-                found = Embedder(
-                    self.model.name,
-                    graph=self.model.graph,  # type: ignore[arg-type]
-                    threads=self._threads,
-                    offline=self._offline,
-                )
-            except ModelNotFoundError as error:
-                raise ModelNotFoundError(f"{self.path} was made with the model {self.model.name!r}: {error}") from error
-            self._embedder = self.check_model(found)
+            self._embedder = named_embedder(self.model, self.path, self._threads, offline=self._offline)
         return self._embedder
 
     def check_model(self, embedder: Embedder) -> Embedder:
@@ -283,6 +274,13 @@ class SearchIndex:
                 if not self._store.is_deleted(int(segment.row_ids[position])):
                     yield segment.row(position)
 
+    def row_blocks(self) -> Iterator[tuple[list[StoredRow], FloatArray]]:
+        """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time."""
+        for segment, held in zip(self._store.segments, self._allowed(None), strict=True):
+            positions = None if held is None else np.flatnonzero(held)
+            for chosen, vectors in segment.vector_blocks(self.model.dimension, positions):
+                yield [segment.row(position) for position in chosen.tolist()], vectors
+
     def get(self, identity: str) -> StoredRow | None:
         """Return the row with this id, or None where there is none."""
         row = self._store.find(identity)
@@ -316,7 +314,21 @@ class SearchIndex:
         return Hit(stored.id, score, stored.text, stored.columns)
 
 
-def check_model(embedder: Embedder, model: ModelIdentity, path: Path) -> Embedder:
+def named_embedder(model: ModelIdentity, path: Path | str, threads: int | None, *, offline: bool) -> Embedder:
+    """Return the model that an index names.
+
+    Raises:
+        ModelNotFoundError: it is not to be found any more.
+        ModelMismatchError: under its name lies another model now.
+    """
+    try:
+        found = Embedder(model.name, graph=model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"{path} was made with the model {model.name!r}: {error}") from error
+    return check_model(found, model, path)
+
+
+def check_model(embedder: Embedder, model: ModelIdentity, path: Path | str) -> Embedder:
     """Return the embedder if its vectors can be compared with those of an index.
 
     Raises:

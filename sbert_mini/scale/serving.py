@@ -1,0 +1,451 @@
+"""An index in Milvus: pushed there from an index directory, and searched with the same options and results.
+
+A collection has the fields `id` (VARCHAR, the primary key), `text`, `columns` (JSON as text, as they come back), `keys` (JSON, as
+filters compare them), `vector` (cosine) and `words` (Milvus's BM25 of `text`). What it was made with, the model's fingerprint
+above all, stands in one row of a second collection, `<name>_sbmini`.
+
+Milvus does what an index directory cannot: shards and replicas on many machines, and many writers. What is tested here is this
+adapter against milvus-lite, a server of one process that speaks the same protocol: not Milvus's sharding, replication or load.
+"""
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar, overload
+
+import numpy as np
+
+from sbert_mini.errors import (
+    IndexNotFoundError,
+    InputError,
+    MissingExtraError,
+    ModelMismatchError,
+    RemoteIndexError,
+    UsageError,
+)
+from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.scale.conditions import keys, to_milvus
+from sbert_mini.search.index import HYBRID_DEPTH, RRF_CONSTANT, Hit, SearchIndex, check_model, named_embedder
+from sbert_mini.search.store import ModelIdentity, StoredRow
+from sbert_mini.shapes import FloatArray
+
+SCHEME = "milvus://"
+PORT = 19530
+BATCH_ROWS = 1000
+MAX_BYTES = 65_535
+"""Of a text or of a row's columns: Milvus's limit of a VARCHAR."""
+MAX_HITS = 16_384
+HNSW, LEAST_EF = {"M": 32, "efConstruction": 200}, 64
+ATTEMPTS, FIRST_PAUSE_S = 6, 0.5
+TOKEN = "SBMINI_MILVUS_TOKEN"  # noqa: S105  # the name of a variable
+_ADDRESS = re.compile(r"milvus://(?P<host>\[[^\]]+\]|[^/:@]+)(?::(?P<port>\d+))?/(?P<name>[A-Za-z_]\w{0,200})")
+_UNAVAILABLE = {2, 14}
+
+T = TypeVar("T")
+log = logging.getLogger("sbert_mini")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a collection lies.
+
+    Attributes:
+        uri: of the server.
+        name: of the collection.
+    """
+
+    uri: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read `milvus://HOST[:PORT]/COLLECTION`.
+
+        Raises:
+            UsageError: it is none.
+        """
+        found = _ADDRESS.fullmatch(text)
+        if found is None:
+            raise UsageError(f"the address must be milvus://HOST[:PORT]/COLLECTION; found {text!r}")
+        return cls(f"http://{found['host']}:{found['port'] or PORT}", found["name"])
+
+
+@dataclass
+class PushCounts:
+    """What a push came to.
+
+    Attributes:
+        rows: rows of the collection afterwards, as the server counts them.
+        sent: rows that were sent.
+        removed: rows that the collection held and the index does not.
+    """
+
+    rows: int = 0
+    sent: int = 0
+    removed: int = 0
+
+
+class _Server:
+    """A connection that is made anew, with growing pauses, where the server is away for a while."""
+
+    def __init__(self, address: Address) -> None:
+        try:
+            import pymilvus  # type: ignore[import-untyped]
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("using Milvus", "pymilvus", "milvus") from error
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it prints the traceback of what it raises
+        self.pymilvus = pymilvus
+        self._address = address
+        self._client: Any = None
+
+    def call(self, what: Callable[[Any], T]) -> T:
+        """Return what a call of the client gives.
+
+        Raises:
+            RemoteIndexError: the server refuses it, or is not there after all attempts.
+        """
+        import grpc  # type: ignore[import-untyped]
+
+        for attempt in range(ATTEMPTS):
+            try:
+                if self._client is None:
+                    token = os.environ.get(TOKEN, "")
+                    self._client = self.pymilvus.MilvusClient(uri=self._address.uri, token=token, timeout=30)
+                return what(self._client)
+            except (self.pymilvus.MilvusException, grpc.RpcError, ConnectionError, ValueError) as error:
+                away = isinstance(error, (grpc.RpcError, ConnectionError)) or getattr(error, "code", 0) in _UNAVAILABLE
+                away = away or "closed channel" in str(error)
+                if isinstance(error, ValueError) and not away:
+                    raise
+                if not away or attempt == ATTEMPTS - 1:
+                    told = getattr(error, "message", None) or str(error)
+                    raise RemoteIndexError(f"{self._address.uri}: {' '.join(str(told).split())[:300]}") from error
+                self.close()
+                pause_s = FIRST_PAUSE_S * 2**attempt
+                log.warning("%s does not answer; trying again in %.1f s", self._address.uri, pause_s)
+                time.sleep(pause_s)
+        raise AssertionError
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._client is not None:
+            try:
+                self._client.close()
+            finally:
+                self._client = None
+
+
+def push(
+    index: SearchIndex,
+    address: str,
+    *,
+    batch_rows: int = BATCH_ROWS,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PushCounts:
+    """Bring a collection to what an index holds: missing and changed rows are sent, rows that the index lacks are removed.
+
+    Rows go by their ids (upsert), so that a push that was broken off is finished by another one, without duplicates. At the end
+    the server's own count must be the index's.
+
+    Args:
+        index: an index directory, opened.
+        address: `milvus://HOST[:PORT]/COLLECTION`; the collection is made if there is none.
+        batch_rows: rows a request.
+        on_progress: told how many rows were sent, and how many there are.
+
+    Raises:
+        InputError: a row is larger than Milvus takes; nothing is sent then.
+        ModelMismatchError: the collection was made with another model.
+        RemoteIndexError: the server is not there, refuses, or counts other than the index in the end.
+        MissingExtraError: pymilvus is not installed.
+    """
+    place = Address.parse(address)
+    server = _Server(place)
+    names: dict[str, None] = {}
+    for row in index.rows():
+        if max(len(row.id.encode()), len(row.text.encode()), len(_json(row).encode())) > MAX_BYTES:
+            raise InputError(
+                f"the row {row.id!r} is larger than the {MAX_BYTES} bytes that Milvus takes; nothing was sent"
+            )
+        names.update(dict.fromkeys(row.columns))
+    try:
+        about = {"model": asdict(index.model), "columns": list(names)}
+        _make(server, place, index.model, about)
+        counts, held = PushCounts(), set[str]()
+        for rows, vectors in _batches(index, batch_rows):
+            data = [
+                {"id": r.id, "text": r.text, "columns": _json(r), "keys": keys(r.columns), "vector": v.tolist()}
+                for r, v in zip(rows, vectors, strict=True)
+            ]
+            server.call(lambda client, data=data: client.upsert(place.name, data))  # type: ignore[misc]
+            held.update(row.id for row in rows)
+            counts.sent += len(rows)
+            if on_progress is not None:
+                on_progress(counts.sent, len(index))
+        gone = [identity for identity in _ids(server, place) if identity not in held]
+        for start in range(0, len(gone), batch_rows):
+            chunk = gone[start : start + batch_rows]
+            server.call(lambda client, chunk=chunk: client.delete(place.name, ids=chunk))  # type: ignore[misc]
+        counts.removed = len(gone)
+        server.call(lambda client: client.flush(place.name))
+        counts.rows = _count(server, place)
+        if counts.rows != len(index):
+            raise RemoteIndexError(
+                f"{address} counts {counts.rows} rows after the push, and the index holds {len(index)}: push again"
+            )
+        return counts
+    finally:
+        server.close()
+
+
+def _json(row: StoredRow) -> str:
+    return json.dumps(dict(row.columns), ensure_ascii=False)
+
+
+def _batches(index: SearchIndex, rows: int) -> Iterator[tuple[list[StoredRow], FloatArray]]:
+    for held, vectors in index.row_blocks():
+        for start in range(0, len(held), rows):
+            yield held[start : start + rows], vectors[start : start + rows]
+
+
+def _about_name(place: Address) -> str:
+    return f"{place.name}_sbmini"
+
+
+def _make(server: _Server, place: Address, model: ModelIdentity, about: dict[str, Any]) -> None:
+    """Make the collection if there is none, and say what it was made with."""
+    m, name = server.pymilvus, _about_name(place)
+    known = _read_about(server, place)
+    if known is not None and known["model"]["fingerprint"] != model.fingerprint:
+        raise ModelMismatchError(
+            f"the collection {place.name} was made with the model {known['model']['name']!r}, and the index with {model.name!r}"
+        )
+    if known is None and server.call(lambda client: client.has_collection(place.name)):
+        raise UsageError(f"the collection {place.name} at {place.uri} was made by something else; name another one")
+    if not server.call(lambda client: client.has_collection(name)):
+        schema = m.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", m.DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("about", m.DataType.VARCHAR, max_length=MAX_BYTES)
+        schema.add_field("vector", m.DataType.FLOAT_VECTOR, dim=2)  # a collection must have one
+        _create(server, name, schema, {"vector": ("AUTOINDEX", "COSINE")})
+    if known is not None:
+        about["columns"] = list(dict.fromkeys([*known["columns"], *about["columns"]]))
+    row = {"id": "about", "about": json.dumps(about), "vector": [1.0, 0.0]}
+    server.call(lambda client: client.upsert(name, [row]))
+    server.call(lambda client: client.flush(name))
+    if not server.call(lambda client: client.has_collection(place.name)):
+        schema = m.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", m.DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES)
+        schema.add_field("text", m.DataType.VARCHAR, max_length=MAX_BYTES, enable_analyzer=True)
+        schema.add_field("columns", m.DataType.VARCHAR, max_length=MAX_BYTES)
+        schema.add_field("keys", m.DataType.JSON)
+        schema.add_field("vector", m.DataType.FLOAT_VECTOR, dim=model.dimension)
+        schema.add_field("words", m.DataType.SPARSE_FLOAT_VECTOR)
+        function = m.Function(
+            name="bm25", input_field_names=["text"], output_field_names=["words"], function_type=m.FunctionType.BM25
+        )
+        schema.add_function(function)
+        kinds = {"vector": ("HNSW", "COSINE"), "words": ("SPARSE_INVERTED_INDEX", "BM25")}
+        _create(server, place.name, schema, kinds)
+
+
+def _create(server: _Server, name: str, schema: Any, kinds: dict[str, tuple[str, str]]) -> None:
+    parameters = server.pymilvus.MilvusClient.prepare_index_params()
+    for field, (kind, metric) in kinds.items():
+        parameters.add_index(field, index_type=kind, metric_type=metric, params=HNSW if kind == "HNSW" else {})
+    server.call(lambda client: client.create_collection(name, schema=schema, index_params=parameters))
+
+
+def _read_about(server: _Server, place: Address) -> dict[str, Any] | None:
+    name = _about_name(place)
+    if not server.call(lambda client: client.has_collection(name)):
+        return None
+    server.call(lambda client: client.load_collection(name))
+    found = server.call(lambda client: client.query(name, filter='id == "about"', output_fields=["about"]))
+    return dict(json.loads(found[0]["about"])) if found else None
+
+
+def _count(server: _Server, place: Address) -> int:
+    server.call(lambda client: client.load_collection(place.name))
+    found = server.call(
+        lambda client: client.query(place.name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+    )
+    return int(found[0]["count(*)"])
+
+
+def _ids(server: _Server, place: Address) -> list[str]:
+    def every(client: Any) -> list[str]:
+        client.load_collection(place.name)
+        iterator = client.query_iterator(
+            place.name, filter="", output_fields=["id"], batch_size=BATCH_ROWS, consistency_level="Strong"
+        )
+        found: list[str] = []
+        try:
+            while batch := iterator.next():
+                found += [row["id"] for row in batch]
+        finally:
+            iterator.close()
+        return found
+
+    return server.call(every)
+
+
+def _by_cosine(k: int) -> dict[str, Any]:
+    """Return the parameters of a search for k rows: HNSW must look at more than that to find most of them."""
+    return {"metric_type": "COSINE", "params": {"ef": max(2 * k, LEAST_EF)}}
+
+
+class MilvusIndex:
+    """A collection that `push` made, opened for search.
+
+    Args:
+        address: `milvus://HOST[:PORT]/COLLECTION`.
+        threads: for encoding queries; None for the usual choice.
+        offline: open no other socket when the collection's model is looked for.
+
+    Raises:
+        IndexNotFoundError: there is no such collection.
+        RemoteIndexError: the server is not there.
+    """
+
+    def __init__(self, address: str, *, threads: int | None = None, offline: bool = False) -> None:
+        self.address = address
+        self._place = Address.parse(address)
+        self._server = _Server(self._place)
+        self._threads, self._offline = threads, offline
+        self._embedder: Embedder | None = None
+        about = _read_about(self._server, self._place)
+        if about is None:
+            raise IndexNotFoundError(f"{address} does not exist: make it with 'sbmini index push INDEX {address}'")
+        known = {f.name for f in fields(ModelIdentity)}
+        self.model = ModelIdentity(**{key: value for key, value in about["model"].items() if key in known})
+        self._columns: list[str] = about["columns"]
+        self._server.call(lambda client: client.load_collection(self._place.name))
+
+    def __len__(self) -> int:
+        return _count(self._server, self._place)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._server.close()
+
+    def embedder(self) -> Embedder:
+        """Return the model that the collection names, opened once."""
+        if self._embedder is None:
+            self._embedder = named_embedder(self.model, self.address, self._threads, offline=self._offline)
+        return self._embedder
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, and one query
+        self,
+        queries: str,
+        k: int = 10,
+        *,
+        min_score: float | None = None,
+        filter: str | None = None,
+        hybrid: bool = False,
+        exact: bool = False,
+        embedder: Embedder | None = None,
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        queries: Sequence[str] | FloatArray,
+        k: int = 10,
+        *,
+        min_score: float | None = None,
+        filter: str | None = None,
+        hybrid: bool = False,
+        exact: bool = False,
+        embedder: Embedder | None = None,
+    ) -> list[list[Hit]]: ...
+
+    def search(
+        self,
+        queries: str | Sequence[str] | FloatArray,
+        k: int = 10,
+        *,
+        min_score: float | None = None,
+        filter: str | None = None,
+        hybrid: bool = False,
+        exact: bool = False,
+        embedder: Embedder | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
+        """Return the rows closest to each query: `SearchIndex.search`, by Milvus.
+
+        Words are split and weighed by Milvus, so that a hybrid search's order may differ from an index directory's.
+
+        Raises:
+            UsageError: as `SearchIndex.search`; `exact` is not to be had; or `k` is above Milvus's 16,384.
+            RemoteIndexError: the server is not there, or refuses.
+        """
+        if exact:
+            raise UsageError("Milvus does not search exactly by choice: its index decides")
+        if not 1 <= k <= MAX_HITS:
+            raise UsageError(f"k must be from 1 to {MAX_HITS} in Milvus; found {k}")
+        if hybrid and (isinstance(queries, np.ndarray) or min_score is not None):
+            raise UsageError("a hybrid search takes texts, and no least score: its scores are sums of reciprocal ranks")
+        single = isinstance(queries, str)
+        texts: list[str] = []
+        if isinstance(queries, np.ndarray):
+            vectors = np.asarray(queries, dtype=np.float32)
+        else:
+            texts = [queries] if isinstance(queries, str) else list(queries)
+            model = self.embedder() if embedder is None else check_model(embedder, self.model, self.address)
+            vectors = model.encode_query(texts)
+        if vectors.ndim != 2 or vectors.shape[1] != self.model.dimension:
+            raise UsageError(
+                f"query vectors must have the shape (queries, {self.model.dimension}); found {vectors.shape}"
+            )
+        expression = "" if filter is None else to_milvus(filter, self._columns)
+        shown = ["id", "text", "columns"]
+        if hybrid:
+            found = [self._hybrid(v, text, k, expression, shown) for v, text in zip(vectors, texts, strict=True)]
+        else:
+            found = self._server.call(
+                lambda client: client.search(
+                    self._place.name,
+                    data=vectors.tolist(),
+                    anns_field="vector",
+                    limit=k,
+                    filter=expression,
+                    output_fields=shown,
+                    search_params=_by_cosine(k),
+                    consistency_level="Strong",
+                )
+            )
+        hits = [
+            [
+                Hit(
+                    hit["entity"]["id"],
+                    float(hit["distance"]),
+                    hit["entity"]["text"],
+                    json.loads(hit["entity"]["columns"]),
+                )
+                for hit in ranked
+                if min_score is None or hit["distance"] >= min_score
+            ]
+            for ranked in found
+        ]
+        return hits[0] if single else hits
+
+    def _hybrid(self, vector: FloatArray, text: str, k: int, expression: str, shown: list[str]) -> Any:
+        m, depth = self._server.pymilvus, min(max(k, HYBRID_DEPTH), MAX_HITS)
+        requests = [
+            m.AnnSearchRequest(data=[asked], anns_field=field, param=parameters, limit=depth, expr=expression or None)
+            for asked, field, parameters in (
+                (vector.tolist(), "vector", _by_cosine(depth)),
+                (text, "words", {"metric_type": "BM25"}),
+            )
+        ]
+        found = self._server.call(
+            lambda client: client.hybrid_search(
+                self._place.name, requests, ranker=m.RRFRanker(RRF_CONSTANT), limit=k, output_fields=shown
+            )
+        )
+        return found[0]
