@@ -57,6 +57,7 @@ bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, a
 	$(BIN)/python -m benchmarks.optimizer
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.memory --rounds 1
+	$(BIN)/python -m benchmarks.large_index
 	$(BIN)/python -m benchmarks.readme
 
 model: $(VENV)/all.done   ## train the shipped models anew and measure them, about an hour on two cores; the same command goes on (SBMINI_DATA names the data folder)

@@ -265,6 +265,7 @@ COMMANDS = (
     "index update",
     "index delete",
     "index compact",
+    "index push",
     "index info",
     "index verify",
     "search",
