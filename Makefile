@@ -50,7 +50,7 @@ check-long: $(VENV)/all.done  ## the longer checks
 bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
 	$(BIN)/sbmini bench sts -m all-MiniLM-L6-v2 --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench speed -m all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
-	$(BIN)/sbmini bench search -m all-MiniLM-L6-v2 --binary --kind SQ8 --kind HNSW32 --threads 2 --report $(REPORT)
+	$(BIN)/sbmini bench search -m all-MiniLM-L6-v2 --binary --kind SQ8 --kind HNSW32_SQ8 --kind IVF256,SQ8 --kind IVF256,RaBitQ --kind PCA128,SQ8 --kind PCAW128,SQ8 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench pairs -m all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	cp $(REPORT)/sts.json $(REPORT)/speed.json $(REPORT)/search.json $(REPORT)/pairs.json benchmarks/results/
 	$(BIN)/python -m benchmarks.surgery

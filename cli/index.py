@@ -96,10 +96,9 @@ def create(
     A row keeps all its columns. Its id is the id column's value; without such a column it is made of the row's content, and
     rows of the same content are stored once (and counted).
 
-    Up to 50,000 rows are searched exactly, up to 200,000 through 8-bit vectors, and more through inverted lists of these, as many
-    of which are looked into as finds 99 of 100 neighbours; all hits are scored with the whole vectors. Another --kind is any
-    FAISS factory string ("IVF," without a number takes a fitting one): HNSW32_SQ8 for an index that is mostly read, RaBitQ for
-    1-bit vectors.
+    Up to 50,000 rows are searched exactly, more through inverted lists of 1-bit vectors (RaBitQ), as many of which are looked
+    into as finds 98.5 % of the neighbours; all hits are scored with the whole vectors. Another --kind is any FAISS factory
+    string ("IVF," without a number takes a fitting one): SQ8 for 8-bit vectors, HNSW32_SQ8 for an index that is mostly read.
     """
     quiet_notes(quiet)
     given = _given_vectors(vectors, on_error)

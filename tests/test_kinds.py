@@ -106,14 +106,8 @@ def test_with_a_filter_k_rows_come_back_where_k_exist(tmp_path, make_model, reco
 
 
 def test_the_kind_goes_by_the_number_of_rows():
-    assert [automatic(n) for n in (1, 50_000, 50_001, 200_000, 200_001)] == [
-        "exact",
-        "exact",
-        "SQ8",
-        "SQ8",
-        "IVF1024,SQ8",
-    ]
-    assert automatic(10**6) == "IVF2048,SQ8"
+    assert [automatic(n) for n in (1, 50_000, 50_001)] == ["exact", "exact", "IVF512,RaBitQ"]
+    assert automatic(10**6) == "IVF2048,RaBitQ"
     assert automatic(3 * 10**7).endswith("RaBitQ")
     assert lists_for(10**6) == 2048
     assert kind_of("IVF,SQ8", 10**6) == "IVF2048,SQ8"

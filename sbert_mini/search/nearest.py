@@ -27,9 +27,9 @@ from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, fi
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 AUTOMATIC, EXACT = "auto", "exact"
-EXACT_ROWS, QUANTIZED_ROWS, LARGE_ROWS = 50_000, 200_000, 10_000_000
-"""Up to so many rows: exactly; through 8-bit vectors; through inverted lists of 8-bit vectors; above, of 1-bit ones."""
-TARGET_RECALL, TUNING_QUERIES, TUNING_K = 0.99, 200, 10
+EXACT_ROWS, LARGE_ROWS = 50_000, 10_000_000
+"""Up to so many rows: exactly; through inverted lists of 1-bit vectors; above, lists that are found by HNSW themselves."""
+TARGET_RECALL, TUNING_QUERIES, TUNING_K = 0.985, 200, 10
 SCANNED_SHARE, SCANNED_ROWS = 0.02, 10_000
 """Where a filter leaves so few rows, they are scanned: FAISS finds too few of them."""
 TRAINING_ROWS_A_LIST = 40
@@ -48,10 +48,8 @@ def automatic(rows: int) -> str:
     """Return the kind for a segment of so many rows: `exact`, or a FAISS factory string."""
     if rows <= EXACT_ROWS:
         return EXACT
-    if rows <= QUANTIZED_ROWS:
-        return "SQ8"
     if rows <= LARGE_ROWS:
-        return f"IVF{lists_for(rows)},SQ8"
+        return f"IVF{lists_for(rows)},RaBitQ"
     return f"IVF{lists_for(rows)}_HNSW32,RaBitQ"
 
 
@@ -69,7 +67,7 @@ def kind_of(kind: str, rows: int, pca: int | None = None) -> str:
         pca: components that FAISS sees, or None.
     """
     chosen = automatic(rows) if kind == AUTOMATIC else kind
-    if pca is not None and chosen == EXACT and kind == AUTOMATIC and rows > LEAST_TRAINED:
+    if pca is not None and chosen == EXACT and kind == AUTOMATIC:
         chosen = "SQ8"
     if chosen == EXACT or rows <= LEAST_TRAINED:
         return EXACT
