@@ -102,6 +102,13 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20261123)
 
 
+def replace(file: Path, data: bytes | bytearray) -> None:
+    """Put other bytes in the place of a file that may be mapped: cutting that one short would be a bus error."""
+    other = file.with_name(f"{file.name}.other")
+    other.write_bytes(data)
+    other.replace(file)
+
+
 def one_error(done, code, *parts):
     """Assert that a command failed with this exit code, and one line of error that holds the parts."""
     assert done.returncode == code, done.stderr

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import replace
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError
@@ -212,11 +213,11 @@ def test_every_flipped_bit_of_every_kind_of_file_is_found(tmp_path, make_model, 
         for position in {0, len(data) - 1, *rng.integers(0, len(data), 12).tolist()}:
             damaged = bytearray(data)
             damaged[position] ^= 1 << int(rng.integers(8))
-            file.write_bytes(damaged)
+            replace(file, damaged)
             try:
                 found = bool(SearchIndex(path).verify())
             except CorruptIndexError:
                 found = True
             assert found, f"{file}: bit flip at byte {position}"
-        file.write_bytes(data)
+        replace(file, data)
     assert SearchIndex(path).verify() == []

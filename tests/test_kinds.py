@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import replace
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
@@ -150,7 +151,7 @@ def test_damaged_lists_that_are_mapped_change_no_score(tmp_path, make_model, rec
     np.testing.assert_array_less(len(data) - start - 1, ROWS * (28 + 8))
     for position in rng.integers(VECTOR_BLOCK_BYTES, len(data), 400):  # behind the block that holds the start
         data[position] ^= 255
-    file.write_bytes(data)
+    replace(file, data)
     index = SearchIndex(tmp_path / "index")
     try:
         scores, rows = index.nearest(vectors[:50], 5)
@@ -160,7 +161,7 @@ def test_damaged_lists_that_are_mapped_change_no_score(tmp_path, make_model, rec
     (damage,) = index.verify()
     assert "does not match its checksum" in damage
     data[start - 5] ^= 1  # what stands before the lists is checked when it is opened, and the file made anew
-    file.write_bytes(data)
+    replace(file, data)
     index = SearchIndex(tmp_path / "index")
     index.prepare()
     assert index.verify() == []

@@ -190,7 +190,6 @@ def test_a_push_outlives_a_server_that_is_away_for_a_while(tmp_path, index, capl
 
 
 def test_a_push_that_was_broken_off_is_finished_by_another(tmp_path, index, monkeypatch):
-    monkeypatch.setattr(serving, "FIRST_PAUSE_S", 0.01)
     server = Server(tmp_path / "data")
     address = server.address("broken")
 
@@ -198,8 +197,10 @@ def test_a_push_that_was_broken_off_is_finished_by_another(tmp_path, index, monk
         if sent >= 100:
             server.kill()
 
-    with pytest.raises(RemoteIndexError, match=r"127\.0\.0\.1"):
-        serving.push(index, address, batch_rows=20, on_progress=interrupt)
+    with monkeypatch.context() as patched:
+        patched.setattr(serving, "FIRST_PAUSE_S", 0.01)
+        with pytest.raises(RemoteIndexError, match=r"127\.0\.0\.1"):
+            serving.push(index, address, batch_rows=20, on_progress=interrupt)
     server.start()
     try:
         assert serving.push(index, address).rows == 240
