@@ -88,6 +88,35 @@ def large_index(found: dict[str, Any]) -> str:
     return "\n".join([head, "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
+def capacity(found: dict[str, Any]) -> str:
+    """Return what more rows take: the first row of the table is measured, the others are in proportion to it."""
+    encoded = json.loads((RESULTS / "memory.json").read_text("utf-8"))["sentences"]["200000"]
+    rate = 200_000 / encoded["seconds"]
+    rows = [
+        "| rows | encoding, 2 cores | building, 2 cores | on the disk | memory while searching | |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    told = {
+        1: "measured",
+        10: "in proportion; a process that builds holds about 20 GB",
+        100: "in proportion; encode on Ray, serve from Milvus: one machine would build it from parts, and be the only copy",
+    }
+    fixed = 150e6  # the process with its model, of what was measured
+    for times, note in told.items():
+        memory = fixed + times * (found["search_peak_bytes"] - fixed)
+        encoding, building = (_duration(times * s) for s in (found["rows"] / rate, found["build_s"]))
+        disk = times * found["bytes"] / 1e9
+        count = f"{times * found['rows'] / 1e6:,.0f} million"
+        rows.append(f"| {count} | {encoding} | {building} | {disk:,.0f} GB | {memory / 1e9:.1f} GB | {note} |")
+    return "\n".join(rows)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
 def surgery(found: dict[str, Any]) -> str:
     """Return the table of what surgery costs."""
     what = f"{found['tasks']} tasks of {found['batch']} texts of {found['tokens']} tokens"
@@ -303,7 +332,8 @@ TABLES = {
 
 def updated(text: str) -> str:
     """Return the README with each part made anew between its two markers."""
-    parts = {"commands": commands(), "recipe": recipe_keys()}
+    large = json.loads((RESULTS / "large_index.json").read_text("utf-8"))
+    parts = {"commands": commands(), "recipe": recipe_keys(), "capacity": capacity(large)}
     for name, table in TABLES.items():
         found = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
         parts[name] = f"{table(found)}\n\n{tables.machine_note(found)}"

@@ -4,8 +4,9 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,7 +30,16 @@ EXAMPLE = """Examples:
   sbmini encode -i news.csv --text-column body -o news.parquet --resume
 
   cut -f2 table.tsv | sbmini encode -o vectors.jsonl
+
+  sbmini encode --engine ray --workers 8 -i "corpus/*.jsonl.gz" -o vectors/ --resume
 """
+
+
+class Engine(StrEnum):
+    """What encodes."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 def encode(
@@ -65,6 +75,18 @@ def encode(
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="ray: many files, on many processes or machines, into Parquet shards.")
+    ] = Engine.LOCAL,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", help="Of a Ray cluster; by default Ray runs on this machine alone.", show_default=False
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="With --engine ray: processes, each with a model.")
+    ] = 1,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -73,7 +95,22 @@ def encode(
     The texts are the arguments, or the rows of a file, or the lines of stdin. JSON lines and Parquet hold "text", "embedding",
     and "id" where the input has one; a .npy file holds an array of shape (texts, dim). Memory stays small however long the
     input, and a run that is interrupted goes on where it was with --resume.
+
+    With --engine ray --input is a file, a folder, or a pattern in quotes, and --output a folder, which all nodes must see under
+    the same paths. Its Parquet shards hold "id" (without an id column the file and line) and "vector", in no order; --resume
+    leaves out the ids that are written. --threads is of each worker; workers are dealt out evenly over the nodes.
     """
+    if engine is Engine.RAY:
+        _on_ray(
+            texts, input, output, precision, on_error, input_format, address, workers, 1 if threads is None else threads,
+            resume=resume, quiet=quiet, settings={
+                "model": model, "graph": graph.value, "text_column": text_column, "id_column": id_column, "dim": dim,
+                "prompt": prompt, "truncation": truncation.value, "batch_size": batch_size,
+            },
+        )  # fmt: skip
+        return
+    if address is not None or workers > 1:
+        raise UsageError("--address and --workers go with --engine ray")
     to_stdout = output is None or str(output) == "-"
     if texts and input is not None:
         raise UsageError("texts were given both as arguments and with --input; give one of the two")
@@ -139,6 +176,45 @@ def encode(
     if counts.truncated and truncation is options.TruncationChoice.CHUNK:
         note(f"{counts.truncated} of {counts.texts} texts were read in pieces")
     raise typer.Exit(taken.exit_code())
+
+
+def _on_ray(
+    texts: list[str] | None,
+    input: Path | None,
+    output: Path | None,
+    precision: options.PrecisionChoice,
+    on_error: options.OnErrorChoice,
+    input_format: str | None,
+    address: str | None,
+    workers: int,
+    threads: int,
+    *,
+    resume: bool,
+    quiet: bool,
+    settings: dict[str, Any],
+) -> None:
+    if texts or input is None or output is None:
+        raise UsageError("--engine ray needs --input (a file, a folder or a pattern) and --output (a folder)")
+    if precision is not options.PrecisionChoice.FLOAT32 or on_error is options.OnErrorChoice.SKIP or input_format:
+        raise UsageError("--engine ray goes without --precision, --on-error skip and --input-format")
+    quiet_notes(quiet)
+    from sbert_mini.scale.bulk import BulkSettings, encode_files
+    from sbert_mini.text.records import files_at
+
+    files = files_at(input)
+    counts = encode_files(
+        files,
+        output,
+        BulkSettings(**settings),
+        address=address,
+        workers=workers,
+        threads=threads,
+        resume=resume,
+        show_progress_bar=progress_wanted(quiet),
+        on_start=lambda: note(f"{len(files)} files, {workers} workers of {threads} threads"),
+    )
+    kept = f" ({counts.kept} of them from an earlier run)" if counts.kept else ""
+    note(f"{counts.rows} texts{kept} -> {counts.shards} shards in {output}")
 
 
 def _to_stdout(

@@ -5,6 +5,7 @@ cannot be read stops with its file and line, or, where the caller takes rejects,
 """
 
 import csv
+import glob
 import gzip
 import hashlib
 import io
@@ -99,6 +100,32 @@ class _Source:
             unit = "row" if self.name.endswith(".parquet") else "line"
             raise InputError(f"{self.name}, {unit} {line}: {error}")
         self.on_reject(Reject(line, error, content[:1000]))
+
+
+def files_at(place: str | Path) -> list[Path]:
+    """Return the files that a path stands for, sorted: itself, those of a folder that can be read, or those of a pattern.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(place).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if file.is_file() and _is_readable(file)]
+    else:
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # patterns may be absolute
+    if not found:
+        raise InputError(f"{place} is no file, holds none of a known kind, and matches none")
+    return sorted(found)
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        format_of(file)
+    except UsageError:
+        return False
+    return True
 
 
 def format_of(path: str | Path, named: str | None = None) -> Format:

@@ -1,0 +1,258 @@
+"""Bulk encoding on Ray Data: many files of texts -> Parquet shards of ids and vectors, on one machine or a cluster.
+
+Ray schedules, moves blocks, retries what died, and keeps a checkpoint of the ids that are written; here stand the reading of this
+project's files and the model, which each actor opens once. Ray's own numbers of retries are left as they are: with others a
+node's death ended the job.
+
+Shards hold `id` and `vector` (a list of float32 of fixed size), in no order. All nodes must see the files and the output folder
+under the same paths: a network file system, or one machine.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sbert_mini.durable import read_sealed_json, write_sealed_json
+from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.runtime.conversion import Graph
+from sbert_mini.runtime.embedder import WINDOW, Embedder, Truncation
+from sbert_mini.text.records import read_records
+
+CHECKPOINT, JOB = "_checkpoint", "_job.json"
+BLOCK_BYTES = 4 << 20
+"""What is read is dealt out to the workers in pieces of this size, and written in shards of them."""
+ACTOR_CPUS = 0
+"""What an actor is counted as: reading wants a whole CPU of one node, and where actors leave none Ray waits for ever."""
+
+log = logging.getLogger("sbert_mini")
+
+
+@dataclass(frozen=True)
+class BulkSettings:
+    """What decides the vectors; a job that goes on must have the same.
+
+    Attributes:
+        model: a name or a directory, as `Embedder` takes it, that every node can open.
+        graph: `int8` or `fp32`.
+        text_column: of files with columns.
+        id_column: of files with columns; without one an id is the file's path and line.
+        dim: components kept, or None for all.
+        prompt: put before each text, or None for the model's own default.
+        truncation: see `Embedder.encode`; `warn` is told in the workers' logs.
+        batch_size: see `Embedder.encode`.
+    """
+
+    model: str | None = None
+    graph: Graph = "int8"
+    text_column: str | None = None
+    id_column: str | None = None
+    dim: int | None = None
+    prompt: str | None = None
+    truncation: Truncation = "warn"
+    batch_size: int = 32
+
+
+@dataclass
+class BulkCounts:
+    """What a job came to.
+
+    Attributes:
+        rows: rows of all shards.
+        kept: rows among them that an earlier run had written.
+        shards: files.
+    """
+
+    rows: int = 0
+    kept: int = 0
+    shards: int = 0
+
+
+def _arrow_rows(file: str, settings: BulkSettings) -> Iterator[Any]:
+    """Yield a file's rows as Arrow tables of id and text."""
+    import pyarrow as pa
+
+    ids: list[str] = []
+    texts: list[str] = []
+
+    def table() -> Any:
+        made = pa.table({"id": pa.array(ids, pa.string()), "text": pa.array(texts, pa.string())})
+        ids.clear()
+        texts.clear()
+        return made
+
+    for record in read_records(file, text_column=settings.text_column, id_column=settings.id_column):
+        ids.append(record.id if record.id is not None else f"{file}:{record.line}")
+        texts.append(record.text)
+        if len(ids) == WINDOW:
+            yield table()
+    if ids:
+        yield table()
+
+
+class _Encoder:
+    """An actor's model."""
+
+    def __init__(self, settings: BulkSettings, threads: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        self._settings = settings
+        self._embedder = Embedder(settings.model, graph=settings.graph, threads=threads, offline=True)
+
+    def __call__(self, table: Any) -> Any:
+        import pyarrow as pa
+
+        s = self._settings
+        vectors = self._embedder.encode(
+            table["text"].to_pylist(),
+            batch_size=s.batch_size,
+            prompt=s.prompt,
+            truncation=s.truncation,
+            truncate_dim=s.dim,
+        )
+        flat = pa.array(vectors.reshape(-1), pa.float32())
+        held = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+        return pa.table({"id": table["id"], "vector": held})
+
+
+def encode_files(
+    files: Sequence[str | Path],
+    output: str | Path,
+    settings: BulkSettings | None = None,
+    *,
+    address: str | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    resume: bool = False,
+    show_progress_bar: bool = False,
+    on_start: Callable[[], None] | None = None,
+) -> BulkCounts:
+    """Encode files into a folder of Parquet shards, and return the counts; every id stands in them once.
+
+    Args:
+        files: txt, csv, tsv, jsonl (gzipped or not) or Parquet.
+        output: a folder; absent or empty, or one that an interrupted job left.
+        settings: the model and what decides the vectors.
+        address: of a Ray cluster; None for one on this machine, which listens on 127.0.0.1 and ends with the job.
+        workers: actors, each with a model of its own.
+        threads: of each actor.
+        resume: go on with an interrupted job: ids that it wrote are not encoded again.
+        show_progress_bar: let Ray draw its progress bars on stderr.
+        on_start: called once Ray is connected.
+
+    Raises:
+        UsageError: no file is named, or the folder holds something else, or was made with other settings.
+        InputError: two rows have the same id, or a file cannot be read.
+        MissingExtraError: Ray is not installed.
+    """
+    settings = settings or BulkSettings()
+    folder = Path(output).resolve()
+    names = [str(Path(file).resolve()) for file in files]
+    if not names:
+        raise UsageError("no file was named")
+    for name in names:
+        if not Path(name).is_file():
+            raise InputError(f"{name} does not exist")
+    fingerprint = Embedder(settings.model, graph=settings.graph, threads=1).fingerprint
+    kept = _begin(folder, {"files": names, "fingerprint": fingerprint, **asdict(settings)}, resume)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # keeps Ray on 127.0.0.1
+    try:
+        import ray
+        import ray.data
+        from ray.data.checkpoint import CheckpointConfig
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("bulk encoding with --engine ray", "ray", "ray") from error
+    connected = ray.is_initialized()
+    if not connected:
+        ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        if on_start is not None:
+            on_start()
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = show_progress_bar
+        context.target_max_block_size = BLOCK_BYTES
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context.checkpoint_config = CheckpointConfig(
+            id_column="id", checkpoint_path=str(folder / CHECKPOINT), delete_checkpoint_on_success=False
+        )
+        dataset = ray.data.read_datasource(_source(names, settings), override_num_blocks=len(names))
+        encoded = dataset.map_batches(
+            _Encoder,
+            fn_constructor_args=(settings, threads),
+            batch_format="pyarrow",
+            batch_size=WINDOW,
+            zero_copy_batch=True,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=ACTOR_CPUS,
+            scheduling_strategy="SPREAD",
+        )
+        encoded.write_parquet(str(folder), mode=ray.data.SaveMode.APPEND)
+    finally:
+        if not connected:
+            ray.shutdown()
+    counts = _checked(folder, kept)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    return counts
+
+
+def _source(files: list[str], settings: BulkSettings) -> Any:
+    """Return the files as a Ray datasource: one read task a file."""
+    from ray.data.block import BlockMetadata
+    from ray.data.datasource import Datasource, ReadTask
+
+    def reader(file: str) -> Callable[[], Iterable[Any]]:
+        return lambda: _arrow_rows(file, settings)
+
+    class Files(Datasource):
+        def estimate_inmemory_data_size(self) -> int | None:
+            return None
+
+        def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[Any]:  # noqa: ARG002
+            about = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+            return [ReadTask(reader(file), about) for file in files]
+
+    return Files()  # type: ignore[no-untyped-call]
+
+
+def _begin(folder: Path, job: dict[str, Any], resume: bool) -> int:
+    """Make the folder, or check what lies there; return how many rows an earlier run wrote."""
+    record = folder / JOB
+    if record.exists():
+        held = read_sealed_json(record, InputError)
+        if not resume:
+            raise UsageError(f"{folder} holds a job already: go on with it (--resume), or delete that folder")
+        for key, value in job.items():
+            if held.get(key) != value:
+                raise UsageError(f"{folder} was made with {key} = {held.get(key)!r}, and this run has {value!r}")
+        return sum(len(ids) for ids in _shard_ids(folder))
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} must be empty or absent, and holds {next(folder.iterdir()).name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_sealed_json(record, job)
+    return 0
+
+
+def _shard_ids(folder: Path) -> Iterator[list[str]]:
+    import pyarrow.parquet as pq
+
+    for shard in sorted(folder.glob("*.parquet")):
+        yield pq.read_table(shard, columns=["id"])["id"].to_pylist()
+
+
+def _checked(folder: Path, kept: int) -> BulkCounts:
+    """Count the rows, and make sure that no id stands twice."""
+    counts, seen = BulkCounts(kept=kept), set[str]()
+    for ids in _shard_ids(folder):
+        counts.shards += 1
+        counts.rows += len(ids)
+        known = seen & set(ids)
+        before = len(seen)
+        seen.update(ids)
+        if len(seen) != before + len(ids):
+            twice = next(identity for identity in ids if identity in known or ids.count(identity) > 1)
+            raise InputError(f"{folder} holds the id {twice!r} twice: the files must name each id once")
+    return counts

@@ -1,0 +1,140 @@
+"""Bulk encoding on Ray: real clusters of several raylets on 127.0.0.1."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import one_error
+
+from sbert_mini import Embedder
+from sbert_mini.errors import InputError, UsageError
+from sbert_mini.scale.bulk import BulkSettings, encode_files
+from sbert_mini.text.records import files_at
+
+pytest.importorskip("ray")
+CLUSTER = """
+import json, os, sys, threading, time
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from sbert_mini.scale.bulk import BulkSettings, encode_files
+
+SMALL = {"object_store_memory": 150_000_000}
+model, output, kill, stop, *files = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **SMALL})
+nodes = [cluster.add_node(num_cpus=1, **SMALL) for _ in range(2)]
+cluster.wait_for_nodes()
+told = {"killed": False}
+
+
+def watch():
+    while not list(Path(output).glob("*.parquet")):
+        time.sleep(0.02)
+    if stop == "yes":
+        os._exit(9)
+    cluster.remove_node(nodes[1], allow_graceful=False)
+    told["killed"] = True
+
+
+if kill == "yes" or stop == "yes":
+    threading.Thread(target=watch, daemon=True).start()
+settings = BulkSettings(model=model, truncation="chunk")
+counts = encode_files(files, output, settings, address=cluster.address, workers=3, resume=True)
+print(json.dumps({**vars(counts), **told}), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    words = ["the", "cat", "dog", "red", "house", "tree", "a"]
+    made = []
+    for i in range(6):
+        texts = [" ".join(words[(n * n + i + j) % 7] for j in range(1 + n % 9)) for n in range(900)]
+        (folder / f"{i}.txt").write_text("\n".join(texts) + "\n")
+        made.append(folder / f"{i}.txt")
+    return made
+
+
+def shards(folder):
+    table = pq.read_table(sorted(folder.glob("*.parquet")))
+    return dict(zip(table["id"].to_pylist(), table["vector"].to_pylist(), strict=True)), table.num_rows
+
+
+def run_cluster(model, output, files, *, kill="no", stop="no"):
+    command = [sys.executable, "-c", CLUSTER, str(model), str(output), kill, stop, *map(str, files)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+def check_all(output, files, model):
+    found, rows = shards(output)
+    texts = {f"{file}:{n}": text for file in files for n, text in enumerate(file.read_text().splitlines(), start=1)}
+    assert rows == len(found) == len(texts) == 5400
+    assert set(found) == set(texts)
+    sample = sorted(texts)[::9]
+    expected = Embedder(model, threads=1).encode([texts[i] for i in sample])
+    np.testing.assert_allclose(np.array([found[i] for i in sample]), expected, atol=1e-6)
+
+
+@pytest.mark.long
+def test_a_node_that_dies_in_mid_job_loses_and_repeats_no_row(tmp_path, files, make_model):
+    model = make_model()
+    Embedder(model)
+    done = run_cluster(model, tmp_path / "out", files, kill="yes")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["killed"]
+    check_all(tmp_path / "out", files, model)
+
+
+@pytest.mark.long
+def test_a_job_that_died_goes_on_by_id(tmp_path, files, make_model):
+    model = make_model()
+    Embedder(model)
+    assert run_cluster(model, tmp_path / "out", files, stop="yes").returncode == 9
+    before, _ = shards(tmp_path / "out")
+    assert 0 < len(before) < 5400
+    done = run_cluster(model, tmp_path / "out", files)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 0 < json.loads(done.stdout.splitlines()[-1])["kept"] <= len(before)
+    check_all(tmp_path / "out", files, model)
+
+
+def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
+    model = make_model()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("key,body\na,the cat\nb,a red house\n")
+    (tmp_path / "in" / "b.csv").write_text("key,body\nc,the dog\n")
+    columns = ("--text-column", "body", "--id-column", "key", "-m", model)
+    done = sbmini("encode", "--engine", "ray", "-i", "in/*.csv", "-o", "out", *columns, env={"RAY_DEDUP_LOGS": "0"})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("sbmini: 3 texts -> ")
+    found, rows = shards(tmp_path / "out")
+    assert rows == 3
+    np.testing.assert_allclose(
+        np.array([found[i] for i in "abc"]), Embedder(model).encode(["the cat", "a red house", "the dog"]), atol=1e-6
+    )
+    one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "out", *columns), 2, "holds a job already")
+    one_error(sbmini("encode", "--engine", "ray", "-i", "nowhere*", "-o", "o"), 1, "matches none")
+    one_error(sbmini("encode", "--engine", "ray", "text"), 2, "--input", "--output")
+    one_error(sbmini("encode", "--workers", 2, "text"), 2, "--engine ray")
+    one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "o", "--precision", "int8"), 2, "--precision")
+
+
+def test_what_cannot_begin_is_an_error(tmp_path, make_model):
+    settings = BulkSettings(model=str(make_model()))
+    with pytest.raises(UsageError, match="no file"):
+        encode_files([], tmp_path / "out", settings)
+    with pytest.raises(InputError, match="does not exist"):
+        encode_files([tmp_path / "a.txt"], tmp_path / "out", settings)
+    (tmp_path / "a.txt").write_text("the cat\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("y")
+    with pytest.raises(UsageError, match="holds x"):
+        encode_files([tmp_path / "a.txt"], tmp_path / "full", settings)
+    assert files_at(tmp_path / "a.txt") == files_at(tmp_path / "*.txt") == [tmp_path / "a.txt"]
