@@ -60,7 +60,7 @@ bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, a
 	$(BIN)/python -m benchmarks.large_index
 	$(BIN)/python -m benchmarks.readme
 
-model: $(VENV)/all.done   ## train the shipped models anew and measure them, about an hour on two cores; the same command goes on (SBMINI_DATA names the data folder)
+model: $(VENV)/all.done   ## train the shipped models anew and measure them, about two hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
 	$(BIN)/python -m benchmarks.model
 	$(BIN)/python -m benchmarks.model_figures
 	$(BIN)/python -m benchmarks.readme

@@ -1,9 +1,10 @@
 """`sbmini index`: make, change and check an index of texts."""
 
 import json
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ from .rejects import Rejects
 
 if TYPE_CHECKING:
     from sbert_mini.search.index import SearchIndex
-    from sbert_mini.search.writer import IndexWriter
+    from sbert_mini.search.writer import IndexWriter, VectorsById
     from sbert_mini.shapes import FloatArray
     from sbert_mini.text.records import ReadCounts, Record
 
@@ -24,7 +25,8 @@ Vectors = Annotated[
     Path | None,
     typer.Option(
         "--vectors",
-        help="A .npy file of the rows' vectors, made by 'sbmini encode' with this model; by default the texts are encoded.",
+        help="The rows' vectors, made with this model: a .npy file of 'sbmini encode', in the rows' order, or a folder of "
+        "'sbmini encode --engine ray', by their ids. By default the texts are encoded.",
         show_default=False,
     ),
 ]
@@ -101,7 +103,6 @@ def create(
     string ("IVF," without a number takes a fitting one): SQ8 for 8-bit vectors, HNSW32_SQ8 for an index that is mostly read.
     """
     quiet_notes(quiet)
-    given = _given_vectors(vectors, on_error)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
@@ -127,7 +128,8 @@ def create(
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             before = embedder.document_prompt() if prompt is None else prompt
             records = embedder.short_enough(records, before, taken.take)
-        index = writer.create(records, prompt=prompt, vectors=given, kind=kind, pca=pca)
+        with _given_vectors(vectors, on_error) as given:
+            index = writer.create(records, prompt=prompt, vectors=given, kind=kind, pca=pca)
         _tell(read, writer, directory, index.segments)
     raise typer.Exit(taken.exit_code())
 
@@ -387,7 +389,7 @@ def verify(directory: options.IndexDirectory, quiet: options.Quiet = False) -> N
 
 
 def _change(
-    change: "Callable[[IndexWriter, Iterable[Record], FloatArray | None], SearchIndex]",
+    change: "Callable[[IndexWriter, Iterable[Record], FloatArray | VectorsById | None], SearchIndex]",
     directory: Path,
     input: Path,
     vectors: Path | None,
@@ -410,7 +412,6 @@ def _change(
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
 
-    given = _given_vectors(vectors, on_error)
     index = SearchIndex(directory, threads=threads, offline=offline)
     if model is None:
         embedder = index.embedder()
@@ -436,18 +437,24 @@ def _change(
         )
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             records = embedder.short_enough(records, index.model.prompt, taken.take)
-        changed = change(writer, records, given)
+        with _given_vectors(vectors, on_error) as given:
+            changed = change(writer, records, given)
         _tell(read, writer, directory, changed.segments)
     raise typer.Exit(taken.exit_code())
 
 
-def _given_vectors(file: Path | None, on_error: options.OnErrorChoice) -> "FloatArray | None":
-    """Return the vectors of a .npy file, mapped."""
-    if file is None:
-        return None
-    if on_error is options.OnErrorChoice.SKIP:
+@contextmanager
+def _given_vectors(place: Path | None, on_error: options.OnErrorChoice) -> "Iterator[FloatArray | VectorsById | None]":
+    """Yield the vectors of a .npy file, mapped, or those of a folder of shards, by their rows' ids."""
+    if place is not None and on_error is options.OnErrorChoice.SKIP:
         raise UsageError("--vectors needs every row: it does not go with --on-error skip")
-    return options.read_vectors(file)
+    if place is None or not place.is_dir():
+        yield None if place is None else options.read_vectors(place)
+        return
+    from sbert_mini.scale.bulk import read_shards
+
+    with TemporaryDirectory(dir=place.parent, prefix=".sbmini-") as folder:
+        yield read_shards(place, Path(folder) / "vectors.npy")
 
 
 def _beside(directory: Path) -> Path:

