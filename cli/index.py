@@ -39,7 +39,7 @@ Pca = Annotated[
     typer.Option(
         "--pca",
         min=1,
-        help="Principal components that FAISS sees; hits are scored with the whole vectors.",
+        help="Principal components that FAISS sees (whitened ones: --kind PCAW128,SQ8).",
         show_default=False,
     ),
 ]
@@ -65,6 +65,7 @@ Input = Annotated[
   sbmini index create news.index -i news.csv --text-column body
 
   sbmini encode -i news.csv --text-column body -o news.npy
+
   sbmini index create news.index -i news.csv --text-column body --vectors news.npy --kind HNSW32_SQ8
 """,
 )
@@ -306,6 +307,7 @@ def compact(
     epilog="""Example:
 
   sbmini index push news.index milvus://127.0.0.1:19530/news
+
   sbmini search milvus://127.0.0.1:19530/news "interest rates" --filter "year >= 2020"
 """,
 )

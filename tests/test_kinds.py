@@ -360,7 +360,7 @@ def test_a_hybrid_search_adds_up_reciprocal_ranks(tmp_path, embedder, passages):
     assert hit.score <= 2 / 61
     query = "how does yeast make dough rise"
     near = [h.id for h in index.search(query, 100)]
-    words = [index._store.segments[0].row(n).id for n in index._ranked_by_words(query, 100, None)]
+    words = [index._store.segments[0].row(n).id for n in index._ranked_by_words(query, 100, [None])]
     scores = {i: sum(1 / (61 + ranking.index(i)) for ranking in (near, words) if i in ranking) for i in {*near, *words}}
     hits = index.search(query, 12, hybrid=True)
     assert [h.score for h in hits] == pytest.approx(sorted(scores.values(), reverse=True)[:12])

@@ -15,9 +15,8 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, TypeVar, overload
-
-import numpy as np
 
 from sbert_mini.errors import (
     IndexNotFoundError,
@@ -29,7 +28,16 @@ from sbert_mini.errors import (
 )
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.scale.conditions import keys, to_milvus
-from sbert_mini.search.index import HYBRID_DEPTH, RRF_CONSTANT, Hit, SearchIndex, check_model, named_embedder
+from sbert_mini.search.index import (
+    HYBRID_DEPTH,
+    RRF_CONSTANT,
+    Hit,
+    SearchIndex,
+    check_hybrid,
+    check_model,
+    named_embedder,
+    read_queries,
+)
 from sbert_mini.search.store import ModelIdentity, StoredRow
 from sbert_mini.shapes import FloatArray
 
@@ -388,20 +396,10 @@ class MilvusIndex:
             raise UsageError("Milvus does not search exactly by choice: its index decides")
         if not 1 <= k <= MAX_HITS:
             raise UsageError(f"k must be from 1 to {MAX_HITS} in Milvus; found {k}")
-        if hybrid and (isinstance(queries, np.ndarray) or min_score is not None):
-            raise UsageError("a hybrid search takes texts, and no least score: its scores are sums of reciprocal ranks")
-        single = isinstance(queries, str)
-        texts: list[str] = []
-        if isinstance(queries, np.ndarray):
-            vectors = np.asarray(queries, dtype=np.float32)
-        else:
-            texts = [queries] if isinstance(queries, str) else list(queries)
-            model = self.embedder() if embedder is None else check_model(embedder, self.model, self.address)
-            vectors = model.encode_query(texts)
-        if vectors.ndim != 2 or vectors.shape[1] != self.model.dimension:
-            raise UsageError(
-                f"query vectors must have the shape (queries, {self.model.dimension}); found {vectors.shape}"
-            )
+        if hybrid:
+            check_hybrid(queries, min_score)
+        chosen = self.embedder if embedder is None else partial(check_model, embedder, self.model, self.address)
+        texts, vectors = read_queries(queries, self.model.dimension, chosen)
         expression = "" if filter is None else to_milvus(filter, self._columns)
         shown = ["id", "text", "columns"]
         if hybrid:
@@ -432,7 +430,7 @@ class MilvusIndex:
             ]
             for ranked in found
         ]
-        return hits[0] if single else hits
+        return hits[0] if isinstance(queries, str) else hits
 
     def _hybrid(self, vector: FloatArray, text: str, k: int, expression: str, shown: list[str]) -> Any:
         m, depth = self._server.pymilvus, min(max(k, HYBRID_DEPTH), MAX_HITS)

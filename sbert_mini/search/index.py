@@ -1,7 +1,8 @@
 """Open an index and search it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -160,33 +161,22 @@ class SearchIndex:
                 queries or a least score.
             ModelMismatchError: the model is not the one that the index was made with.
         """
-        single = isinstance(queries, str)
-        texts: list[str] = []
-        if hybrid and (isinstance(queries, np.ndarray) or min_score is not None):
-            raise UsageError("a hybrid search takes texts, and no least score: its scores are sums of reciprocal ranks")
-        if isinstance(queries, np.ndarray):
-            vectors = np.asarray(queries, dtype=np.float32)
-        else:
-            texts = [queries] if isinstance(queries, str) else list(queries)
-            embedder = self.check_model(embedder) if embedder is not None else self.embedder()
-            vectors = embedder.encode_query(texts)
-        if vectors.ndim != 2 or vectors.shape[1] != self.model.dimension:
-            raise UsageError(
-                f"query vectors must have the shape (queries, {self.model.dimension}); found {vectors.shape}"
-            )
-        if not np.isfinite(vectors).all():
-            raise UsageError("query vectors must be finite, and one holds NaN or infinity")
+        if hybrid:
+            check_hybrid(queries, min_score)
+        chosen = self.embedder if embedder is None else partial(self.check_model, embedder)
+        texts, vectors = read_queries(queries, self.model.dimension, chosen)
         depth = max(k, HYBRID_DEPTH) if hybrid else k
-        scores, rows = self.nearest(vectors, depth, filter=filter, exact=exact)
+        allowed = self._allowed(filter)
+        scores, rows = self._nearest(vectors, depth, allowed, exact=exact)
         found = [list(zip(r, s, strict=True)) for r, s in zip(rows.tolist(), scores.tolist(), strict=True)]
         if hybrid:
-            by_words = [self._ranked_by_words(text, depth, filter) for text in texts]
+            by_words = [self._ranked_by_words(text, depth, allowed) for text in texts]
             found = [fused([row for row, _ in near], words)[:k] for near, words in zip(found, by_words, strict=True)]
         hits = [
             [self._hit(row, score) for row, score in ranked if min_score is None or score >= min_score]
             for ranked in found
         ]
-        return hits[0] if single else hits
+        return hits[0] if isinstance(queries, str) else hits
 
     def embedder(self) -> Embedder:
         """Return the model that the index names, opened once.
@@ -221,12 +211,17 @@ class SearchIndex:
         Shapes:
             vectors: (queries, dim); each result: (queries, min(k, rows that meet the filter)).
         """
+        return self._nearest(vectors, k, self._allowed(filter), exact=exact)
+
+    def _nearest(
+        self, vectors: FloatArray, k: int, allowed: Sequence[AnyArray | None], *, exact: bool
+    ) -> tuple[FloatArray, IntArray]:
         if k < 1:
             raise UsageError(f"k must be at least 1; found {k}")
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         scores, rows = [], []
-        for search, allowed in zip(self._segment_searches(), self._allowed(filter), strict=True):
-            found, positions = search.nearest(vectors, k, allowed, exact=exact)
+        for search, mask in zip(self._segment_searches(), allowed, strict=True):
+            found, positions = search.nearest(vectors, k, mask, exact=exact)
             scores.append(found)
             rows.append(search.segment.row_ids[positions])
         every, of = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
@@ -257,13 +252,13 @@ class SearchIndex:
             masks.append(mask if kept is None else mask & kept)
         return masks
 
-    def _ranked_by_words(self, query: str, depth: int, filter: str | None) -> list[int]:
+    def _ranked_by_words(self, query: str, depth: int, allowed: Sequence[AnyArray | None]) -> list[int]:
         """Return the numbers of the rows that share words with a query, best first."""
         segments = self._store.segments
         words = weights(query, [segment.columns for segment in segments])
         found: list[tuple[float, int]] = []
-        for segment, allowed in zip(segments, self._allowed(filter), strict=True):
-            for position, score in segment.columns.ranked(words, depth, allowed):
+        for segment, mask in zip(segments, allowed, strict=True):
+            for position, score in segment.columns.ranked(words, depth, mask):
                 found.append((-score, int(segment.row_ids[position])))
         return [row for _, row in sorted(found)[:depth]]
 
@@ -312,6 +307,41 @@ class SearchIndex:
         segment, position = self._store.locate(row)
         stored = segment.row(position)
         return Hit(stored.id, score, stored.text, stored.columns)
+
+
+def check_hybrid(queries: str | Sequence[str] | FloatArray, min_score: float | None) -> None:
+    """Raise `UsageError` for what a hybrid search cannot be asked."""
+    if isinstance(queries, np.ndarray) or min_score is not None:
+        raise UsageError("a hybrid search takes texts, and no least score: its scores are sums of reciprocal ranks")
+
+
+def read_queries(
+    queries: str | Sequence[str] | FloatArray, dimension: int, embedder: Callable[[], Embedder]
+) -> tuple[list[str], FloatArray]:
+    """Return the queries' texts, if they have any, and their vectors.
+
+    Args:
+        queries: a text, texts, or vectors.
+        dimension: components that vectors must have.
+        embedder: gives the model, where there are texts.
+
+    Shapes:
+        vectors, and what is returned: (queries, dim).
+
+    Raises:
+        UsageError: the vectors do not fit, or are not finite.
+    """
+    texts: list[str] = []
+    if isinstance(queries, np.ndarray):
+        vectors = np.asarray(queries, dtype=np.float32)
+    else:
+        texts = [queries] if isinstance(queries, str) else list(queries)
+        vectors = embedder().encode_query(texts)
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        raise UsageError(f"query vectors must have the shape (queries, {dimension}); found {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise UsageError("query vectors must be finite, and one holds NaN or infinity")
+    return texts, vectors
 
 
 def named_embedder(model: ModelIdentity, path: Path | str, threads: int | None, *, offline: bool) -> Embedder:

@@ -550,6 +550,7 @@ class Store:
         self.rows = int(self.manifest["rows"])
         self.kind = IndexKind(**self.manifest.get("kind", {}))
         self.deleted = self._deleted_rows()
+        self._held: dict[str, AnyArray | None] = {}
         self.segments: list[Segment] = []
         for entry in self.manifest["segments"]:
             self.segments.append(Segment(self.path / "segments" / entry["name"], entry))
@@ -573,10 +574,16 @@ class Store:
 
     def held(self, segment: Segment) -> AnyArray | None:
         """Return which of a segment's rows the generation holds, (rows,) bool; None for all."""
-        if not len(self.deleted):
-            return None
-        held = ~np.isin(segment.row_ids, self.deleted, assume_unique=True)
-        return None if held.all() else held
+        if segment.name not in self._held:
+            places = np.searchsorted(segment.row_ids, self.deleted)
+            inside = places < segment.rows
+            gone = places[inside][segment.row_ids[places[inside]] == self.deleted[inside]]
+            held = None
+            if len(gone):
+                held = np.ones(segment.rows, dtype=bool)
+                held[gone] = False
+            self._held[segment.name] = held
+        return self._held[segment.name]
 
     def find(self, identity: str) -> int | None:
         """Return the number of the row with this id, or None where the generation holds none."""
