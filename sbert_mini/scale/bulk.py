@@ -161,7 +161,11 @@ def encode_files(
         if not Path(name).is_file():
             raise InputError(f"{name} does not exist")
     fingerprint = Embedder(settings.model, graph=settings.graph, threads=1).fingerprint
-    kept = _begin(folder, {"files": names, "fingerprint": fingerprint, **asdict(settings)}, resume)
+    job = {"files": names, "fingerprint": fingerprint, **asdict(settings)}
+    finished = _begin(folder, job, resume)
+    if finished is not None:
+        return finished
+    kept = _checkpointed(folder)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # keeps Ray on 127.0.0.1
@@ -200,6 +204,7 @@ def encode_files(
         if not connected:
             ray.shutdown()
     counts = _checked(folder, kept)
+    write_sealed_json(folder / JOB, {**job, "rows": counts.rows, "shards": counts.shards})
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return counts
 
@@ -223,8 +228,8 @@ def _source(files: list[str], settings: BulkSettings) -> Any:
     return Files()  # type: ignore[no-untyped-call]
 
 
-def _begin(folder: Path, job: dict[str, Any], resume: bool) -> int:
-    """Make the folder, or check what lies there; return how many rows an earlier run wrote."""
+def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None:
+    """Make the folder, or check what lies there; return what a job that is finished already came to."""
     record = folder / JOB
     if record.exists():
         held = read_sealed_json(record, InputError)
@@ -233,12 +238,22 @@ def _begin(folder: Path, job: dict[str, Any], resume: bool) -> int:
         for key, value in job.items():
             if held.get(key) != value:
                 raise UsageError(f"{folder} was made with {key} = {held.get(key)!r}, and this run has {value!r}")
-        return sum(len(ids) for ids in _shard_ids(folder))
+        if "rows" in held:
+            return BulkCounts(held["rows"], kept=held["rows"], shards=held["shards"])
+        return None
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} must be empty or absent, and holds {next(folder.iterdir()).name}")
     folder.mkdir(parents=True, exist_ok=True)
     write_sealed_json(record, job)
-    return 0
+    return None
+
+
+def _checkpointed(folder: Path) -> int:
+    """Return how many rows Ray's checkpoint counts as written; what it calls pending is removed when a job goes on."""
+    import pyarrow.parquet as pq
+
+    files = (file for file in (folder / CHECKPOINT).rglob("*.parquet") if not file.name.endswith(".pending.parquet"))
+    return sum(pq.read_metadata(file).num_rows for file in files)
 
 
 def read_shards(folder: str | Path, into: Path) -> VectorsById:
