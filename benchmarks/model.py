@@ -38,6 +38,12 @@ TRAVELS = (
 )
 
 
+PRUNED_CARD = (
+    " Its vocabulary holds Latin and Greek letters alone: a word of any other script is the unknown token, and the first 256 "
+    "positions are kept, which is what the model reads."
+)
+
+
 def train(name: str, threads: int) -> None:
     """Train a model by its recipe, or go on; nothing where it is trained already."""
     recipe = Path("benchmarks") / f"{name}.toml"
@@ -102,7 +108,9 @@ def ship(name: str) -> dict[str, int]:
     card = (source / "README.md").read_text("utf-8")
     if LOADS not in card:
         raise ValueError(f"the card of {source} does not say {LOADS!r}: see sbert_mini/training/card.py")
-    (target / "README.md").write_text(card.replace(LOADS, TRAVELS.format(name=name)), "utf-8")
+    (target / "README.md").write_text(
+        card.replace(LOADS, TRAVELS.format(name=name) + (PRUNED_CARD if name in PRUNED else "")), "utf-8"
+    )
     graph = record["graphs"]["int8"]
     (target / "onnx").mkdir(exist_ok=True)
     shutil.copy(folder / graph["file"], target / "onnx" / graph["file"])

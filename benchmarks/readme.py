@@ -97,7 +97,7 @@ def capacity(found: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     told = {
-        1: "measured",
+        1: "measured (encoding: in proportion to 200,000)",
         10: "in proportion; a process that builds holds about 20 GB",
         100: "in proportion; encode on Ray, serve from Milvus: one machine would build it from parts, and be the only copy",
     }

@@ -65,20 +65,21 @@ def dedup(
     """
     quiet_notes(quiet)
     from sbert_mini.errors import UsageError
-    from sbert_mini.runtime.embedder import Embedder, EncodeCounts
+    from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.dedup import deduplicate
-    from sbert_mini.text.records import STANDARD_INPUT, format_of, read_records
+    from sbert_mini.text.records import STANDARD_INPUT, ReadCounts, format_of, read_records
 
     source = STANDARD_INPUT if input is None else input
     if duplicates is not None and str(duplicates) == "-" and output is None:
         raise UsageError("kept rows and duplicates would both go to stdout: give --output too")
     plain = format_of(source, input_format) == "txt"
     embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
+    read = ReadCounts()
     counts = {"kept": 0, "same text": 0, "near": 0}
     with ExitStack() as stack:
         kept_stream = _opened(stack, output)
         other_stream = None if duplicates is None else _opened(stack, None if str(duplicates) == "-" else duplicates)
-        records = read_records(source, format=input_format, text_column=text_column, id_column=id_column)
+        records = read_records(source, format=input_format, text_column=text_column, id_column=id_column, counts=read)
         for verdict in deduplicate(
             records,
             embedder,
@@ -86,7 +87,6 @@ def dedup(
             batch_size=batch_size,
             truncation=truncation.value,
             show_progress_bar=progress_wanted(quiet),
-            counts=EncodeCounts(),
         ):
             counts[verdict.reason or "kept"] += 1
             if verdict.of is None:
@@ -94,6 +94,8 @@ def dedup(
             elif other_stream is not None:
                 told = {"reason": verdict.reason, "score": round(verdict.score or 0.0, 6), "of": _place(verdict.of)}
                 print(_json(_place(verdict.record) | told), file=other_stream)
+    if read.blank:
+        note(f"{read.blank} blank lines were left out")
     note(
         f"{sum(counts.values())} rows, {counts['kept']} kept; {counts['same text']} had the same text as a kept one, "
         f"{counts['near']} were near one"

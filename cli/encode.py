@@ -97,13 +97,14 @@ def encode(
     input, and a run that is interrupted goes on where it was with --resume.
 
     With --engine ray --input is a file, a folder, or a pattern in quotes, and --output a folder, which all nodes must see under
-    the same paths. Its Parquet shards hold "id" (without an id column the file and line) and "vector", in no order; --resume
-    leaves out the ids that are written. --threads is of each worker; workers are dealt out evenly over the nodes.
+    the same paths. Its Parquet shards hold "id" (without an id column the file and line), "vector" and "truncated", in no order;
+    blank lines of plain text have no row. --resume leaves out the ids that are written. --threads is of each worker; workers are
+    dealt out evenly over the nodes.
     """
     if engine is Engine.RAY:
         _on_ray(
             texts, input, output, precision, on_error, input_format, address, workers, 1 if threads is None else threads,
-            resume=resume, quiet=quiet, settings={
+            resume=resume, offline=offline, quiet=quiet, settings={
                 "model": model, "graph": graph.value, "text_column": text_column, "id_column": id_column, "dim": dim,
                 "prompt": prompt, "truncation": truncation.value, "batch_size": batch_size,
             },
@@ -190,6 +191,7 @@ def _on_ray(
     threads: int,
     *,
     resume: bool,
+    offline: bool,
     quiet: bool,
     settings: dict[str, Any],
 ) -> None:
@@ -210,11 +212,14 @@ def _on_ray(
         workers=workers,
         threads=threads,
         resume=resume,
+        offline=offline,
         show_progress_bar=progress_wanted(quiet),
         on_start=lambda: note(f"{len(files)} files, {workers} workers of {threads} threads"),
     )
     kept = f" ({counts.kept} of them from an earlier run)" if counts.kept else ""
     note(f"{counts.rows} texts{kept} -> {counts.shards} shards in {output}")
+    if counts.truncated:
+        note(f"{counts.truncated} texts were longer than the model reads: 'truncated' is true of them")
 
 
 def _to_stdout(

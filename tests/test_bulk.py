@@ -108,23 +108,32 @@ def test_a_job_that_died_goes_on_by_id(tmp_path, files, make_model):
 
 def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
     model = make_model()
+    long = "a red house " * 200
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.csv").write_text("key,body\na,the cat\nb,a red house\n")
+    (tmp_path / "in" / "a.csv").write_text(f"key,body\na,the cat\nb,{long}\n")
     (tmp_path / "in" / "b.csv").write_text("key,body\nc,the dog\n")
     columns = ("--text-column", "body", "--id-column", "key", "-m", model)
     done = sbmini("encode", "--engine", "ray", "-i", "in/*.csv", "-o", "out", *columns, env={"RAY_DEDUP_LOGS": "0"})
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("sbmini: 3 texts -> ")
+    assert done.stderr.splitlines()[-2].startswith("sbmini: 3 texts -> ")
     found, rows = shards(tmp_path / "out")
     assert rows == 3
+    (shard,) = (tmp_path / "out").glob("*.parquet")
+    table = pq.read_table(shard)
+    assert dict(zip(table["id"].to_pylist(), table["truncated"].to_pylist(), strict=True)) == {
+        "a": False,
+        "b": True,
+        "c": False,
+    }
+    assert done.stderr.splitlines()[-1].startswith("sbmini: 1 texts were longer")
     np.testing.assert_allclose(
-        np.array([found[i] for i in "abc"]), Embedder(model).encode(["the cat", "a red house", "the dog"]), atol=1e-6
+        np.array([found[i] for i in "abc"]), Embedder(model).encode(["the cat", long, "the dog"]), atol=1e-6
     )
-    (tmp_path / "all.csv").write_text("key,body\nc,the dog\na,the cat\nb,a red house\n")
+    (tmp_path / "all.csv").write_text(f"key,body\nc,the dog\na,the cat\nb,{long}\n")
     assert sbmini("index", "create", "ix", "-i", "all.csv", *columns, "--vectors", "out").returncode == 0
     index = SearchIndex(tmp_path / "ix")
     assert index.verify() == []
-    for row, text in (("a", "the cat"), ("b", "a red house"), ("c", "the dog")):
+    for row, text in (("a", "the cat"), ("b", long), ("c", "the dog")):
         (hit,) = index.search(text, 1)
         assert (hit.id, hit.score) == (row, pytest.approx(1, abs=1e-5))
     (tmp_path / "all.csv").write_text("key,body\nc,the dog\nz,the cat\n")
@@ -136,6 +145,13 @@ def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
     one_error(sbmini("index", "create", "iy", "-i", "all.csv", *columns, "--vectors", "in"), 1, "no Parquet shard")
     one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "out", *columns), 2, "holds a job already")
     one_error(sbmini("encode", "--engine", "ray", "-i", "nowhere*", "-o", "o"), 1, "matches none")
+    (tmp_path / "in" / "b.csv").write_text("key,body\nc,the dog,and more\n")
+    done = sbmini("encode", "--engine", "ray", "-i", "in/b.csv", "-o", "bad", *columns)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("sbmini: error: ")
+    assert done.stderr.splitlines()[-1].endswith("b.csv, line 2: 3 columns, and the header names 2 (key, body)")
     one_error(sbmini("encode", "--engine", "ray", "text"), 2, "--input", "--output")
     one_error(sbmini("encode", "--workers", 2, "text"), 2, "--engine ray")
     one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "o", "--precision", "int8"), 2, "--precision")

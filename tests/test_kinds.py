@@ -18,7 +18,7 @@ from sbert_mini.search.dedup import deduplicate
 from sbert_mini.search.index import fused
 from sbert_mini.search.nearest import AUTOMATIC, EXACT, automatic, kind_of, lists_for
 from sbert_mini.search.reduction import Reduction, fit
-from sbert_mini.search.store import VECTOR_BLOCK_BYTES, IndexKind
+from sbert_mini.search.store import VECTOR_BLOCK_BYTES, SearchKind
 from sbert_mini.search.writer import compact, delete
 from sbert_mini.text.records import Record
 
@@ -342,6 +342,14 @@ def test_weights_of_words_are_those_of_all_segments(columns):
     assert set(weights("rare plain", [large, small])) == {"rare"}  # plain stands in all rows, and says nothing
     assert set(weights("plain", [large, small])) == {"plain"}
     assert set(weights("plain word1 word2", [large, small])) == {"word1", "word2"}
+    snake = columns(
+        [("a", "set max_rows here", {}), ("b", "rows of a table", {}), *((str(i), "other", {}) for i in range(9))]
+    )
+    assert set(weights("max_rows", [snake])) == {"max", "row"}  # split as FTS5 splits the texts
+    assert [p for p, _ in snake.ranked(weights("MAX_ROWS", [snake]), 5)] == [0, 1]
+    far = columns([("a", "Über_größe हिनदी", {}), *((str(i), "other", {}) for i in range(9))])
+    for query in ("uber", "हिनदी", "GRÖSSE größe"):
+        assert [p for p, _ in far.ranked(weights(query, [far]), 5)] == [0], query
     assert stems_of('running "runs" OR near(x) ran*') == {
         "run": "running",
         "or": "or",
@@ -413,7 +421,7 @@ def test_compaction_changes_the_kind(tmp_path, make_model, records, vectors):
     path = tmp_path / "index"
     make(path, make_model, records, vectors)
     index = compact(path, kind="HNSW16", pca=16)
-    assert (index.kind, index.segment_kinds, index.generation) == (IndexKind("HNSW16", 16), ["PCA16,HNSW16"], 2)
+    assert (index.kind, index.segment_kinds, index.generation) == (SearchKind("HNSW16", 16), ["PCA16,HNSW16"], 2)
     assert compact(path).generation == 2  # nothing to gain
     with pytest.raises(UsageError, match="does not know"):
         compact(path, kind="Nonsense")

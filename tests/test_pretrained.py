@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 import sbert_mini
 from benchmarks import model_figures
@@ -15,6 +16,7 @@ from sbert_mini import Embedder, models
 from sbert_mini.errors import ModelNotFoundError
 from sbert_mini.evaluation.sets import builtin_pairs
 from sbert_mini.evaluation.sts import spearman
+from sbert_mini.runtime.quantization import calibration_texts
 
 SHIPPED = {"sbert-mini": 25e6, "sbert-mini-fast": 18e6}
 """A model -> the most bytes that it may take in the wheel."""
@@ -124,3 +126,18 @@ def test_training_and_torch_read_its_weights_back(name, shipped):
     texts = [text for pair in PARAPHRASES for text in pair]
     ours = model.encode(texts, normalize_embeddings=True)
     assert (shipped.encode(texts) * ours).sum(axis=1).min() > 0.99
+
+
+def test_the_pruned_vocabulary_splits_latin_and_greek_as_the_whole_one():
+    whole, pruned = (
+        Tokenizer.from_file(str(models.resolve(name) / "tokenizer.json")) for name in ("sbert-mini", "sbert-mini-fast")
+    )
+    texts = calibration_texts()
+    texts += ["TGF-β and α-helix, 10 µm", "façade Straße naïve ½ ™ € “quoted” — dash", "Ångström", "x² + y₂ ≤ ∞"]
+    for text in texts:
+        assert pruned.encode(text).tokens == whole.encode(text).tokens, text
+    assert "[UNK]" in pruned.encode("Москва").tokens
+    assert "[UNK]" not in whole.encode("Москва").tokens
+    assert [pruned.token_to_id(t) for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")] == [0, 1, 2, 3, 4]
+    assert pruned.encode("a").ids[0] == 2
+    assert pruned.encode("a").ids[-1] == 3

@@ -297,13 +297,17 @@ class Embedder:
             x, y = _unit(x), _unit(y)
         return np.asarray(x @ y.T, dtype=np.float32)
 
+    def are_longer(self, texts: Sequence[str], *, prompt: str | None = None) -> list[bool]:
+        """Return which texts, with the prompt, are longer than the model reads; None for the model's own default prompt."""
+        prefix = self._prompt(None, prompt)
+        return [tokens.truncated for tokens in self._tokenizer.encode([prefix + text for text in texts])]
+
     def short_enough(
         self, records: Iterable[Record], prompt: str | None, on_reject: Callable[[Reject], None]
     ) -> Iterator[Record]:
         """Yield the records whose text, with the prompt, the model reads whole, and hand over the others as rejects."""
-        prefix = self._prompt(None, prompt)
         for record in records:
-            if self._tokenizer.encode([prefix + record.text])[0].truncated:
+            if self.are_longer([record.text], prompt=prompt)[0]:
                 why = f"the text is longer than {self.max_seq_length} tokens"
                 on_reject(Reject(record.line, why, record.text[:1000]))
             else:

@@ -4,13 +4,15 @@ Ray schedules, moves blocks, retries what died, and keeps a checkpoint of the id
 project's files and the model, which each actor opens once. Ray's own numbers of retries are left as they are: with others a
 node's death ended the job.
 
-Shards hold `id` and `vector` (a list of float32 of fixed size), in no order. All nodes must see the files and the output folder
+Shards hold `id`, `vector` (a list of float32 of fixed size) and `truncated` (whether the text was longer than the model reads),
+in no order. All nodes must see the files and the output folder
 under the same paths: a network file system, or one machine.
 """
 
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -20,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.durable import read_sealed_json, write_sealed_json
-from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError, UsageError
 from sbert_mini.runtime.conversion import Graph
-from sbert_mini.runtime.embedder import WINDOW, Embedder, Truncation
+from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.search.writer import VectorsById
 from sbert_mini.text.records import read_records
@@ -47,7 +49,7 @@ class BulkSettings:
         id_column: of files with columns; without one an id is the file's path and line.
         dim: components kept, or None for all.
         prompt: put before each text, or None for the model's own default.
-        truncation: see `Embedder.encode`; `warn` is told in the workers' logs.
+        truncation: see `Embedder.encode`; of a text that was cut or split `truncated` is true in the shards.
         batch_size: see `Embedder.encode`.
     """
 
@@ -69,11 +71,13 @@ class BulkCounts:
         rows: rows of all shards.
         kept: rows among them that an earlier run had written.
         shards: files.
+        truncated: rows whose texts were longer than the model reads.
     """
 
     rows: int = 0
     kept: int = 0
     shards: int = 0
+    truncated: int = 0
 
 
 def _arrow_rows(file: str, settings: BulkSettings) -> Iterator[Any]:
@@ -109,17 +113,19 @@ class _Encoder:
     def __call__(self, table: Any) -> Any:
         import pyarrow as pa
 
-        s = self._settings
+        s, counts, texts = self._settings, EncodeCounts(), table["text"].to_pylist()
         vectors = self._embedder.encode(
-            table["text"].to_pylist(),
+            texts,
             batch_size=s.batch_size,
             prompt=s.prompt,
             truncation=s.truncation,
             truncate_dim=s.dim,
+            counts=counts,
         )
         flat = pa.array(vectors.reshape(-1), pa.float32())
         held = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-        return pa.table({"id": table["id"], "vector": held})
+        longer = self._embedder.are_longer(texts, prompt=s.prompt) if counts.truncated else [False] * len(texts)
+        return pa.table({"id": table["id"], "vector": held, "truncated": pa.array(longer, pa.bool_())})
 
 
 def encode_files(
@@ -131,6 +137,7 @@ def encode_files(
     workers: int = 1,
     threads: int = 1,
     resume: bool = False,
+    offline: bool = False,
     show_progress_bar: bool = False,
     on_start: Callable[[], None] | None = None,
 ) -> BulkCounts:
@@ -144,6 +151,7 @@ def encode_files(
         workers: actors, each with a model of its own.
         threads: of each actor.
         resume: go on with an interrupted job: ids that it wrote are not encoded again.
+        offline: open no socket when the model is looked for here; workers never do, and take it from where it lies.
         show_progress_bar: let Ray draw its progress bars on stderr.
         on_start: called once Ray is connected.
 
@@ -160,7 +168,7 @@ def encode_files(
     for name in names:
         if not Path(name).is_file():
             raise InputError(f"{name} does not exist")
-    fingerprint = Embedder(settings.model, graph=settings.graph, threads=1).fingerprint
+    fingerprint = Embedder(settings.model, graph=settings.graph, threads=1, offline=offline).fingerprint
     job = {"files": names, "fingerprint": fingerprint, **asdict(settings)}
     finished = _begin(folder, job, resume)
     if finished is not None:
@@ -184,27 +192,33 @@ def encode_files(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = show_progress_bar
         context.target_max_block_size = BLOCK_BYTES
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised here too
         context.checkpoint_config = CheckpointConfig(
             id_column="id", checkpoint_path=str(folder / CHECKPOINT), delete_checkpoint_on_success=False
         )
         dataset = ray.data.read_datasource(_source(names, settings), override_num_blocks=len(names))
-        encoded = dataset.map_batches(
-            _Encoder,
-            fn_constructor_args=(settings, threads),
-            batch_format="pyarrow",
-            batch_size=WINDOW,
-            zero_copy_batch=True,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=ACTOR_CPUS,
-            scheduling_strategy="SPREAD",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of ray_remote_args, and nothing replaces it for SPREAD
+            encoded = dataset.map_batches(
+                _Encoder,
+                fn_constructor_args=(settings, threads),
+                batch_format="pyarrow",
+                batch_size=WINDOW,
+                zero_copy_batch=True,
+                compute=ray.data.ActorPoolStrategy(size=workers),
+                num_cpus=ACTOR_CPUS,
+                scheduling_strategy="SPREAD",
+            )
         encoded.write_parquet(str(folder), mode=ray.data.SaveMode.APPEND)
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from error
     finally:
         if not connected:
             ray.shutdown()
     counts = _checked(folder, kept)
-    write_sealed_json(folder / JOB, {**job, "rows": counts.rows, "shards": counts.shards})
+    write_sealed_json(folder / JOB, {**job, "finished": {**vars(counts), "kept": counts.rows}})
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return counts
 
@@ -228,6 +242,15 @@ def _source(files: list[str], settings: BulkSettings) -> Any:
     return Files()  # type: ignore[no-untyped-call]
 
 
+def _cause(error: BaseException) -> SbertMiniError:
+    """Return what went wrong in a worker: an error of this package's own, or what Ray says in its last line."""
+    cause = getattr(error, "cause", None)
+    said = str(error if cause is None else cause).strip().splitlines()
+    if isinstance(cause, SbertMiniError):  # a line of ours, and advice of Ray's below it
+        return type(cause)(said[0])
+    return InputError(f"Ray could not finish; what is written is kept, and --resume goes on: {said[-1][:500]}")
+
+
 def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None:
     """Make the folder, or check what lies there; return what a job that is finished already came to."""
     record = folder / JOB
@@ -238,9 +261,7 @@ def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None
         for key, value in job.items():
             if held.get(key) != value:
                 raise UsageError(f"{folder} was made with {key} = {held.get(key)!r}, and this run has {value!r}")
-        if "rows" in held:
-            return BulkCounts(held["rows"], kept=held["rows"], shards=held["shards"])
-        return None
+        return BulkCounts(**held["finished"]) if "finished" in held else None
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} must be empty or absent, and holds {next(folder.iterdir()).name}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -270,7 +291,7 @@ def read_shards(folder: str | Path, into: Path) -> VectorsById:
     with ExitStack() as stack:
         for shard in sorted(Path(folder).glob("*.parquet")):
             table = pq.read_table(shard)
-            if table.column_names != ["id", "vector"] or not pa.types.is_fixed_size_list(table["vector"].type):
+            if not {"id", "vector"} <= set(table.column_names) or not pa.types.is_fixed_size_list(table["vector"].type):
                 raise InputError(f"{shard} is no shard of 'sbmini encode --engine ray': it must hold id and vector")
             dimension = table["vector"].type.list_size
             flat = table["vector"].combine_chunks().flatten().to_numpy()
@@ -284,17 +305,15 @@ def read_shards(folder: str | Path, into: Path) -> VectorsById:
     return VectorsById(np.load(into, mmap_mode="r"), places)
 
 
-def _shard_ids(folder: Path) -> Iterator[list[str]]:
-    import pyarrow.parquet as pq
-
-    for shard in sorted(folder.glob("*.parquet")):
-        yield pq.read_table(shard, columns=["id"])["id"].to_pylist()
-
-
 def _checked(folder: Path, kept: int) -> BulkCounts:
     """Count the rows, and make sure that no id stands twice."""
+    import pyarrow.parquet as pq
+
     counts, seen = BulkCounts(kept=kept), set[str]()
-    for ids in _shard_ids(folder):
+    for shard in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(shard, columns=["id", "truncated"])
+        ids = table["id"].to_pylist()
+        counts.truncated += sum(table["truncated"].to_pylist())
         counts.shards += 1
         counts.rows += len(ids)
         known = seen & set(ids)

@@ -131,7 +131,10 @@ class _Server:
                     raise
                 if not away or attempt == ATTEMPTS - 1:
                     told = getattr(error, "message", None) or str(error)
-                    raise RemoteIndexError(f"{self._address.uri}: {' '.join(str(told).split())[:300]}") from error
+                    what_happened = f"does not answer, {ATTEMPTS} times: is it running?" if away else "refuses:"
+                    raise RemoteIndexError(
+                        f"the Milvus server {self._address.uri} {what_happened} {' '.join(str(told).split())[:300]}"
+                    ) from error
                 self.close()
                 pause_s = FIRST_PAUSE_S * 2**attempt
                 log.warning("%s does not answer; trying again in %.1f s", self._address.uri, pause_s)
@@ -154,7 +157,7 @@ def push(
     batch_rows: int = BATCH_ROWS,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PushCounts:
-    """Bring a collection to what an index holds: missing and changed rows are sent, rows that the index lacks are removed.
+    """Bring a collection to what an index holds: all its rows are sent, and rows that it lacks are removed.
 
     Rows go by their ids (upsert), so that a push that was broken off is finished by another one, without duplicates. At the end
     the server's own count must be the index's.

@@ -11,7 +11,6 @@ column of that name that is not the id column cannot be filtered by.
 
 import json
 import math
-import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,8 @@ from sbert_mini.errors import CorruptIndexError, InputError, UsageError
 from sbert_mini.shapes import AnyArray, IntArray
 
 POSITION, ID = "_position", "id"
-TOKENIZER = "porter unicode61 remove_diacritics 2"
+SPLITTER = "unicode61 remove_diacritics 2"
+TOKENIZER = f"porter {SPLITTER}"
 MAX_COLUMNS = 1900
 MAX_WORDS, MAX_POSTINGS = 256, 200_000
 _BATCH = 1000
@@ -34,7 +34,6 @@ _ALLOWED = {
     sqlite3.SQLITE_FUNCTION,
     sqlite3.SQLITE_RECURSIVE,
 }
-_WORD = re.compile(r"\w+")
 
 
 def _quoted(name: str) -> str:
@@ -255,14 +254,18 @@ def _fts5_weight(rows: int, count: int) -> float:
 
 def stems_of(query: str) -> dict[str, str]:
     """Return a query's words by their stems: stem -> the first word of that stem, at most `MAX_WORDS` of them."""
-    words = list(dict.fromkeys(_WORD.findall(query.lower())))[:MAX_WORDS]
     db = sqlite3.connect(":memory:")
     try:
-        db.execute(f"CREATE VIRTUAL TABLE words USING fts5(text, tokenize='{TOKENIZER}')")
-        db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", enumerate(words))
-        db.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(words, instance)")
+        # Split by FTS5 itself, as the rows' texts are, and then stemmed word by word.
+        for name, tokenizer in (("plain", SPLITTER), ("stemmed", TOKENIZER)):
+            db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(text, tokenize='{tokenizer}')")
+            db.execute(f"CREATE VIRTUAL TABLE {name}_terms USING fts5vocab({name}, instance)")
+        db.execute("INSERT INTO plain (text) VALUES (?)", (query.encode("utf-8", "replace").decode(),))
+        terms = db.execute("SELECT term FROM plain_terms ORDER BY offset").fetchall()
+        words = list(dict.fromkeys(term for (term,) in terms))[:MAX_WORDS]
+        db.executemany("INSERT INTO stemmed (rowid, text) VALUES (?, ?)", enumerate(words))
         found: dict[str, str] = {}
-        for stem, position in db.execute("SELECT term, doc FROM vocabulary ORDER BY doc").fetchall():
+        for stem, position in db.execute("SELECT term, doc FROM stemmed_terms ORDER BY doc").fetchall():
             found.setdefault(stem, words[position])
         return found
     finally:

@@ -17,7 +17,7 @@ from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import weights
 from sbert_mini.search.nearest import SegmentSearch, kind_of
-from sbert_mini.search.store import IndexKind, ModelIdentity, Store, StoredRow
+from sbert_mini.search.store import ModelIdentity, SearchKind, Store, StoredRow
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 RRF_CONSTANT = 60
@@ -96,7 +96,7 @@ class SearchIndex:
         return len(self._store.deleted)
 
     @property
-    def kind(self) -> IndexKind:
+    def kind(self) -> SearchKind:
         """By what its rows are searched."""
         return self._store.kind
 

@@ -122,7 +122,7 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
-class IndexKind:
+class SearchKind:
     """By what an index's rows are searched; segments may be of other sizes, and are searched each by what fits it.
 
     Attributes:
@@ -548,7 +548,7 @@ class Store:
         known = {f.name for f in fields(ModelIdentity)}
         self.model = ModelIdentity(**{key: value for key, value in self.manifest["model"].items() if key in known})
         self.rows = int(self.manifest["rows"])
-        self.kind = IndexKind(**self.manifest.get("kind", {}))
+        self.kind = SearchKind(**self.manifest.get("kind", {}))
         self.deleted = self._deleted_rows()
         self._held: dict[str, AnyArray | None] = {}
         self.segments: list[Segment] = []
@@ -678,7 +678,7 @@ class Store:
         segments: Sequence[Mapping[str, Any]],
         next_row: int,
         deleted: IntArray | None = None,
-        kind: "IndexKind | None" = None,
+        kind: "SearchKind | None" = None,
     ) -> None:
         """Write a generation's manifest and make it the present one.
 
@@ -705,7 +705,7 @@ class Store:
                 "sbert_mini": __version__,
                 "model": vars(model),
                 "metric": "cosine",
-                "kind": vars(kind or IndexKind()),
+                "kind": vars(kind or SearchKind()),
                 "rows": sum(segment["rows"] for segment in segments) - lost,
                 "deleted": entry,
                 "next_row": next_row,

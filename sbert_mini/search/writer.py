@@ -11,7 +11,7 @@ from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.index import SearchIndex, check_model
 from sbert_mini.search.nearest import AUTOMATIC, check_kind
-from sbert_mini.search.store import COLUMNS, IndexKind, ModelIdentity, SegmentWriter, Store, StoredRow
+from sbert_mini.search.store import COLUMNS, ModelIdentity, SearchKind, SegmentWriter, Store, StoredRow
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record
 
@@ -126,7 +126,7 @@ class IndexWriter:
             prompt=self._embedder.document_prompt() if prompt is None else prompt,
         )
         with Store.creating(self.path):
-            self._write(records, model, None, vectors, IndexKind(kind, pca), replace=False)
+            self._write(records, model, None, vectors, SearchKind(kind, pca), replace=False)
         return self._opened()
 
     def add(self, records: Iterable[Record], *, vectors: FloatArray | VectorsById | None = None) -> SearchIndex:
@@ -181,7 +181,7 @@ class IndexWriter:
         model: ModelIdentity,
         old: Store | None,
         vectors: FloatArray | VectorsById | None,
-        kind: IndexKind,
+        kind: SearchKind,
         *,
         replace: bool,
     ) -> None:
@@ -397,13 +397,15 @@ def compact(
     Store.check_there(path)
     with Store.writing(path):
         old = Store(path)
-        wanted = old.kind if kind is None else IndexKind(kind, pca)
+        wanted = old.kind if kind is None else SearchKind(kind, pca)
         check_kind(wanted.factory, old.model.dimension, wanted.pca)
         whole = len(old.segments) == 1 and not len(old.deleted) and COLUMNS in old.segments[0].files
         generation = old.generation + 1
         if whole and wanted != old.kind:
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
             Store.publish(path, generation, old.model, entries, next_row, None, wanted)
+            for file in (path / "faiss").glob(f"{old.segments[0].name}.*"):
+                file.unlink(missing_ok=True)
         elif not whole:
             name = f"{generation:06d}"
             with SegmentWriter(path / "segments", name, old.model.dimension) as written:
