@@ -16,7 +16,8 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,6 +72,27 @@ def file_sha256(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def start_check(converted: ConvertedModel) -> Callable[[], None]:
+    """Begin to compare a graph with its checksum, on a thread. What is returned waits for the end of it.
+
+    Raises:
+        CorruptModelError: from what is returned: the file is another than the record says.
+    """
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(file_sha256(converted.file)), daemon=True)
+    thread.start()
+
+    def finish() -> None:
+        thread.join()
+        if found != [converted.sha256]:
+            raise CorruptModelError(
+                f"{converted.file} does not match its checksum: it is damaged. Delete the folder {converted.file.parent}, "
+                "and the graphs are made again from the model's weights"
+            )
+
+    return finish
 
 
 def _description(layout: ModelLayout) -> bytes:

@@ -16,7 +16,7 @@ from sbert_mini import models
 from sbert_mini.errors import CorruptModelError, InputError, TextTooLongError, UnsupportedModelError, UsageError
 from sbert_mini.progress import ProgressBar
 from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
-from sbert_mini.runtime.engine import Engine, thread_count
+from sbert_mini.runtime.engine import Backend, open_engine, thread_count
 from sbert_mini.runtime.graph import Adapter
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
@@ -91,12 +91,15 @@ class Embedder:
         graph: which graph computes: `int8`, or `fp32`.
         threads: for everything, tokenizing included; None for `engine.thread_count`'s choice.
         offline: open no socket.
+        backend: what computes: `native` (this package's own code, int8, x86-64 with AVX-512 VNNI), or `onnx` (ONNX Runtime);
+            None for native code where it can compute the model, else ONNX Runtime. Vectors of the two are nearly the same.
         adapter: a task's projected attention layers, which then alter the vectors (`runtime.heads.Predictor` passes them).
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
         MissingExtraError: the model must be converted first, and `onnx` is not installed.
         UnsupportedModelError: the directory holds a model that is not a BERT encoder.
+        UsageError: `backend` is unknown, or `native` cannot compute this model here.
         CorruptModelError: a file of the model is damaged.
     """
 
@@ -107,12 +110,13 @@ class Embedder:
         threads: int | None = None,
         *,
         offline: bool = False,
+        backend: Backend | None = None,
         adapter: Adapter | None = None,
     ) -> None:
         self.threads = thread_count(threads)
         self.model_name = str(model) if model is not None else models.default_name()
         self._converted = find(models.resolve(model, offline=offline), graph, adapter)
-        self._engine = Engine(self._converted)
+        self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend)
         self._tokenizer = open_tokenizer(self._converted.layout)
 
     @property
@@ -124,6 +128,11 @@ class Embedder:
     def graph(self) -> Graph:
         """Which graph computes."""
         return self._converted.graph
+
+    @property
+    def backend(self) -> str:
+        """What computes, for people: native code and with which instructions, or ONNX Runtime."""
+        return self._engine.name
 
     @property
     def fingerprint(self) -> str:

@@ -1,18 +1,19 @@
-"""The session that computes a graph: token ids -> sentence vectors. ONNX Runtime, no torch."""
+"""What computes a graph: token ids -> sentence vectors. Native code where it can, else ONNX Runtime; no torch."""
 
 import os
 import platform
-import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, TypeAlias
 
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.runtime.conversion import ConvertedModel, file_sha256
+from sbert_mini.runtime.conversion import ConvertedModel, start_check
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
+
+Backend: TypeAlias = Literal["native", "onnx"]
 
 
 def thread_count(threads: int | None = None) -> int:
@@ -51,8 +52,38 @@ def int8_products_may_saturate() -> bool:
     return "avx512_vnni" not in flags and "avx_vnni" not in flags
 
 
-class Engine:
-    """A graph, opened.
+class Engine(Protocol):
+    """What computes a model's vectors."""
+
+    @property
+    def name(self) -> str:
+        """What computes, for people."""
+
+    def run(self, tokens: Sequence[Tokens]) -> FloatArray:
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1. Several threads may call it at once."""
+
+
+def open_engine(converted: ConvertedModel, backend: Backend | None = None) -> Engine:
+    """Return what computes the graph: `native`, or `onnx`; None for native code where that can be.
+
+    Raises:
+        UsageError: the backend is unknown, or is `native` and cannot compute this model here.
+        CorruptModelError: the file is damaged.
+    """
+    from sbert_mini.runtime.native import NativeEngine, why_not
+
+    if backend not in (None, "native", "onnx"):
+        raise UsageError(f"backend must be native or onnx; found {backend!r}")
+    reason = why_not(converted) if backend != "onnx" else "onnx was asked for"
+    if reason is None:
+        return NativeEngine(converted)
+    if backend == "native":
+        raise UsageError(f"native code does not compute this model here: {reason}")
+    return OnnxEngine(converted)
+
+
+class OnnxEngine:
+    """A graph, opened by ONNX Runtime.
 
     One session that computes in the thread that calls it: several threads may call `run` at the same time.
 
@@ -66,9 +97,7 @@ class Engine:
     """
 
     def __init__(self, converted: ConvertedModel, *, wide_int8: bool | None = None) -> None:
-        checked: list[str] = []
-        check = threading.Thread(target=lambda: checked.append(file_sha256(converted.file)), daemon=True)
-        check.start()  # beside the import and the opening, which wait for the disk and one core
+        finish_check = start_check(converted)  # beside the import and the opening, which wait for the disk and one core
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
@@ -88,15 +117,15 @@ class Engine:
             )
         except Exception as error:
             failure = error
-        check.join()
-        if checked != [converted.sha256]:
-            raise CorruptModelError(
-                f"{converted.file} does not match its checksum: it is damaged. Delete the folder {converted.file.parent}, "
-                "and the graphs are made again from the model's weights"
-            )
+        finish_check()
         if failure is not None:
             raise CorruptModelError(f"{converted.file} cannot be opened by ONNX Runtime: {failure}") from failure
         self._pad_id = converted.layout.config.pad_token_id
+
+    @property
+    def name(self) -> str:
+        """What computes, for people."""
+        return "ONNX Runtime"
 
     def run(self, tokens: Sequence[Tokens]) -> FloatArray:
         """Return the sentence vectors of a batch, (batch, dim), each of length 1."""
