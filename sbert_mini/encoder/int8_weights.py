@@ -1,4 +1,4 @@
-"""The weights that an int8 graph computes with, for model directories that travel with the graph alone. No torch; needs `onnx`.
+"""The weights that an int8 graph computes with, for model directories that travel with the graph alone. No torch.
 
 The graph (`runtime.graph`) names its constants after the weights that they were made from: `<name>`, or `<name>/q` and
 `<name>/scale` with `weight ≈ q · scale`, and `<layer>.<product>/smooth`, a factor a channel that activations are multiplied with
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sbert_mini.errors import CorruptModelError, MissingExtraError
+from sbert_mini.encoder.onnx_file import read_onnx
+from sbert_mini.errors import CorruptModelError
 from sbert_mini.shapes import AnyArray
 
 QUANTIZED, SCALE, SMOOTH = "/q", "/scale", "/smooth"
@@ -30,19 +31,9 @@ def read_int8_weights(file: Path) -> dict[str, AnyArray]:
     """Return an int8 graph's weights under `BertModel`'s names, float32.
 
     Raises:
-        MissingExtraError: the package `onnx` is not installed.
         CorruptModelError: the file is damaged, or does not name its weights.
     """
-    try:
-        import onnx
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"reading the weights of {file}", "onnx", "train") from error
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        constants = {c.name: onnx.numpy_helper.to_array(c) for c in onnx.load(file).graph.initializer}
-    except (DecodeError, OSError, ValueError, TypeError) as error:
-        raise CorruptModelError(f"{file} cannot be read as ONNX: {error}") from error
+    constants = read_onnx(file).constants
     found: dict[str, AnyArray] = {}
     for name, array in constants.items():
         base = name.removesuffix(QUANTIZED)

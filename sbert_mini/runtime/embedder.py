@@ -28,8 +28,6 @@ from sbert_mini.text.tokenizer import Tokens
 Truncation: TypeAlias = Literal["warn", "error", "chunk"]
 WINDOW = 2048
 """Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
-MAX_TOKENS = 512
-"""Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 CALIBRATED = 100
 """Vectors from which a component's range can be told, as sentence-transformers has it."""
@@ -91,15 +89,18 @@ class Embedder:
         graph: which graph computes: `int8`, or `fp32`.
         threads: for everything, tokenizing included; None for `engine.thread_count`'s choice.
         offline: open no socket.
-        backend: what computes: `native` (this package's own code, int8, x86-64 with AVX-512 VNNI), or `onnx` (ONNX Runtime);
-            None for native code where it can compute the model, else ONNX Runtime. Vectors of the two are nearly the same.
+        device: None or `cpu`; or a device of torch (`cuda`, `cuda:1`, `mps`), where the model's float weights compute, in
+            bfloat16 if the GPU can: `graph` is then of no account. A GPU wants a larger `batch_size` than 32: try 512.
+        backend: what computes: `native` (code of our own for int8 on x86-64: the better one of `avx512_vnni` and `amx_int8` that
+            the processor has), `onnx` (ONNX Runtime) or `torch` (float weights); None for native code where it can compute the
+            model, else ONNX Runtime. Their vectors are nearly the same.
         adapter: a task's projected attention layers, which then alter the vectors (`runtime.heads.Predictor` passes them).
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
-        MissingExtraError: the model must be converted first, and `onnx` is not installed.
+        MissingExtraError: the model must be converted first, and `onnx` is not installed; or a device needs torch, which is not.
         UnsupportedModelError: the directory holds a model that is not a BERT encoder.
-        UsageError: `backend` is unknown, or `native` cannot compute this model here.
+        UsageError: `backend` is unknown, or cannot compute this model here; there is no such device.
         CorruptModelError: a file of the model is damaged.
     """
 
@@ -110,13 +111,14 @@ class Embedder:
         threads: int | None = None,
         *,
         offline: bool = False,
+        device: str | None = None,
         backend: Backend | None = None,
         adapter: Adapter | None = None,
     ) -> None:
         self.threads = thread_count(threads)
         self.model_name = str(model) if model is not None else models.default_name()
         self._converted = find(models.resolve(model, offline=offline), graph, adapter)
-        self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend)
+        self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
         self._tokenizer = open_tokenizer(self._converted.layout)
 
     @property
@@ -279,7 +281,7 @@ class Embedder:
         blocks = list(
             self._stream(
                 pairs,
-                _Plan("", batch_size, whole, True, truncation, WINDOW, MAX_TOKENS),
+                _Plan("", batch_size, whole, True, truncation, WINDOW, self._engine.tokens_per_batch),
                 counts if counts is not None else EncodeCounts(),
                 show_progress_bar,
                 pairs=True,
@@ -354,7 +356,7 @@ class Embedder:
         truncation: Truncation = "warn",
         counts: EncodeCounts | None = None,
         window: int = WINDOW,
-        max_tokens: int = MAX_TOKENS,
+        max_tokens: int | None = None,
     ) -> Iterator[FloatArray]:
         """Yield the texts' vectors in order, in blocks of `window` rows, reading the texts as it goes.
 
@@ -362,8 +364,9 @@ class Embedder:
 
         Args:
             window: texts that are sorted by length together; one window is tokenized while the one before is computed.
-            max_tokens: the most tokens of a batch, padding included.
+            max_tokens: the most tokens of a batch, padding included; None for what suits what computes.
         """
+        max_tokens = self._engine.tokens_per_batch if max_tokens is None else max_tokens
         for name, value in (("batch_size", batch_size), ("window", window), ("max_tokens", max_tokens)):
             if value < 1:
                 raise UsageError(f"{name} must be at least 1; found {value}")

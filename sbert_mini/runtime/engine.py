@@ -5,15 +5,18 @@ import platform
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
-from sbert_mini.errors import CorruptModelError, UsageError
+from sbert_mini.errors import CorruptModelError, MissingExtraError, UsageError
 from sbert_mini.runtime.conversion import ConvertedModel, start_check
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
 
-Backend: TypeAlias = Literal["native", "onnx"]
+Backend: TypeAlias = Literal["native", "avx512_vnni", "amx_int8", "onnx", "torch"]
+"""`native` is the best that the processor has of the two after it. `torch` computes with float weights."""
+CPU_TOKENS = 512
+"""Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""
 
 
 def thread_count(threads: int | None = None) -> int:
@@ -53,7 +56,13 @@ def int8_products_may_saturate() -> bool:
 
 
 class Engine(Protocol):
-    """What computes a model's vectors."""
+    """What computes a model's vectors.
+
+    Attributes:
+        tokens_per_batch: how many tokens, padding included, it computes best at a time.
+    """
+
+    tokens_per_batch: int
 
     @property
     def name(self) -> str:
@@ -63,23 +72,42 @@ class Engine(Protocol):
         """Return the sentence vectors of a batch, (batch, dim), each of length 1. Several threads may call it at once."""
 
 
-def open_engine(converted: ConvertedModel, backend: Backend | None = None) -> Engine:
-    """Return what computes the graph: `native`, or `onnx`; None for native code where that can be.
+def open_engine(converted: ConvertedModel, backend: Backend | None = None, device: str | None = None) -> Engine:
+    """Return what computes a model.
+
+    Args:
+        converted: the graph on disk, and the model that it was made from.
+        backend: None for native code where that can be, else ONNX Runtime; on a device other than the CPU, torch.
+        device: a torch device; None for the CPU.
 
     Raises:
-        UsageError: the backend is unknown, or is `native` and cannot compute this model here.
+        UsageError: the backend is unknown, or cannot compute this model here; there is no such device.
+        MissingExtraError: torch is asked for, and not installed.
         CorruptModelError: the file is damaged.
     """
-    from sbert_mini.runtime.native import NativeEngine, why_not
+    from sbert_mini.runtime.native import LEVELS, NativeEngine, level, why_not
 
-    if backend not in (None, "native", "onnx"):
-        raise UsageError(f"backend must be native or onnx; found {backend!r}")
-    reason = why_not(converted) if backend != "onnx" else "onnx was asked for"
+    if backend not in (None, *get_args(Backend)):
+        raise UsageError(f"backend must be one of {', '.join(get_args(Backend))}; found {backend!r}")
+    on_cpu = device in (None, "cpu")
+    if backend == "torch" or (backend is None and not on_cpu):
+        try:
+            from sbert_mini.encoder.on_device import DeviceEngine
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("computing with torch", "torch", "train") from error
+        return DeviceEngine(converted.layout, device or "cpu")
+    if not on_cpu:
+        raise UsageError(f"the backend {backend} computes on the CPU alone, not on {device}")
+    if backend == "onnx":
+        return OnnxEngine(converted)
+    reason, wanted = why_not(converted), LEVELS.index(backend) if backend in LEVELS else None
+    if reason is None and wanted is not None and wanted > level():
+        reason = f"this processor has no {backend}"
     if reason is None:
-        return NativeEngine(converted)
-    if backend == "native":
-        raise UsageError(f"native code does not compute this model here: {reason}")
-    return OnnxEngine(converted)
+        return NativeEngine(converted, wanted)
+    if backend is None:
+        return OnnxEngine(converted)
+    raise UsageError(f"the backend {backend} does not compute this model here: {reason}")
 
 
 class OnnxEngine:
@@ -121,6 +149,7 @@ class OnnxEngine:
         if failure is not None:
             raise CorruptModelError(f"{converted.file} cannot be opened by ONNX Runtime: {failure}") from failure
         self._pad_id = converted.layout.config.pad_token_id
+        self.tokens_per_batch = CPU_TOKENS
 
     @property
     def name(self) -> str:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.encoder.int8_weights import PRODUCTS, QUANTIZED, SCALE, SMOOTH
+from sbert_mini.encoder.onnx_file import OnnxFile, read_onnx
 from sbert_mini.errors import CorruptModelError
 from sbert_mini.layout import BertConfig
 from sbert_mini.runtime.conversion import ConvertedModel, start_check
 from sbert_mini.runtime.graph import WORDS
-from sbert_mini.runtime.onnx_file import OnnxFile, read_onnx
 from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.tokenizer import Tokens
 
@@ -28,6 +28,8 @@ LEVELS = ("none", "avx512_vnni", "amx_int8")
 """What the processor can do, by the number that `sbmini_level` gives."""
 KINDS = ("qkv", "attention", "wide", "narrow")
 NO_MEMORY = 1
+TOKENS = 512
+"""Tokens of a batch."""
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 
 
@@ -89,6 +91,7 @@ class NativeEngine:
         self._level = level() if wanted is None else wanted
         self._dimension = converted.layout.config.hidden_size
         self._model: int | None = None
+        self.tokens_per_batch = TOKENS
         finish_check = start_check(converted)  # beside the packing
         failure: Exception | None = None
         try:

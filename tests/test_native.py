@@ -1,0 +1,266 @@
+"""What computes an int8 graph: native code against ONNX Runtime, and no damage from bad input; torch on a device."""
+
+import ctypes
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from sbert_mini import Embedder
+from sbert_mini.encoder.onnx_file import read_onnx
+from sbert_mini.errors import CorruptModelError, UsageError
+from sbert_mini.models import resolve
+from sbert_mini.runtime import native
+from sbert_mini.runtime.conversion import find
+from sbert_mini.runtime.engine import OnnxEngine, open_engine
+from sbert_mini.runtime.native import LEVELS, NativeEngine
+from sbert_mini.text.tokenizer import Tokens
+
+HERE = native.level()
+needs_native = pytest.mark.skipif(HERE == 0, reason="no native code: not compiled, or no AVX-512 VNNI")
+levels = pytest.mark.parametrize("wanted", range(1, HERE + 1), ids=lambda n: LEVELS[n])
+models = pytest.mark.parametrize("name", ["sbert-mini", "sbert-mini-fast"])
+
+
+def tokens_of(lengths, seed=0):
+    """Random texts of so many tokens each, as the tokenizer would give them."""
+    rng = np.random.default_rng(seed)
+    return [Tokens([101, *rng.integers(1000, 20000, n - 2).tolist(), 102], [0] * n, False) for n in lengths]
+
+
+def cosine(a, b):
+    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@needs_native
+@models
+@levels
+def test_it_gives_onnx_runtimes_vectors(name, wanted, passages):
+    converted = find(resolve(name))
+    texts = [row["title"] for row in passages] + [row["text"] for row in passages]
+    tokens = Embedder(name)._tokenizer.encode(texts)
+    ours, theirs = NativeEngine(converted, wanted), OnnxEngine(converted)
+    found = np.concatenate([ours.run(tokens[i : i + 32]) for i in range(0, len(tokens), 32)])
+    expected = np.concatenate([theirs.run([t]) for t in tokens])
+    assert found.shape == expected.shape
+    # rounding to bytes makes much of a difference in the last bit: single texts differ by more than the mean
+    assert cosine(found, expected).mean() > 0.9995
+    assert cosine(found, expected).min() > 0.995
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+
+
+@needs_native
+@levels
+def test_every_length_and_place_in_a_batch_gives_the_same_bits(wanted):
+    """Texts of 2 to 256 tokens: every remainder of rows, tiles and keys; in batches, alone, and in another order."""
+    engine = NativeEngine(find(resolve("sbert-mini-fast")), wanted)
+    tokens = tokens_of([*range(2, 80), 95, 96, 97, 127, 128, 129, 255, 256])
+    alone = np.concatenate([engine.run([t]) for t in tokens])
+    assert np.isfinite(alone).all()
+    np.testing.assert_array_equal(engine.run(tokens), alone)
+    np.testing.assert_array_equal(engine.run(tokens[::-1])[::-1], alone)
+    expected = OnnxEngine(find(resolve("sbert-mini-fast")))
+    theirs = np.concatenate([expected.run([t]) for t in tokens])
+    assert cosine(alone, theirs).mean() > 0.999
+
+
+@pytest.mark.skipif(HERE < 2, reason="no AMX")
+def test_all_instructions_give_the_same_bits():
+    converted, tokens = find(resolve("sbert-mini")), tokens_of(range(2, 66))
+    first, *others = (NativeEngine(converted, n).run(tokens) for n in range(1, HERE + 1))
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+@needs_native
+def test_segments_of_pairs_are_read():
+    engine, other = NativeEngine(find(resolve("sbert-mini"))), OnnxEngine(find(resolve("sbert-mini")))
+    (text,) = tokens_of([12])
+    pair = Tokens(text.ids, [0] * 6 + [1] * 6, False)
+    one, two = engine.run([text]), engine.run([pair])
+    assert cosine(one, two)[0] < 0.9999
+    assert cosine(two, other.run([pair]))[0] > 0.999
+
+
+@needs_native
+def test_several_threads_at_once():
+    engine, tokens = NativeEngine(find(resolve("sbert-mini-fast"))), tokens_of([5, 40, 130, 9])
+    expected, found = engine.run(tokens), {}
+
+    def work(number):
+        found[number] = [engine.run(tokens) for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for results in found.values():
+        for result in results:
+            np.testing.assert_array_equal(result, expected)
+    assert len(found) == 4
+
+
+@needs_native
+def test_ids_and_lengths_out_of_range_are_refused_and_read_nothing():
+    engine = NativeEngine(find(resolve("sbert-mini-fast")))
+    for bad in (
+        Tokens([101, 5_000_000, 102], [0] * 3, False),
+        Tokens([101, -1, 102], [0] * 3, False),
+        Tokens([101, 2000, 102], [0, 2, 0], False),
+        Tokens([101] * 2000, [0] * 2000, False),
+        Tokens([], [], False),
+    ):
+        with pytest.raises(CorruptModelError, match="do not belong together"):
+            engine.run([*tokens_of([4]), bad])
+
+
+@needs_native
+def test_an_embedder_computes_natively_unless_told_otherwise():
+    text = "a kernel of wheat"
+    vectors = {}
+    for backend, name in (
+        (None, "native"),
+        ("native", "native"),
+        ("avx512_vnni", "avx512_vnni"),
+        ("onnx", "ONNX Runtime"),
+    ):
+        embedder = Embedder("sbert-mini", backend=backend)
+        assert name in embedder.backend
+        vectors[backend] = embedder.encode(text)
+    np.testing.assert_array_equal(vectors[None], vectors["native"])
+    np.testing.assert_array_equal(vectors[None], vectors["avx512_vnni"])
+    assert vectors[None] @ vectors["onnx"] > 0.999
+
+
+def test_what_cannot_compute_is_refused():
+    with pytest.raises(
+        UsageError, match="backend must be one of native, avx512_vnni, amx_int8, onnx, torch; found 'cuda'"
+    ):
+        Embedder("sbert-mini", backend="cuda")
+    with pytest.raises(UsageError, match="computes on the CPU alone, not on cuda"):
+        Embedder("sbert-mini", backend="onnx", device="cuda")
+    with pytest.raises(UsageError, match="the device 'abacus' cannot be used"):
+        Embedder("sbert-mini", device="abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="the device 'cuda' cannot be used"):
+            Embedder("sbert-mini", device="cuda")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_torch_gives_the_float_vectors(make_model, passages, pooling):
+    """What a GPU would compute, here on the CPU."""
+    path = make_model(modules=[{"kind": "Pooling", "embedding_dimension": 28, "pooling_mode": pooling}])
+    texts = [row["title"] for row in passages[:40]]
+    embedder = Embedder(path, backend="torch")
+    assert embedder.backend == "torch on cpu, float32"
+    np.testing.assert_allclose(embedder.encode(texts), Embedder(path, graph="fp32").encode(texts), atol=2e-6)
+
+
+def test_what_native_code_does_not_know_is_left_to_onnx_runtime(make_model):
+    wide = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128}
+    for changes, why in (
+        ({"hidden_act": "relu", **wide}, "activation relu"),
+        ({"modules": [{"kind": "Pooling", "embedding_dimension": 64, "pooling_mode": "cls"}], **wide}, "the mean"),
+        ({}, "multiples of 64"),
+    ):
+        converted = find(make_model(**changes))
+        if HERE:
+            assert why in native.why_not(converted)
+        assert isinstance(open_engine(converted), OnnxEngine)
+        with pytest.raises(UsageError, match="does not compute this model here"):
+            open_engine(converted, "native")
+    if HERE:
+        assert "int8" in native.why_not(find(make_model(**wide), "fp32"))
+        assert isinstance(open_engine(find(make_model(**wide))), NativeEngine)
+
+
+def test_without_the_library_onnx_runtime_computes(monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert Embedder("sbert-mini").backend == "ONNX Runtime"
+    with pytest.raises(UsageError, match="not compiled"):
+        Embedder("sbert-mini", backend="native")
+
+
+@needs_native
+def test_a_model_of_another_size(make_model):
+    """Heads of 64, two layers, a vocabulary of 60: against ONNX Runtime."""
+    path = make_model(hidden_size=128, num_attention_heads=2, intermediate_size=192, num_hidden_layers=2, seed=4)
+    converted = find(path)
+    rng = np.random.default_rng(1)
+    tokens = [Tokens(rng.integers(0, 60, n).tolist(), [0] * n, False) for n in (3, 17, 9, 1)]
+    engine = open_engine(converted, "native")
+    theirs = np.concatenate([OnnxEngine(converted).run([t]) for t in tokens])
+    assert cosine(engine.run(tokens), theirs).min() > 0.999
+
+
+def test_a_damaged_graph_is_refused(tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(resolve("sbert-mini-fast"), copy)
+    file = copy / "onnx" / "model_int8.onnx"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(CorruptModelError, match="does not match its checksum"):
+        Embedder(copy)
+
+
+def test_the_reader_of_onnx_files_agrees_with_the_package_onnx():
+    file = resolve("sbert-mini-fast") / "onnx" / "model_int8.onnx"
+    expected, found = onnx.load(file).graph, read_onnx(file)
+    assert [(n.op_type, tuple(n.input), tuple(n.output)) for n in expected.node] == [
+        (n.kind, n.inputs, n.outputs) for n in found.nodes
+    ]
+    assert {c.name for c in expected.initializer} == set(found.constants)
+    for constant in expected.initializer:
+        np.testing.assert_array_equal(found.constants[constant.name], onnx.numpy_helper.to_array(constant))
+
+
+def test_no_damage_makes_the_reader_of_onnx_files_fail_in_another_way(tmp_path):
+    """Cut and flipped files of a small graph: read, or refused with one kind of error."""
+    source = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Add", ["x", "c"], ["y"])],
+            "g",
+            [onnx.helper.make_tensor_value_info("x", 1, [2])],
+            [onnx.helper.make_tensor_value_info("y", 1, [2])],
+            [onnx.numpy_helper.from_array(np.ones(2, np.float32), "c")],
+        )
+    ).SerializeToString()
+    file = tmp_path / "m.onnx"
+    refused = 0
+    rng = np.random.default_rng(0)
+    changed = [source[:n] for n in range(len(source))]
+    for _ in range(500):
+        data = bytearray(source)
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        changed.append(bytes(data))
+    for data in changed:
+        file.write_bytes(data)
+        try:
+            read_onnx(file)
+        except CorruptModelError:
+            refused += 1
+    assert 50 < refused < len(changed)
+    with pytest.raises(CorruptModelError):
+        read_onnx(Path(tmp_path / "absent.onnx"))
+
+
+@needs_native
+def test_the_library_asks_for_no_symbol_of_python():
+    """It is loaded by ctypes alone, into any Python."""
+    found = native.library()
+    assert isinstance(found, ctypes.CDLL)
+    for name in (
+        "sbmini_level",
+        "sbmini_open",
+        "sbmini_close",
+        "sbmini_set_product",
+        "sbmini_set_norm",
+        "sbmini_encode",
+    ):
+        assert hasattr(found, name)
