@@ -1,8 +1,8 @@
 """How fast: cold start, one text, many texts by batch size and by length, memory, size; and how near to the machine's limit.
 
-Contestants are ours in int8 and fp32, sentence-transformers on the same weights, and ONNX Runtime's own dynamic int8 of the
-same graph. They alternate within each round and have the same thread budget; figures are medians of the rounds, ratios
-medians of the rounds' ratios.
+Contestants are ours in int8 (by native code and, where that computes, by ONNX Runtime too) and fp32, sentence-transformers on
+the same weights, and ONNX Runtime's own dynamic int8 of the same graph. They alternate within each round and have the same
+thread budget; figures are medians of the rounds, ratios medians of the rounds' ratios.
 """
 
 import itertools
@@ -29,6 +29,8 @@ BATCH_SIZES = (1, 8, 32, 128)
 LENGTHS = (8, 16, 32, 64, 128, 256)
 _DYNAMIC = "ONNX Runtime dynamic int8"
 _TOKENS_A_LENGTH = 4096
+_ROWS = 512
+"""Tokens in the matrix products that the machine's limit is taken from."""
 _PEER_START = """
 import sys
 from sentence_transformers import SentenceTransformer
@@ -54,7 +56,7 @@ class SpeedResult:
         latency: model -> p50_ms, p99_ms, times_faster, for one text at a time.
         by_batch_size: model -> batch size -> texts_per_s, times_faster.
         by_length: model -> tokens a text -> the same, batches of 32.
-        models: model -> cosine_mean, cosine_min, alone_to_batch_min, disk_bytes, peak_bytes.
+        models: model -> cosine_mean, cosine_min, alone_to_batch_min, backend, disk_bytes, peak_bytes.
         roofline: the bound that matrix products set, and the share of it that each model reaches; None without torch.
     """
 
@@ -134,7 +136,7 @@ def measure(
     layout = read_layout(path)
     name = short_name(model)
     with tempfile.TemporaryDirectory() as folder:
-        encoders, peer_name, files = _encoders(path, name, peer, threads, Path(folder), offline)
+        encoders, peer_name, files, backends = _encoders(path, name, peer, threads, Path(folder), offline)
         disk_bytes = {label: file.stat().st_size for label, file in files.items()}
         other = peer_name if peer is not None and models.resolve(peer, offline=offline) != path else None
         own = next(label for label in (f"{name} (fp32)", f"{name} (int8)") if label in encoders)
@@ -159,6 +161,7 @@ def measure(
     found = {
         label: {
             **fidelity[label],
+            "backend": backends.get(label),
             "disk_bytes": disk_bytes.get(label),
             "peak_bytes": peaks.get(label),
         }
@@ -169,11 +172,12 @@ def measure(
 
 def _encoders(
     path: Path, name: str, peer: str | None, threads: int, folder: Path, offline: bool
-) -> tuple[dict[str, Encode], str | None, dict[str, Path]]:
+) -> tuple[dict[str, Encode], str | None, dict[str, Path], dict[str, str]]:
     from sbert_mini.runtime.embedder import Embedder
 
     files: dict[str, Path] = {}
     encoders: dict[str, Encode] = {}
+    backends: dict[str, str] = {}
     for kind in GRAPH_FILES:
         try:
             files[f"{name} ({kind})"] = find(path, kind).file
@@ -183,17 +187,23 @@ def _encoders(
             continue
         embedder = Embedder(path, graph=kind, threads=threads)
         encoders[f"{name} ({kind})"] = partial(_embed, embedder)
+        backends[f"{name} ({kind})"] = embedder.backend
+        if embedder.backend.startswith("native"):
+            label = f"{name} ({kind}, ONNX Runtime)"
+            files[label] = files[f"{name} ({kind})"]
+            other = Embedder(path, graph=kind, threads=threads, backend="onnx")
+            encoders[label], backends[label] = partial(_embed, other), other.backend
     try:
         exact = files.get(f"{name} (fp32)")
-        dynamic = _dynamic_int8(exact, folder / "dynamic.onnx") if exact is not None else None
+        dynamic = dynamic_int8(exact, folder / "dynamic.onnx") if exact is not None else None
     except ModuleNotFoundError:  # the package onnx quantizes; where it is absent this contestant is, too
         dynamic = None
     if dynamic is not None:
         label = f"{name} ({_DYNAMIC})"
-        encoders[label] = _onnx_runtime(dynamic, read_layout(path), threads)
+        encoders[label] = onnx_runtime(dynamic, read_layout(path), threads)
         files[label] = dynamic
     if peer is None:
-        return encoders, None, files
+        return encoders, None, files, backends
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
@@ -207,7 +217,7 @@ def _encoders(
         model.encode(list(texts), batch_size=size, normalize_embeddings=True, show_progress_bar=False)
     )
     files[label] = max(Path(where).rglob("*.safetensors"), key=lambda file: file.stat().st_size)
-    return encoders, label, files
+    return encoders, label, files, backends
 
 
 def _embed(embedder: Any, texts: Sequence[str], size: int) -> FloatArray:
@@ -217,7 +227,7 @@ def _embed(embedder: Any, texts: Sequence[str], size: int) -> FloatArray:
     return vectors
 
 
-def _dynamic_int8(source: Path, target: Path) -> Path:
+def dynamic_int8(source: Path, target: Path) -> Path:
     """Write ONNX Runtime's own dynamic int8 of a graph: weights int8 by column, one activation scale a tensor at run time."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -232,7 +242,7 @@ def _dynamic_int8(source: Path, target: Path) -> Path:
     return target
 
 
-def _onnx_runtime(file: Path, layout: ModelLayout, threads: int) -> Encode:
+def onnx_runtime(file: Path, layout: ModelLayout, threads: int) -> Encode:
     """Return ONNX Runtime as it is ordinarily used: one session of `threads` threads, texts sorted by tokens."""
     import onnxruntime
 
@@ -382,13 +392,11 @@ def _roofline(
     torch.set_num_threads(threads)
     lengths = [len(t.ids) for t in open_tokenizer(layout).encode(list(texts))]
     flops = float(np.mean([flops_per_text(layout.config, n) for n in lengths]))
-    rows, inner, columns = 512, layout.config.hidden_size, layout.config.intermediate_size
-    operations = 2 * rows * inner * columns
-    a, b = torch.randn(rows, inner), torch.randn(inner, columns)
-    a8, b8 = (torch.randint(-100, 100, tensor.shape, dtype=torch.int8) for tensor in (a, b))
+    inner, columns = layout.config.hidden_size, layout.config.intermediate_size
+    a, b = torch.randn(_ROWS, inner), torch.randn(inner, columns)
     rates = {
-        "fp32": _best_rate(lambda: torch.mm(a, b), operations),
-        "int8": _best_rate(lambda: torch._int_mm(a8, b8), operations),
+        "fp32": _best_rate(lambda: torch.mm(a, b), 2 * _ROWS * inner * columns),
+        "int8": int8_rate(layout, threads),
     }
     best = {label: max(e["texts_per_s"]["median"] for e in sizes.values()) for label, sizes in by_batch.items()}
     return {
@@ -396,17 +404,31 @@ def _roofline(
         "tokens_per_text": float(np.mean(lengths)),
         "fp32_flops_per_s": rates["fp32"],
         "int8_flops_per_s": rates["int8"],
-        "how": f"torch {torch.__version__}, ({rows}, {inner}) x ({inner}, {columns}), best of 5 x 0.2 s, {threads} threads",
+        "how": f"torch {torch.__version__}, ({_ROWS}, {inner}) x ({inner}, {columns}), best of 5 x 0.2 s, {threads} threads",
         "models": {
             label: {
                 "limit_texts_per_s": (
-                    limit := rates["int8" if label.endswith(("(int8)", f"({_DYNAMIC})")) else "fp32"] / flops
+                    limit := rates[
+                        "int8" if label.endswith(("(int8)", "(int8, ONNX Runtime)", f"({_DYNAMIC})")) else "fp32"
+                    ]
+                    / flops
                 ),
                 "share": value / limit,
             }
             for label, value in best.items()
         },
     }
+
+
+def int8_rate(layout: ModelLayout, threads: int) -> float:
+    """Return the int8 operations a second that torch's matrix product reaches in the shape of a feed-forward layer."""
+    import torch
+
+    torch.set_num_threads(threads)
+    inner, columns = layout.config.hidden_size, layout.config.intermediate_size
+    a8 = torch.randint(-100, 100, (_ROWS, inner), dtype=torch.int8)
+    b8 = torch.randint(-100, 100, (inner, columns), dtype=torch.int8)
+    return _best_rate(lambda: torch._int_mm(a8, b8), 2 * _ROWS * inner * columns)
 
 
 def _best_rate(run: Callable[[], object], operations: int) -> float:

@@ -212,10 +212,11 @@ def speed(result: Json) -> list[Table]:
             f"{found['alone_to_batch_min']:.6f}",
             f"{found['disk_bytes'] / 1e6:.1f} MB" if found["disk_bytes"] else "",
             f"{found['peak_bytes'] / 1e6:.0f} MB" if found["peak_bytes"] else "",
+            found.get("backend") or "",
         )
         for name, found in result["models"].items()
     )
-    header = ("model", "mean cosine", "lowest", "alone against batch, lowest", "on disk", "peak memory")
+    header = ("model", "mean cosine", "lowest", "alone against batch, lowest", "on disk", "peak memory", "computed by")
     note = f"Cosine to {result['fidelity_to']}; peak memory of a process that encodes {result['texts']:,} texts."
     tables.append(Table("Closeness, size and memory", header, rows, (note,)))
     if roof := result["roofline"]:
