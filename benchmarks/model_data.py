@@ -9,8 +9,7 @@ Writes into build/model:
     quora.tsv        question, duplicate, hard negative: a labelled non-duplicate, else the nearest question that is no duplicate
     captions.tsv     two captions of one image
     titles.tsv       title, lead; the last 1,000 rows are titles-dev.tsv
-    passages.tsv     a sentence and those around it, encyclopedia and news; passages-dev.tsv: the last one of a lead, the others
-    texts.txt        what a teacher encodes: passages of 1 to 8 sentences, news, leads, titles, captions, questions, hypotheses
+    texts.txt        what a teacher encodes: passages of 1 to 8 sentences, leads, titles, captions, questions, hypotheses
 
 The recipe leaves out pairs that stand in an STS set (`data.drop_evaluation`). Nothing of SciFact or Cranfield is read.
 """
@@ -19,7 +18,6 @@ import argparse
 import itertools
 import json
 import os
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -34,12 +32,10 @@ from sbert_mini.text.records import read_records
 FOLDER = Path("build/model")
 TEACHER = "all-MiniLM-L6-v2"
 TITLES_DEV = 1000
-PASSAGES, NEWS_PASSAGES = 14_000, 10_000
 NEIGHBOURS, LEAST_GAP = 30, 0.02
 """Of mined negatives: among so many nearest questions, by this much less near than the duplicate."""
 TEXTS = {
     "passages": 45_000,
-    "news": 20_000,
     "leads": 18_000,
     "titles": 8_000,
     "captions": 12_000,
@@ -125,13 +121,6 @@ def captions(data: Path, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
             yield held[i], held[j]
 
 
-def neighbours(sentences: list[str], count: int, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Yield drawn sentences with two to six that stand around them (the inverse cloze task), which may belong to another text."""
-    for start in rng.permutation(len(sentences) - 7)[:count].tolist():
-        passage = sentences[start : start + int(rng.integers(3, 8))]
-        yield passage.pop(int(rng.integers(len(passage)))), " ".join(passage)
-
-
 def sample(texts: list[str], count: int, rng: np.random.Generator) -> list[str]:
     """Return some of the texts, drawn."""
     return [texts[i] for i in rng.permutation(len(texts))[:count]]
@@ -150,23 +139,12 @@ def prepare(data: Path, threads: int) -> dict[str, int]:
     pair = ("title", "lead")
     counts["titles"] = write("titles.tsv", pair, leads[:-TITLES_DEV])
     counts["titles-dev"] = write("titles-dev.tsv", pair, leads[-TITLES_DEV:])
-    wiki, news = lines(data, "sentences_wikipedia_1"), lines(data, "sentences_misc")
-    found = itertools.chain.from_iterable(
-        neighbours(of, count, rng) for of, count in ((wiki, PASSAGES), (news, NEWS_PASSAGES))
-    )
-    counts["passages"] = write("passages.tsv", ("sentence", "passage"), found)
-    split = ([*re.split(r"(?<=[.!?])\s+(?=[A-Z])", lead)] for _, lead in leads[-TITLES_DEV:])
-    rest = ((parts[-1], " ".join(parts[:-1])) for parts in split if len(parts) > 2)
-    counts["passages-dev"] = write("passages-dev.tsv", ("sentence", "passage"), rest)
+    wiki = lines(data, "sentences_wikipedia_1")
 
     starts = rng.permutation(len(wiki) - 20)[: TEXTS["passages"]].tolist()
     held_back = {lead for _, lead in leads[-TITLES_DEV:]}
     texts = {
         "passages": [" ".join(wiki[i : i + int(rng.integers(1, 9))]) for i in starts],
-        "news": [
-            " ".join(news[i : i + int(rng.integers(1, 6))])
-            for i in rng.permutation(len(news) - 6)[: TEXTS["news"]].tolist()
-        ],
         "leads": [lead for _, lead in leads if lead not in held_back],
         "titles": [title for title, _ in leads[:-TITLES_DEV]],
         "captions": lines(data, "sentences_captions"),

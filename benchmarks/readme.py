@@ -117,6 +117,53 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
+def encoding(found: dict[str, Any]) -> str:
+    """Return the tables of encoding: by what computes, a million sentences, cold starts."""
+    parts = []
+    for name, model in found["models"].items():
+        rows = [
+            f"| {name}, {found['texts']:,} questions of {model['tokens_per_text']:.1f} tokens | texts/s | to dynamic int8 "
+            "| share of the limit | mean cosine | lowest | alone and in a batch, lowest | one text, p50, p99 |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for label, entry in model["contestants"].items():
+            rate = entry["texts_per_s"]
+            near = (
+                ("", "") if entry["cosine_mean"] is None else (f"{entry[f'cosine_{k}']:.4f}" for k in ("mean", "min"))
+            )
+            share = (
+                ""
+                if label.endswith("sentence-transformers")
+                else f"{100 * rate['median'] / model['limit_texts_per_s']:.0f} %"
+            )
+            rows.append(
+                f"| {label} | {rate['median']:,.0f} [{rate['low']:,.0f}-{rate['high']:,.0f}] | {entry['to_dynamic_int8']:.2f} "
+                f"| {share} | {' | '.join(near)} | {entry['alone_to_batch_min']:.6f} "
+                f"| {entry['p50_ms']:.2f}, {entry['p99_ms']:.2f} ms |"
+            )
+        parts.append("\n".join(rows))
+    rows = ["| whole processes | seconds | peak memory | tokenizing |", "| --- | --- | --- | --- |"]
+    for name, entry in found["end_to_end"].items():
+        rate = entry["rows"] / entry["seconds"]
+        rows.append(
+            f"| `sbmini encode -m {name}`, {entry['rows']:,} Wikipedia sentences | {entry['seconds']:.0f} ({rate:,.0f} a second) "
+            f"| {entry['peak_bytes'] / 1e6:.0f} MB | {100 * entry['tokenizer_share']:.0f} % of the processor time |"
+        )
+    for name, entry in found["cold_start"].items():
+        seconds = entry["seconds"]
+        rows.append(
+            f"| cold start: `{name}` | {seconds['median']:.2f} [{seconds['low']:.2f}-{seconds['high']:.2f}] "
+            f"| {entry['peak_bytes']['median'] / 1e6:.0f} MB | |"
+        )
+    parts.append("\n".join(rows))
+    limits = ", ".join(f"{m['limit_texts_per_s']:,.0f} texts/s for {name}" for name, m in found["models"].items())
+    parts.append(
+        "Batches of 32. The limit is what torch's own int8 product reaches in the shape of a feed-forward layer: "
+        f"{limits}. \"To dynamic int8\": median of the rounds' ratios to the faster of ONNX Runtime's two arrangements."
+    )
+    return "\n\n".join(parts)
+
+
 def surgery(found: dict[str, Any]) -> str:
     """Return the table of what surgery costs."""
     what = f"{found['tasks']} tasks of {found['batch']} texts of {found['tokens']} tokens"
@@ -319,6 +366,7 @@ TABLES = {
     "speed": speed,
     "search": search,
     "pairs": pairs,
+    "encoding": encoding,
     "memory": memory,
     "large_index": large_index,
     "surgery": surgery,
