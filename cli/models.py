@@ -43,9 +43,13 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     offline: options.Offline = False,
 ) -> None:
-    """Say what a model is: sizes, greatest length, pooling, prompts, graphs. Nothing is converted."""
+    """Say what a model is: sizes, greatest length, pooling, prompts, graphs, and whether native code computes it here.
+
+    Nothing is converted.
+    """
     from sbert_mini import models
     from sbert_mini.layout import read_layout
+    from sbert_mini.runtime.native import LEVELS, level, why_not
 
     layout = read_layout(models.resolve(name, offline=offline))
     config = layout.config
@@ -64,6 +68,7 @@ def info(
         "similarity": layout.similarity,
         "prompts": dict(layout.prompts),
         "graphs": graphs,
+        "native_code": f"no: {reason}" if (reason := why_not(layout)) else LEVELS[level()],
     }
     if as_json:
         print(json.dumps(found, ensure_ascii=False))

@@ -100,7 +100,7 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
         raise UsageError(f"the backend {backend} computes on the CPU alone, not on {device}")
     if backend == "onnx":
         return OnnxEngine(converted)
-    reason, wanted = why_not(converted), LEVELS.index(backend) if backend in LEVELS else None
+    reason, wanted = why_not(converted.layout, converted.graph), LEVELS.index(backend) if backend in LEVELS else None
     if reason is None and wanted is not None and wanted > level():
         reason = f"this processor has no {backend}"
     if reason is None:

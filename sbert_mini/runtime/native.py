@@ -18,8 +18,8 @@ import numpy as np
 from sbert_mini.encoder.int8_weights import PRODUCTS, QUANTIZED, SCALE, SMOOTH
 from sbert_mini.encoder.onnx_file import OnnxFile, read_onnx
 from sbert_mini.errors import CorruptModelError
-from sbert_mini.layout import BertConfig
-from sbert_mini.runtime.conversion import ConvertedModel, start_check
+from sbert_mini.layout import BertConfig, ModelLayout
+from sbert_mini.runtime.conversion import ConvertedModel, Graph, start_check
 from sbert_mini.runtime.graph import WORDS
 from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.tokenizer import Tokens
@@ -56,14 +56,14 @@ def level() -> int:
     return int(found.sbmini_level()) if found is not None else 0
 
 
-def why_not(converted: ConvertedModel) -> str | None:
+def why_not(layout: ModelLayout, graph: Graph = "int8") -> str | None:
     """Return why this model is not computed by native code here, or None where it can be."""
-    layout, config = converted.layout, converted.layout.config
+    config = layout.config
     if library() is None:
         return "it was not compiled when sbert-mini was installed"
     if level() == 0:
         return "this processor has no AVX-512 VNNI"
-    if converted.graph != "int8":
+    if graph != "int8":
         return "it computes int8 graphs alone"
     if config.activation != "gelu":
         return f"it does not know the activation {config.activation}"
