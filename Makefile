@@ -57,6 +57,8 @@ bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, a
 	$(BIN)/python -m benchmarks.optimizer
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.memory --rounds 1
+	$(BIN)/python -m benchmarks.encoding
+	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.large_index
 	$(BIN)/python -m benchmarks.readme
 

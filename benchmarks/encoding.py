@@ -1,20 +1,16 @@
-"""Encoding with the shipped models, by what computes: rate, closeness, one query, cold starts, a million sentences end to end.
+"""Encoding with the shipped models, by what computes: rate, closeness to float32, dependence on the batch, one query.
 
     python -m benchmarks.encoding --threads 2 --rounds 5
 
 4,096 questions of quora_cs224n_dev; contestants alternate. ONNX Runtime's dynamic int8 of the same weights runs in both of its
-arrangements, one session of all threads and a session a thread, and ratios are to the faster one. The million are
-sentences_wikipedia_1. About 25 minutes.
+arrangements, one session of all threads and a thread a batch, and ratios are to the faster one. About 7 minutes.
 """
 
 import gzip
 import itertools
-import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,24 +20,30 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.model import NAMES
 from sbert_mini import Embedder, models
-from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
+from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
 from sbert_mini.evaluation.speed import Encode, dynamic_int8, flops_per_text, int8_rate, onnx_runtime
 from sbert_mini.layout import read_layout
-from sbert_mini.runtime.conversion import file_sha256, find, open_tokenizer
-from sbert_mini.runtime.engine import Engine, OnnxEngine
+from sbert_mini.runtime.conversion import find, open_tokenizer
+from sbert_mini.runtime.graph import INPUTS
 from sbert_mini.runtime.native import LEVELS, level
 from sbert_mini.shapes import FloatArray
-from sbert_mini.text.batching import batches_by_length
+from sbert_mini.text.batching import batches_by_length, pad
 
 TEXTS, BATCH, TOKENS = 4096, 32, 512
 PEER = "all-MiniLM-L6-v2"
-TOGETHER, APART = "ONNX Runtime dynamic int8", "ONNX Runtime dynamic int8, a session a thread"
-ROWS, QUERIES = 100_000, 256
-SBMINI = str(Path(sys.executable).with_name("sbmini"))
+TOGETHER, APART = "ONNX Runtime dynamic int8", "ONNX Runtime dynamic int8, a thread a batch"
+QUERIES = 256
 
 
-def apart(engine: Engine, model: str, threads: int) -> Encode:
-    """Return an engine over batches of like length on `threads` threads: ONNX Runtime's best arrangement, without our windows."""
+def apart(file: Path, model: str, threads: int) -> Encode:
+    """Return a graph on `threads` threads, each computing in one session by itself, over batches of like length."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    pad_id = read_layout(models.resolve(model)).config.pad_token_id
     tokenizer = open_tokenizer(read_layout(models.resolve(model)))
 
     def encode(texts: Sequence[str], size: int) -> FloatArray:
@@ -50,7 +52,8 @@ def apart(engine: Engine, model: str, threads: int) -> Encode:
         vectors: list[FloatArray] = [np.empty(0, np.float32)] * len(texts)
 
         def run(batch: Any) -> None:
-            for i, vector in zip(batch, engine.run([tokens[i] for i in batch]), strict=True):
+            feeds = dict(zip(INPUTS, pad([tokens[i] for i in batch], pad_id), strict=True))
+            for i, vector in zip(batch, session.run(["sentence_embedding"], feeds)[0], strict=True):
                 vectors[i] = vector
 
         with ThreadPoolExecutor(threads) as pool:
@@ -72,7 +75,7 @@ def contestants(model: str, threads: int, folder: Path) -> dict[str, Encode]:
     exact = find(models.resolve(model), "fp32")
     file = dynamic_int8(exact.file, folder / f"{model}.onnx")
     found[TOGETHER] = onnx_runtime(file, exact.layout, threads)
-    found[APART] = apart(OnnxEngine(replace(exact, file=file, sha256=file_sha256(file))), model, threads)
+    found[APART] = apart(file, model, threads)
     torch.set_num_threads(threads)
     peer = SentenceTransformer(str(models.resolve(PEER)), local_files_only=True, device="cpu")
     found[f"{PEER}, sentence-transformers"] = lambda texts, size: np.asarray(
@@ -115,72 +118,14 @@ def measured(model: str, texts: Sequence[str], threads: int, rounds: int, folder
     return {"contestants": found, "limit_texts_per_s": limit, "tokens_per_text": float(np.mean(lengths))}
 
 
-def end_to_end(model: str, source: Path, texts: Sequence[str], threads: int, folder: Path) -> dict[str, Any]:
-    """Return what `sbmini encode` of a million sentences takes, and the share of it that tokenizing is."""
-    tokenizer = open_tokenizer(read_layout(models.resolve(model)))
-    token_s = timed(partial(tokenizer.encode, texts)) / len(texts)
-    options = ("-i", str(source), "-o", str(folder / f"{model}.npy"), "-m", model, "-q", "--threads", str(threads))
-    seconds, peak = process([SBMINI, "encode", *options])
-    rows = int(np.load(folder / f"{model}.npy", mmap_mode="r").shape[0])
-    print(f"{model}: {rows:,} sentences in {seconds:.0f} s, {peak / 1e6:.0f} MB peak")
-    return {
-        "rows": rows,
-        "seconds": seconds,
-        "peak_bytes": peak,
-        "tokenizer_share": token_s * rows / (threads * seconds),
-    }
-
-
-def cold_starts(texts: Sequence[str], vectors: Path, threads: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """Return seconds and peak memory of whole processes: one sentence encoded, and one query over 100,000 rows."""
-    rows, index = folder / "rows.jsonl", folder / "index"
-    rows.write_text("".join(json.dumps({"id": str(i), "text": t}) + "\n" for i, t in enumerate(texts)), "utf-8")
-    np.save(folder / "rows.npy", np.load(vectors, mmap_mode="r")[: len(texts)])
-    given = ["-i", str(rows), "--vectors", str(folder / "rows.npy"), "--threads", str(threads)]
-    process([SBMINI, "index", "create", str(index), *given])
-    commands = {
-        "sbmini encode": [SBMINI, "encode", "one sentence", "--threads", str(threads)],
-        f"sbmini search, {len(texts):,} rows": [
-            SBMINI,
-            "search",
-            str(index),
-            "one sentence",
-            "--threads",
-            str(threads),
-        ],
-    }
-    peaks: dict[str, list[float]] = {name: [] for name in commands}
-
-    def run(name: str) -> float:
-        seconds, peak = process(commands[name])
-        peaks[name].append(peak)
-        return seconds
-
-    for command in commands.values():
-        process(command)
-    seconds = alternate({name: partial(run, name) for name in commands}, 3 * rounds)
-    return {name: {"seconds": summary(seconds[name]), "peak_bytes": summary(peaks[name])} for name in commands}
-
-
 def main() -> None:
     options = harness.arguments(__doc__, rounds=5)
     questions = harness.data_file(options.data, "quora_cs224n_dev.tsv.gz")
-    source = harness.data_file(options.data, "sentences_wikipedia_1.txt.gz")
     with gzip.open(questions, "rt", encoding="utf-8") as lines:
         texts = [line.split("\t")[1] for line in itertools.islice(lines, 1, TEXTS + 1)]
-    with gzip.open(source, "rt", encoding="utf-8") as lines:
-        sentences = [line.rstrip("\n") for line in itertools.islice(lines, ROWS)]
-    result: dict[str, Any] = {"texts": TEXTS, "batch_size": BATCH, "models": {}, "end_to_end": {}}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for model in NAMES:
-            result["models"][model] = measured(model, texts, options.threads, options.rounds, folder)
-        for model in NAMES:
-            result["end_to_end"][model] = end_to_end(model, source, sentences, options.threads, folder)
-        result["cold_start"] = cold_starts(
-            sentences, folder / f"{NAMES[0]}.npy", options.threads, options.rounds, folder
-        )
-    harness.save("encoding", result, options)
+    with tempfile.TemporaryDirectory() as folder:
+        found = {model: measured(model, texts, options.threads, options.rounds, Path(folder)) for model in NAMES}
+    harness.save("encoding", {"texts": TEXTS, "batch_size": BATCH, "models": found}, options)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from sbert_mini.encoder.onnx_file import read_onnx
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.models import resolve
 from sbert_mini.runtime import native
-from sbert_mini.runtime.conversion import find
+from sbert_mini.runtime.conversion import file_sha256, find
 from sbert_mini.runtime.engine import OnnxEngine, open_engine
 from sbert_mini.runtime.native import LEVELS, NativeEngine
 from sbert_mini.text.tokenizer import Tokens
@@ -187,15 +188,57 @@ def test_without_the_library_onnx_runtime_computes(monkeypatch):
 
 
 @needs_native
-def test_a_model_of_another_size(make_model):
-    """Heads of 64, two layers, a vocabulary of 60: against ONNX Runtime."""
-    path = make_model(hidden_size=128, num_attention_heads=2, intermediate_size=192, num_hidden_layers=2, seed=4)
-    converted = find(path)
+@levels
+@pytest.mark.parametrize(("hidden", "heads"), [(128, 2), (192, 2), (64, 2)], ids=["heads of 64", "of 96", "of 32"])
+def test_models_of_other_sizes(make_model, wanted, hidden, heads):
+    """Two layers, a vocabulary of 60, texts of one token and of all that there are positions for: against ONNX Runtime."""
+    sizes = {
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": 192,
+        "max_position_embeddings": 512,
+    }
+    converted = find(make_model(num_hidden_layers=2, seed=4, **sizes))
     rng = np.random.default_rng(1)
-    tokens = [Tokens(rng.integers(0, 60, n).tolist(), [0] * n, False) for n in (3, 17, 9, 1)]
-    engine = open_engine(converted, "native")
+    tokens = [Tokens(rng.integers(0, 60, n).tolist(), [0] * n, False) for n in (3, 17, 9, 1, 512, 96, 1)]
+    engine = NativeEngine(converted, wanted)
     theirs = np.concatenate([OnnxEngine(converted).run([t]) for t in tokens])
     assert cosine(engine.run(tokens), theirs).min() > 0.999
+
+
+@needs_native
+def test_a_graph_without_names_is_left_to_onnx_runtime(make_model):
+    """As versions wrote them whose records are still taken."""
+    wide = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128}
+    converted = find(make_model(**wide))
+    expected = OnnxEngine(converted).run(tokens := [Tokens([2, 7, 9, 3], [0] * 4, False)])
+    graph = onnx.load(converted.file)
+    new = {c.name: f"c{i}" for i, c in enumerate(graph.graph.initializer)}
+    for constant in graph.graph.initializer:
+        constant.name = new[constant.name]
+    for node in graph.graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+    converted.file.write_bytes(graph.SerializeToString())
+    renamed = replace(converted, sha256=file_sha256(converted.file))
+    engine = open_engine(renamed)
+    assert isinstance(engine, OnnxEngine)
+    np.testing.assert_allclose(engine.run(tokens), expected, atol=1e-6)
+    with pytest.raises(UsageError, match="not a graph that this version wrote"):
+        open_engine(renamed, "native")
+
+
+@needs_native
+def test_damage_anywhere_is_told_by_the_checksum(make_model):
+    wide = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128}
+    converted = find(make_model(**wide))
+    whole, rng = converted.file.read_bytes(), np.random.default_rng(3)
+    head = whole.find(b"embeddings.word_embeddings.weight")  # the nodes stand before the constants
+    for place in [*rng.integers(0, head, 60).tolist(), *rng.integers(0, len(whole), 20).tolist()]:
+        data = bytearray(whole)
+        data[place] ^= 1 << int(rng.integers(8))
+        converted.file.write_bytes(data)
+        with pytest.raises(CorruptModelError, match="does not match its checksum"):
+            NativeEngine(converted)
 
 
 def test_a_damaged_graph_is_refused(tmp_path):

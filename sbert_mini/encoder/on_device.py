@@ -19,6 +19,8 @@ GPU_TOKENS = 65_536
 class DeviceEngine:
     """A model's float weights on a device: bfloat16 on a GPU that computes with it, else float32.
 
+    On the CPU torch keeps to its own number of threads (`torch.set_num_threads`).
+
     Args:
         layout: the model directory's description.
         device: a torch device: `cuda`, `cuda:1`, `mps`, `cpu`.
@@ -34,7 +36,10 @@ class DeviceEngine:
             torch.empty(1, device=self._device)
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-        halves = self._device.type == "cuda" and torch.cuda.is_bf16_supported()
+        halves = self._device.type == "cuda" and (
+            torch.version.hip is not None
+            or torch.cuda.get_device_capability(self._device) >= (8, 0)  # older ones emulate it
+        )
         self._dtype = torch.bfloat16 if halves else torch.float32
         self._encoder = MiniBert.from_pretrained(layout.encoder_path, dtype=self._dtype).to(self._device)
         self._head = SentenceHead(layout).to(self._device)

@@ -7,12 +7,7 @@
 #include <cstring>
 #include <new>
 
-#if defined(_WIN32)
-#include <malloc.h>
-#define EXPORT extern "C" __declspec(dllexport)
-#else
 #define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define HAS_VECTOR 1
@@ -30,21 +25,11 @@ using namespace sbmini;
 namespace sbmini {
 
 void* allocate(size_t bytes) {
-    bytes = (bytes + 63) / 64 * 64;
-#if defined(_WIN32)
-    return _aligned_malloc(bytes, 64);
-#else
-    return std::aligned_alloc(64, bytes);
-#endif
+    void* memory = nullptr;
+    return posix_memalign(&memory, 64, (bytes + 63) / 64 * 64) == 0 ? memory : nullptr;
 }
 
-void release(void* memory) {
-#if defined(_WIN32)
-    _aligned_free(memory);
-#else
-    std::free(memory);
-#endif
-}
+void release(void* memory) { std::free(memory); }
 
 }  // namespace sbmini
 
@@ -67,7 +52,7 @@ bool amx_allowed() {
 Level detect() {
 #if HAS_VECTOR
     if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")))
+          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma")))
         return NONE;
     return amx_allowed() ? AMX : VNNI;
 #else

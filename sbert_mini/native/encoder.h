@@ -12,7 +12,7 @@ enum Level { NONE = 0, VNNI = 1, AMX = 2 };
 struct Product {
     int in = 0, out = 0;
     int8_t* packed = nullptr;     // [out / 16][in / 4][16][4]: what VNNI and AMX read
-    float* multiplier = nullptr;  // (out,): the activations' scale times the column's
+    float* multiplier = nullptr;  // (out,): the activations' scale times the column's; for queries, by 1 / sqrt(depth) too
     float* addend = nullptr;      // (out,): the bias less what the zero point adds
     float* factor = nullptr;      // (in,): u8(x) = clip(rint(x * factor) + zero_point, 0, 255)
     int zero_point = 0;
@@ -39,7 +39,7 @@ struct Model {
     Layer* layer;
 };
 
-// Memory for rows of 64 bytes; nullptr where there is none.
+// Memory aligned to 64 bytes; nullptr where there is none.
 void* allocate(size_t bytes);
 void release(void* memory);
 

@@ -12,16 +12,16 @@
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile,amx-int8,fma"))), \
                              apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile,amx-int8,fma")
 #endif
-
-#include <immintrin.h>
-#include <math.h>
-#include <string.h>
 
 namespace sbmini {
 namespace {
@@ -41,11 +41,12 @@ constexpr int QUERIES = 8;      // that attention takes together
 INLINE int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
 INLINE __m128i to_bytes(__m512 scaled, __m512i zero_point) {
+    scaled = _mm512_min_ps(_mm512_set1_ps(255.0f), scaled);  // what is beyond an int32 would become the lowest one
     const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(scaled), zero_point);
     return _mm512_cvtusepi32_epi8(_mm512_max_epi32(q, _mm512_setzero_si512()));
 }
 
-// exp for arguments of at most 0, to 2 units in the last place.
+// exp for arguments from -87 to 0, to 2 units in the last place; below -87 it is that of -87.
 INLINE __m512 exponential(__m512 x) {
     const __m512 log2e = _mm512_set1_ps(1.44269504088896341f);
     x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
@@ -200,6 +201,7 @@ void multiply_vnni(const uint8_t* x, int rows, const Product& p, const Then& the
 // Two by two tiles of 16 x 16 sums; the rows of x are allocated up to a multiple of 32.
 template <class Then>
 void multiply_amx(const uint8_t* x, int rows, const Product& p, const Then& then) {
+    __asm__ volatile("" ::: "memory");  // some compilers do not know that _tile_loadd reads memory
     alignas(64) int32_t sums[2 * TILE * 2 * TILE];
     constexpr int SUMS = 2 * TILE * sizeof(int32_t);
     const size_t next = static_cast<size_t>(p.in) * LANES;
@@ -302,8 +304,8 @@ INLINE void transpose(const float* from, size_t stride, int rows, float* out) {
     }
 }
 
-// Scores of QUERIES queries, `row` floats apart (the last of `count` repeated), with 16 * WIDE_ keys; keys: [key / 16][depth][16].
-template <int WIDE_>
+// Scores of QUERIES queries, `row` floats apart (the last of `count` repeated), with 16 * PANELS keys; keys: [key / 16][depth][16].
+template <int PANELS>
 INLINE void scores(const float* queries, size_t row, int count, const float* keys, int depth, float* out, int stride) {
     const float* upper = keys + static_cast<size_t>(depth) * LANES;
 #define DECLARE(q)                                                                     \
@@ -313,19 +315,19 @@ INLINE void scores(const float* queries, size_t row, int count, const float* key
 #undef DECLARE
     for (int d = 0; d < depth; ++d) {
         const __m512 low = _mm512_load_ps(keys + d * LANES);
-        const __m512 high = WIDE_ > 1 ? _mm512_load_ps(upper + d * LANES) : low;
+        const __m512 high = PANELS > 1 ? _mm512_load_ps(upper + d * LANES) : low;
 #define ADD(q)                                                       \
     {                                                                \
         const __m512 v = _mm512_set1_ps(query##q[d]);                \
         low##q = _mm512_fmadd_ps(v, low, low##q);                    \
-        if (WIDE_ > 1) high##q = _mm512_fmadd_ps(v, high, high##q);  \
+        if (PANELS > 1) high##q = _mm512_fmadd_ps(v, high, high##q);  \
     }
         EIGHT(ADD)
 #undef ADD
     }
 #define FINISH(q)                                    \
     _mm512_store_ps(out + q * stride, low##q);       \
-    if (WIDE_ > 1) _mm512_store_ps(out + q * stride + LANES, high##q);
+    if (PANELS > 1) _mm512_store_ps(out + q * stride + LANES, high##q);
     EIGHT(FINISH)
 #undef FINISH
 }
@@ -442,7 +444,7 @@ void run(const Model& m, Level level, const int32_t* ids, const int32_t* type_id
             config.bytes_a_row[i] = 64;
             config.rows[i] = TILE;
         }
-        _tile_loadconfig(&config);
+        __asm__ volatile("ldtilecfg %0" ::"m"(config));  // GCC's own _tile_loadconfig reads 8 of the 64 bytes, for all that it knows
     }
 
     for (int t = 0; t < texts; ++t)

@@ -82,7 +82,7 @@ class Embedder:
     int8 unless `graph="fp32"`.
 
     A text's vector does not depend on the texts that it is encoded with: the cosine between a text alone and in a batch is
-    at least 0.9999 (int8) and 0.999999 (fp32).
+    at least 0.9999 (int8) and 0.999999 (fp32). In bfloat16 on a GPU it may be less: nothing is promised there.
 
     Args:
         model: a model directory, a built-in name or a hub id (`sbert_mini.models`); None for the default.
@@ -115,6 +115,8 @@ class Embedder:
         backend: Backend | None = None,
         adapter: Adapter | None = None,
     ) -> None:
+        if adapter is not None and (backend not in (None, "onnx") or device not in (None, "cpu")):
+            raise UsageError("a task's projected attention layers are computed by onnx, on the CPU, alone")
         self.threads = thread_count(threads)
         self.model_name = str(model) if model is not None else models.default_name()
         self._converted = find(models.resolve(model, offline=offline), graph, adapter)
@@ -133,7 +135,7 @@ class Embedder:
 
     @property
     def backend(self) -> str:
-        """What computes, for people: native code and with which instructions, or ONNX Runtime."""
+        """What computes, for people: native code and with which instructions, ONNX Runtime, or torch and where."""
         return self._engine.name
 
     @property

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
-from sbert_mini.errors import CorruptModelError, MissingExtraError, UsageError
+from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
 from sbert_mini.runtime.conversion import ConvertedModel, start_check
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
@@ -104,7 +104,10 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
     if reason is None and wanted is not None and wanted > level():
         reason = f"this processor has no {backend}"
     if reason is None:
-        return NativeEngine(converted, wanted)
+        try:
+            return NativeEngine(converted, wanted)
+        except UnsupportedModelError as error:  # a graph of an earlier version, whose constants have no names
+            reason = str(error)
     if backend is None:
         return OnnxEngine(converted)
     raise UsageError(f"the backend {backend} does not compute this model here: {reason}")

@@ -1,8 +1,9 @@
 """The int8 graph computed by code of our own (`sbert_mini/native`), for processors with AVX-512 VNNI, or AMX beside it.
 
 It reads the constants of the same file and multiplies with the same scales as ONNX Runtime does, so the vectors of the two are
-as near to the float32 ones, and nearly the same (cosine 0.9998). It is faster because what lies between two products stays in the
-processor's cache, and nothing is padded. What it does not know is left to ONNX Runtime (`engine.open_engine`).
+as near to the float32 ones, and nearly the same (mean cosine 0.9998). It is faster because what lies between two products stays
+in the processor's cache, and nothing is padded. What it does not know is left to ONNX Runtime (`engine.open_engine`). The word
+embeddings stay mapped: whoever replaces the file must rename another one into its place, as this package does.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ import numpy as np
 
 from sbert_mini.encoder.int8_weights import PRODUCTS, QUANTIZED, SCALE, SMOOTH
 from sbert_mini.encoder.onnx_file import OnnxFile, read_onnx
-from sbert_mini.errors import CorruptModelError
+from sbert_mini.errors import CorruptModelError, UnsupportedModelError
 from sbert_mini.layout import BertConfig, ModelLayout
 from sbert_mini.runtime.conversion import ConvertedModel, Graph, start_check
 from sbert_mini.runtime.graph import WORDS
@@ -28,6 +29,8 @@ LEVELS = ("none", "avx512_vnni", "amx_int8")
 """What the processor can do, by the number that `sbmini_level` gives."""
 KINDS = ("qkv", "attention", "wide", "narrow")
 NO_MEMORY = 1
+LARGEST = 32_768
+"""Of a size: sums of so many products of bytes stay within 32 bits."""
 TOKENS = 512
 """Tokens of a batch."""
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
@@ -70,23 +73,28 @@ def why_not(layout: ModelLayout, graph: Graph = "int8") -> str | None:
     if tuple(layout.pooling) != ("mean",) or layout.dense:
         return "it knows no other pooling than the mean of all tokens, and no layers after it"
     sizes = (config.hidden_size, config.intermediate_size, config.hidden_size // config.num_attention_heads)
+    if max(sizes) > LARGEST:
+        return f"no size may be above {LARGEST}"
     if sizes[0] % 64 or sizes[1] % 64 or sizes[2] % 32:
         return "hidden sizes must be multiples of 64, and those of heads of 32"
     return None
 
 
 class NativeEngine:
-    """An int8 graph, opened by native code. Several threads may call `run` at the same time; each call computes in its own.
+    """An int8 graph, opened by native code. Several threads may call `run` at the same time; each computes in its own thread.
 
     Args:
         converted: the graph on disk, for which `why_not` gives None.
         wanted: one of `LEVELS` by its number, at most `level()`; None for that.
 
     Raises:
-        CorruptModelError: the file does not match its checksum, or is not a graph that this version wrote.
+        CorruptModelError: the file does not match its checksum.
+        UnsupportedModelError: it is not a graph that this version wrote.
     """
 
     def __init__(self, converted: ConvertedModel, wanted: int | None = None) -> None:
+        if wanted is not None and not 1 <= wanted <= level():
+            raise ValueError(f"this processor has no {LEVELS[wanted]}")
         self._library: Any = library()
         self._level = level() if wanted is None else wanted
         self._dimension = converted.layout.config.hidden_size
@@ -96,11 +104,15 @@ class NativeEngine:
         failure: Exception | None = None
         try:
             self._open(read_onnx(converted.file), converted.layout.config)
-        except (CorruptModelError, KeyError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever damage leads to: the checksum tells
             failure = error
         finish_check()
         if failure is not None:
-            raise CorruptModelError(f"{converted.file} is not a graph that this version wrote: {failure}") from failure
+            raise UnsupportedModelError(
+                f"{converted.file} is not a graph that this version wrote: {failure!r}"
+            ) from failure
 
     @property
     def name(self) -> str:
