@@ -74,4 +74,4 @@ ablations: $(VENV)/all.done  ## does gradient surgery help? Hours on two cores; 
 	$(BIN)/python -m benchmarks.ablations
 
 clean:           ## remove what was built, the virtual environment included
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)
+	rm -rf build dist *.egg-info sbert_mini/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)
