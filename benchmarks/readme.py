@@ -145,7 +145,7 @@ def encoding(found: dict[str, Any]) -> str:
     limits = ", ".join(f"{m['limit_texts_per_s']:,.0f} texts/s of {name}" for name, m in found["models"].items())
     parts.append(
         "Batches of 32. The limit is what torch's own int8 product reaches in the shape of a feed-forward layer: "
-        f"{limits}; with AMX it can be passed. "
+        f"{limits}; native code may pass it. "
         "\"To dynamic int8\": median of the rounds' ratios to the faster of ONNX Runtime's two arrangements."
     )
     return "\n\n".join(parts)

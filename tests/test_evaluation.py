@@ -517,7 +517,7 @@ def test_the_other_benchmarks_at_a_small_size(sbmini, tmp_path, minilm):
     assert found["models"][int8]["disk_bytes"] < 25e6
     assert set(found["by_batch_size"][int8]) == {"1", "8", "32", "128"}
     assert found["by_length"][int8]["256"]["times_faster"] is None
-    assert 0 < found["roofline"]["models"][int8]["share"] < 8  # torch makes no use of AMX, which is 8 times as fast
+    assert 0 < found["roofline"]["models"][int8]["share"] < 8  # native code may pass what torch reaches
     beir(tmp_path / "toy")
     done = sbmini(
         "bench", "search", "--collection", "toy", "--no-peer", "--kind", "SQ8", "--rounds", 1, "--report", "out"

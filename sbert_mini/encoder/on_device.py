@@ -14,6 +14,7 @@ from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
 
 GPU_TOKENS = 65_536
+"""Tokens of a batch on a GPU, padding included, at most; `batch_size` is reached first. Not measured on one."""
 
 
 class DeviceEngine:

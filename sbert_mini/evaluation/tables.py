@@ -227,7 +227,7 @@ def speed(result: Json) -> list[Table]:
         note = (
             f"Matrix products alone bound the rate: {roof['flops_per_text'] / 1e6:.0f} MFLOP a text of "
             f"{roof['tokens_per_text']:.1f} tokens; measured here: {roof['fp32_flops_per_s'] / 1e9:.0f} GFLOP/s fp32, "
-            f"{roof['int8_flops_per_s'] / 1e9:.0f} GOP/s int8 ({roof['how']}; it makes no use of AMX)."
+            f"{roof['int8_flops_per_s'] / 1e9:.0f} GOP/s int8 ({roof['how']}; native code may pass it)."
         )
         tables.append(Table("Share of this machine's limit", ("model", "limit, texts/s", "reached"), rows, (note,)))
     return tables

@@ -209,36 +209,29 @@ void multiply_amx(const uint8_t* x, int rows, const Product& p, const Then& then
         const int8_t* panel = p.packed + static_cast<size_t>(column) * p.in;
         for (int row = 0; row < rows; row += 2 * TILE) {
             const uint8_t* upper = x + static_cast<size_t>(row) * p.in;
+            const uint8_t* lower = upper + static_cast<size_t>(TILE) * p.in;
             const int left = rows - row < 2 * TILE ? rows - row : 2 * TILE;
+            const bool both = left > TILE;
             _tile_zero(0);
             _tile_zero(1);
-            if (left > TILE) {
-                const uint8_t* lower = upper + static_cast<size_t>(TILE) * p.in;
-                _tile_zero(2);
-                _tile_zero(3);
-                for (int k = 0; k < p.in; k += 64) {
-                    _tile_loadd(4, upper + k, p.in);
-                    _tile_loadd(6, panel + static_cast<size_t>(k) * LANES, 64);
-                    _tile_dpbusd(0, 4, 6);
-                    _tile_loadd(7, panel + next + static_cast<size_t>(k) * LANES, 64);
-                    _tile_dpbusd(1, 4, 7);
+            _tile_zero(2);
+            _tile_zero(3);
+            for (int k = 0; k < p.in; k += 64) {
+                _tile_loadd(4, upper + k, p.in);
+                _tile_loadd(6, panel + static_cast<size_t>(k) * LANES, 64);
+                _tile_dpbusd(0, 4, 6);
+                _tile_loadd(7, panel + next + static_cast<size_t>(k) * LANES, 64);
+                _tile_dpbusd(1, 4, 7);
+                if (both) {
                     _tile_loadd(5, lower + k, p.in);
                     _tile_dpbusd(2, 5, 6);
                     _tile_dpbusd(3, 5, 7);
                 }
-                _tile_stored(2, sums + TILE * 2 * TILE, SUMS);
-                _tile_stored(3, sums + TILE * 2 * TILE + TILE, SUMS);
-            } else {
-                for (int k = 0; k < p.in; k += 64) {
-                    _tile_loadd(4, upper + k, p.in);
-                    _tile_loadd(6, panel + static_cast<size_t>(k) * LANES, 64);
-                    _tile_dpbusd(0, 4, 6);
-                    _tile_loadd(7, panel + next + static_cast<size_t>(k) * LANES, 64);
-                    _tile_dpbusd(1, 4, 7);
-                }
             }
             _tile_stored(0, sums, SUMS);
             _tile_stored(1, sums + TILE, SUMS);
+            _tile_stored(2, sums + TILE * 2 * TILE, SUMS);
+            _tile_stored(3, sums + TILE * 2 * TILE + TILE, SUMS);
             finish<2 * TILE>(sums, left, row, column, p, then);
         }
     }
