@@ -46,12 +46,15 @@ class Record:
         id: the value of the id column as a string, or None where there is no such column.
         columns: the other columns, by name.
         line: the line of the file on which the record starts, from 1.
+        typed: whether the columns' values have the types of their source (JSON, Parquet, Python); False where all are text
+            (CSV, TSV), so that an index infers a column's type from its values.
     """
 
     text: str
     id: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0
+    typed: bool = True
 
     def content_id(self) -> str:
         """Return an id made of the record's text and columns: 20 hexadecimal digits of a blake2b digest."""
@@ -300,7 +303,7 @@ def _table(
             message = f"{found}, and the header names {len(header)} ({', '.join(header)})"
             source.reject(line, message, "".join(text for _, text in taken))
         else:
-            yield _record(dict(zip(header, row, strict=True)), text_name, id_name, line)
+            yield _record(dict(zip(header, row, strict=True)), text_name, id_name, line, typed=False)
     if header is None:
         raise InputError(f"{source.name} is empty: its first line must name the columns")
 
@@ -384,7 +387,7 @@ def _columns(names: list[str], text_column: str | None, id_column: str | None, w
     return text, id_column or ("id" if "id" in names and text != "id" else None)
 
 
-def _record(row: dict[str, Any], text_column: str, id_column: str | None, line: int) -> Record:
+def _record(row: dict[str, Any], text_column: str, id_column: str | None, line: int, *, typed: bool = True) -> Record:
     identity = str(row[id_column]) if id_column is not None and row[id_column] is not None else None
     columns = {name: value for name, value in row.items() if name not in (text_column, id_column)}
-    return Record(text=row[text_column], id=identity, columns=columns, line=line)
+    return Record(text=row[text_column], id=identity, columns=columns, line=line, typed=typed)
