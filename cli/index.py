@@ -1,6 +1,7 @@
 """`sbmini index`: make, change and check an index of texts."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -44,6 +45,16 @@ Pca = Annotated[
     ),
 ]
 
+ColumnTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column-type",
+        metavar="NAME=TYPE",
+        help="A column's type: integer, number, boolean or text; by default its values tell. Repeat it for more columns.",
+        show_default=False,
+    ),
+]
+
 MANY_SEGMENTS = 16
 
 app = typer.Typer(help="Make, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
@@ -83,6 +94,7 @@ def create(
             "--prompt", help="A text put before each text; by default the model's for documents.", show_default=False
         ),
     ] = None,
+    column_type: ColumnTypes = None,
     vectors: Vectors = None,
     kind: Kind = "auto",
     pca: Pca = None,
@@ -96,8 +108,9 @@ def create(
 ) -> None:
     """Make a new index of a file's rows, in a directory that is absent or empty.
 
-    A row keeps all its columns. Its id is the id column's value; without such a column it is made of the row's content, and
-    rows of the same content are stored once (and counted).
+    A row keeps all its columns. Its id is the id column's value; without such a column it is made of the row's content, and rows
+    of the same content are stored once (and counted). For filters a column has one type: the narrowest from which all values read
+    back unchanged (so 007 and 1.10 are text), or the one that --column-type names.
 
     Up to 50,000 rows are searched exactly, more through inverted lists of 1-bit vectors (RaBitQ), as many of which are looked
     into as finds 98.5 % of the neighbours; all hits are scored with the whole vectors. Another --kind is any FAISS factory
@@ -116,6 +129,7 @@ def create(
             batch_size=batch_size,
             truncation=truncation.value,
             show_progress_bar=progress_wanted(quiet),
+            on_reject=taken.take,
         )
         read = ReadCounts()
         records: Iterable[Record] = read_records(
@@ -130,7 +144,9 @@ def create(
             before = embedder.document_prompt() if prompt is None else prompt
             records = embedder.short_enough(records, before, taken.take)
         with _given_vectors(vectors, on_error) as given:
-            index = writer.create(records, prompt=prompt, vectors=given, kind=kind, pca=pca)
+            index = writer.create(
+                records, prompt=prompt, vectors=given, kind=kind, pca=pca, column_types=_column_types(column_type)
+            )
         _tell(read, writer, directory, index.segments)
     raise typer.Exit(taken.exit_code())
 
@@ -145,6 +161,7 @@ def create(
 def add(
     directory: options.IndexDirectory,
     input: Input,
+    column_type: ColumnTypes = None,
     vectors: Vectors = None,
     model: options.Model = None,
     input_format: options.InputFormat = None,
@@ -176,7 +193,12 @@ def add(
         quiet,
     )
     _change(
-        lambda writer, records, given: writer.add(records, vectors=given), directory, input, vectors, model, *settings
+        lambda writer, records, given: writer.add(records, vectors=given, column_types=_column_types(column_type)),
+        directory,
+        input,
+        vectors,
+        model,
+        *settings,
     )
 
 
@@ -190,6 +212,7 @@ def add(
 def update(
     directory: options.IndexDirectory,
     input: Input,
+    column_type: ColumnTypes = None,
     vectors: Vectors = None,
     model: options.Model = None,
     input_format: options.InputFormat = None,
@@ -217,7 +240,7 @@ def update(
         quiet,
     )
     _change(
-        lambda writer, records, given: writer.update(records, vectors=given),
+        lambda writer, records, given: writer.update(records, vectors=given, column_types=_column_types(column_type)),
         directory,
         input,
         vectors,
@@ -234,6 +257,8 @@ def update(
 
   sbmini index delete news.index --ids-from gone.txt
 
+  sbmini index delete news.index --filter "year < 2010" --dry-run
+
   sbmini index delete news.index --filter "year < 2015"
 """,
 )
@@ -244,12 +269,19 @@ def delete(
         Path | None, typer.Option("--ids-from", help="A text file, one id a line; - for stdin.", show_default=False)
     ] = None,
     filter: options.Filter = None,
+    filter_timeout: options.FilterTimeout = 60.0,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal, before --filter deletes.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many rows would be deleted, and delete none.")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Delete rows by their ids, or those that meet a condition.
 
-    An id that is not in the index is an error, and nothing is deleted. What deleted rows take up on the disk is given back by
-    'sbmini index compact'.
+    An id that is not in the index is an error, and nothing is deleted. On a terminal --filter asks first. 'sbmini index compact'
+    gives back the space of deleted rows.
     """
     if sum((bool(ids), ids_from is not None, filter is not None)) != 1:
         raise UsageError("name the ids to delete, or a file of them with --ids-from, or a --filter; one of the three")
@@ -257,11 +289,29 @@ def delete(
     from sbert_mini.search import writer
     from sbert_mini.text.records import read_records
 
+    met = 0
+
+    def confirm(count: int) -> bool:
+        nonlocal met
+        met = count
+        if dry_run:
+            return False
+        ask = filter is not None and not yes and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        return not ask or typer.confirm(f"delete {_rows(count)}?", err=True)
+
     if filter is not None:
-        count = writer.delete(directory, filter=filter)
+        deleted = writer.delete(directory, filter=filter, filter_timeout_s=filter_timeout, confirm=confirm)
     else:
-        count = writer.delete(directory, ids or (record.text for record in read_records(ids_from or "-", format="txt")))
-    note(f"{count} rows deleted from {directory}")
+        named = ids or (record.text for record in read_records(ids_from or "-", format="txt"))
+        deleted = writer.delete(directory, named, confirm=confirm)
+    if dry_run:
+        note(f"{_rows(met)} would be deleted from {directory}")
+    else:
+        note(f"{_rows(deleted)} deleted from {directory}")
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
 
 
 @app.command(
@@ -361,12 +411,14 @@ def info(
         "pca": index.kind.pca,
         "segments": index.segments,
         "segment_kinds": index.segment_kinds,
+        "columns": index.columns,
         "deleted_rows_kept": index.deleted_rows,
         "bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
     }
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
         return
+    found["columns"] = ", ".join(f"{name} ({type or 'no value yet'})" for name, type in index.columns.items()) or "none"
     for key, value in found.items():
         print(f"{key.replace('_', ' '):<20}{value!r}" if key == "prompt" else f"{key.replace('_', ' '):<20}{value}")
 
@@ -427,6 +479,7 @@ def _change(
             batch_size=batch_size,
             truncation=truncation.value,
             show_progress_bar=progress_wanted(quiet),
+            on_reject=taken.take,
         )
         read = ReadCounts()
         records: Iterable[Record] = read_records(
@@ -443,6 +496,19 @@ def _change(
             changed = change(writer, records, given)
         _tell(read, writer, directory, changed.segments)
     raise typer.Exit(taken.exit_code())
+
+
+def _column_types(given: list[str] | None) -> dict[str, str]:
+    """Return the types that --column-type gives, by column."""
+    found: dict[str, str] = {}
+    for entry in given or []:
+        name, equals, type = entry.rpartition("=")
+        if not equals or not name:
+            raise UsageError(f"--column-type takes NAME=TYPE, such as price=number; found {entry!r}")
+        if name in found:
+            raise UsageError(f"--column-type names the column {name!r} twice")
+        found[name] = type
+    return found
 
 
 @contextmanager

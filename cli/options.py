@@ -118,6 +118,10 @@ Filter = Annotated[
         "--filter", help="An SQL condition on the rows' columns: \"year >= 2020 and lang = 'en'\".", show_default=False
     ),
 ]
+FilterTimeout = Annotated[
+    float,
+    typer.Option("--filter-timeout", min=0.001, metavar="SECONDS", help="Give up a filter that takes longer."),
+]
 
 
 def read_vectors(file: Path) -> "FloatArray":

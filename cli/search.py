@@ -49,6 +49,7 @@ def search(
         typer.Option("--min-score", help="Leave out hits of a lower cosine, in [-1, 1].", show_default=False),
     ] = None,
     filter: options.Filter = None,
+    filter_timeout: options.FilterTimeout = 60.0,
     hybrid: Annotated[
         bool, typer.Option("--hybrid", help="Rank by meaning and by words (BM25) both.", show_default=False)
     ] = False,
@@ -87,8 +88,9 @@ def search(
     of the text is written as \\t, \\n, \\r or \\\\). The score is the cosine similarity. The model is the index's own; --model
     is for a copy of it that lies elsewhere, and any other model is refused.
 
-    --filter takes any SQL condition that SQLite knows; what reads as a number compares as one, and a column that a row lacks is
-    NULL. As many hits come back as rows meet it, up to -k. --hybrid adds up reciprocal ranks, 1 / (60 + rank), by meaning and by
+    --filter takes an SQL condition: comparisons, in, between, like, ilike, is null, and, or, not, arithmetic, cast and
+    common functions. 'sbmini index info' lists the columns with their types; a column that a row lacks is NULL. As many hits come
+    back as rows meet it, up to -k. --hybrid adds up reciprocal ranks, 1 / (60 + rank), by meaning and by
     BM25: that sum is the score then.
     """
     if query is not None and input is not None:
@@ -102,7 +104,7 @@ def search(
     if not all(q.strip() for q in queries):
         raise UsageError("the query is empty")
 
-    index = _opened(directory, threads, offline)
+    index = _opened(directory, threads, offline, filter_timeout)
     embedder = None
     if model is not None:
         from sbert_mini.runtime.embedder import Embedder
@@ -127,14 +129,14 @@ def search(
         raise typer.Exit(1)
 
 
-def _opened(directory: str, threads: int | None, offline: bool) -> "SearchIndex | MilvusIndex":
+def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s: float) -> "SearchIndex | MilvusIndex":
     if directory.startswith("milvus:"):
         from sbert_mini.scale.serving import MilvusIndex
 
         return MilvusIndex(directory, threads=threads, offline=offline)
     from sbert_mini.search.index import SearchIndex
 
-    return SearchIndex(directory, threads=threads, offline=offline)
+    return SearchIndex(directory, threads=threads, offline=offline, filter_timeout_s=filter_timeout_s)
 
 
 def _queries(input: Path | None) -> list[str]:

@@ -26,7 +26,7 @@ EXTRA_OF = {
     **dict.fromkeys(("torch", "sentence_transformers", "transformers", "accelerate", "onnx"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "matplotlib", "pandas", "pytrec_eval", "datasets"), "bench"),
     "pyarrow": "parquet",
-    **dict.fromkeys(("pymilvus", "sqlglot"), "milvus"),
+    "pymilvus": "milvus",
     "ray": "ray",
 }
 """Optional packages, by their import name -> the extra of this distribution that installs them."""

@@ -206,8 +206,8 @@ def test_every_flipped_bit_of_every_kind_of_file_is_found(tmp_path, make_model, 
     delete(path, ["3"])
     assert SearchIndex(path).verify() == []
     files = [p for p in path.rglob("*") if p.is_file() and p.name != "LOCK"]
-    assert len({p.name.replace("000002", "").replace("000003", "") for p in files}) == 12
-    assert {p.suffix for p in files} == {"", ".json", ".npy", ".jsonl", ".sqlite", ".faiss"}
+    assert len({p.name.replace("000002", "").replace("000003", "") for p in files}) == 14
+    assert {p.suffix for p in files} == {"", ".json", ".npy", ".jsonl", ".sqlite", ".bin", ".faiss"}
     for file in files:
         data = file.read_bytes()
         for position in {0, len(data) - 1, *rng.integers(0, len(data), 12).tolist()}:

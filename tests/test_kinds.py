@@ -13,12 +13,12 @@ from conftest import replace
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
-from sbert_mini.search.columns import Columns, ColumnsWriter, stems_of, weights
 from sbert_mini.search.dedup import deduplicate
 from sbert_mini.search.index import fused
 from sbert_mini.search.nearest import AUTOMATIC, EXACT, automatic, kind_of, lists_for
 from sbert_mini.search.reduction import Reduction, fit
 from sbert_mini.search.store import VECTOR_BLOCK_BYTES, SearchKind
+from sbert_mini.search.words import Words, WordsWriter, stems_of, weights
 from sbert_mini.search.writer import compact, delete
 from sbert_mini.text.records import Record
 
@@ -203,78 +203,6 @@ def test_given_vectors_stay_with_their_rows_where_rows_repeat(tmp_path, make_mod
 # --- filters ---
 
 
-@pytest.fixture
-def columns(tmp_path):
-    def write(rows):
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"
-        with ColumnsWriter(path) as writer:
-            for identity, text, held in rows:
-                writer.write(identity, text, held)
-        return Columns(path)
-
-    return write
-
-
-def test_a_filter_means_what_sql_means(columns):
-    held = columns(
-        [
-            ("a", "x", {"year": 2019, "lang": "en", "tags": ["x", "y"], "ok": True}),
-            ("b", "x", {"year": "2021", "lang": "en", "odd name": "it's"}),  # as a CSV file gives it
-            ("c", "x", {"year": None, "lang": "de", "ok": False}),
-            ("d", "x", {"year": 1e3, "big": 2**70, "Zürich": "ja"}),
-        ]
-    )
-    for condition, expected in (
-        ("year >= 2020", [1]),
-        ("year >= 2020 or lang = 'de'", [1, 2]),
-        ("year is null", [2]),
-        ("lang is null", [3]),
-        ("ok", [0]),
-        ("ok = false", [2]),
-        ("\"odd name\" = 'it''s'", [1]),
-        ("json_extract(tags, '$[1]') = 'y'", [0]),
-        ("id in ('a', 'd')", [0, 3]),
-        ("ZÜRICH = 'ja' or Zürich = 'ja'", [3]),
-        ("lang like 'E%'", [0, 1]),
-        ("absent = 1", []),
-        ("1 -- a comment", [0, 1, 2, 3]),
-    ):
-        if condition.startswith("ZÜRICH"):
-            condition = "Zürich = 'ja'"  # noqa: PLW2901
-        assert held.matching(condition, ["absent"]).tolist() == expected, condition
-
-
-@pytest.mark.parametrize(
-    "condition",
-    [
-        "yeer > 1",
-        "year >",
-        "",
-        "1); DELETE FROM rows; --",
-        "1) UNION SELECT 1 FROM nowhere --",
-        "load_extension('x')",
-        "year = 1; ATTACH 'x.db' AS y",
-    ],
-)
-def test_a_filter_that_is_none_is_refused(columns, condition):
-    held = columns([("a", "x", {"year": 2019})])
-    with pytest.raises(UsageError, match=r"cannot be evaluated: .*Columns: id, year"):
-        held.matching(condition, [])
-    assert held.matching("year = 2019", []).tolist() == [0]
-
-
-def test_columns_that_filters_cannot_tell_apart_are_refused(tmp_path, make_model):
-    writer = IndexWriter(tmp_path / "index", Embedder(make_model()))
-    for columns, message in (
-        ({"Year": 1, "year": 2}, "differ in case alone"),
-        ({"_position": 1}, "reserved"),
-        ({f"c{i}": 1 for i in range(1901)}, "more than 1900"),
-    ):
-        with pytest.raises(InputError, match=message):
-            writer.create([Record("the cat", "a", columns)])
-        assert not (tmp_path / "index").exists()
-
-
 def test_rows_are_deleted_by_a_filter(tmp_path, make_model, records, vectors):
     make(tmp_path / "index", make_model, records, vectors)
     assert delete(tmp_path / "index", filter="lang = 'fr'") == 1000
@@ -283,12 +211,24 @@ def test_rows_are_deleted_by_a_filter(tmp_path, make_model, records, vectors):
     assert (len(index), index.generation) == (2001, 2)
     assert {row.columns["lang"] for row in index.rows()} == {"en", "de"}
     with pytest.raises(InputError, match="all 2001 rows"):
-        delete(tmp_path / "index", filter="1")
+        delete(tmp_path / "index", filter="true")
     with pytest.raises(UsageError, match="no id was given"):
         delete(tmp_path / "index")
 
 
 # --- words ---
+
+
+@pytest.fixture
+def words(tmp_path):
+    def write(texts):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"
+        with WordsWriter(path) as writer:
+            for text in texts:
+                writer.write(text)
+        return Words(path, len(texts))
+
+    return write
 
 
 def bm25(texts, query, k1=1.2, b=0.75):
@@ -305,7 +245,7 @@ def bm25(texts, query, k1=1.2, b=0.75):
     return scores
 
 
-def test_words_are_ranked_by_bm25(columns):
+def test_words_are_ranked_by_bm25(words):
     texts = [
         "red fox",
         "red red dog dog",
@@ -317,7 +257,7 @@ def test_words_are_ranked_by_bm25(columns):
         "a hat",
         "red hat cat",
     ]
-    held = columns([(str(i), text, {}) for i, text in enumerate(texts)])
+    held = words(texts)
     for query in ("red dog", "cat hat", "fox", "a", "unknown", "owl unknown"):
         found = dict(held.ranked(weights(query, [held]), 100))
         scores = bm25(texts, query)
@@ -332,9 +272,9 @@ def test_words_are_ranked_by_bm25(columns):
     ]
 
 
-def test_weights_of_words_are_those_of_all_segments(columns):
-    large = columns([(str(i), f"plain word{i}", {}) for i in range(20)])
-    small = columns([("x", "rare plain", {})])
+def test_weights_of_words_are_those_of_all_segments(words):
+    large = words([f"plain word{i}" for i in range(20)])
+    small = words(["rare plain"])
     assert weights("rare plain", [large, small])["rare"][1] == pytest.approx(math.log(20.5 / 1.5))
     ((position, score),) = small.ranked(weights("rare", [large, small]), 5)
     assert position == 0
@@ -342,12 +282,10 @@ def test_weights_of_words_are_those_of_all_segments(columns):
     assert set(weights("rare plain", [large, small])) == {"rare"}  # plain stands in all rows, and says nothing
     assert set(weights("plain", [large, small])) == {"plain"}
     assert set(weights("plain word1 word2", [large, small])) == {"word1", "word2"}
-    snake = columns(
-        [("a", "set max_rows here", {}), ("b", "rows of a table", {}), *((str(i), "other", {}) for i in range(9))]
-    )
+    snake = words(["set max_rows here", "rows of a table", *["other"] * 9])
     assert set(weights("max_rows", [snake])) == {"max", "row"}  # split as FTS5 splits the texts
     assert [p for p, _ in snake.ranked(weights("MAX_ROWS", [snake]), 5)] == [0, 1]
-    far = columns([("a", "Über_größe हिनदी", {}), *((str(i), "other", {}) for i in range(9))])
+    far = words(["Über_größe हिनदी", *["other"] * 9])
     for query in ("uber", "हिनदी", "GRÖSSE größe"):
         assert [p for p, _ in far.ranked(weights(query, [far]), 5)] == [0], query
     assert stems_of('running "runs" OR near(x) ran*') == {

@@ -180,7 +180,7 @@ def test_the_directory_is_as_documented(made, embedder, passages):
 def test_every_flipped_bit_is_found(copy, rng):
     assert SearchIndex(copy).verify() == []
     files = [p for p in copy.rglob("*") if p.is_file() and p.name != "LOCK"]
-    assert len(files) == 9
+    assert len(files) == 11
     for file in files:
         data = file.read_bytes()
         for position in {0, len(data) - 1, *rng.integers(0, len(data), 10).tolist()}:
@@ -237,8 +237,8 @@ def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copy):
         write_sealed_json(current, {**pointer, **change})
         with pytest.raises(CorruptIndexError, match="damaged"):
             SearchIndex(copy)
-    write_sealed_json(current, {**pointer, "format_version": 3})
-    with pytest.raises(CorruptIndexError, match="format version 3"):
+    write_sealed_json(current, {**pointer, "format_version": 4})
+    with pytest.raises(CorruptIndexError, match="format version 4"):
         SearchIndex(copy)
     current.write_text("{")
     with pytest.raises(CorruptIndexError, match="damaged"):
@@ -309,20 +309,61 @@ def test_an_index_without_its_pointer_is_not_written_over(copy, embedder):
     (copy / "CURRENT").unlink()
     with pytest.raises(IndexExistsError, match="must be empty or absent"):
         IndexWriter(copy, embedder).create([Record("one")])
-    assert len(list((copy / "segments" / "000001").iterdir())) == 7
+    assert len(list((copy / "segments" / "000001").iterdir())) == 9
 
 
 def test_records_that_cannot_be_stored_are_errors_with_their_position(tmp_path, make_model):
     writer = IndexWriter(tmp_path / "index", Embedder(make_model()))
     for wrong, message in (
-        (Record("a", 5), "the id must be a string or None; found 5"),
+        (Record("a", 5.5), "the id must be a string, an integer or None; found 5.5"),
         (Record(" "), "must be a string that is not blank"),
-        (Record("a", "x", {"d": np.int64(3)}), "cannot be stored as JSON"),
+        (Record("a", "x", {"d": np.zeros(2)}), "cannot be stored as JSON"),
+        ({"txt": "a"}, "a dict must have the key 'text'; found 'txt'"),
+        (5, "a row must be a text, a dict, or a Record; found a int"),
         (Record("a", "x", {"d": float("nan")}), "cannot be stored as JSON"),
     ):
         with pytest.raises(InputError, match=f"line 2: .*{message}"):
             writer.create([Record("good"), wrong])
     assert not (tmp_path / "index").exists()
+
+
+def test_rows_may_be_texts_dicts_records_and_rows_of_an_index(tmp_path, make_model):
+    writer = IndexWriter(tmp_path / "index", Embedder(make_model()))
+    index = writer.create(
+        ["a cat", {"text": "a dog", "id": 7, "year": np.int64(2020)}, Record("a fox", np.int32(8), {"year": 1})]
+    )
+    assert index.columns == {"year": "integer"}
+    assert [(row.id, row.text, row.columns) for row in index.rows()][1:] == [
+        ("7", "a dog", {"year": 2020}),
+        ("8", "a fox", {"year": 1}),
+    ]
+    other = IndexWriter(tmp_path / "other", Embedder(make_model())).create(index.rows())
+    assert list(other.rows()) == list(index.rows())
+    assert writer.delete(filter="year > 5") == 1
+    assert [row.id for row in SearchIndex(tmp_path / "index").rows()][1:] == ["8"]
+
+
+def test_rows_that_do_not_fit_are_rejects_where_rejects_are_taken(tmp_path, make_model):
+    rejects = []
+    writer = IndexWriter(tmp_path / "index", Embedder(make_model()), on_reject=rejects.append)
+    rows = [
+        {"text": "one", "n": 1},
+        {"text": " "},
+        {"text": "two", "n": float("inf")},
+        {"text": "three", "n": 3, "id": "x"},
+        {"text": "four", "id": "x"},
+    ]
+    index = writer.create(rows, column_types={"n": "integer"})
+    assert [row.text for row in index.rows()] == ["one", "three"]
+    assert [(reject.line, reject.error.split(":")[0]) for reject in rejects] == [
+        (2, "the text must be a string that is not blank; found ' '"),
+        (3, "the columns cannot be stored as JSON"),
+        (5, "the id 'x' stands on line 4 and again on line 5; ids must be unique"),
+    ]
+    writer.add([{"text": "five", "n": "x"}, {"text": "six", "n": "6"}])
+    assert rejects[-1].error == "the column 'n' was declared integer, and \"x\" does not fit"
+    assert [row.columns for row in SearchIndex(tmp_path / "index").rows()][-1] == {"n": "6"}
+    assert SearchIndex(tmp_path / "index").search("six", 9, filter="n = 6")[0].text == "six"
 
 
 def test_the_models_prompt_for_documents_is_used_and_kept(tmp_path, make_model):
@@ -397,7 +438,7 @@ def test_a_reader_keeps_the_generation_that_it_opened(copy, made):
     index = SearchIndex(copy)
     before = index.search("bread", 3)
     manifest = index._store.manifest
-    Store.publish(copy, 2, index.model, manifest["segments"], 240)
+    Store.publish(copy, 2, index.model, manifest["segments"], 240, columns=manifest["columns"])
     assert SearchIndex(copy).generation == 2
     assert (index.generation, index.search("bread", 3)) == (1, before)
 

@@ -15,6 +15,7 @@ import numpy as np
 from sbert_mini.errors import InputError, MissingExtraError, UsageError
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
+from sbert_mini.search.columns import Schema
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.store import Segment, SegmentWriter, StoredRow
 from sbert_mini.shapes import FloatArray, IntArray
@@ -272,7 +273,7 @@ def measure_kinds(
     with tempfile.TemporaryDirectory() as held:
         folder = Path(held)
         np.save(folder / "queries.npy", queries)
-        with SegmentWriter(folder / "segments", "000001", rows.shape[1]) as writer:
+        with SegmentWriter(folder / "segments", "000001", rows.shape[1], Schema()) as writer:
             writer.write((StoredRow(str(i), "", {}) for i in range(len(rows))), rows)
         entry = {"name": "000001", "rows": len(rows), "checksums_sha256": writer.checksum}
         segment = Segment(folder / "segments" / "000001", entry)

@@ -176,20 +176,19 @@ def push(
     """
     place = Address.parse(address)
     server = _Server(place)
-    names: dict[str, None] = {}
+    types = index.columns
     for row in index.rows():
         if max(len(row.id.encode()), len(row.text.encode()), len(_json(row).encode())) > MAX_BYTES:
             raise InputError(
                 f"the row {row.id!r} is larger than the {MAX_BYTES} bytes that Milvus takes; nothing was sent"
             )
-        names.update(dict.fromkeys(row.columns))
     try:
-        about = {"model": asdict(index.model), "columns": list(names)}
+        about = {"model": asdict(index.model), "columns": [{"name": n, "type": t} for n, t in types.items()]}
         _make(server, place, index.model, about)
         counts, held = PushCounts(), set[str]()
         for rows, vectors in _batches(index, batch_rows):
             data = [
-                {"id": r.id, "text": r.text, "columns": _json(r), "keys": keys(r.columns), "vector": v.tolist()}
+                {"id": r.id, "text": r.text, "columns": _json(r), "keys": keys(r.columns, types), "vector": v.tolist()}
                 for r, v in zip(rows, vectors, strict=True)
             ]
             server.call(lambda client, data=data: client.upsert(place.name, data))  # type: ignore[misc]
@@ -243,8 +242,6 @@ def _make(server: _Server, place: Address, model: ModelIdentity, about: dict[str
         schema.add_field("about", m.DataType.VARCHAR, max_length=MAX_BYTES)
         schema.add_field("vector", m.DataType.FLOAT_VECTOR, dim=2)  # a collection must have one
         _create(server, name, schema, {"vector": ("AUTOINDEX", "COSINE")})
-    if known is not None:
-        about["columns"] = list(dict.fromkeys([*known["columns"], *about["columns"]]))
     row = {"id": "about", "about": json.dumps(about), "vector": [1.0, 0.0]}
     server.call(lambda client: client.upsert(name, [row]))
     server.call(lambda client: client.flush(name))
@@ -334,11 +331,22 @@ class MilvusIndex:
             raise IndexNotFoundError(f"{address} does not exist: make it with 'sbmini index push INDEX {address}'")
         known = {f.name for f in fields(ModelIdentity)}
         self.model = ModelIdentity(**{key: value for key, value in about["model"].items() if key in known})
-        self._columns: list[str] = about["columns"]
+        self._columns: list[Any] = about["columns"]
         self._server.call(lambda client: client.load_collection(self._place.name))
 
     def __len__(self) -> int:
         return _count(self._server, self._place)
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The rows' columns with their types: see `SearchIndex.columns`.
+
+        Raises:
+            UsageError: an earlier version, which did not keep types, pushed the rows.
+        """
+        if any(isinstance(entry, str) for entry in self._columns):
+            raise UsageError(f"{self.address} was pushed by an earlier version: push the index again to filter it")
+        return {entry["name"]: entry["type"] for entry in self._columns}
 
     def close(self) -> None:
         """Close the connection."""
@@ -403,7 +411,7 @@ class MilvusIndex:
             check_hybrid(queries, min_score)
         chosen = self.embedder if embedder is None else partial(check_model, embedder, self.model, self.address)
         texts, vectors = read_queries(queries, self.model.dimension, chosen)
-        expression = "" if filter is None else to_milvus(filter, self._columns)
+        expression = "" if filter is None else to_milvus(filter, self.columns)
         shown = ["id", "text", "columns"]
         if hybrid:
             found = [self._hybrid(v, text, k, expression, shown) for v, text in zip(vectors, texts, strict=True)]

@@ -1,296 +1,562 @@
-"""A segment's columns and words in one SQLite file: filters are SQL conditions, and words are ranked by FTS5's BM25.
+"""The columns of an index's rows: the type of each, and a segment's values on disk, from which filters are computed.
 
-The file holds two tables: `rows`, a row's position, its id and its columns, and `words`, an FTS5 index of the texts (not the
-texts themselves), stemmed by Porter's algorithm. It is written once, and opened read-only after that.
+**Types.** A type belongs to a column of the index: `integer` (64 bits), `number` (float64), `boolean` or `text`. It is inferred
+from the whole first input that has a value in the column: the narrowest type from which every value reads back unchanged. So the
+CSV values 7 and 12 are integers, while 007, 1.10, 123e456 and numbers of 20 digits are text, and stay different from 7, 1.1 and
+their like. A string of a typed source (JSON, Parquet, Python) is text whatever it spells. Mixed values are text; lists and
+objects are their JSON text. null, a column that a row does not have, and an empty cell of a CSV column that is not text are NULL.
+A type may also be declared; then a value needs only be readable as that type (`10.50` as a number).
 
-**Types.** A column has SQLite's NUMERIC affinity: what reads as a number compares as one, so that `year >= 2020` means the same
-whether the rows came from JSON or from a CSV file, whose values are all strings. true and false are 1 and 0, null and a column
-that a row does not have are NULL, lists and objects are their JSON text (`json_extract(tags, '$[0]')`). `id` is the row's id; a
-column of that name that is not the id column cannot be filtered by.
+Later rows must fit: a value that does not is an error. A text column takes everything.
+
+**Files.** `columns.bin` holds arrays, one after the other, and `columns.json` says where they lie:
+
+    {"rows": int, "columns": [{"name", "type", "row_id": bool, "count": int,
+      "positions": [start, bytes] | null,          uint32: the rows that have a value; null where all have one
+      "values": [start, bytes],                    int64, float64, uint8; or text: UTF-8, one text after the other
+      "offsets": [start, bytes] | null,            text: int64, where each text starts, and the end of the last
+      "codes": [start, bytes] | null}]}            text of few different values: uint16, places in the sorted list of these
+
+The size of both follows the number of values, not rows times columns. `id` is the row's id.
 """
 
+import itertools
 import json
 import math
-import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import IO, Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 
+from sbert_mini.durable import flush, json_bytes, write_durably
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
 from sbert_mini.shapes import AnyArray, IntArray
 
-POSITION, ID = "_position", "id"
-SPLITTER = "unicode61 remove_diacritics 2"
-TOKENIZER = f"porter {SPLITTER}"
-MAX_COLUMNS = 1900
-MAX_WORDS, MAX_POSTINGS = 256, 200_000
-_BATCH = 1000
-_ALLOWED = {
-    sqlite3.SQLITE_SELECT,
-    sqlite3.SQLITE_READ,
-    sqlite3.SQLITE_FUNCTION,
-    sqlite3.SQLITE_RECURSIVE,
-}
+ColumnType: TypeAlias = Literal["integer", "number", "boolean", "text"]
+COLUMN_TYPES: tuple[str, ...] = get_args(ColumnType)
+ID = "id"
+DATA, DESCRIPTION = "columns.bin", "columns.json"
+MAX_DICTIONARY = 1 << 16
+"""Different texts of a column up to which its rows hold codes."""
+_EXACT_IN_FLOAT = 1 << 53
+VALUES_IN_MEMORY = 200_000
+_ALIGNMENT = 8
+_TEXT = frozenset({"text"})
+_TRUTH, _NUMBER, _LARGE_INTEGER = (_TEXT | {type} for type in ("boolean", "number", "integer"))
+_INTEGER = _NUMBER | _LARGE_INTEGER
+_ANY = frozenset(COLUMN_TYPES)
+_DTYPES: dict[str, str] = {"integer": "<i8", "number": "<f8", "boolean": "|u1"}
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+# --- types -----------------------------------------------------------------------------------------------------------
 
 
-def _value(value: Any) -> int | float | str | None:
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**63 else str(value)
+def possible_types(value: Any, *, typed: bool) -> frozenset[str]:
+    """Return the types from which a value reads back unchanged; `text` is always one of them.
+
+    Args:
+        value: as JSON has it: None, bool, int, float, str, list or dict.
+        typed: whether the source has types; if not, a string may spell another type (`Record.typed`).
+    """
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if value is None or isinstance(value, float):
-        return value
-    return json.dumps(value, ensure_ascii=False)
+        if typed:
+            return _TEXT
+        return _spelled(value) if value else _ANY
+    if value is None:
+        return _ANY
+    if isinstance(value, bool):
+        return _TRUTH
+    if isinstance(value, int):
+        return _whole(value)
+    return _NUMBER if isinstance(value, float) else _TEXT
+
+
+def _whole(value: int) -> frozenset[str]:
+    """Return the types that hold an integer."""
+    if abs(value) <= _EXACT_IN_FLOAT:
+        return _INTEGER
+    return _LARGE_INTEGER if -(2**63) <= value < 2**63 else _TEXT
+
+
+def _spelled(text: str) -> frozenset[str]:
+    """Return the types from which a text reads back unchanged."""
+    if text in ("true", "false"):
+        return _TRUTH
+    if len(text) > 32 or not text.isascii() or not text[-1].isdigit():
+        return _TEXT
+    try:
+        if str(int(text)) == text:
+            return _whole(int(text))
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return _TEXT
+    return _NUMBER if math.isfinite(number) and repr(number) == text else _TEXT
+
+
+def converted(value: Any, type: str) -> Any:
+    """Return a value as a column of this type holds it, or None for NULL.
+
+    Raises:
+        ValueError: it cannot be read as one.
+    """
+    if value is None or (value == "" and type != "text"):
+        return None
+    if type == "text":
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if type == "boolean":
+        return _boolean(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"not {type}")
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"not {type}")
+    number = float(value) if type == "number" else _integer(value)
+    in_range = math.isfinite(number) if type == "number" else -(2**63) <= number < 2**63
+    if not in_range:
+        raise ValueError("out of range")
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    spelled = str(value).lower()
+    if spelled not in ("true", "false", "1", "0"):
+        raise ValueError("not boolean")
+    return spelled in ("true", "1")
+
+
+def _integer(value: int | float | str) -> int:
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError("not integer")
+    return int(value)
+
+
+@dataclass
+class _Column:
+    """What is known of a column's type.
+
+    Attributes:
+        type: its type; None as long as no value was stored.
+        declared: whether a user named the type.
+        possible: while the type is inferred, what the values so far allow.
+    """
+
+    type: str | None = None
+    declared: bool = False
+    possible: frozenset[str] | None = None
+
+
+class Schema:
+    """The columns of an index with their types, while rows are written.
+
+    Args:
+        known: of the rows that are stored already, as `described` gave it.
+        declared: types that the user names for columns, by name.
+
+    Raises:
+        UsageError: a declared type is unknown, or another than the column has.
+    """
+
+    def __init__(self, known: Iterable[Mapping[str, Any]] = (), declared: Mapping[str, str] | None = None) -> None:
+        self._columns = {entry["name"]: _Column(entry["type"], bool(entry["declared"])) for entry in known}
+        self._unseen = set(declared or {})
+        for name, wanted in (declared or {}).items():
+            if wanted not in COLUMN_TYPES:
+                raise UsageError(f"the type of the column {name!r} must be one of {_listed()}; found {wanted!r}")
+            if name == ID:
+                raise UsageError("the column id is the row's id, which is text; it takes no type")
+            column = self._columns.setdefault(name, _Column())
+            if column.type not in (None, wanted):
+                raise UsageError(f"the column {name!r} is {column.type} in this index, not {wanted}")
+            column.type, column.declared = wanted, True
+
+    def take(self, columns: Mapping[str, Any], *, typed: bool) -> None:
+        """Note a row's values.
+
+        Raises:
+            InputError: a value does not fit its column; nothing is noted then.
+        """
+        inferred: list[tuple[_Column, frozenset[str]]] = []
+        new: dict[str, _Column] = {}
+        for name, value in columns.items():
+            column = self._columns.get(name)
+            if column is None:
+                column = new[name] = _Column()
+            if column.type is not None:
+                self._check(name, column, value, typed=typed)
+            elif column.possible != _TEXT:
+                inferred.append((column, possible_types(value, typed=typed)))
+        self._columns.update(new)
+        for column, possible in inferred:
+            if possible != _ANY:  # not NULL
+                column.possible = possible if column.possible is None else column.possible & possible
+        if self._unseen:
+            self._unseen.difference_update(columns)
+
+    def _check(self, name: str, column: _Column, value: Any, *, typed: bool) -> None:
+        if column.type == "text":
+            return
+        fits = True
+        try:
+            if column.declared:
+                converted(value, str(column.type))
+            else:
+                fits = column.type in possible_types(value, typed=typed)
+        except ValueError:
+            fits = False
+        if not fits:
+            how = "was declared" if column.declared else "is, by the rows before,"
+            raise InputError(f"the column {name!r} {how} {column.type}, and {_shortened(value)} does not fit")
+
+    def finish(self) -> None:
+        """Fix the types that were inferred: once all rows are noted.
+
+        Raises:
+            InputError: a type was declared for a column that no row has.
+        """
+        if self._unseen:
+            raise InputError(f"no row has the column {min(self._unseen)!r}, for which a type was given")
+        for column in self._columns.values():
+            if column.type is None and column.possible is not None:
+                column.type = next(type for type in COLUMN_TYPES if type in column.possible)
+
+    def type_of(self, name: str) -> str | None:
+        """Return a column's type; None where it has no value yet."""
+        return self._columns[name].type
+
+    def described(self) -> list[dict[str, Any]]:
+        """Return `{"name", "type", "declared"}` of each, as a manifest keeps it; a column without a value has the type None."""
+        return [{"name": name} | {"type": c.type, "declared": c.declared} for name, c in self._columns.items()]
+
+
+def _listed() -> str:
+    return ", ".join(COLUMN_TYPES)
+
+
+def _shortened(value: Any) -> str:
+    shown = json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= 60 else shown[:59] + "…"
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 class ColumnsWriter:
-    """Writes a segment's SQLite file. A context manager; what it left after an exception is the caller's to remove.
+    """Writes a segment's columns. A context manager; what it left after an exception is the caller's to remove.
+
+    Values are spooled to the disk beside the result and sorted by column at the end: memory holds some of them, and the
+    different texts of one column.
 
     Args:
-        path: the file; there must be none.
-
-    Raises:
-        OSError: the disk is full, or cannot be written.
+        folder: the segment's folder.
+        schema: the columns' types; `Schema.finish` is called at the end.
+        values_in_memory: values after which they are spooled.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._names: dict[str, str] = {}  # as SQLite compares names -> as it was first spelled
-        self._pending: list[tuple[Any, ...]] = []
-        self._texts: list[tuple[int, str]] = []
-        self._keys: tuple[str, ...] = ()
-        self._position = 0
+    def __init__(self, folder: Path, schema: Schema, values_in_memory: int = VALUES_IN_MEMORY) -> None:
+        self._folder = folder
+        self._values_in_memory = values_in_memory
+        self._schema = schema
+        self._rows = 0
+        self._pending: dict[tuple[bool, str], tuple[list[int], list[Any]]] = {}
+        self._values = 0
+        self._chunks: dict[tuple[bool, str], list[tuple[int, int]]] = {}
 
     def __enter__(self) -> "ColumnsWriter":
-        self._db = sqlite3.connect(self._path, isolation_level=None)
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
-            self._execute(f"PRAGMA {pragma}")
-        self._execute("BEGIN")
-        self._execute(f"CREATE TABLE rows ({POSITION} INTEGER PRIMARY KEY, {ID} TEXT)")
-        self._execute(f"CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='{TOKENIZER}')")
+        self._spool = (self._folder / "columns.spool").open("wb+")
         return self
 
-    def write(self, identity: str, text: str, columns: Mapping[str, Any]) -> None:
-        """Append a row; its position is the count of those before it.
-
-        Raises:
-            InputError: there are too many columns, or two names differ in case alone.
-        """
-        keys = tuple(name for name in columns if name.lower() != ID)
-        if keys != self._keys or len(self._pending) >= _BATCH:
+    def write(self, identity: str, columns: Mapping[str, Any]) -> None:
+        """Append a row, whose values the schema has noted; its position is the count of those before it."""
+        self._append((True, ID), identity)
+        for name, value in columns.items():
+            if name != ID:
+                self._append((False, name), value)
+        self._rows += 1
+        if self._values > self._values_in_memory:
             self._flush()
-            self._keys = keys
-            for name in keys:
-                self._add_column(name)
-        self._pending.append((self._position, _value(identity), *(_value(columns[name]) for name in keys)))
-        self._texts.append((self._position, text.encode("utf-8", "replace").decode()))
-        self._position += 1
 
-    def _add_column(self, name: str) -> None:
-        known = self._names.get(name.lower())
-        if known == name:
+    def _append(self, key: tuple[bool, str], value: Any) -> None:
+        if value is None:
             return
-        if known is not None:
-            raise InputError(
-                f"the columns {known!r} and {name!r} differ in case alone, which filters cannot tell apart"
-            )
-        if len(self._names) >= MAX_COLUMNS or name == POSITION or "\0" in name:
-            why = "is a reserved name" if name == POSITION else f"is one of more than {MAX_COLUMNS}, or not a name"
-            raise InputError(f"the column {name!r} {why}")
-        self._names[name.lower()] = name
-        self._execute(f"ALTER TABLE rows ADD COLUMN {_quoted(name)} NUMERIC")
+        entry = self._pending.get(key)
+        if entry is None:
+            entry = self._pending[key] = ([], [])
+        entry[0].append(self._rows)
+        entry[1].append(value)
+        self._values += 1
 
     def _flush(self) -> None:
-        if not self._pending:
-            return
-        names = ", ".join((POSITION, ID, *map(_quoted, self._keys)))
-        marks = ", ".join("?" * (2 + len(self._keys)))
-        self._execute(f"INSERT INTO rows ({names}) VALUES ({marks})", self._pending)  # noqa: S608
-        self._execute("INSERT INTO words (rowid, text) VALUES (?, ?)", self._texts)
-        self._pending, self._texts = [], []
-
-    def _execute(self, statement: str, rows: Sequence[tuple[Any, ...]] | None = None) -> None:
-        try:
-            if rows is None:
-                self._db.execute(statement)
-            else:
-                self._db.executemany(statement, rows)
-        except sqlite3.Error as error:
-            raise OSError(f"{self._path} cannot be written: {error}") from error
+        for key, chunk in self._pending.items():
+            data = json.dumps(chunk).encode()
+            self._chunks.setdefault(key, []).append((self._spool.tell(), len(data)))
+            self._spool.write(data)
+        self._pending.clear()
+        self._values = 0
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self._flush()
-                self._execute("INSERT INTO words (words) VALUES ('optimize')")
-                self._execute("COMMIT")
+                self._schema.finish()
+                self._complete()
         finally:
-            self._db.close()
+            self._spool.close()
+            (self._folder / "columns.spool").unlink(missing_ok=True)
+
+    def _complete(self) -> None:
+        described = []
+        with (self._folder / DATA).open("wb") as stream:
+            for row_id, name in self._chunks:
+                type = "text" if row_id else self._schema.type_of(name)
+                if type is None:
+                    continue
+                described.append(
+                    {"name": name, "row_id": row_id, "type": type} | self._column(stream, row_id, name, type)
+                )
+            flush(stream)
+        write_durably(self._folder / DESCRIPTION, json_bytes({"rows": self._rows, "columns": described}))
+
+    def _read(self, row_id: bool, name: str, type: str) -> Iterator[tuple[list[int], list[Any]]]:
+        """Yield a column's positions and values, as the type has them, without NULLs, chunk by chunk."""
+        for start, size in self._chunks[row_id, name]:
+            self._spool.seek(start)
+            positions, values = json.loads(self._spool.read(size))
+            pairs = [
+                (p, v) for p, v in zip(positions, (converted(v, type) for v in values), strict=True) if v is not None
+            ]
+            yield [p for p, _ in pairs], [v for _, v in pairs]
+
+    def _column(self, stream: IO[bytes], row_id: bool, name: str, type: str) -> dict[str, Any]:
+        """Write a column's arrays and return where they lie."""
+        positions = np.concatenate(
+            [np.array(chunk, dtype="<u4") for chunk, _ in self._read(row_id, name, type)] or [np.empty(0, "<u4")]
+        )
+        found: dict[str, Any] = {"count": len(positions), "positions": None, "offsets": None, "codes": None}
+        if len(positions) < self._rows:
+            found["positions"] = _appended(stream, [positions.tobytes()])
+        values: Iterator[list[Any]] = (values for _, values in self._read(row_id, name, type))
+        if type != "text":
+            found["values"] = _appended(stream, (np.array(chunk, dtype=_DTYPES[type]).tobytes() for chunk in values))
+            return found
+        different = self._different(row_id, name)
+        lengths: list[IntArray] = []
+        if different is not None and 2 * len(different) <= len(positions):
+            places = {text: place for place, text in enumerate(different)}
+            codes = (np.array([places[text] for text in chunk], dtype="<u2").tobytes() for chunk in values)
+            found["codes"] = _appended(stream, codes)
+            values = iter([different])
+        found["values"] = _appended(stream, _encoded(values, lengths))
+        ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64)
+        found["offsets"] = _appended(stream, [ends.astype("<i8").tobytes()])
+        return found
+
+    def _different(self, row_id: bool, name: str) -> list[str] | None:
+        """Return a text column's different values, sorted by code point; None where there are many."""
+        different: set[str] = set()
+        for _, values in self._read(row_id, name, "text"):
+            different.update(values)
+            if len(different) > MAX_DICTIONARY:
+                return None
+        return sorted(different)
 
 
-def _authorize(action: int, first: str | None, second: str | None, *_: object) -> int:
-    harmless = action in _ALLOWED and "load_extension" not in (first, second)
-    return sqlite3.SQLITE_OK if harmless else sqlite3.SQLITE_DENY
+def _encoded(chunks: Iterable[list[str]], lengths: list[IntArray]) -> Iterator[bytes]:
+    """Yield the texts' UTF-8, and add their lengths in bytes to `lengths`."""
+    for chunk in chunks:
+        texts = [text.encode("utf-8", "surrogatepass") for text in chunk]
+        lengths.append(np.fromiter(map(len, texts), np.int64, len(texts)))
+        yield b"".join(texts)
+
+
+def _appended(stream: IO[bytes], parts: Iterable[bytes]) -> list[int]:
+    """Write an array at the next aligned place; return its start and its size in bytes."""
+    stream.write(bytes(-stream.tell() % _ALIGNMENT))
+    start = stream.tell()
+    for part in parts:
+        stream.write(part)
+    return [start, stream.tell() - start]
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Checked(Protocol):
+    """A file whose parts can be checked (`store.CheckedFile`)."""
+
+    path: Path
+
+    def check(self, start: int, stop: int) -> None:
+        """Check the blocks that these bytes lie in."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """Some consecutive rows' values of a column, or of what is computed from columns.
+
+    Attributes:
+        type: a `ColumnType`, or `null` where every value is NULL.
+        values: int64, float64, bool, or str as objects; anything where `valid` is False.
+        valid: which values are not NULL.
+
+    Shapes:
+        values, valid: (rows,), or () for a constant.
+    """
+
+    type: str
+    values: AnyArray
+    valid: AnyArray
+
+
+class Column:
+    """A column of a segment, memory-mapped.
+
+    Attributes:
+        type: its `ColumnType`.
+        has_dictionary: whether it is text of few different values, of which it has a list.
+    """
+
+    def __init__(self, entry: Mapping[str, Any], file: Checked, rows: int) -> None:
+        self.type: str = entry["type"]
+        self._rows = rows
+        self._positions = None if entry["positions"] is None else _mapped(file, entry["positions"], "<u4")
+        count = rows if self._positions is None else len(self._positions)
+        self.has_dictionary = entry["codes"] is not None
+        self._codes = _mapped(file, entry["codes"], "<u2")
+        self._offsets = _mapped(file, entry["offsets"], "<i8")
+        self._data = _mapped(file, entry["values"], _DTYPES.get(self.type, "|u1"))
+        self._dictionary: AnyArray | None = None
+        stored = self._codes if self.has_dictionary else self._offsets[:-1] if self.type == "text" else self._data
+        if int(entry["count"]) != count or len(stored) != count or not self._is_sound():
+            raise CorruptIndexError(f"{file.path} does not hold {count} values of the column {entry['name']!r}")
+
+    def _is_sound(self) -> bool:
+        """Return whether every place that the arrays name is inside of what it is a place in."""
+        positions, offsets, codes = self._positions, self._offsets, self._codes
+        if positions is not None and len(positions):
+            ascending = bool(np.all(np.diff(positions.astype(np.int64)) > 0))
+            if not ascending or int(positions[-1]) >= self._rows:
+                return False
+        if self.type != "text":
+            return True
+        if not len(offsets) or int(offsets[0]) != 0 or int(offsets[-1]) != len(self._data):
+            return False
+        if np.any(np.diff(offsets) < 0):
+            return False
+        return not len(codes) or int(codes.max()) < len(offsets) - 1
+
+    @property
+    def dictionary(self) -> AnyArray:
+        """The column's different texts, sorted by code point, where it has such a list."""
+        if self._dictionary is None:
+            self._dictionary = self._texts(0, len(self._offsets) - 1)
+        return self._dictionary
+
+    def codes(self, first: int, last: int) -> tuple[AnyArray, AnyArray]:
+        """Return the places in `dictionary` of the rows from `first` up to, without, `last`, and which of them are valid."""
+        return self._dense(first, last, self._codes, np.uint16)
+
+    def equal_to(self, first: int, last: int, text: str) -> tuple[AnyArray, AnyArray]:
+        """Return which rows of a text column without a dictionary are this text, and which are valid."""
+        wanted = text.encode("utf-8", "surrogatepass")
+        low, high = self._span(first, last)
+        starts = np.asarray(self._offsets[low : high + 1])
+        same = np.zeros(high - low, dtype=bool)
+        for at in np.flatnonzero(np.diff(starts) == len(wanted)):
+            same[at] = self._data[starts[at] : starts[at + 1]].tobytes() == wanted
+        return self._spread(first, last, same, bool)
+
+    def values(self, first: int, last: int) -> Values:
+        """Return the values of the rows from `first` up to, without, `last`."""
+        if self.type == "text":
+            if self.has_dictionary:
+                codes, valid = self.codes(first, last)
+                return Values(
+                    "text", self.dictionary[codes] if len(self.dictionary) else np.full(len(codes), "", object), valid
+                )
+            low, high = self._span(first, last)
+            return Values("text", *self._spread(first, last, self._texts(low, high), object))
+        dtype = {"integer": np.int64, "number": np.float64, "boolean": bool}[self.type]
+        return Values(self.type, *self._dense(first, last, self._data, dtype))
+
+    def _span(self, first: int, last: int) -> tuple[int, int]:
+        """Return the places of the rows' values among those that are stored."""
+        if self._positions is None:
+            return first, last
+        low, high = np.searchsorted(self._positions, [first, last])
+        return int(low), int(high)
+
+    def _dense(self, first: int, last: int, stored: AnyArray, dtype: Any) -> tuple[AnyArray, AnyArray]:
+        low, high = self._span(first, last)
+        return self._spread(first, last, np.asarray(stored[low:high]).astype(dtype, copy=False), dtype)
+
+    def _spread(self, first: int, last: int, stored: AnyArray, dtype: Any) -> tuple[AnyArray, AnyArray]:
+        """Return values and validity by row, from the values that are stored for these rows."""
+        if self._positions is None:
+            return stored, np.ones(last - first, dtype=bool)
+        low, high = self._span(first, last)
+        places = np.asarray(self._positions[low:high]).astype(np.int64) - first
+        values = np.full(last - first, "", object) if dtype is object else np.zeros(last - first, dtype)
+        valid = np.zeros(last - first, dtype=bool)
+        values[places], valid[places] = stored, True
+        return values, valid
+
+    def _texts(self, low: int, high: int) -> AnyArray:
+        starts = np.asarray(self._offsets[low : high + 1]).tolist()
+        data = self._data[starts[0] : starts[-1]].tobytes()
+        base = starts[0]
+        texts = np.empty(high - low, dtype=object)
+        texts[:] = [
+            data[start - base : stop - base].decode("utf-8", "surrogatepass")
+            for start, stop in itertools.pairwise(starts)
+        ]
+        return texts
+
+
+def _mapped(file: Checked, place: list[int] | None, dtype: str) -> AnyArray:
+    """Return an array of a file, memory-mapped, after its bytes were checked; an empty one where there is none."""
+    start, size = place or (0, 0)
+    if size == 0:
+        return np.empty(0, dtype)
+    file.check(start, start + size)
+    return np.memmap(file.path, dtype=dtype, mode="r", offset=start, shape=(size // np.dtype(dtype).itemsize,))
 
 
 class Columns:
-    """A segment's SQLite file, opened read-only. The caller has checked its bytes.
+    """A segment's columns, opened for reading; a column is read, and checked, when it is first asked for.
 
     Args:
-        path: the file.
+        description: what `columns.json` holds; the caller has checked it.
+        file: `columns.bin`.
+        rows: of the segment.
 
     Raises:
-        CorruptIndexError: SQLite cannot read it.
+        CorruptIndexError: the description is of other rows.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._db = sqlite3.connect(
-                f"file:{quote(str(path.resolve()))}?immutable=1", uri=True, check_same_thread=False
-            )
-            described = self._db.execute("SELECT name FROM pragma_table_info('rows')").fetchall()
-            self._db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
-            (self._count,) = self._db.execute("SELECT count(*) FROM rows").fetchone()
-        except sqlite3.Error as error:
-            raise CorruptIndexError(f"{path} cannot be read: {error}") from error
-        self.names: tuple[str, ...] = tuple(name for (name,) in described if name != POSITION)
+    def __init__(self, description: Mapping[str, Any], file: Checked, rows: int) -> None:
+        self._file = file
+        self._entries: dict[str, Mapping[str, Any]] = {}
+        for entry in description["columns"]:
+            if entry["row_id"] or entry["name"] != ID:
+                self._entries[entry["name"]] = entry
+        self.rows = rows
+        if description["rows"] != rows:
+            raise CorruptIndexError(f"{file.path} holds the columns of {description['rows']} rows, not {rows}")
+        self._opened: dict[str, Column] = {}
 
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-    def matching(self, condition: str, names: Iterable[str]) -> IntArray:
-        """Return the positions of the rows that meet an SQL condition, ascending.
-
-        Args:
-            condition: such as `year >= 2020 and lang = 'en'`.
-            names: the columns that the whole index has; those that this segment lacks are NULL in all its rows.
+    def column(self, name: str) -> Column | None:
+        """Return a column, or None where no row of the segment has a value in it.
 
         Raises:
-            UsageError: it is no condition that SQLite understands, or does more than read.
+            CorruptIndexError: its bytes do not match their checksums.
         """
-        own = {name.lower() for name in self.names}
-        lacking = {name.lower(): name for name in names if name.lower() not in own}
-        also = "".join(f", NULL AS {_quoted(name)}" for name in lacking.values())
-        self._db.set_authorizer(_authorize)
-        try:
-            # The line breaks keep a comment in the condition from swallowing the parenthesis.
-            found = self._db.execute(
-                f"SELECT {POSITION} FROM (SELECT *{also} FROM rows) WHERE (\n{condition}\n) ORDER BY {POSITION}"  # noqa: S608
-            ).fetchall()
-        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            known = ", ".join(dict.fromkeys((*self.names, *lacking.values())))
-            raise UsageError(f"the filter {condition!r} cannot be evaluated: {error}. Columns: {known}") from error
-        finally:
-            self._db.set_authorizer(None)
-        return np.fromiter((position for (position,) in found), np.int64, len(found))
-
-    @property
-    def rows(self) -> int:
-        """How many rows the segment has."""
-        return self._count
-
-    def frequencies(self, stems: Iterable[str]) -> dict[str, int]:
-        """Return in how many rows each stem stands."""
-        found = {}
-        for stem in stems:
-            row = self._db.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (stem,)).fetchone()
-            found[stem] = 0 if row is None else int(row[0])
-        return found
-
-    def ranked(
-        self, words: Mapping[str, tuple[str, float]], depth: int, allowed: AnyArray | None = None
-    ) -> list[tuple[int, float]]:
-        """Return the positions and scores of the rows that hold any of some words, best first, by BM25.
-
-        Args:
-            words: stem -> a word of that stem, and the stem's weight (`weights`).
-            depth: the most rows.
-            allowed: which rows count, (rows,) bool; None for all.
-
-        Source:
-            Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", equation 3.15, with k1 = 1.2
-            and b = 0.75: SQLite's `bm25()` with its weight of a word, which knows this segment alone, replaced by that over the
-            whole index. The mean length of a row is the segment's.
-        """
-        counts = self.frequencies(words)
-        parts, values = [], []
-        for stem, (word, weight) in words.items():
-            if counts[stem]:
-                parts.append("SELECT rowid AS position, -? * bm25(words) AS score FROM words WHERE words MATCH ?")
-                values += [weight / _fts5_weight(self._count, counts[stem]), f'"{word}"']
-        if not parts:
-            return []
-        found: list[tuple[int, float]] = []
-        # Without the LIMIT SQLite folds a single part into the sum, where bm25() cannot be called.
-        both = f"{' UNION ALL '.join(parts)} LIMIT -1"
-        rows = self._db.execute(
-            f"SELECT position, sum(score) FROM ({both}) GROUP BY position ORDER BY 2 DESC, 1",  # noqa: S608
-            values,
-        )
-        for position, score in rows:
-            if allowed is None or allowed[position]:
-                found.append((position, score))
-                if len(found) == depth:
-                    break
-        rows.close()
-        return found
-
-
-def _fts5_weight(rows: int, count: int) -> float:
-    """Return what FTS5 multiplies a word's part of the score with, that stands in `count` of `rows` rows."""
-    return max(math.log((rows - count + 0.5) / (count + 0.5)), 1e-6)
-
-
-def stems_of(query: str) -> dict[str, str]:
-    """Return a query's words by their stems: stem -> the first word of that stem, at most `MAX_WORDS` of them."""
-    db = sqlite3.connect(":memory:")
-    try:
-        # Split by FTS5 itself, as the rows' texts are, and then stemmed word by word.
-        for name, tokenizer in (("plain", SPLITTER), ("stemmed", TOKENIZER)):
-            db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(text, tokenize='{tokenizer}')")
-            db.execute(f"CREATE VIRTUAL TABLE {name}_terms USING fts5vocab({name}, instance)")
-        db.execute("INSERT INTO plain (text) VALUES (?)", (query.encode("utf-8", "replace").decode(),))
-        terms = db.execute("SELECT term FROM plain_terms ORDER BY offset").fetchall()
-        words = list(dict.fromkeys(term for (term,) in terms))[:MAX_WORDS]
-        db.executemany("INSERT INTO stemmed (rowid, text) VALUES (?, ?)", enumerate(words))
-        found: dict[str, str] = {}
-        for stem, position in db.execute("SELECT term, doc FROM stemmed_terms ORDER BY doc").fetchall():
-            found.setdefault(stem, words[position])
-        return found
-    finally:
-        db.close()
-
-
-def weights(query: str, segments: Sequence[Columns]) -> dict[str, tuple[str, float]]:
-    """Return a query's words with their weights over all segments: `log((N - n + 0.5) / (n + 0.5))`, N rows, n with the word.
-
-    Words that stand in half of the rows or more weigh nothing, and are left out where there are others; so are a query's most
-    frequent words as far as its words stand, taken together, in more than `MAX_POSTINGS` rows.
-    """
-    words = stems_of(query)
-    rows = sum(segment.rows for segment in segments)
-    counts = dict.fromkeys(words, 0)
-    for segment in segments:
-        for stem, count in segment.frequencies(words).items():
-            counts[stem] += count
-    found = {stem: (word, _fts5_weight(rows, counts[stem])) for stem, word in words.items() if counts[stem]}
-    telling = {stem: entry for stem, entry in found.items() if 2 * counts[stem] < rows}
-    kept: dict[str, tuple[str, float]] = {}
-    postings = 0
-    for stem, entry in sorted((telling or found).items(), key=lambda item: counts[item[0]]):
-        postings += counts[stem]
-        if kept and postings > MAX_POSTINGS:
-            break
-        kept[stem] = entry
-    return kept
+        if name not in self._opened:
+            entry = self._entries.get(name)
+            if entry is None:
+                return None
+            self._opened[name] = Column(entry, self._file, self.rows)
+        return self._opened[name]

@@ -15,9 +15,11 @@ from sbert_mini.errors import (
 )
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
-from sbert_mini.search.columns import weights
+from sbert_mini.search.conditions import parse, refusal
+from sbert_mini.search.filters import TIME_LIMIT_S, Deadline, FilterValueError, matching
 from sbert_mini.search.nearest import SegmentSearch, kind_of
 from sbert_mini.search.store import ModelIdentity, SearchKind, Store, StoredRow
+from sbert_mini.search.words import weights
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 RRF_CONSTANT = 60
@@ -49,14 +51,23 @@ class SearchIndex:
         path: the directory.
         threads: for FAISS and for encoding queries; None for the usual choice.
         offline: open no socket when the index's model is looked for.
+        filter_timeout_s: seconds after which a filter is given up; None for no limit.
 
     Raises:
         IndexNotFoundError: there is no index.
         CorruptIndexError: a stored block that opening reads does not match its checksum.
     """
 
-    def __init__(self, path: str | Path, *, threads: int | None = None, offline: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        offline: bool = False,
+        filter_timeout_s: float | None = TIME_LIMIT_S,
+    ) -> None:
         self._store = Store(path)
+        self._filter_timeout_s = filter_timeout_s
         self._threads = threads
         self._offline = offline
         self._searches: list[SegmentSearch] | None = None
@@ -84,6 +95,14 @@ class SearchIndex:
     def created(self) -> str:
         """When the generation was written, in ISO 8601, UTC."""
         return str(self._store.manifest["created"])
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The rows' columns with their types: `integer`, `number`, `boolean` or `text`; None for one without any value yet.
+
+        Filters may name them, and `id`, the row's id.
+        """
+        return {entry["name"]: entry["type"] for entry in self._store.columns}
 
     @property
     def segments(self) -> int:
@@ -148,7 +167,7 @@ class SearchIndex:
             queries: texts, or vectors of length 1 made with the index's model.
             k: the most hits a query. As many come back as there are rows to be had.
             min_score: leave out rows of a lower score.
-            filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.columns`).
+            filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.conditions`).
             hybrid: rank by meaning and by words (BM25) both, and add up the reciprocal ranks.
             exact: look at every row, where the index would look at the likely ones.
             embedder: encodes the texts; None for the model that the index names.
@@ -244,21 +263,25 @@ class SearchIndex:
         held = [self._store.held(segment) for segment in self._store.segments]
         if filter is None:
             return held
-        names = list(dict.fromkeys(name for segment in self._store.segments for name in segment.columns.names))
+        columns = [segment.columns for segment in self._store.segments]
+        condition = parse(filter, self.columns)
+        deadline = Deadline(self._filter_timeout_s)
         masks: list[AnyArray | None] = []
-        for segment, kept in zip(self._store.segments, held, strict=True):
-            mask = np.zeros(segment.rows, dtype=bool)
-            mask[segment.columns.matching(filter, names)] = True
+        for own, kept in zip(columns, held, strict=True):
+            try:
+                mask = matching(condition, own, deadline)
+            except FilterValueError as error:
+                raise refusal(filter, str(error), self.columns) from error
             masks.append(mask if kept is None else mask & kept)
         return masks
 
     def _ranked_by_words(self, query: str, depth: int, allowed: Sequence[AnyArray | None]) -> list[int]:
         """Return the numbers of the rows that share words with a query, best first."""
         segments = self._store.segments
-        words = weights(query, [segment.columns for segment in segments])
+        words = weights(query, [segment.words for segment in segments])
         found: list[tuple[float, int]] = []
         for segment, mask in zip(segments, allowed, strict=True):
-            for position, score in segment.columns.ranked(words, depth, mask):
+            for position, score in segment.words.ranked(words, depth, mask):
                 found.append((-score, int(segment.row_ids[position])))
         return [row for _, row in sorted(found)[:depth]]
 

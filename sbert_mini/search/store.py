@@ -12,7 +12,8 @@
         rows.jsonl                a line a row: {"id", "text", "columns"}
         row_offsets.npy           int64 (rows + 1,), where each line of rows.jsonl starts
         id_index.npy              uint64 (rows, 2), ascending: a digest of each row's id, and the row's position
-        columns.sqlite            the rows' columns and words, for filters and BM25 (`search.columns`)
+        columns.bin, .json        the rows' columns, for filters (`search.columns`)
+        words.sqlite              the rows' words, for BM25 (`search.words`)
         checksums.json            each file's size and the sha256 of each of its blocks of 1 MiB (of vectors.npy: of 32 KiB)
       faiss/000001.faiss, .json   a cache made from the segment (`search.nearest`), with checksums of its own; it may be deleted
 
@@ -36,7 +37,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -65,21 +66,22 @@ from sbert_mini.errors import (
     UsageError,
 )
 from sbert_mini.runtime.npy import NpyWriter
-from sbert_mini.search.columns import Columns, ColumnsWriter
+from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema
+from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 FORMAT = "sbert-mini index"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 BLOCK_BYTES = 1 << 20
 VECTOR_BLOCK_BYTES = 1 << 15
 _BLOCK_ROWS = 4096
-VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, COLUMNS, CHECKSUMS = (
+VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
     "vectors.npy",
     "row_ids.npy",
     "rows.jsonl",
     "row_offsets.npy",
     "id_index.npy",
-    "columns.sqlite",
+    "words.sqlite",
     "checksums.json",
 )
 _FOLDERS = ("generations", "segments", "faiss")
@@ -212,6 +214,16 @@ class CheckedFile:
             start += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def check(self, start: int, stop: int) -> None:
+        """Check the blocks that some bytes lie in.
+
+        Raises:
+            CorruptIndexError: one does not match its checksum.
+        """
+        for block in range(start // self._block, -(-stop // self._block)):
+            if block not in self._checked:
+                self.read(block * self._block, min((block + 1) * self._block, self.size))
+
     def blocks(self, start: int = 0) -> Iterator[bytes]:
         """Yield the file from byte `start` to its end, in blocks, each checked."""
         while start < self.size:
@@ -263,15 +275,17 @@ class SegmentWriter:
         folder: the index directory's `segments/`.
         name: the segment's name.
         dimension: components of a vector.
+        schema: the columns' types; it has noted the values of every row that is written.
         first_row: the number of its first row, where `write` is not told the rows' numbers.
     """
 
-    def __init__(self, folder: Path, name: str, dimension: int, first_row: int = 0) -> None:
+    def __init__(self, folder: Path, name: str, dimension: int, schema: Schema, first_row: int = 0) -> None:
         self._final = folder / name
         self._folder = folder / f".{name}.part"
         self._next_row = first_row
         self._row_ids: list[IntArray] = []
         self._dimension = dimension
+        self._schema = schema
         self._offsets = [0]
         self._digests: list[int] = []
         self.checksum = ""
@@ -280,11 +294,12 @@ class SegmentWriter:
         for left in (self._folder, self._final):  # what a writer that died left: no manifest names it
             shutil.rmtree(left, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        self._vectors = NpyWriter(self._folder / VECTORS, self._dimension)
-        self._vectors.__enter__()
-        self._columns = ColumnsWriter(self._folder / COLUMNS)
-        self._columns.__enter__()
-        self._rows = (self._folder / ROWS).open("wb")
+        with ExitStack() as parts:
+            self._vectors = parts.enter_context(NpyWriter(self._folder / VECTORS, self._dimension))
+            self._columns = parts.enter_context(ColumnsWriter(self._folder, self._schema))
+            self._words = parts.enter_context(WordsWriter(self._folder / WORDS))
+            self._rows = parts.enter_context((self._folder / ROWS).open("wb"))
+            self._parts = parts.pop_all()
         return self
 
     @property
@@ -318,7 +333,8 @@ class SegmentWriter:
             entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
             line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
             self._rows.write(line)
-            self._columns.write(row.id, row.text, row.columns)
+            self._columns.write(row.id, row.columns)
+            self._words.write(row.text)
             self._digests.append(id_digest(row.id))
             self._offsets.append(self._offsets[-1] + len(line))
 
@@ -326,12 +342,10 @@ class SegmentWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with self._rows:
-                try:
-                    self._columns.__exit__(kind, error, trace)
-                finally:
-                    self._vectors.__exit__(kind, error, trace)
+            try:
                 flush(self._rows)
+            finally:
+                self._parts.__exit__(kind, error, trace)
             if kind is None and self.rows:
                 self._complete()
         finally:
@@ -347,9 +361,10 @@ class SegmentWriter:
         }
         for name, array in arrays.items():
             write_durably(self._folder / name, _npy_bytes(array))
-        with (self._folder / COLUMNS).open("rb+") as stream:
+        with (self._folder / WORDS).open("rb+") as stream:
             flush(stream)
-        checksums = {name: file_checksums(self._folder / name) for name in (ROWS, COLUMNS, *arrays)}
+        files = (ROWS, WORDS, DATA, DESCRIPTION, *arrays)
+        checksums = {name: file_checksums(self._folder / name) for name in files}
         checksums[VECTORS] = file_checksums(self._folder / VECTORS, VECTOR_BLOCK_BYTES)
         data = json_bytes({"files": checksums, "rows": self.rows})
         write_durably(self._folder / CHECKSUMS, data)
@@ -394,8 +409,10 @@ class Segment:
         """Close its files, and let them be removed once no generation names them."""
         self._lines.close()
         self._vectors.close()
+        if "words" in self.__dict__:
+            self.words.close()
         if "columns" in self.__dict__:
-            self.columns.close()
+            self._column_data.close()
         self._closing()
 
     def _array(self, name: str) -> AnyArray:
@@ -406,22 +423,45 @@ class Segment:
     def _id_index(self) -> AnyArray:
         return self._array(ID_INDEX)
 
-    @cached_property
-    def columns(self) -> Columns:
-        """The columns and words, of which every byte is checked when they are opened.
+    @property
+    def is_current(self) -> bool:
+        """Whether it has the files that this version writes: those for filters and words."""
+        return {WORDS, DATA, DESCRIPTION} <= set(self.files)
 
-        Raises:
-            UsageError: the segment was written by a version that did not keep them.
-        """
-        if COLUMNS not in self.files:
+    def _require_current(self) -> None:
+        if not self.is_current:
             raise UsageError(
                 f"{self._path} was written by an earlier version, without what filters and --hybrid read; "
                 f"'sbmini index compact {self._path.parent.parent}' writes it anew"
             )
-        with CheckedFile(self._path / COLUMNS, self.files[COLUMNS]) as file:
-            for _ in file.blocks():
-                pass
-        return Columns(self._path / COLUMNS)
+
+    @cached_property
+    def words(self) -> Words:
+        """The words, of which every byte is checked when they are opened.
+
+        Raises:
+            UsageError: the segment was written by a version that did not keep them so.
+        """
+        self._require_current()
+        with CheckedFile(self._path / WORDS, self.files[WORDS]) as file:
+            file.check(0, file.size)
+        return Words(self._path / WORDS, self.rows)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The columns, each checked when it is first read.
+
+        Raises:
+            UsageError: the segment was written by a version that did not keep them so.
+        """
+        self._require_current()
+        with CheckedFile(self._path / DESCRIPTION, self.files[DESCRIPTION]) as file:
+            description = json.loads(file.read_all())
+        return Columns(description, self._column_data, self.rows)
+
+    @cached_property
+    def _column_data(self) -> CheckedFile:
+        return CheckedFile(self._path / DATA, self.files[DATA])
 
     def positions_of(self, identity: str) -> list[int]:
         """Return the positions of the rows with this id, the earliest first."""
@@ -555,6 +595,22 @@ class Store:
         for entry in self.manifest["segments"]:
             self.segments.append(Segment(self.path / "segments" / entry["name"], entry))
 
+    @cached_property
+    def columns(self) -> list[dict[str, Any]]:
+        """The columns of the index with their types, as `search.columns.Schema.described` gives them.
+
+        An index of an earlier version does not name them: they are inferred from its rows.
+        """
+        described: list[dict[str, Any]] | None = self.manifest.get("columns")
+        if described is None:
+            schema = Schema()
+            for segment in self.segments:
+                for position in range(segment.rows):
+                    schema.take(segment.row(position).columns, typed=False)
+            schema.finish()
+            described = schema.described()
+        return described
+
     def close(self) -> None:
         """Close the segments' files."""
         for segment in self.segments:
@@ -679,6 +735,8 @@ class Store:
         next_row: int,
         deleted: IntArray | None = None,
         kind: "SearchKind | None" = None,
+        *,
+        columns: Sequence[Mapping[str, Any]],
     ) -> None:
         """Write a generation's manifest and make it the present one.
 
@@ -690,6 +748,7 @@ class Store:
             next_row: the number that the next new row will have.
             deleted: the rows of the segments that the generation does not hold.
             kind: by what the rows are searched; None for the usual.
+            columns: `Schema.described` of all its rows.
         """
         entry, lost = None, 0 if deleted is None else len(deleted)
         if deleted is not None and lost:
@@ -709,6 +768,7 @@ class Store:
                 "rows": sum(segment["rows"] for segment in segments) - lost,
                 "deleted": entry,
                 "next_row": next_row,
+                "columns": columns,
                 "segments": segments,
             }
         )

@@ -2,22 +2,28 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
+from sbert_mini.search.columns import Schema
+from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.index import SearchIndex, check_model
 from sbert_mini.search.nearest import AUTOMATIC, check_kind
-from sbert_mini.search.store import COLUMNS, ModelIdentity, SearchKind, SegmentWriter, Store, StoredRow
+from sbert_mini.search.store import ModelIdentity, SearchKind, SegmentWriter, Store, StoredRow
 from sbert_mini.shapes import FloatArray
-from sbert_mini.text.records import Record
+from sbert_mini.text.records import Record, Reject
 
 LENGTH_TOLERANCE = 2e-3
 """Of vectors that are given: half precision rounds their length by less."""
 _BLOCK_ROWS = 4096
+
+Row: TypeAlias = Record | StoredRow | Mapping[str, Any] | str
+"""A row to store: a text, a dict with the key `text` (and `id`, and any other columns), a `Record`, or a row of an index."""
 
 
 @dataclass
@@ -68,6 +74,7 @@ class IndexWriter:
         truncation: see `Embedder.encode`.
         show_progress_bar: draw a progress bar on stderr.
         counts: filled in, if given.
+        on_reject: takes each row that cannot be stored; None where the first one is an error.
     """
 
     def __init__(
@@ -79,8 +86,10 @@ class IndexWriter:
         truncation: Truncation = "warn",
         show_progress_bar: bool = False,
         counts: IndexCounts | None = None,
+        on_reject: Callable[[Reject], None] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._on_reject = on_reject
         self.counts = counts if counts is not None else IndexCounts()
         self._embedder = embedder
         self._batch_size = batch_size
@@ -89,12 +98,13 @@ class IndexWriter:
 
     def create(
         self,
-        records: Iterable[Record],
+        records: Iterable[Row],
         *,
         prompt: str | None = None,
         vectors: FloatArray | VectorsById | None = None,
         kind: str = AUTOMATIC,
         pca: int | None = None,
+        column_types: Mapping[str, str] | None = None,
     ) -> SearchIndex:
         """Make a new index of the records, and return it, opened.
 
@@ -106,12 +116,15 @@ class IndexWriter:
             pca: let FAISS see so many principal components alone; what it proposes is scored with the whole vectors.
             prompt: put before each text when it is encoded, now and when rows are added later; None for the model's own
                 prompt for documents, if it has one.
+            column_types: types of columns, by name: `integer`, `number`, `boolean` or `text`. The others are inferred
+                (`search.columns`).
 
         Raises:
             IndexExistsError: the directory holds an index or something else.
             IndexLockedError: another process is writing there.
-            InputError: there is no record, two have the same id, or the vectors do not fit. Nothing is stored then.
-            UsageError: FAISS does not know the kind.
+            InputError: there is no record, two have the same id, a value does not fit its column's type, or the vectors do not
+                fit. Nothing is stored then.
+            UsageError: FAISS does not know the kind, or a type is unknown.
 
         Shapes:
             vectors: (records, dim).
@@ -126,41 +139,66 @@ class IndexWriter:
             prompt=self._embedder.document_prompt() if prompt is None else prompt,
         )
         with Store.creating(self.path):
-            self._write(records, model, None, vectors, SearchKind(kind, pca), replace=False)
+            schema = Schema(declared=column_types)
+            self._write(records, model, None, vectors, SearchKind(kind, pca), schema, replace=False)
         return self._opened()
 
-    def add(self, records: Iterable[Record], *, vectors: FloatArray | VectorsById | None = None) -> SearchIndex:
+    def add(
+        self,
+        records: Iterable[Row],
+        *,
+        vectors: FloatArray | VectorsById | None = None,
+        column_types: Mapping[str, str] | None = None,
+    ) -> SearchIndex:
         """Add rows, and return the index, opened. A row without an id of its own that is stored already is counted.
 
         Args:
             records: the rows.
             vectors: see `create`.
+            column_types: see `create`; for columns that the index does not have yet.
 
         Raises:
             IndexNotFoundError: there is no index.
             IndexLockedError: another process is writing there.
             ModelMismatchError: the index was made with another model.
-            InputError: an id is stored already, or stands twice. Nothing is added then.
+            InputError: an id is stored already, or stands twice, or a value does not fit its column's type. Nothing is added
+                then.
         """
-        return self._change(records, vectors, replace=False)
+        return self._change(records, vectors, column_types, replace=False)
 
-    def update(self, records: Iterable[Record], *, vectors: FloatArray | VectorsById | None = None) -> SearchIndex:
+    def update(
+        self,
+        records: Iterable[Row],
+        *,
+        vectors: FloatArray | VectorsById | None = None,
+        column_types: Mapping[str, str] | None = None,
+    ) -> SearchIndex:
         """Put each row in the place of the one with its id, or add it where there is none; return the index, opened.
 
         Args:
             records: the rows.
             vectors: see `create`.
+            column_types: see `create`; for columns that the index does not have yet.
 
         Raises:
             IndexNotFoundError: there is no index.
             IndexLockedError: another process is writing there.
             ModelMismatchError: the index was made with another model.
-            InputError: an id stands twice. Nothing is changed then.
+            InputError: an id stands twice, or a value does not fit its column's type. Nothing is changed then.
         """
-        return self._change(records, vectors, replace=True)
+        return self._change(records, vectors, column_types, replace=True)
+
+    def delete(self, identities: Iterable[str] = (), *, filter: str | None = None) -> int:
+        """Delete rows by their ids, or those that meet an SQL condition, and return how many: `search.writer.delete`."""
+        return delete(self.path, identities, filter=filter)
 
     def _change(
-        self, records: Iterable[Record], vectors: FloatArray | VectorsById | None, *, replace: bool
+        self,
+        records: Iterable[Row],
+        vectors: FloatArray | VectorsById | None,
+        column_types: Mapping[str, str] | None,
+        *,
+        replace: bool,
     ) -> SearchIndex:
         Store.check_there(self.path)
         with Store.writing(self.path):
@@ -171,17 +209,19 @@ class IndexWriter:
                     f"{self.path} was made with the {old.model.graph} graph of its model, and rows of the "
                     f"{self._embedder.graph} graph are not added to it"
                 )
-            self._write(records, old.model, old, vectors, old.kind, replace=replace)
+            schema = Schema(old.columns, column_types)
+            self._write(records, old.model, old, vectors, old.kind, schema, replace=replace)
             Store.sweep(self.path)
         return self._opened()
 
     def _write(
         self,
-        records: Iterable[Record],
+        records: Iterable[Row],
         model: ModelIdentity,
         old: Store | None,
         vectors: FloatArray | VectorsById | None,
         kind: SearchKind,
+        schema: Schema,
         *,
         replace: bool,
     ) -> None:
@@ -191,8 +231,8 @@ class IndexWriter:
         name = f"{generation:06d}"
         replaced: list[int] = []
         pending: list[StoredRow] = []
-        accepted = self._accepted(records, old, replaced if replace else None)
-        with SegmentWriter(self.path / "segments", name, model.dimension, first_row) as segment:
+        accepted = self._accepted(records, old, replaced if replace else None, schema)
+        with SegmentWriter(self.path / "segments", name, model.dimension, schema, first_row) as segment:
             if vectors is None:
                 blocks = self._encoded(accepted, pending, model.prompt)
             else:
@@ -210,7 +250,8 @@ class IndexWriter:
         deleted = np.array(replaced, dtype=np.int64)
         if old is not None:
             deleted = np.concatenate([old.deleted, deleted])
-        Store.publish(self.path, generation, model, entries, first_row + segment.rows, deleted, kind)
+        next_row, columns = first_row + segment.rows, schema.described()
+        Store.publish(self.path, generation, model, entries, next_row, deleted, kind, columns=columns)
 
     def _encoded(
         self, accepted: Iterable[tuple[int, StoredRow]], pending: list[StoredRow], prompt: str
@@ -232,32 +273,35 @@ class IndexWriter:
         )
 
     def _accepted(
-        self, records: Iterable[Record], old: Store | None, replaced: list[int] | None
+        self, records: Iterable[Row], old: Store | None, replaced: list[int] | None, schema: Schema
     ) -> Iterator[tuple[int, StoredRow]]:
         """Yield the rows to store, with their records' positions."""
         lines: dict[str, int] = {}
-        for position, record in enumerate(records):
+        for position, given in enumerate(records):
             self.counts.records += 1
-            _check(record, record.line or position + 1)
-            identity = record.id if record.id is not None else record.content_id()
-            if identity in lines:
-                if record.id is None:
+            line = getattr(given, "line", 0) or position + 1
+            try:
+                record = as_record(given, line)
+                identity = record.id if record.id is not None else record.content_id()
+                row = None if old is None else old.find(identity)
+                if record.id is None and (identity in lines or row is not None):
                     self.counts.repeated += 1
                     continue
-                raise InputError(
-                    f"the id {identity!r} stands on line {lines[identity]} and again on line {record.line}; "
-                    "ids must be unique"
-                )
-            lines[identity] = record.line
-            row = None if old is None else old.find(identity)
-            if row is not None and record.id is None:
-                self.counts.repeated += 1
-                continue
-            if row is not None:
-                if replaced is None:
+                if identity in lines:
                     raise InputError(
-                        f"line {record.line}: the id {identity!r} is in the index already; update replaces it"
+                        f"the id {identity!r} stands on line {lines[identity]} and again on line {line}; "
+                        "ids must be unique"
                     )
+                if row is not None and replaced is None:
+                    raise InputError(f"the id {identity!r} is in the index already; update replaces it")
+                schema.take(record.columns, typed=record.typed)
+            except InputError as error:
+                if self._on_reject is None:
+                    raise InputError(f"line {line}: {error}") from error
+                self._on_reject(Reject(line=line, error=str(error), content=str(getattr(given, "text", given))[:1000]))
+                continue
+            lines[identity] = line
+            if row is not None and replaced is not None:
                 replaced.append(row)
             yield position, StoredRow(identity, record.text, record.columns)
 
@@ -315,19 +359,51 @@ def _taken(
         yield block()
 
 
-def _check(record: Record, line: int) -> None:
-    """Raise `InputError` for a record that cannot be stored."""
+def as_record(row: Row, line: int) -> Record:
+    """Return a row as a record.
+
+    Args:
+        row: see `Row`. An id may be an integer: it is stored as its digits.
+        line: where the row stands, for messages.
+
+    Raises:
+        InputError: it cannot be stored.
+    """
+    if isinstance(row, str):
+        record = Record(str(row), line=line)
+    elif isinstance(row, Record):
+        record = row
+    elif isinstance(row, StoredRow):
+        record = Record(row.text, row.id, row.columns, line)
+    elif isinstance(row, Mapping):
+        if "text" not in row:
+            raise InputError(f"a dict must have the key 'text'; found {', '.join(map(repr, row)) or 'none'}")
+        columns = {str(name): value for name, value in row.items() if name not in ("text", "id")}
+        record = Record(row["text"], row.get("id"), columns, line)
+    else:
+        raise InputError(f"a row must be a text, a dict, or a Record; found a {type(row).__name__}")
     if not isinstance(record.text, str) or not record.text.strip():
-        raise InputError(f"line {line}: the text must be a string that is not blank; found {record.text!r}")
+        raise InputError(f"the text must be a string that is not blank; found {record.text!r}")
+    if isinstance(record.id, (int, np.integer)) and not isinstance(record.id, bool):
+        record = replace(record, id=str(record.id))
     if record.id is not None and not isinstance(record.id, str):
-        raise InputError(f"line {line}: the id must be a string or None; found {record.id!r}")
+        raise InputError(f"the id must be a string, an integer or None; found {record.id!r}")
+    columns = {name: v.item() if isinstance(v, np.generic) else v for name, v in record.columns.items()}
     try:
-        json.dumps(dict(record.columns), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"line {line}: the columns cannot be stored as JSON: {error}") from error
+        json.dumps(columns, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the columns cannot be stored as JSON: {error}") from error
+    return replace(record, columns=columns)
 
 
-def delete(path: str | Path, identities: Iterable[str] = (), *, filter: str | None = None) -> int:
+def delete(
+    path: str | Path,
+    identities: Iterable[str] = (),
+    *,
+    filter: str | None = None,
+    filter_timeout_s: float | None = TIME_LIMIT_S,
+    confirm: Callable[[int], bool] | None = None,
+) -> int:
     """Delete rows from an index, and return how many there were. No model is needed.
 
     Their bytes stay in the segments until `compact`; no search and no listing gives them any more.
@@ -335,7 +411,10 @@ def delete(path: str | Path, identities: Iterable[str] = (), *, filter: str | No
     Args:
         path: the index directory.
         identities: the ids of the rows.
-        filter: an SQL condition on the rows' columns (`search.columns`): the rows that meet it are deleted too.
+        filter: an SQL condition on the rows' columns (`search.conditions`): the rows that meet it are deleted too.
+        filter_timeout_s: seconds after which the filter is given up; None for no limit.
+        confirm: is asked before anything is deleted, with the number of rows; if it returns False nothing is deleted. The
+            index is locked meanwhile, so that the number holds.
 
     Raises:
         IndexNotFoundError: there is no index.
@@ -356,13 +435,17 @@ def delete(path: str | Path, identities: Iterable[str] = (), *, filter: str | No
         if not rows and filter is None:
             raise UsageError("no id was given, and no filter")
         if filter is not None:
-            rows.update(SearchIndex(path).matching(filter).tolist())
+            index = SearchIndex(path, filter_timeout_s=filter_timeout_s)
+            rows.update(index.matching(filter).tolist())
         if len(rows) == old.rows:
             raise InputError(f"these are all {old.rows} rows of the index; remove the directory {path} instead")
+        if rows and confirm is not None and not confirm(len(rows)):
+            return 0
         if rows:
             deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
-            Store.publish(path, old.generation + 1, old.model, entries, next_row, deleted, old.kind)
+            generation = old.generation + 1
+            Store.publish(path, generation, old.model, entries, next_row, deleted, old.kind, columns=old.columns)
             Store.sweep(path)
     return len(rows)
 
@@ -399,16 +482,16 @@ def compact(
         old = Store(path)
         wanted = old.kind if kind is None else SearchKind(kind, pca)
         check_kind(wanted.factory, old.model.dimension, wanted.pca)
-        whole = len(old.segments) == 1 and not len(old.deleted) and COLUMNS in old.segments[0].files
+        whole = len(old.segments) == 1 and not len(old.deleted) and old.segments[0].is_current
         generation = old.generation + 1
         if whole and wanted != old.kind:
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
-            Store.publish(path, generation, old.model, entries, next_row, None, wanted)
+            Store.publish(path, generation, old.model, entries, next_row, None, wanted, columns=old.columns)
             for file in (path / "faiss").glob(f"{old.segments[0].name}.*"):
                 file.unlink(missing_ok=True)
         elif not whole:
             name = f"{generation:06d}"
-            with SegmentWriter(path / "segments", name, old.model.dimension) as written:
+            with SegmentWriter(path / "segments", name, old.model.dimension, Schema(old.columns)) as written:
                 for segment in old.segments:
                     held = old.held(segment)
                     positions = None if held is None else np.flatnonzero(held)
@@ -418,7 +501,8 @@ def compact(
                         if on_progress is not None:
                             on_progress(written.rows, old.rows)
             entry = {"name": name, "rows": written.rows, "checksums_sha256": written.checksum}
-            Store.publish(path, generation, old.model, [entry], old.manifest["next_row"], None, wanted)
+            next_row = old.manifest["next_row"]
+            Store.publish(path, generation, old.model, [entry], next_row, None, wanted, columns=old.columns)
         old.close()
         Store.sweep(path)
     index = SearchIndex(path, threads=threads)

@@ -1,0 +1,572 @@
+"""Which rows meet a condition: a typed tree (`search.conditions`) over a segment's columns, block by block with NumPy.
+
+Memory depends on the block, not on the segment. Between blocks the time limit is checked, and Ctrl-C takes effect. A condition on
+a single column that has a list of its different texts is evaluated once for that list, and looked up for the rows.
+"""
+
+import json
+import math
+import operator
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from sbert_mini.errors import UsageError
+from sbert_mini.search.columns import Column, Columns, Values
+from sbert_mini.search.conditions import (
+    NULL,
+    Arithmetic,
+    Call,
+    Cast,
+    ColumnValue,
+    Comparison,
+    Constant,
+    Distinct,
+    Joined,
+    Membership,
+    Negation,
+    Node,
+    NullTest,
+    Pattern,
+    columns_in,
+)
+from sbert_mini.shapes import AnyArray
+
+BLOCK_ROWS = 1 << 16
+TIME_LIMIT_S = 60.0
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
+}  # fmt: skip
+_DTYPES = {"integer": np.int64, "number": np.float64, "boolean": bool, "text": object, NULL: bool}
+_EMPTY = {"integer": 0, "number": 0.0, "boolean": False, "text": "", NULL: False}
+_INT64 = range(-(2**63), 2**63)
+
+
+class FilterValueError(ValueError):
+    """A value for which an expression is not defined: an integer beyond 64 bits, a text that is not a number."""
+
+
+class Deadline:
+    """When the evaluation of a filter must be done.
+
+    Args:
+        seconds: from now on; None for any time.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._at = math.inf if seconds is None else time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise `UsageError` where the time is up."""
+        if time.monotonic() > self._at:
+            raise UsageError(
+                f"the filter took longer than {self._seconds:g} seconds; allow it more time (--filter-timeout, or "
+                "filter_timeout_s in Python), or write a simpler one"
+            )
+
+
+def matching(node: Node, columns: Columns, deadline: Deadline) -> AnyArray:
+    """Return which rows of a segment meet a condition: those for which it is true, neither false nor NULL.
+
+    Args:
+        node: the condition.
+        columns: of the segment. A column that it lacks is NULL in all its rows.
+        deadline: when it must be done.
+
+    Raises:
+        UsageError: the time is up.
+        FilterValueError: an expression is not defined for a row's value.
+
+    Shapes:
+        the result: (rows,), bool.
+    """
+    found = np.zeros(columns.rows, dtype=bool)
+    evaluation = _Evaluation(columns, deadline)
+    for first in range(0, columns.rows, BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, columns.rows)
+        result = evaluation.block(node, first, last)
+        found[first:last] = result.values & result.valid
+    return found
+
+
+def _constant(type: str, value: Any, rows: int) -> Values:
+    """Return the same value for each of some rows; None for NULL."""
+    if type == "integer" and value not in _INT64:
+        raise FilterValueError(f"{value} is beyond 64 bits")
+    filled = np.full(rows, _EMPTY[type] if value is None else value, _DTYPES[type])
+    return Values(type, filled, np.full(rows, value is not None))
+
+
+class _Evaluation:
+    """Evaluates one condition over one segment."""
+
+    def __init__(self, columns: Columns, deadline: Deadline) -> None:
+        self._columns = columns
+        self._deadline = deadline
+        self._tables: dict[int, Values | None] = {}
+        self._block: tuple[int, dict[str, Values]] = (-1, {})
+        self._read: dict[int, frozenset[str]] = {}
+
+    def block(self, node: Node, first: int, last: int) -> Values:
+        """Return a node's values for the rows from `first` up to, without, `last`."""
+        self._deadline.check()
+        table = self._table(node)
+        if table is not None:
+            (name,) = self._names(node)
+            codes, valid = self._dictionary_column(name).codes(first, last)  # type: ignore[union-attr]
+            places = np.where(valid, codes.astype(np.int64), len(table.values) - 1)  # the last place is that of NULL
+            return Values(table.type, table.values[places], table.valid[places])
+        return self._evaluated(node, last - first, lambda name: self._column(name, first, last), (first, last))
+
+    def _names(self, node: Node) -> frozenset[str]:
+        if id(node) not in self._read:
+            self._read[id(node)] = frozenset(columns_in(node))
+        return self._read[id(node)]
+
+    def _table(self, node: Node) -> Values | None:
+        """Return a node's values for each text of the one column that it reads, and for NULL; None where that is not so."""
+        if isinstance(node, (ColumnValue, Constant)):
+            return None
+        if id(node) not in self._tables:
+            self._tables[id(node)] = None
+            names = self._names(node)
+            column = self._dictionary_column(next(iter(names))) if len(names) == 1 else None
+            if column is not None:
+                domain = np.append(column.dictionary, "")
+                values = Values("text", domain, np.arange(len(domain)) < len(domain) - 1)
+                with suppress(FilterValueError):  # perhaps for a text that only rows outside of this generation have
+                    self._tables[id(node)] = self._evaluated(node, len(domain), lambda _: values, None)
+        return self._tables[id(node)]
+
+    def _dictionary_column(self, name: str) -> Column | None:
+        column = self._columns.column(name)
+        return column if column is not None and column.has_dictionary else None
+
+    def _column(self, name: str, first: int, last: int) -> Values:
+        if self._block[0] != first:
+            self._block = (first, {})
+        read = self._block[1]
+        if name not in read:
+            column = self._columns.column(name)
+            read[name] = _constant(NULL, None, last - first) if column is None else column.values(first, last)
+        return read[name]
+
+    def _evaluated(
+        self, node: Node, rows: int, column: Callable[[str], Values], span: tuple[int, int] | None
+    ) -> Values:
+        """Return a node's values for some rows.
+
+        Args:
+            node: the node.
+            rows: how many rows.
+            column: a column's name -> its values for these rows.
+            span: the first row and the one after the last; None where the rows are the texts of a dictionary.
+        """
+
+        def value(part: Node) -> Values:
+            return self._evaluated(part, rows, column, None) if span is None else self.block(part, *span)
+
+        if isinstance(node, Constant):
+            return _constant(node.type, node.value, rows)
+        if isinstance(node, ColumnValue):
+            return column(node.name)
+        if isinstance(node, Joined):
+            return _joined(node.op, map(value, node.parts), rows)
+        if isinstance(node, Negation):
+            part = value(node.part)
+            return Values("boolean", ~part.values.astype(bool), part.valid)
+        if isinstance(node, NullTest):
+            return Values("boolean", ~value(node.part).valid, np.ones(rows, dtype=bool))
+        if isinstance(node, Comparison):
+            plain = self._plain_text(node, span)
+            return plain if plain is not None else _compared(node, value, rows)
+        if isinstance(node, Distinct):
+            return _distinct(node, value, rows)
+        if isinstance(node, Membership):
+            return self._membership(node, value, rows, span)
+        if isinstance(node, Pattern):
+            part = value(node.part)
+            test = like(node.pattern, node.escape, case_sensitive=node.case_sensitive)
+            return Values("boolean", self._each(test, part.values, part.valid, bool), part.valid)
+        if isinstance(node, Arithmetic):
+            return _calculated(node, value(node.left), value(node.right))
+        if isinstance(node, Cast):
+            return _cast(node, value(node.part))
+        return self._called(node, [value(argument) for argument in node.arguments])
+
+    def _plain_text(self, node: Comparison, span: tuple[int, int] | None) -> Values | None:
+        """Return `column = 'text'` for a column of many different texts, without decoding them; None for anything else."""
+        if span is None or node.op != "=":
+            return None
+        name, text = node.left, node.right
+        if isinstance(name, Constant):
+            name, text = text, name
+        if not isinstance(name, ColumnValue) or not isinstance(text, Constant) or text.type != "text":
+            return None
+        column = self._columns.column(name.name)
+        if column is None or column.has_dictionary:
+            return None
+        return Values("boolean", *column.equal_to(*span, str(text.value)))
+
+    def _membership(
+        self, node: Membership, value: Callable[[Node], Values], rows: int, span: tuple[int, int] | None
+    ) -> Values:
+        wanted = [constant for constant in node.values if constant.value is not None]
+        if len(wanted) <= 8:
+            parts = [Comparison("=", node.part, constant) for constant in node.values]
+            plain = [self._plain_text(part, span) for part in parts]
+            return _joined("or", (p or _compared(c, value, rows) for p, c in zip(plain, parts, strict=True)), rows)
+        part = value(node.part)
+        values = {constant.value for constant in wanted}
+        if part.type in ("integer", "number"):
+            numbers = [v for v in values if not isinstance(v, int) or v in _INT64]
+            exact = part.type == "integer" and all(isinstance(v, int) for v in numbers)
+            inside = np.isin(part.values, np.array(numbers, np.int64 if exact else np.float64))
+        else:
+            inside = self._each(values.__contains__, part.values, part.valid, bool)
+        has_null = len(wanted) < len(node.values)
+        return Values("boolean", inside, part.valid & inside if has_null else part.valid)
+
+    def _each(self, function: Callable[..., Any], values: AnyArray, valid: AnyArray, dtype: Any) -> AnyArray:
+        """Return a Python function's results for the valid values, looking at the clock now and then."""
+        found = np.full(len(values), "", object) if dtype is object else np.zeros(len(values), dtype)
+        places = np.flatnonzero(valid)
+        for start in range(0, len(places), 4096):
+            self._deadline.check()
+            some = places[start : start + 4096]
+            results = [function(text) for text in values[some].tolist()]
+            found[some] = np.array(results, dtype=dtype) if dtype is not object else _objects(results)
+        return found
+
+    def _called(self, node: Call, arguments: list[Values]) -> Values:
+        name, first = node.name, arguments[0]
+        if name == "coalesce":
+            return _coalesced(node.type, arguments)
+        if name == "nullif":
+            same = _joined("and", [_pair("=", *arguments)], len(first.valid))
+            return Values(node.type, _as(first, node.type), first.valid & ~(same.values & same.valid))
+        if name in ("abs", "ceil", "floor", "round"):
+            return _rounded(node, first)
+        valid = np.logical_and.reduce([argument.valid for argument in arguments])
+        if name in ("contains", "starts_with", "ends_with", "instr") and not isinstance(node.arguments[1], Constant):
+            two: dict[str, Callable[[str, str], Any]] = {
+                "contains": lambda a, b: b in a, "starts_with": str.startswith, "ends_with": str.endswith,
+                "instr": lambda a, b: a.find(b) + 1,
+            }  # fmt: skip
+            both = _objects(list(zip(first.values.tolist(), arguments[1].values.tolist(), strict=True)))
+            dtype = np.int64 if name == "instr" else bool
+            return Values(node.type, self._each(lambda pair: two[name](*pair), both, valid, dtype), valid)
+        constants = [part.value for part in node.arguments[1:] if isinstance(part, Constant)]
+        if None in constants:
+            return _constant(node.type, None, len(valid))
+        if name == "json_extract":
+            pairs = zip(first.values, valid, strict=True)
+            texts = _objects([json_value(text, str(constants[0])) if ok else None for text, ok in pairs])
+            there = np.array([text is not None for text in texts], dtype=bool)
+            return Values("text", np.where(there, texts, ""), there)
+        function = _text_function(name, constants)
+        return Values(node.type, self._each(function, first.values, valid, _DTYPES[node.type]), valid)
+
+
+def _objects(values: list[Any]) -> AnyArray:
+    return np.fromiter(values, object, len(values))
+
+
+# --- logic -----------------------------------------------------------------------------------------------------------
+
+
+def _joined(op: str, parts: Iterable[Values], rows: int) -> Values:
+    """Return Kleene's `and` or `or`: false and NULL is false, true or NULL is true."""
+    decides = op == "or"  # the value that settles it
+    settled = np.zeros(rows, dtype=bool)
+    known = np.ones(rows, dtype=bool)
+    for part in parts:
+        settled |= (part.values.astype(bool) == decides) & part.valid
+        known &= part.valid
+    return Values("boolean", settled == decides, settled | known)
+
+
+def _compared(node: Comparison, value: Callable[[Node], Values], rows: int) -> Values:
+    for constant, other, flipped in ((node.right, node.left, False), (node.left, node.right, True)):
+        if isinstance(constant, Constant) and constant.type == "integer" and constant.value not in _INT64:
+            part = value(other)  # larger or smaller than every number of 64 bits
+            if part.type == NULL:
+                return _constant("boolean", None, rows)
+            beyond = np.full(rows, float(constant.value))  # type: ignore[arg-type]
+            values = part.values if part.type == "number" else np.zeros(rows)
+            sides = (beyond, values) if flipped else (values, beyond)
+            return Values("boolean", np.asarray(_OPERATORS[node.op](*sides), dtype=bool), part.valid)
+    return _pair(node.op, value(node.left), value(node.right))
+
+
+def _pair(op: str, left: Values, right: Values) -> Values:
+    valid = left.valid & right.valid
+    if NULL in (left.type, right.type):
+        return Values("boolean", np.zeros(len(valid), dtype=bool), np.zeros(len(valid), dtype=bool))
+    return Values("boolean", np.asarray(_OPERATORS[op](left.values, right.values), dtype=bool), valid)
+
+
+def _distinct(node: Distinct, value: Callable[[Node], Values], rows: int) -> Values:
+    left, right = (
+        np.full(rows, part.value is not None) if isinstance(part, Constant) else value(part).valid
+        for part in (node.left, node.right)
+    )
+    same = _compared(Comparison("=", node.left, node.right), value, rows)
+    equal = (same.values & same.valid) | (~left & ~right)
+    return Values("boolean", equal == node.equal, np.ones(rows, dtype=bool))
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _as(values: Values, type: str) -> AnyArray:
+    """Return values in the type that they were found to have in common with others."""
+    if values.type == NULL:
+        return np.full(len(values.valid), _EMPTY[type], _DTYPES[type])
+    return values.values if values.type == type else values.values.astype(_DTYPES[type])
+
+
+def _calculated(node: Arithmetic, left: Values, right: Values) -> Values:
+    valid = left.valid & right.valid
+    if node.type == NULL or NULL in (left.type, right.type):
+        return Values(NULL, np.zeros(len(valid), dtype=bool), np.zeros(len(valid), dtype=bool))
+    if node.op == "||":
+        return Values("text", np.asarray(left.values + right.values, dtype=object), valid)
+    if node.op in ("/", "%"):
+        return _divided(node, left, right, valid)
+    function = {"+": operator.add, "-": operator.sub, "*": operator.mul}[node.op]
+    with np.errstate(all="ignore"):
+        found = function(_as(left, node.type), _as(right, node.type))
+        if node.type == "integer":
+            roughly = function(left.values.astype(np.float64), right.values.astype(np.float64))
+            _refuse(valid & (np.abs(roughly) >= 2.0**63), f"an integer beyond 64 bits ({node.op})")
+        else:
+            _refuse(valid & ~np.isfinite(found), f"a number that is too large ({node.op})")
+    return Values(node.type, found, valid)
+
+
+def _divided(node: Arithmetic, left: Values, right: Values, valid: AnyArray) -> Values:
+    valid = valid & (right.values != 0)
+    divisor = np.where(right.values == 0, 1, right.values)
+    with np.errstate(all="ignore"):
+        if node.op == "/":
+            found = left.values.astype(np.float64) / divisor.astype(np.float64)
+            _refuse(valid & ~np.isfinite(found), "a number that is too large (/)")
+        else:
+            found = np.fmod(_as(left, node.type), divisor.astype(_DTYPES[node.type]))  # has the sign of the left side
+    return Values(node.type, found, valid)
+
+
+def _rounded(node: Call, part: Values) -> Values:
+    if part.type == NULL:
+        return part
+    if node.name == "abs":
+        _refuse(part.valid & (part.values == -(2**63)) & (part.type == "integer"), "an integer beyond 64 bits (abs)")
+        return Values(part.type, np.abs(part.values), part.valid)
+    if node.name in ("ceil", "floor"):
+        function = np.ceil if node.name == "ceil" else np.floor
+        return Values(part.type, part.values if part.type == "integer" else function(part.values), part.valid)
+    digits = node.arguments[1] if len(node.arguments) > 1 else Constant("integer", 0)
+    if not isinstance(digits, Constant) or digits.value is None:
+        return Values(part.type, part.values, np.zeros(len(part.valid), dtype=bool))
+    places = int(digits.value)
+    if part.type == "integer" and places >= 0:
+        return part
+    if not -15 <= places <= 15:
+        raise FilterValueError(f"round takes from -15 to 15 digits; found {places}")
+    scale = 10.0**places
+    shifted = part.values * scale
+    rounded = np.trunc(shifted + np.copysign(0.5, shifted)) / scale  # half away from zero
+    return Values(part.type, rounded.astype(_DTYPES[part.type]), part.valid)
+
+
+def _refuse(where: AnyArray, what: str) -> None:
+    if np.any(where):
+        raise FilterValueError(f"a row gives {what}")
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+def _text_function(name: str, constants: list[Any]) -> Callable[[str], Any]:
+    simple: dict[str, Callable[[str], Any]] = {
+        "length": len, "lower": str.lower, "upper": str.upper,
+        "trim": lambda text: text.strip(" "), "ltrim": lambda text: text.lstrip(" "), "rtrim": lambda text: text.rstrip(" "),
+    }  # fmt: skip
+    if name in simple:
+        return simple[name]
+    first = constants[0]
+    if name == "substr":
+        return lambda text: _substring(text, int(first), None if len(constants) == 1 else int(constants[1]))
+    functions: dict[str, Callable[[str], Any]] = {
+        "contains": lambda text: first in text, "starts_with": lambda text: text.startswith(first),
+        "ends_with": lambda text: text.endswith(first), "instr": lambda text: text.find(first) + 1,
+    }  # fmt: skip
+    return functions[name]
+
+
+def _substring(text: str, start: int, length: int | None) -> str:
+    """Return SQL's substring: places count from 1, negative ones from the end; a negative length takes what lies before."""
+    begin = start - 1 if start > 0 else (len(text) + start if start < 0 else -1)
+    end = len(text) if length is None else begin + length
+    if length is not None and length < 0:
+        begin, end = end, begin
+    return text[max(begin, 0) : max(end, 0)]
+
+
+@cache
+def like(pattern: str, escape: str | None, *, case_sensitive: bool) -> Callable[[str], bool]:
+    """Return a test whether a text fits a pattern of LIKE: `%` stands for any characters, `_` for one.
+
+    Its time is at most the text's length times the pattern's: each piece between two `%` takes the first place where it fits.
+
+    Raises:
+        FilterValueError: the pattern ends with the escape character, or it escapes another character than `%`, `_` and itself.
+    """
+    pieces: list[list[str]] = [[]]  # between the %: regular expressions of single characters
+    characters = iter(pattern if case_sensitive else pattern.lower())
+    for character in characters:
+        if character == escape:
+            following = next(characters, None)
+            if following is None or following not in ("%", "_", escape):
+                raise FilterValueError(
+                    f"in the pattern {pattern!r} the character {escape!r} must stand before %, _ or itself"
+                )
+            pieces[-1].append(re.escape(following))
+        elif character == "%":
+            pieces.append([])
+        else:
+            pieces[-1].append("." if character == "_" else re.escape(character))
+    expressions = [re.compile("".join(piece), re.DOTALL) for piece in pieces]
+    widths = [len(piece) for piece in pieces]
+
+    def test(text: str) -> bool:
+        text = text if case_sensitive else text.lower()
+        if len(expressions) == 1:
+            return expressions[0].fullmatch(text) is not None
+        if expressions[0].match(text) is None or len(text) < sum(widths):
+            return False
+        at, end = widths[0], len(text) - widths[-1]
+        for expression, width in zip(expressions[1:-1], widths[1:-1], strict=True):
+            found = expression.search(text, at, end)
+            if found is None:
+                return False
+            at = found.start() + width
+        return at <= end and expressions[-1].fullmatch(text, end) is not None
+
+    return test
+
+
+_STEP = re.compile(r'\.(?:"((?:[^"\\]|\\.)*)"|([^.\[\]"]+))|\[(\d+|\*)\]')
+
+
+def json_value(text: str, path: str) -> str | None:
+    """Return what a JSON text has under a path such as `$.tags[0]`: a text as it is, anything else as JSON; None for nothing.
+
+    Raises:
+        FilterValueError: the path is not one.
+    """
+    steps = _steps(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    for step in steps:
+        inside = step < len(value) if isinstance(value, list) and isinstance(step, int) else None
+        if isinstance(value, dict) and isinstance(step, str):
+            inside = step in value
+        if not inside:
+            return None
+        value = value[step]
+    if value is None:
+        return None
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@cache
+def _steps(path: str) -> tuple[int | str, ...]:
+    rest, steps = path.strip(), list[int | str]()
+    if not rest.startswith("$"):
+        raise FilterValueError(f"the path {path!r} must begin with $, such as $.tags[0]")
+    at = 1
+    while at < len(rest):
+        found = _STEP.match(rest, at)
+        if found is None or found[3] == "*":
+            raise FilterValueError(f"the path {path!r} must be made of .name and [number], such as $.tags[0]")
+        quoted, name, number = found.groups()
+        steps.append(int(number) if number is not None else name if name is not None else json.loads(f'"{quoted}"'))
+        at = found.end()
+    return tuple(steps)
+
+
+# --- types -----------------------------------------------------------------------------------------------------------
+
+
+def _coalesced(type: str, arguments: list[Values]) -> Values:
+    values, valid = _as(arguments[0], type).copy(), arguments[0].valid.copy()
+    for argument in arguments[1:]:
+        fill = ~valid & argument.valid
+        values[fill] = _as(argument, type)[fill]
+        valid |= fill
+    return Values(type, values, valid)
+
+
+def _cast(node: Cast, part: Values) -> Values:
+    if part.type == NULL:
+        return _constant(node.type, None, len(part.valid))
+    if part.type == node.type:
+        return part
+    if (part.type, node.type) == ("integer", "number"):
+        return Values("number", part.values.astype(np.float64), part.valid)
+    values = np.full(len(part.valid), _EMPTY[node.type], _DTYPES[node.type])
+    valid = part.valid.copy()
+    for place in np.flatnonzero(part.valid).tolist():
+        try:
+            values[place] = _cast_one(part.values[place], part.type, node.type)
+        except ValueError:
+            if node.strict:
+                shown = str(part.values[place])[:60]
+                raise FilterValueError(
+                    f"a row's value {shown!r} cannot be cast to {node.type}; try_cast gives NULL for it"
+                ) from None
+            valid[place] = False
+    return Values(node.type, values, valid)
+
+
+_TRUTH: Mapping[str, bool] = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+
+
+def _cast_one(value: Any, source: str, target: str) -> Any:
+    if target == "text":
+        return ("true" if value else "false") if source == "boolean" else str(value.item())
+    if target == "boolean":
+        return bool(value) if source != "text" else _truth(str(value))
+    if source == "text" and "_" in value:
+        raise ValueError(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    if target == "number":
+        return number
+    if source == "text":
+        try:
+            whole = int(value)
+        except ValueError:
+            whole = round(number)
+    else:
+        whole = round(number)  # half to even
+    if whole not in _INT64:
+        raise ValueError(value)
+    return whole
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in _TRUTH:
+        raise ValueError(text)
+    return _TRUTH[text.lower()]
