@@ -113,6 +113,23 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
     raise UsageError(f"the backend {backend} does not compute this model here: {reason}")
 
 
+def check_sizes(converted: ConvertedModel) -> None:
+    """Make sure that a graph's constants have the sizes that `config.json` gives.
+
+    Raises:
+        CorruptModelError: they have not.
+    """
+    from sbert_mini.encoder.onnx_file import read_onnx
+    from sbert_mini.runtime.native import SizesDifferError, check_constants
+
+    try:
+        check_constants(read_onnx(converted.file).constants, converted.layout.config)
+    except SizesDifferError as error:
+        raise CorruptModelError(f"{converted.file}: {error}") from error
+    except CorruptModelError:  # of an earlier version, which ONNX Runtime reads all the same
+        return
+
+
 class OnnxEngine:
     """A graph, opened by ONNX Runtime.
 
@@ -124,7 +141,7 @@ class OnnxEngine:
             where it is needed (`int8_products_may_saturate`).
 
     Raises:
-        CorruptModelError: the file does not match its checksum, or is not a graph.
+        CorruptModelError: the file does not match its checksum, is not a graph, or has other sizes than `config.json` gives.
     """
 
     def __init__(self, converted: ConvertedModel, *, wide_int8: bool | None = None) -> None:
@@ -151,6 +168,7 @@ class OnnxEngine:
         finish_check()
         if failure is not None:
             raise CorruptModelError(f"{converted.file} cannot be opened by ONNX Runtime: {failure}") from failure
+        check_sizes(converted)
         self._pad_id = converted.layout.config.pad_token_id
         self.tokens_per_batch = CPU_TOKENS
 
