@@ -11,8 +11,10 @@ column of that name that is not the id column cannot be filtered by.
 
 import json
 import math
+import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -142,6 +144,37 @@ def _authorize(action: int, first: str | None, second: str | None, *_: object) -
     return sqlite3.SQLITE_OK if harmless else sqlite3.SQLITE_DENY
 
 
+class _Connections:
+    """Read-only connections to one SQLite file, each of which serves one call at a time, in the process that opened it.
+
+    A connection that two threads share can deadlock: one holds SQLite's mutex and waits for Python's lock in a callback, the
+    other the other way round. One that was opened before a fork is neither used nor closed in the child.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._uri = f"file:{quote(os.fsencode(path.resolve()))}?immutable=1"
+        self._free: dict[int, list[sqlite3.Connection]] = {}
+
+    @contextmanager
+    def lent(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection to one call."""
+        free = self._free.setdefault(os.getpid(), [])
+        try:
+            db = free.pop()
+        except IndexError:
+            db = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+            db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
+        try:
+            yield db
+        finally:
+            free.append(db)
+
+    def close(self) -> None:
+        """Close those of this process that no call uses."""
+        for db in self._free.pop(os.getpid(), []):
+            db.close()
+
+
 class Columns:
     """A segment's SQLite file, opened read-only. The caller has checked its bytes.
 
@@ -155,19 +188,17 @@ class Columns:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._db = sqlite3.connect(
-                f"file:{quote(str(path.resolve()))}?immutable=1", uri=True, check_same_thread=False
-            )
-            described = self._db.execute("SELECT name FROM pragma_table_info('rows')").fetchall()
-            self._db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
-            (self._count,) = self._db.execute("SELECT count(*) FROM rows").fetchone()
+            self._connections = _Connections(path)
+            with self._connections.lent() as db:
+                described = db.execute("SELECT name FROM pragma_table_info('rows')").fetchall()
+                (self._count,) = db.execute("SELECT count(*) FROM rows").fetchone()
         except sqlite3.Error as error:
             raise CorruptIndexError(f"{path} cannot be read: {error}") from error
         self.names: tuple[str, ...] = tuple(name for (name,) in described if name != POSITION)
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self._connections.close()
 
     def matching(self, condition: str, names: Iterable[str]) -> IntArray:
         """Return the positions of the rows that meet an SQL condition, ascending.
@@ -182,17 +213,18 @@ class Columns:
         own = {name.lower() for name in self.names}
         lacking = {name.lower(): name for name in names if name.lower() not in own}
         also = "".join(f", NULL AS {_quoted(name)}" for name in lacking.values())
-        self._db.set_authorizer(_authorize)
-        try:
-            # The line breaks keep a comment in the condition from swallowing the parenthesis.
-            found = self._db.execute(
-                f"SELECT {POSITION} FROM (SELECT *{also} FROM rows) WHERE (\n{condition}\n) ORDER BY {POSITION}"  # noqa: S608
-            ).fetchall()
-        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            known = ", ".join(dict.fromkeys((*self.names, *lacking.values())))
-            raise UsageError(f"the filter {condition!r} cannot be evaluated: {error}. Columns: {known}") from error
-        finally:
-            self._db.set_authorizer(None)
+        with self._connections.lent() as db:
+            db.set_authorizer(_authorize)
+            try:
+                # The line breaks keep a comment in the condition from swallowing the parenthesis.
+                found = db.execute(
+                    f"SELECT {POSITION} FROM (SELECT *{also} FROM rows) WHERE (\n{condition}\n) ORDER BY {POSITION}"  # noqa: S608
+                ).fetchall()
+            except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+                known = ", ".join(dict.fromkeys((*self.names, *lacking.values())))
+                raise UsageError(f"the filter {condition!r} cannot be evaluated: {error}. Columns: {known}") from error
+            finally:
+                db.set_authorizer(None)
         return np.fromiter((position for (position,) in found), np.int64, len(found))
 
     @property
@@ -203,9 +235,10 @@ class Columns:
     def frequencies(self, stems: Iterable[str]) -> dict[str, int]:
         """Return in how many rows each stem stands."""
         found = {}
-        for stem in stems:
-            row = self._db.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (stem,)).fetchone()
-            found[stem] = 0 if row is None else int(row[0])
+        with self._connections.lent() as db:
+            for stem in stems:
+                row = db.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (stem,)).fetchone()
+                found[stem] = 0 if row is None else int(row[0])
         return found
 
     def ranked(
@@ -234,16 +267,17 @@ class Columns:
         found: list[tuple[int, float]] = []
         # Without the LIMIT SQLite folds a single part into the sum, where bm25() cannot be called.
         both = f"{' UNION ALL '.join(parts)} LIMIT -1"
-        rows = self._db.execute(
-            f"SELECT position, sum(score) FROM ({both}) GROUP BY position ORDER BY 2 DESC, 1",  # noqa: S608
-            values,
-        )
-        for position, score in rows:
-            if allowed is None or allowed[position]:
-                found.append((position, score))
-                if len(found) == depth:
-                    break
-        rows.close()
+        with self._connections.lent() as db:
+            rows = db.execute(
+                f"SELECT position, sum(score) FROM ({both}) GROUP BY position ORDER BY 2 DESC, 1",  # noqa: S608
+                values,
+            )
+            for position, score in rows:
+                if allowed is None or allowed[position]:
+                    found.append((position, score))
+                    if len(found) == depth:
+                        break
+            rows.close()
         return found
 
 

@@ -13,7 +13,9 @@ class has no method that would.
 
 import logging
 import math
+import os
 import re
+import threading
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +25,7 @@ import numpy as np
 
 from sbert_mini.durable import read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.errors import CorruptIndexError, UsageError
+from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
@@ -37,11 +40,17 @@ TRAINING_ROWS_A_LIST = 40
 log = logging.getLogger("sbert_mini")
 
 
-def _faiss() -> Any:
-    """Return the module; its own type hints lack much of what it has."""
-    import faiss
+_faiss = faiss_with
+_opening = threading.RLock()
+"""Held while a FAISS file is opened or made: two threads of one process would write the same temporary file."""
 
-    return faiss
+
+def _renew_lock() -> None:
+    global _opening  # noqa: PLW0603
+    _opening = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def automatic(rows: int) -> str:
@@ -129,6 +138,9 @@ class SegmentSearch:
         self._threads = threads
         self._file = folder / f"{segment.name}.faiss"
         self._record = folder / f"{segment.name}.json"
+        self._index: Any = None
+        self._process = os.getpid()
+        self._mapped = False
 
     # --- search ---
 
@@ -165,8 +177,7 @@ class SegmentSearch:
 
     def _proposed(self, queries: FloatArray, wanted: int, allowed: AnyArray | None) -> IntArray | None:
         """Return what FAISS finds, (queries, wanted), filled up with -1; None where this kind cannot heed `allowed`."""
-        faiss = _faiss()
-        faiss.omp_set_num_threads(self._threads)
+        faiss = _faiss(self._threads)
         index = self.faiss
         selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         try:
@@ -196,8 +207,7 @@ class SegmentSearch:
         return np.take_along_axis(scores, order, 1), np.take_along_axis(proposed, order, 1)
 
     def _scan(self, queries: FloatArray, k: int, allowed: AnyArray | None) -> tuple[FloatArray, IntArray]:
-        faiss = _faiss()
-        faiss.omp_set_num_threads(self._threads)
+        faiss = _faiss(self._threads)
         best = np.empty((len(queries), 0), np.float32)
         found = np.empty((len(queries), 0), np.int64)
         for positions, vectors in self._blocks(allowed):
@@ -229,9 +239,18 @@ class SegmentSearch:
         """Read what a search needs, making the FAISS file where there is none."""
         _ = self._vectors if self.kind == EXACT else self.faiss
 
-    @cached_property
+    @property
     def faiss(self) -> Any:
-        """The FAISS index; for search alone."""
+        """The FAISS index; for search alone. A mapped one has threads that a fork does not copy: a child opens it again."""
+        with _opening:
+            if self._index is not None and self._process != os.getpid() and self._mapped:
+                self._index.this.disown()  # its destructor would wait for those threads
+                self._index = None
+            if self._index is None:
+                self._index, self._process = self._opened(), os.getpid()
+            return self._index
+
+    def _opened(self) -> Any:
         try:
             return self._read()
         except FileNotFoundError:
@@ -265,6 +284,7 @@ class SegmentSearch:
         if record["factory"] != self.kind:
             raise FileNotFoundError(self._record)
         mapped = record["lists_start"]
+        self._mapped = mapped is not None
         with CheckedFile(self._file, record["file"]) as file:
             try:
                 if mapped is None:
@@ -282,8 +302,8 @@ class SegmentSearch:
         return index
 
     def _build(self) -> Any:
-        faiss = _faiss()
-        faiss.omp_set_num_threads(self._threads)
+        faiss = _faiss(self._threads)
+        self._mapped = False
         index = faiss.index_factory(self._dimension, self.kind, faiss.METRIC_L2)
         if not index.is_trained:
             index.train(self._sample(_training_rows(index, self.segment.rows)))

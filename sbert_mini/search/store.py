@@ -522,6 +522,7 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.folder = self.path.resolve()  # what is opened later does not depend on the working directory
         current = self.path / "CURRENT"
         for attempt in range(_ATTEMPTS):
             self.check_there(self.path)
@@ -543,17 +544,38 @@ class Store:
             )
         if not (manifest.startswith("generations/") and Path(manifest).name == manifest.removeprefix("generations/")):
             raise CorruptIndexError(f"{self.path / 'CURRENT'} is damaged: it names the manifest {manifest!r}")
-        self.manifest = read_checked_json(self.path / manifest, sha256)
+        self._read(read_checked_json(self.path / manifest, sha256), None)
+
+    def _read(self, manifest: dict[str, Any], deleted: IntArray | None) -> None:
+        self.manifest = manifest
         self.generation = int(self.manifest["generation"])
         known = {f.name for f in fields(ModelIdentity)}
         self.model = ModelIdentity(**{key: value for key, value in self.manifest["model"].items() if key in known})
         self.rows = int(self.manifest["rows"])
         self.kind = SearchKind(**self.manifest.get("kind", {}))
-        self.deleted = self._deleted_rows()
+        self.deleted = self._deleted_rows() if deleted is None else deleted
         self._held: dict[str, AnyArray | None] = {}
         self.segments: list[Segment] = []
         for entry in self.manifest["segments"]:
-            self.segments.append(Segment(self.path / "segments" / entry["name"], entry))
+            self.segments.append(Segment(self.folder / "segments" / entry["name"], entry))
+
+    @classmethod
+    def at(cls, path: Path, manifest: dict[str, Any], deleted: IntArray) -> "Store":
+        """Return the generation of a manifest, which need not be the present one.
+
+        Raises:
+            CorruptIndexError: a segment of it was removed: nobody had it open any more.
+        """
+        store = cls.__new__(cls)
+        store.path = store.folder = path
+        try:
+            store._read(manifest, deleted)
+        except _VanishedError as error:
+            raise CorruptIndexError(
+                f"{path} does not hold generation {manifest['generation']} any more, which was pickled or copied: open the "
+                f"present one with SearchIndex({str(path)!r})"
+            ) from error
+        return store
 
     def close(self) -> None:
         """Close the segments' files."""
