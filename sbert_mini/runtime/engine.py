@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
 from sbert_mini.runtime.conversion import ConvertedModel, start_check
+from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
@@ -146,8 +147,7 @@ class OnnxEngine:
 
     def __init__(self, converted: ConvertedModel, *, wide_int8: bool | None = None) -> None:
         finish_check = start_check(converted)  # beside the import and the opening, which wait for the disk and one core
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         onnxruntime.set_default_logger_severity(3)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
