@@ -26,7 +26,7 @@ import numpy as np
 from sbert_mini.durable import read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.errors import CorruptIndexError, UsageError
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums
+from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums, remove_dead_parts
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 AUTOMATIC, EXACT = "auto", "exact"
@@ -312,6 +312,7 @@ class SegmentSearch:
         probes = self._tune(index)
         try:
             self._file.parent.mkdir(exist_ok=True)
+            remove_dead_parts(self._file.parent)
             data = faiss.serialize_index(index)
             write_durably(self._file, memoryview(data))
             record = {

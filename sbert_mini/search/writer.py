@@ -11,7 +11,7 @@ from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.index import SearchIndex, check_model
 from sbert_mini.search.nearest import AUTOMATIC, check_kind
-from sbert_mini.search.store import COLUMNS, ModelIdentity, SearchKind, SegmentWriter, Store, StoredRow
+from sbert_mini.search.store import COLUMNS, ModelIdentity, SearchKind, SegmentWriter, Store, StoredRow, remove_cache
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record
 
@@ -404,8 +404,7 @@ def compact(
         if whole and wanted != old.kind:
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
             Store.publish(path, generation, old.model, entries, next_row, None, wanted)
-            for file in (path / "faiss").glob(f"{old.segments[0].name}.*"):
-                file.unlink(missing_ok=True)
+            remove_cache(path, old.segments[0].name)
         elif not whole:
             name = f"{generation:06d}"
             with SegmentWriter(path / "segments", name, old.model.dimension) as written:
