@@ -16,7 +16,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def check_kind(kind: str, dimension: int, pca: int | None = None) -> None:
 
 def multiple_for(kind: str) -> int:
     """Return how many rows a FAISS index of this kind proposes for each that is wanted."""
-    coarse = ("RaBitQ", "PQ", "LSH", "SQ4", "SQ6", "PCA")
+    coarse = ("RaBitQ", "PQ", "LSH", "SQ4", "SQ6", "PCA", "RQ", "LSQ")
     return 20 if any(word in kind for word in coarse) and "Refine" not in kind and "RFlat" not in kind else 3
 
 
@@ -304,12 +304,20 @@ class SegmentSearch:
     def _build(self) -> Any:
         faiss = _faiss(self._threads)
         self._mapped = False
-        index = faiss.index_factory(self._dimension, self.kind, faiss.METRIC_L2)
-        if not index.is_trained:
-            index.train(self._sample(_training_rows(index, self.segment.rows)))
-        for _, block in self.segment.vector_blocks(self._dimension):
-            index.add(block)
-        probes = self._tune(index)
+        try:
+            index = faiss.index_factory(self._dimension, self.kind, faiss.METRIC_L2)
+            if not index.is_trained:
+                index.train(self._sample(_training_rows(index, self.segment.rows)))
+            for _, block in self.segment.vector_blocks(self._dimension):
+                index.add(block)
+            probes = self._tune(index)
+            index.search(self._sample(1), 1, params=_parameters(index, None, 1))
+            faiss.deserialize_index(faiss.serialize_index(index))
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"FAISS cannot make and search an index of the kind {self.kind!r} of {self.segment.rows} rows: choose another "
+                f"--kind (auto, exact, SQ8, HNSW32_SQ8): {str(error).splitlines()[-1][-200:]}"
+            ) from error
         try:
             self._file.parent.mkdir(exist_ok=True)
             remove_dead_parts(self._file.parent)
@@ -359,6 +367,30 @@ class SegmentSearch:
             probes = math.ceil(probes * 1.5)
 
 
+def build(path: Path, entry: Mapping[str, Any], dimension: int, factory: str, pca: int | None, threads: int) -> None:
+    """Make a segment's FAISS file and search it once, before a generation names the segment.
+
+    Args:
+        path: the index directory.
+        entry: the segment's entry in the manifest to be.
+        dimension: components of a vector.
+        factory: `auto`, `exact` or a FAISS factory string.
+        pca: components that FAISS sees, or None.
+        threads: for FAISS.
+
+    Raises:
+        UsageError: FAISS cannot make or search this kind; nothing is written then.
+    """
+    kind = kind_of(factory, int(entry["rows"]), pca)
+    if kind == EXACT:
+        return
+    segment = Segment(path / "segments" / entry["name"], entry)
+    try:
+        SegmentSearch(segment, path / "faiss", dimension, kind, threads).prepare()
+    finally:
+        segment.close()
+
+
 def _inverted(index: Any) -> Any | None:
     """Return the inverted-list index in a FAISS index, or None."""
     faiss = _faiss()
@@ -393,11 +425,12 @@ def _lists_start(index: Any, size: int) -> int | None:
 
 
 def _parameters(index: Any, selector: Any, wanted: int) -> Any:
-    """Return FAISS's parameters of one search, by the kind of index."""
+    """Return FAISS's parameters of one search, by the kind of index; None where it has none, as some kinds refuse any."""
     faiss = _faiss()
     base = faiss.downcast_index(index)
     if isinstance(base, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_parameters(base.index, selector, wanted))
+        inner = _parameters(base.index, selector, wanted)
+        return None if inner is None else faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(base, faiss.IndexRefine):
         return faiss.IndexRefineSearchParameters(
             k_factor=8, base_index_params=_parameters(base.base_index, selector, 8 * wanted)
@@ -406,4 +439,4 @@ def _parameters(index: Any, selector: Any, wanted: int) -> Any:
         return faiss.SearchParametersIVF(sel=selector, nprobe=base.nprobe)
     if isinstance(base, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(sel=selector, efSearch=max(2 * wanted, 64))
-    return faiss.SearchParameters(sel=selector)
+    return None if selector is None else faiss.SearchParameters(sel=selector)
