@@ -17,6 +17,7 @@ A directory without `modules.json` is a bare BERT checkpoint: it is mean-pooled,
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -55,15 +56,33 @@ _DENSE_ACTIVATIONS = {
 }
 
 
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
+_GREATEST = {
+    "vocab_size": 1 << 24,
+    "hidden_size": 1 << 16,
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 1 << 16,
+    "intermediate_size": 1 << 20,
+    "max_position_embeddings": 1 << 20,
+    "type_vocab_size": 1 << 16,
+}
+"""The greatest sizes that are taken: far above those of any encoder, and small enough to be counted in 32 bits everywhere."""
+
+
+def _check_size(name: str, value: Any, least: int, greatest: int) -> int:
+    """Return a size if it is a whole number in its range, and raise `CorruptModelError` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= greatest:
+        raise CorruptModelError(f"{name} must be a whole number from {least} to {greatest}; found {value!r}")
+    return value
+
+
+def _check_number(name: str, value: Any, greatest: float) -> None:
+    """Raise `CorruptModelError` for what is not a finite number from 0 to `greatest`."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (0 <= value <= greatest and value < math.inf)
+    ):
+        raise CorruptModelError(f"{name} must be a number from 0 to {greatest}; found {value!r}")
 
 
 @dataclass(frozen=True)
@@ -103,16 +122,18 @@ class BertConfig:
     pad_token_id: int = 0
 
     def __post_init__(self) -> None:
-        for name in _SIZES:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UnsupportedModelError(f"{name} must be a whole number of at least 1; found {value!r}")
+        for name, greatest in _GREATEST.items():
+            _check_size(f"config.json: {name}", getattr(self, name), 1, greatest)
+        _check_size("config.json: pad_token_id", self.pad_token_id, 0, self.vocab_size - 1)
+        for name, greatest in (("layer_norm_eps", 1.0), ("hidden_dropout_prob", 1.0), ("initializer_range", math.inf)):
+            _check_number(f"config.json: {name}", getattr(self, name), greatest)
+        _check_number("config.json: attention_probs_dropout_prob", self.attention_probs_dropout_prob, 1.0)
         if self.hidden_size % self.num_attention_heads:
             raise UnsupportedModelError(
                 f"hidden_size must be a multiple of num_attention_heads, and {self.hidden_size} is not one of "
                 f"{self.num_attention_heads}"
             )
-        if self.hidden_act not in ACTIVATIONS:
+        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
             raise UnsupportedModelError(
                 f"hidden_act must be one of {', '.join(ACTIVATIONS)}; found {self.hidden_act!r}"
             )
@@ -133,6 +154,7 @@ class BertConfig:
 
         Raises:
             UnsupportedModelError: the file describes something else than a BERT encoder with learned absolute positions.
+            CorruptModelError: a size or a rate is not a number in its range.
         """
         kind = data.get("model_type", "bert")
         if kind != "bert":
@@ -268,8 +290,8 @@ def _dense_layer(path: Path) -> DenseLayer:
         raise UnsupportedModelError(f"{path} is not a plain projection of the sentence vector; only those are run")
     return DenseLayer(
         path=path,
-        in_features=int(data["in_features"]),
-        out_features=int(data["out_features"]),
+        in_features=_check_size(f"{path}: in_features", data.get("in_features"), 1, _GREATEST["intermediate_size"]),
+        out_features=_check_size(f"{path}: out_features", data.get("out_features"), 1, _GREATEST["intermediate_size"]),
         bias=bool(data.get("bias", True)),
         activation=_DENSE_ACTIVATIONS[name],
     )
@@ -294,7 +316,7 @@ def read_layout(path: str | Path) -> ModelLayout:
     limits = [
         limit
         for limit in (sentence_bert.get("max_seq_length"), tokenizer.get("model_max_length"))
-        if isinstance(limit, int) and limit > 0
+        if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
     ]
     max_seq_length = min([*limits[:1], config.max_position_embeddings])
 

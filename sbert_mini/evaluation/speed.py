@@ -23,6 +23,7 @@ from sbert_mini.evaluation.contestants import PEER, short_name
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
 from sbert_mini.layout import BertConfig, ModelLayout, read_layout
 from sbert_mini.runtime.conversion import GRAPH_FILES, find, open_tokenizer
+from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
 
 BATCH_SIZES = (1, 8, 32, 128)
@@ -230,6 +231,8 @@ def _embed(embedder: Any, texts: Sequence[str], size: int) -> FloatArray:
 def dynamic_int8(source: Path, target: Path) -> Path:
     """Write ONNX Runtime's own dynamic int8 of a graph: weights int8 by column, one activation scale a tensor at run time."""
     import onnx
+
+    import_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     silenced = logging.root.manager.disable
@@ -244,10 +247,9 @@ def dynamic_int8(source: Path, target: Path) -> Path:
 
 def onnx_runtime(file: Path, layout: ModelLayout, threads: int) -> Encode:
     """Return ONNX Runtime as it is ordinarily used: one session of `threads` threads, texts sorted by tokens."""
-    import onnxruntime
-
     from sbert_mini.text.batching import batches_by_length, pad
 
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -32,6 +32,7 @@ from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.layout import ModelLayout, read_layout
 from sbert_mini.models import cache_dir
 from sbert_mini.runtime import graph
+from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.text.tokenizer import TextTokenizer
 
 Graph: TypeAlias = Literal["int8", "fp32"]
@@ -247,8 +248,6 @@ def convert(
 
     The same directory gives the same bytes. int8 scales come from `quantization.calibration_texts`.
     """
-    import onnxruntime
-
     from sbert_mini.runtime import quantization
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -262,6 +261,7 @@ def convert(
     tokenizer = open_tokenizer(layout)
     layers = layout.config.num_hidden_layers
 
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     exposed = graph.build(weights, layout, expose=True, adapter=adapter).SerializeToString()

@@ -13,7 +13,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from sbert_mini import models
-from sbert_mini.errors import CorruptModelError, InputError, TextTooLongError, UnsupportedModelError, UsageError
+from sbert_mini.errors import (
+    CorruptModelError,
+    InputError,
+    ModelMismatchError,
+    TextTooLongError,
+    UnsupportedModelError,
+    UsageError,
+)
 from sbert_mini.progress import ProgressBar
 from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
 from sbert_mini.runtime.engine import Backend, open_engine, thread_count
@@ -117,11 +124,17 @@ class Embedder:
     ) -> None:
         if adapter is not None and (backend not in (None, "onnx") or device not in (None, "cpu")):
             raise UsageError("a task's projected attention layers are computed by onnx, on the CPU, alone")
+        self._reopened_with = {"device": device, "backend": backend, "adapter": adapter}
         self.threads = thread_count(threads)
         self.model_name = str(model) if model is not None else models.default_name()
         self._converted = find(models.resolve(model, offline=offline), graph, adapter)
         self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
         self._tokenizer = open_tokenizer(self._converted.layout)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies open the model again: the same directory, graph, number of threads and backend."""
+        options = {"graph": self.graph, "threads": self.threads, **self._reopened_with}
+        return _reopened, (type(self), self.path, self.model_name, self.fingerprint, options)
 
     @property
     def path(self) -> Path:
@@ -510,6 +523,22 @@ class Embedder:
         lengths = [len(piece.ids) for piece in window.pieces]
         batches = batches_by_length(lengths, plan.batch_size, plan.max_tokens)
         return window, vectors, [pool.submit(run, positions) for positions in batches]
+
+
+def _reopened(kind: type[Embedder], path: Path, name: str, fingerprint: str, options: dict[str, Any]) -> Embedder:
+    """Return the embedder that a pickle or a copy stands for.
+
+    Raises:
+        ModelMismatchError: the directory holds another model now.
+    """
+    embedder = kind(path, **options)
+    if embedder.fingerprint != fingerprint:
+        raise ModelMismatchError(
+            f"{path} holds another model now (fingerprint {embedder.fingerprint[:12]}) than the one that was pickled or copied "
+            f"({fingerprint[:12]}): open it with Embedder({str(path)!r})"
+        )
+    embedder.model_name = name
+    return embedder
 
 
 def _check_text(text: Any, position: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
 from sbert_mini.runtime.conversion import ConvertedModel, start_check
+from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
@@ -113,6 +114,23 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
     raise UsageError(f"the backend {backend} does not compute this model here: {reason}")
 
 
+def check_sizes(converted: ConvertedModel) -> None:
+    """Make sure that a graph's constants have the sizes that `config.json` gives.
+
+    Raises:
+        CorruptModelError: they have not.
+    """
+    from sbert_mini.encoder.onnx_file import read_onnx
+    from sbert_mini.runtime.native import SizesDifferError, check_constants
+
+    try:
+        check_constants(read_onnx(converted.file).constants, converted.layout.config)
+    except SizesDifferError as error:
+        raise CorruptModelError(f"{converted.file}: {error}") from error
+    except CorruptModelError:  # of an earlier version, which ONNX Runtime reads all the same
+        return
+
+
 class OnnxEngine:
     """A graph, opened by ONNX Runtime.
 
@@ -124,13 +142,12 @@ class OnnxEngine:
             where it is needed (`int8_products_may_saturate`).
 
     Raises:
-        CorruptModelError: the file does not match its checksum, or is not a graph.
+        CorruptModelError: the file does not match its checksum, is not a graph, or has other sizes than `config.json` gives.
     """
 
     def __init__(self, converted: ConvertedModel, *, wide_int8: bool | None = None) -> None:
         finish_check = start_check(converted)  # beside the import and the opening, which wait for the disk and one core
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         onnxruntime.set_default_logger_severity(3)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -151,6 +168,7 @@ class OnnxEngine:
         finish_check()
         if failure is not None:
             raise CorruptModelError(f"{converted.file} cannot be opened by ONNX Runtime: {failure}") from failure
+        check_sizes(converted)
         self._pad_id = converted.layout.config.pad_token_id
         self.tokens_per_batch = CPU_TOKENS
 

@@ -9,7 +9,8 @@ The word embeddings stay mapped: whoever replaces the file must rename another o
 import ctypes
 import importlib.machinery
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ LARGEST = 32_768
 """Of a size: sums of so many products of bytes stay within 32 bits."""
 TOKENS = 512
 """Tokens of a batch."""
+_LAYER = re.compile(r"encoder\.layer\.([0-9]{1,9})\.intermediate\.dense\.bias")
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 
 
@@ -46,8 +48,19 @@ def library() -> Any | None:
                 found = ctypes.CDLL(str(file))
             except OSError:
                 return None
-            found.sbmini_open.restype = ctypes.c_void_p
-            found.sbmini_close.argtypes = [ctypes.c_void_p]
+            number, real, pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+            found.sbmini_level.argtypes, found.sbmini_level.restype = [], number
+            found.sbmini_open.argtypes = [*[number] * 7, real, *[pointer] * 6]
+            found.sbmini_open.restype = pointer
+            found.sbmini_close.argtypes, found.sbmini_close.restype = [pointer], None
+            found.sbmini_set_product.argtypes = [
+                *(pointer, number, number, number, number),
+                *(pointer, pointer, pointer, real, number, pointer),
+            ]
+            found.sbmini_set_norm.argtypes = [pointer, number, number, pointer, pointer]
+            found.sbmini_encode.argtypes = [pointer, number, pointer, pointer, pointer, number, pointer]
+            for function in (found.sbmini_set_product, found.sbmini_set_norm, found.sbmini_encode):
+                function.restype = number
             return found
     return None
 
@@ -87,7 +100,7 @@ class NativeEngine:
         wanted: one of `LEVELS` by its number, at most `level()`; None for that.
 
     Raises:
-        CorruptModelError: the file does not match its checksum.
+        CorruptModelError: the file does not match its checksum, or has other sizes than `config.json` gives.
         UnsupportedModelError: it is not a graph that this version wrote.
         ValueError: `wanted` is more than this processor has.
     """
@@ -109,6 +122,8 @@ class NativeEngine:
         except Exception as error:  # whatever damage leads to: the checksum tells
             failure = error
         finish_check()
+        if isinstance(failure, SizesDifferError):
+            raise CorruptModelError(f"{converted.file}: {failure}") from failure
         if failure is not None:
             raise UnsupportedModelError(
                 f"{converted.file} is not a graph that this version wrote: {failure!r}"
@@ -132,7 +147,7 @@ class NativeEngine:
         types = np.fromiter(itertools.chain.from_iterable(t.type_ids for t in tokens), np.int32, int(offsets[-1]))
         vectors = np.empty((len(tokens), self._dimension), np.float32)
         status = self._library.sbmini_encode(
-            ctypes.c_void_p(self._model),
+            self._model,
             self._level,
             _address(ids),
             _address(types),
@@ -152,6 +167,7 @@ class NativeEngine:
     def _open(self, graph: OnnxFile, config: BertConfig) -> None:
         hidden, wide = config.hidden_size, config.intermediate_size
         constants = graph.constants
+        check_constants(constants, config)
 
         def floats(name: str, *shape: int) -> FloatArray:
             return _expect(constants[name], name, np.float32, shape)
@@ -175,13 +191,13 @@ class NativeEngine:
             config.vocab_size,
             config.max_position_embeddings,
             config.type_vocab_size,
-            ctypes.c_float(config.layer_norm_eps),
+            config.layer_norm_eps,
             _address(self._words),
             *map(_address, embeddings),
         )
         if self._model is None:
             raise MemoryError("no memory for the model")
-        model = ctypes.c_void_p(self._model)
+        model = self._model
         products = {node.inputs[1]: node for node in graph.nodes if node.kind == "MatMulIntegerToFloat"}
         sizes = {  # in the order of encoder.h
             "qkv": (hidden, hidden),
@@ -189,7 +205,7 @@ class NativeEngine:
             "wide": (hidden, wide),
             "narrow": (wide, hidden),
         }
-        failed = 0
+        status = 0
         for layer in range(config.num_hidden_layers):
             prefix = f"encoder.layer.{layer}."
             for number, (kind, (rows, columns)) in enumerate(sizes.items()):
@@ -204,7 +220,7 @@ class NativeEngine:
                 factor = np.full(rows, 1 / scale, np.float32)
                 if smooth in constants:
                     factor = (floats(smooth, rows) / np.float32(scale)).astype(np.float32)
-                failed |= self._library.sbmini_set_product(
+                status = status or self._library.sbmini_set_product(
                     model,
                     layer,
                     number,
@@ -213,19 +229,51 @@ class NativeEngine:
                     _address(weight),
                     _address(scales),
                     _address(bias),
-                    ctypes.c_float(scale),
+                    scale,
                     zero_point,
                     _address(factor),
                 )
             for which, name in enumerate(NORMS):
                 norm = floats(f"{prefix}{name}.weight", hidden), floats(f"{prefix}{name}.bias", hidden)
-                failed |= self._library.sbmini_set_norm(model, layer, which, *map(_address, norm))
-        if failed:
+                status = status or self._library.sbmini_set_norm(model, layer, which, *map(_address, norm))
+        if status == NO_MEMORY:
             raise MemoryError("no memory for the model")
+        if status:
+            raise ValueError("a size is outside the range that native code computes")
 
 
-def _address(array: AnyArray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+def check_constants(constants: Mapping[str, AnyArray], config: BertConfig) -> None:
+    """Make sure that a graph's constants have the sizes that `config.json` gives, as far as they have names.
+
+    Raises:
+        SizesDifferError: they have not.
+    """
+    vocabulary, hidden, wide = config.vocab_size, config.hidden_size, config.intermediate_size
+    shapes = {
+        WORDS: (vocabulary, hidden),
+        f"{WORDS}{QUANTIZED}": (vocabulary, hidden),
+        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
+        "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
+    }
+    layers = {int(match[1]) for name in constants if (match := _LAYER.fullmatch(name))}
+    if layers and layers != set(range(config.num_hidden_layers)):
+        raise SizesDifferError(
+            f"config.json gives {config.num_hidden_layers} layers (num_hidden_layers), and its graph has {len(layers)}"
+        )
+    shapes |= {f"encoder.layer.{layer}.intermediate.dense.bias": (wide,) for layer in layers}
+    for name, shape in shapes.items():
+        if name in constants and constants[name].shape != shape:
+            raise SizesDifferError(
+                f"config.json asks for {name} of the shape {shape}, and its graph has it in {constants[name].shape}"
+            )
+
+
+class SizesDifferError(CorruptModelError):
+    """A graph's constants have other sizes than `config.json` gives."""
+
+
+def _address(array: AnyArray) -> int:
+    return int(array.ctypes.data)
 
 
 def _expect(array: AnyArray, name: str, dtype: type, shape: tuple[int, ...]) -> AnyArray:

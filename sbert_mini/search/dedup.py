@@ -8,6 +8,7 @@ import numpy as np
 
 from sbert_mini.errors import UsageError
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
+from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.nearest import lists_for
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record
@@ -86,14 +87,14 @@ class _Kept:
     """The rows that are kept."""
 
     def __init__(self, dimension: int) -> None:
-        import faiss
-
+        faiss = faiss_with()
         self._records: list[Record] = []
         self._by_text: dict[str, int] = {}
         self._index: Any = faiss.IndexFlatIP(dimension)
 
     def judge(self, records: list[Record], vectors: FloatArray, threshold: float) -> Iterator[Verdict]:
         """Yield a verdict on each row, and keep the new ones."""
+        faiss_with()
         before = len(self._records)
         if before:
             scores, nearest = (found[:, 0] for found in self._index.search(vectors, 1))
@@ -124,8 +125,7 @@ class _Kept:
 
     def _grow(self) -> None:
         """Go over to inverted lists of half-precision vectors once there are many."""
-        import faiss
-
+        faiss = faiss_with()
         if self._index.ntotal <= EXACT_ROWS or not isinstance(self._index, faiss.IndexFlatIP):
             return
         held = self._index.reconstruct_n(0, self._index.ntotal)

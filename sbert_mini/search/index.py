@@ -73,6 +73,12 @@ class SearchIndex:
         self._searches: list[SegmentSearch] | None = None
         self._embedder: Embedder | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies open the index again, at the same generation, which lives as long as anybody has it open."""
+        store = self._store
+        options = (self._threads, self._offline, self._filter_timeout_s)
+        return _reopened, (type(self), store.folder, store.manifest, store.deleted, *options)
+
     def __len__(self) -> int:
         return self._store.rows
 
@@ -321,7 +327,9 @@ class SearchIndex:
         if self._searches is None:
             threads, kind, dimension = thread_count(self._threads), self.kind, self.model.dimension
             self._searches = [
-                SegmentSearch(s, self.path / "faiss", dimension, kind_of(kind.factory, s.rows, kind.pca), threads)
+                SegmentSearch(
+                    s, self._store.folder / "faiss", dimension, kind_of(kind.factory, s.rows, kind.pca), threads
+                )
                 for s in self._store.segments
             ]
         return self._searches
@@ -330,6 +338,27 @@ class SearchIndex:
         segment, position = self._store.locate(row)
         stored = segment.row(position)
         return Hit(stored.id, score, stored.text, stored.columns)
+
+
+def _reopened(
+    kind: type[SearchIndex],
+    path: Path,
+    manifest: dict[str, Any],
+    deleted: IntArray,
+    threads: int | None,
+    offline: bool,
+    filter_timeout_s: float | None,
+) -> SearchIndex:
+    """Return the index that a pickle or a copy stands for.
+
+    Raises:
+        CorruptIndexError: its generation was removed.
+    """
+    index = kind.__new__(kind)
+    index._store = Store.at(path, manifest, deleted)
+    index._threads, index._offline, index._filter_timeout_s = threads, offline, filter_timeout_s
+    index._searches = index._embedder = None
+    return index
 
 
 def check_hybrid(queries: str | Sequence[str] | FloatArray, min_score: float | None) -> None:

@@ -13,8 +13,10 @@ class has no method that would.
 
 import logging
 import math
+import os
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ import numpy as np
 
 from sbert_mini.durable import read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.errors import CorruptIndexError, UsageError
-from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums
+from sbert_mini.search.faiss_threads import faiss_with
+from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums, remove_dead_parts
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 AUTOMATIC, EXACT = "auto", "exact"
@@ -37,11 +40,17 @@ TRAINING_ROWS_A_LIST = 40
 log = logging.getLogger("sbert_mini")
 
 
-def _faiss() -> Any:
-    """Return the module; its own type hints lack much of what it has."""
-    import faiss
+_faiss = faiss_with
+_opening = threading.RLock()
+"""Held while a FAISS file is opened or made: two threads of one process would write the same temporary file."""
 
-    return faiss
+
+def _renew_lock() -> None:
+    global _opening  # noqa: PLW0603
+    _opening = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def automatic(rows: int) -> str:
@@ -104,7 +113,7 @@ def check_kind(kind: str, dimension: int, pca: int | None = None) -> None:
 
 def multiple_for(kind: str) -> int:
     """Return how many rows a FAISS index of this kind proposes for each that is wanted."""
-    coarse = ("RaBitQ", "PQ", "LSH", "SQ4", "SQ6", "PCA")
+    coarse = ("RaBitQ", "PQ", "LSH", "SQ4", "SQ6", "PCA", "RQ", "LSQ")
     return 20 if any(word in kind for word in coarse) and "Refine" not in kind and "RFlat" not in kind else 3
 
 
@@ -129,6 +138,9 @@ class SegmentSearch:
         self._threads = threads
         self._file = folder / f"{segment.name}.faiss"
         self._record = folder / f"{segment.name}.json"
+        self._index: Any = None
+        self._process = os.getpid()
+        self._mapped = False
 
     # --- search ---
 
@@ -165,8 +177,7 @@ class SegmentSearch:
 
     def _proposed(self, queries: FloatArray, wanted: int, allowed: AnyArray | None) -> IntArray | None:
         """Return what FAISS finds, (queries, wanted), filled up with -1; None where this kind cannot heed `allowed`."""
-        faiss = _faiss()
-        faiss.omp_set_num_threads(self._threads)
+        faiss = _faiss(self._threads)
         index = self.faiss
         selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         try:
@@ -196,8 +207,7 @@ class SegmentSearch:
         return np.take_along_axis(scores, order, 1), np.take_along_axis(proposed, order, 1)
 
     def _scan(self, queries: FloatArray, k: int, allowed: AnyArray | None) -> tuple[FloatArray, IntArray]:
-        faiss = _faiss()
-        faiss.omp_set_num_threads(self._threads)
+        faiss = _faiss(self._threads)
         best = np.empty((len(queries), 0), np.float32)
         found = np.empty((len(queries), 0), np.int64)
         for positions, vectors in self._blocks(allowed):
@@ -229,9 +239,18 @@ class SegmentSearch:
         """Read what a search needs, making the FAISS file where there is none."""
         _ = self._vectors if self.kind == EXACT else self.faiss
 
-    @cached_property
+    @property
     def faiss(self) -> Any:
-        """The FAISS index; for search alone."""
+        """The FAISS index; for search alone. A mapped one has threads that a fork does not copy: a child opens it again."""
+        with _opening:
+            if self._index is not None and self._process != os.getpid() and self._mapped:
+                self._index.this.disown()  # its destructor would wait for those threads
+                self._index = None
+            if self._index is None:
+                self._index, self._process = self._opened(), os.getpid()
+            return self._index
+
+    def _opened(self) -> Any:
         try:
             return self._read()
         except FileNotFoundError:
@@ -265,6 +284,7 @@ class SegmentSearch:
         if record["factory"] != self.kind:
             raise FileNotFoundError(self._record)
         mapped = record["lists_start"]
+        self._mapped = mapped is not None
         with CheckedFile(self._file, record["file"]) as file:
             try:
                 if mapped is None:
@@ -282,16 +302,25 @@ class SegmentSearch:
         return index
 
     def _build(self) -> Any:
-        faiss = _faiss()
-        faiss.omp_set_num_threads(self._threads)
-        index = faiss.index_factory(self._dimension, self.kind, faiss.METRIC_L2)
-        if not index.is_trained:
-            index.train(self._sample(_training_rows(index, self.segment.rows)))
-        for _, block in self.segment.vector_blocks(self._dimension):
-            index.add(block)
-        probes = self._tune(index)
+        faiss = _faiss(self._threads)
+        self._mapped = False
+        try:
+            index = faiss.index_factory(self._dimension, self.kind, faiss.METRIC_L2)
+            if not index.is_trained:
+                index.train(self._sample(_training_rows(index, self.segment.rows)))
+            for _, block in self.segment.vector_blocks(self._dimension):
+                index.add(block)
+            probes = self._tune(index)
+            index.search(self._sample(1), 1, params=_parameters(index, None, 1))
+            faiss.deserialize_index(faiss.serialize_index(index))
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"FAISS cannot make and search an index of the kind {self.kind!r} of {self.segment.rows} rows: choose another "
+                f"--kind (auto, exact, SQ8, HNSW32_SQ8): {str(error).splitlines()[-1][-200:]}"
+            ) from error
         try:
             self._file.parent.mkdir(exist_ok=True)
+            remove_dead_parts(self._file.parent)
             data = faiss.serialize_index(index)
             write_durably(self._file, memoryview(data))
             record = {
@@ -338,6 +367,30 @@ class SegmentSearch:
             probes = math.ceil(probes * 1.5)
 
 
+def build(path: Path, entry: Mapping[str, Any], dimension: int, factory: str, pca: int | None, threads: int) -> None:
+    """Make a segment's FAISS file and search it once, before a generation names the segment.
+
+    Args:
+        path: the index directory.
+        entry: the segment's entry in the manifest to be.
+        dimension: components of a vector.
+        factory: `auto`, `exact` or a FAISS factory string.
+        pca: components that FAISS sees, or None.
+        threads: for FAISS.
+
+    Raises:
+        UsageError: FAISS cannot make or search this kind; nothing is written then.
+    """
+    kind = kind_of(factory, int(entry["rows"]), pca)
+    if kind == EXACT:
+        return
+    segment = Segment(path / "segments" / entry["name"], entry)
+    try:
+        SegmentSearch(segment, path / "faiss", dimension, kind, threads).prepare()
+    finally:
+        segment.close()
+
+
 def _inverted(index: Any) -> Any | None:
     """Return the inverted-list index in a FAISS index, or None."""
     faiss = _faiss()
@@ -372,11 +425,12 @@ def _lists_start(index: Any, size: int) -> int | None:
 
 
 def _parameters(index: Any, selector: Any, wanted: int) -> Any:
-    """Return FAISS's parameters of one search, by the kind of index."""
+    """Return FAISS's parameters of one search, by the kind of index; None where it has none, as some kinds refuse any."""
     faiss = _faiss()
     base = faiss.downcast_index(index)
     if isinstance(base, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_parameters(base.index, selector, wanted))
+        inner = _parameters(base.index, selector, wanted)
+        return None if inner is None else faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(base, faiss.IndexRefine):
         return faiss.IndexRefineSearchParameters(
             k_factor=8, base_index_params=_parameters(base.base_index, selector, 8 * wanted)
@@ -385,4 +439,4 @@ def _parameters(index: Any, selector: Any, wanted: int) -> Any:
         return faiss.SearchParametersIVF(sel=selector, nprobe=base.nprobe)
     if isinstance(base, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(sel=selector, efSearch=max(2 * wanted, 64))
-    return faiss.SearchParameters(sel=selector)
+    return None if selector is None else faiss.SearchParameters(sel=selector)

@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from sbert_mini.durable import write_durably
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.shapes import FloatArray
 
 FORMAT = "sbert-mini reduction"
@@ -100,8 +101,7 @@ def fit(vectors: FloatArray, dimension: int, *, whiten: bool = False, seed: int 
         UsageError: `dimension` is below 1 or above the vectors'.
         InputError: there are fewer rows than components, or they hold NaN or infinity.
     """
-    import faiss
-
+    faiss = faiss_with()
     if vectors.ndim != 2:
         raise InputError(f"the vectors must have the shape (rows, dim); found {vectors.shape}")
     full = vectors.shape[1]

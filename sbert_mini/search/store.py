@@ -34,6 +34,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -87,6 +88,9 @@ VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
 _FOLDERS = ("generations", "segments", "faiss")
 _CREATING = "CREATING"
 _ATTEMPTS = 20
+_NAME = re.compile(r"[0-9]{6,}")
+_GENERATION = re.compile(r"generations/[0-9]{6,}\.json")
+_PART = re.compile(r"\.[0-9]{6,}\.(?:faiss|json)\.([0-9]{1,9})\.part")
 
 
 @dataclass(frozen=True)
@@ -549,6 +553,49 @@ def _free(file: Path) -> bool:
     return True
 
 
+def _check_pointer(path: Path, manifest: str) -> None:
+    if not _GENERATION.fullmatch(manifest):
+        raise CorruptIndexError(f"{path / 'CURRENT'} is damaged: it names the manifest {manifest!r}")
+
+
+def _check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise `CorruptIndexError` where a manifest leads out of its index directory."""
+    for entry in manifest["segments"]:
+        if not _NAME.fullmatch(str(entry["name"])):
+            raise CorruptIndexError(
+                f"{path} is damaged: a segment's name must be six digits or more, and one is {entry['name']!r}"
+            )
+    for part in (*_FOLDERS, *(f"segments/{entry['name']}" for entry in manifest["segments"])):
+        if (path / part).is_symlink():
+            raise CorruptIndexError(
+                f"{path / part} is a symbolic link, which is not followed; the index directory itself may be one"
+            )
+
+
+def remove_cache(path: Path, segment: str) -> None:
+    """Remove what was made for FAISS from a segment of the index directory `path`."""
+    for ending in (".faiss", ".json"):
+        (path / "faiss" / f"{segment}{ending}").unlink(missing_ok=True)
+
+
+def remove_dead_parts(folder: Path) -> None:
+    """Remove the unfinished files in `faiss/` that processes left which have ended."""
+    for file in folder.iterdir() if folder.is_dir() else ():
+        match = _PART.fullmatch(file.name)
+        if match and not _runs(int(match[1])):
+            file.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class Store:
     """An index directory at one generation.
 
@@ -562,6 +609,7 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.folder = self.path.resolve()  # what is opened later does not depend on the working directory
         current = self.path / "CURRENT"
         for attempt in range(_ATTEMPTS):
             self.check_there(self.path)
@@ -581,19 +629,40 @@ class Store:
                 f"{self.path / 'CURRENT'} is of format version {version}, and this sbert-mini ({__version__}) reads up to "
                 f"{FORMAT_VERSION}: update it"
             )
-        if not (manifest.startswith("generations/") and Path(manifest).name == manifest.removeprefix("generations/")):
-            raise CorruptIndexError(f"{self.path / 'CURRENT'} is damaged: it names the manifest {manifest!r}")
-        self.manifest = read_checked_json(self.path / manifest, sha256)
+        _check_pointer(self.path, manifest)
+        self._read(read_checked_json(self.path / manifest, sha256), None)
+
+    def _read(self, manifest: dict[str, Any], deleted: IntArray | None) -> None:
+        _check_manifest(self.folder, manifest)
+        self.manifest = manifest
         self.generation = int(self.manifest["generation"])
         known = {f.name for f in fields(ModelIdentity)}
         self.model = ModelIdentity(**{key: value for key, value in self.manifest["model"].items() if key in known})
         self.rows = int(self.manifest["rows"])
         self.kind = SearchKind(**self.manifest.get("kind", {}))
-        self.deleted = self._deleted_rows()
+        self.deleted = self._deleted_rows() if deleted is None else deleted
         self._held: dict[str, AnyArray | None] = {}
         self.segments: list[Segment] = []
         for entry in self.manifest["segments"]:
-            self.segments.append(Segment(self.path / "segments" / entry["name"], entry))
+            self.segments.append(Segment(self.folder / "segments" / entry["name"], entry))
+
+    @classmethod
+    def at(cls, path: Path, manifest: dict[str, Any], deleted: IntArray) -> "Store":
+        """Return the generation of a manifest, which need not be the present one.
+
+        Raises:
+            CorruptIndexError: a segment of it was removed: nobody had it open any more.
+        """
+        store = cls.__new__(cls)
+        store.path = store.folder = path
+        try:
+            store._read(manifest, deleted)
+        except _VanishedError as error:
+            raise CorruptIndexError(
+                f"{path} does not hold generation {manifest['generation']} any more, which was pickled or copied: open the "
+                f"present one with SearchIndex({str(path)!r})"
+            ) from error
+        return store
 
     @cached_property
     def columns(self) -> list[dict[str, Any]]:
@@ -795,15 +864,18 @@ class Store:
             if file.stem != present:
                 file.unlink(missing_ok=True)
         for folder in (path / "segments").iterdir():
-            if folder.name not in named and _free(folder / CHECKSUMS):
-                for file in (path / "faiss").glob(f"{folder.name}.*"):
-                    file.unlink(missing_ok=True)
+            if folder.name not in named and not folder.is_symlink() and _free(folder / CHECKSUMS):
+                remove_cache(path, folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
+        remove_dead_parts(path / "faiss")
 
     @staticmethod
     def _present_manifest(path: Path) -> dict[str, Any]:
         pointer = read_sealed_json(path / "CURRENT", CorruptIndexError)
-        return read_checked_json(path / pointer["manifest"], pointer["sha256"])
+        _check_pointer(path, str(pointer["manifest"]))
+        manifest = read_checked_json(path / pointer["manifest"], pointer["sha256"])
+        _check_manifest(path, manifest)
+        return manifest
 
     def locate(self, row_id: int) -> tuple[Segment, int]:
         """Return the segment and the position in it of a row number.

@@ -7,8 +7,8 @@ written once, and opened read-only after that.
 import math
 import os
 import sqlite3
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -75,10 +75,40 @@ class WordsWriter:
             self._db.close()
 
 
+class _Connections:
+    """Read-only connections to one SQLite file, each of which serves one call at a time, in the process that opened it.
+
+    One that was opened before a fork is neither used nor closed in the child.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._uri = f"file:{quote(os.fsencode(path.resolve()))}?immutable=1"
+        self._free: dict[int, list[sqlite3.Connection]] = {}
+
+    @contextmanager
+    def lent(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection to one call."""
+        free = self._free.setdefault(os.getpid(), [])
+        try:
+            db = free.pop()
+        except IndexError:
+            db = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+            db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
+        try:
+            yield db
+        finally:
+            free.append(db)
+
+    def close(self) -> None:
+        """Close those of this process that no call uses."""
+        for db in self._free.pop(os.getpid(), []):
+            db.close()
+
+
 class Words:
     """A segment's words, opened read-only. The caller has checked the file's bytes.
 
-    Any number of threads, and processes that were forked, may use it: each has a connection of its own.
+    Any number of threads, and processes that were forked, may use it.
 
     Args:
         path: the file.
@@ -89,37 +119,25 @@ class Words:
     """
 
     def __init__(self, path: Path, rows: int) -> None:
-        self._path = path
         self.rows = rows
-        self._connections = threading.local()
-        _ = self._db
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        """This thread's connection; a forked process opens its own."""
-        here = self._connections
-        if getattr(here, "process", None) != os.getpid():
-            try:
-                here.db = sqlite3.connect(
-                    f"file:{quote(os.fsencode(self._path.resolve()))}?immutable=1", uri=True, check_same_thread=False
-                )
-                here.db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
-            except sqlite3.Error as error:
-                raise CorruptIndexError(f"{self._path} cannot be read: {error}") from error
-            here.process = os.getpid()
-        connection: sqlite3.Connection = here.db
-        return connection
+        self._connections = _Connections(path)
+        try:
+            with self._connections.lent():
+                pass
+        except sqlite3.Error as error:
+            raise CorruptIndexError(f"{path} cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Close the connections of all threads that are not in a query."""
-        self._connections = threading.local()
+        """Close the file."""
+        self._connections.close()
 
     def frequencies(self, stems: Iterable[str]) -> dict[str, int]:
         """Return in how many rows each stem stands."""
         found = {}
-        for stem in stems:
-            row = self._db.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (stem,)).fetchone()
-            found[stem] = 0 if row is None else int(row[0])
+        with self._connections.lent() as db:
+            for stem in stems:
+                row = db.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (stem,)).fetchone()
+                found[stem] = 0 if row is None else int(row[0])
         return found
 
     def ranked(
@@ -148,16 +166,17 @@ class Words:
         found: list[tuple[int, float]] = []
         # Without the LIMIT SQLite folds a single part into the sum, where bm25() cannot be called.
         both = f"{' UNION ALL '.join(parts)} LIMIT -1"
-        rows = self._db.execute(
-            f"SELECT position, sum(score) FROM ({both}) GROUP BY position ORDER BY 2 DESC, 1",  # noqa: S608
-            values,
-        )
-        for position, score in rows:
-            if allowed is None or allowed[position]:
-                found.append((position, score))
-                if len(found) == depth:
-                    break
-        rows.close()
+        with self._connections.lent() as db:
+            rows = db.execute(
+                f"SELECT position, sum(score) FROM ({both}) GROUP BY position ORDER BY 2 DESC, 1",  # noqa: S608
+                values,
+            )
+            for position, score in rows:
+                if allowed is None or allowed[position]:
+                    found.append((position, score))
+                    if len(found) == depth:
+                        break
+            rows.close()
         return found
 
 

@@ -1,6 +1,7 @@
 """Make an index, and change it: each change is a new generation beside the one before."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 
 from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.index import SearchIndex, check_model
-from sbert_mini.search.nearest import AUTOMATIC, check_kind
-from sbert_mini.search.store import ModelIdentity, SearchKind, SegmentWriter, Store, StoredRow
+from sbert_mini.search.nearest import AUTOMATIC, EXACT, build, check_kind, kind_of
+from sbert_mini.search.store import ModelIdentity, SearchKind, SegmentWriter, Store, StoredRow, remove_cache
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record, Reject
 
@@ -251,6 +253,7 @@ class IndexWriter:
         if old is not None:
             deleted = np.concatenate([old.deleted, deleted])
         next_row, columns = first_row + segment.rows, schema.described()
+        _build(self.path, entries[-1], model.dimension, kind, self._embedder.threads)
         Store.publish(self.path, generation, model, entries, next_row, deleted, kind, columns=columns)
 
     def _encoded(
@@ -309,6 +312,16 @@ class IndexWriter:
         index = SearchIndex(self.path, threads=self._embedder.threads)
         index.prepare()
         return index
+
+
+def _build(path: Path, entry: Mapping[str, Any], dimension: int, kind: SearchKind, threads: int) -> None:
+    """Make and try a new segment's FAISS file; where FAISS cannot, remove the segment, which no generation names."""
+    try:
+        build(path, entry, dimension, kind.factory, kind.pca, threads)
+    except BaseException:
+        remove_cache(path, entry["name"])
+        shutil.rmtree(path / "segments" / entry["name"], ignore_errors=True)
+        raise
 
 
 def _taken(
@@ -486,9 +499,10 @@ def compact(
         generation = old.generation + 1
         if whole and wanted != old.kind:
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
+            build(path, entries[0], old.model.dimension, wanted.factory, wanted.pca, thread_count(threads))
             Store.publish(path, generation, old.model, entries, next_row, None, wanted, columns=old.columns)
-            for file in (path / "faiss").glob(f"{old.segments[0].name}.*"):
-                file.unlink(missing_ok=True)
+            if kind_of(wanted.factory, old.segments[0].rows, wanted.pca) == EXACT:
+                remove_cache(path, old.segments[0].name)
         elif not whole:
             name = f"{generation:06d}"
             with SegmentWriter(path / "segments", name, old.model.dimension, Schema(old.columns)) as written:
@@ -502,6 +516,7 @@ def compact(
                             on_progress(written.rows, old.rows)
             entry = {"name": name, "rows": written.rows, "checksums_sha256": written.checksum}
             next_row = old.manifest["next_row"]
+            _build(path, entry, old.model.dimension, wanted, thread_count(threads))
             Store.publish(path, generation, old.model, [entry], next_row, None, wanted, columns=old.columns)
         old.close()
         Store.sweep(path)
