@@ -101,6 +101,7 @@ def train(
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from sbert_mini.evaluation.tables import NO_BEST, figure_text
     from sbert_mini.training import fit as training
     from sbert_mini.training import processes
     from sbert_mini.training.progress import ProgressCallback
@@ -114,7 +115,7 @@ def train(
         check_folder(report)
     plan = training.prepare(read_recipe(recipe), output=output)
     for finding in plan.findings if first else ():
-        note(f"task {finding.task}: {finding.text}")
+        note(f"task {finding.task}: {finding.text}" if finding.task else finding.text)
     if dry_run:
         _describe(plan, as_json, offline)
         return
@@ -147,13 +148,15 @@ def train(
     if as_json:
         print(_document(plan, done.steps, done.resumed_from, done.figures), flush=True)
     for name, value in done.figures.items() if not as_json else ():
-        print(f"{name.replace('_', ' '):<24}{value:.4f}", flush=True)
+        print(f"{name.replace('_', ' '):<24}{figure_text(value)}", flush=True)
+    if done.figures and done.figures["mean"] is None:
+        note(NO_BEST)
     note(f"the weights of step {done.steps} -> {done.output}")
     if report is not None:
         _report(plan, report, budget, offline)
 
 
-def _document(plan: "Plan", steps: int, resumed_from: int, figures: Mapping[str, float]) -> str:
+def _document(plan: "Plan", steps: int, resumed_from: int, figures: Mapping[str, float | None]) -> str:
     """Return what `--json` prints of a run that is over."""
     found = {
         "output": str(plan.output),

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, set_seed
+from transformers import TrainerCallback, TrainerState, set_seed
 
 from sbert_mini import models
 from sbert_mini.encoder.checkpoint import weight_files
@@ -27,13 +27,13 @@ from sbert_mini.layout import read_layout
 from sbert_mini.runtime.conversion import file_sha256
 from sbert_mini.training import losses, processes
 from sbert_mini.training.card import write_card
-from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts
+from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts, why_unmeasurable
 from sbert_mini.training.distill import teacher_vectors
 from sbert_mini.training.examples import Examples, read_examples
 from sbert_mini.training.recipe import MarginPart, Recipe, TaskPart
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task, TaskConfig
-from sbert_mini.training.trainer import PART, FitterConfig, MultiTaskTrainer
+from sbert_mini.training.trainer import PART, FitterConfig, MultiTaskTrainer, Patience
 
 log = logging.getLogger("sbert_mini")
 RUN_SUFFIX, RUN = ".run", "run.json"
@@ -67,15 +67,16 @@ class Fit:
 
     Attributes:
         output: the model directory.
-        steps: optimizer steps to the weights that are saved (those of the best mean, where there are dev sets).
-        figures: their dev figures, by `<task>_<metric>`, and the mean; empty without dev sets.
+        steps: optimizer steps to the weights that are saved: those of the best mean, where there are dev sets and a mean is
+            defined; else the last ones.
+        figures: their dev figures, by `<task>_<metric>`, and the mean; None for one that is not defined; empty without dev sets.
         history: the batch sizes over time.
         resumed_from: the step that the run went on from; 0 for a fresh one.
     """
 
     output: Path
     steps: int
-    figures: Mapping[str, float]
+    figures: Mapping[str, float | None]
     history: tuple[Change, ...]
     resumed_from: int
 
@@ -99,6 +100,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None) -> Plan:
         if not task.only_measured:
             found += findings(part.name, task.train, task.dev, task.labels)
         tasks.append(task)
+    found += _dev_findings(tasks)
     counted = overlap_counts({task.config.name: task.train for task in tasks}, evaluation)
     for name, counts in counted.items():
         for task_name, count in counts.items():
@@ -106,6 +108,24 @@ def prepare(recipe: Recipe, *, output: Path | None = None) -> Plan:
             found.append(Finding(task_name, text))
     place = output or recipe.resolve(recipe.model.output, in_data=False)
     return Plan(recipe, tuple(tasks), tuple(found), counted, place, place.with_name(place.name + RUN_SUFFIX))
+
+
+def _dev_findings(tasks: Sequence[Task]) -> list[Finding]:
+    """Return which dev sets no model has a figure on."""
+    reasons = {}
+    for task in tasks:
+        config = task.config
+        if task.dev is not None:
+            scored, ranked = config.graded and config.needs_label, not config.needs_label
+            reasons[config.name] = why_unmeasurable(task.dev, scored=scored, ranked=ranked)
+    found = [
+        Finding(name, f"dev: {reason}: its dev figures are undefined, and no mean counts them")
+        for name, reason in reasons.items()
+        if reason
+    ]
+    if found and all(reasons.values()):
+        found.append(Finding("", "no dev set can be measured: the weights of the last step will be saved"))
+    return found
 
 
 def _evaluation_sets(recipe: Recipe) -> dict[str, list[tuple[str, str]]]:
@@ -389,7 +409,8 @@ def _fit_phase(
     on_progress(f"loading {recipe.model.start if held is None else held}")
     model = load_start(recipe, offline=offline, held=held)
     with_dev = any(task.dev is not None for task in tasks)
-    stopping = [EarlyStoppingCallback(recipe.evaluation.patience)] if recipe.evaluation.patience and with_dev else []
+    patience = recipe.evaluation.patience if with_dev else 0
+    stopping = [Patience(patience, [task.config for task in tasks])] if patience else []
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(plan.run / "tensorboard"))
     if is_first_process():
         _trim_log(run / "log.jsonl", int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
@@ -570,7 +591,7 @@ def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None
     file.write_text(json.dumps({**identity, "machine": machine(torch.get_num_threads())}) + "\n", "utf-8")
 
 
-def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float | None]:
     """Return the dev figures that were taken at a step."""
     for entry in reversed(history):
         if entry.get("step") == step and "eval_mean" in entry:
