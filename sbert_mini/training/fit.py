@@ -18,6 +18,7 @@ from sentence_transformers import SentenceTransformerTrainingArguments
 from transformers import TrainerCallback, TrainerState, set_seed
 
 from sbert_mini import models
+from sbert_mini.durable import write_durably
 from sbert_mini.encoder.checkpoint import weight_files
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
 from sbert_mini.errors import InputError, SbertMiniError, UsageError
@@ -25,7 +26,7 @@ from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.sets import KNOWN, find_set
 from sbert_mini.layout import read_layout
 from sbert_mini.runtime.conversion import file_sha256
-from sbert_mini.training import losses, processes
+from sbert_mini.training import checkpoints, losses, outputs, processes
 from sbert_mini.training.card import write_card
 from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts, why_unmeasurable
 from sbert_mini.training.distill import teacher_vectors
@@ -33,7 +34,7 @@ from sbert_mini.training.examples import Examples, read_examples
 from sbert_mini.training.recipe import MarginPart, Recipe, TaskPart
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task, TaskConfig
-from sbert_mini.training.trainer import PART, FitterConfig, MultiTaskTrainer, Patience
+from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer, Patience
 
 log = logging.getLogger("sbert_mini")
 RUN_SUFFIX, RUN = ".run", "run.json"
@@ -106,7 +107,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None) -> Plan:
         for task_name, count in counts.items():
             text = f"{count} training rows stand in {name}; data.drop_evaluation = true leaves such rows out"
             found.append(Finding(task_name, text))
-    place = output or recipe.resolve(recipe.model.output, in_data=False)
+    place = outputs.with_name(output or recipe.resolve(recipe.model.output, in_data=False))
     return Plan(recipe, tuple(tasks), tuple(found), counted, place, place.with_name(place.name + RUN_SUFFIX))
 
 
@@ -352,8 +353,8 @@ def fit(
             recipe.
     """
     recipe = plan.recipe
-    if plan.output.exists() and (not plan.output.is_dir() or any(plan.output.iterdir())):
-        raise UsageError(f"{plan.output} exists already: name another output, or delete it")
+    outputs.check_new(plan.output)
+    _check_run(plan.run)
     kept = newest_checkpoint(plan.run)
     if kept is not None and not resume:
         raise UsageError(
@@ -362,6 +363,7 @@ def fit(
     seed = recipe.train.seed if seed is None else seed
     start = models.resolve(start_name(recipe), offline=offline)
     if is_first_process():
+        outputs.make_folder(plan.run)
         _same_run(plan.run / RUN, _identity(plan, seed, start, offline), started=kept is not None)
     phases = recipe.in_phases()
     held: Path | None = None
@@ -369,7 +371,7 @@ def fit(
     for number, phase in enumerate(phases, start=1):
         last = number == len(phases)
         run = phase_run(plan.run, number, len(phases))
-        if not last and (run / "model").is_dir():
+        if not last and outputs.is_made(run / "model"):
             held = run / "model"
             resumed += _steps(phase, phase_tasks(phase, plan.tasks))
             continue
@@ -441,19 +443,16 @@ def _fit_phase(
     done = Fit(plan.output, best, figures, history, resumed)
     if is_first_process():
         final = output or plan.output
-        part = final.with_name(final.name + PART)
-        shutil.rmtree(part, ignore_errors=True)
+        part = outputs.new_part(final)
         trainer.save_model(str(part))
         if output is None:
             _write_card(plan, part, trainer.tasks, done, start, seed, offline)
-        with contextlib.suppress(OSError):
-            final.rmdir()  # an empty folder of that name may stand there
-        part.rename(final)
-        for pattern in (
-            ("checkpoint-*", "phase-*/checkpoint-*", "phase-*/model") if output is None else ("checkpoint-*",)
-        ):
-            for stale in (plan.run if output is None else run).glob(pattern):
+        outputs.finish(part, final, keep_mark=output is not None)
+        for folder in _run_folders(plan.run) if output is None else [run]:
+            for stale in filter(checkpoints.is_checkpoint, checkpoints.checkpoint_folders(folder)):
                 shutil.rmtree(stale, ignore_errors=True)
+            if output is None and outputs.is_made(folder / "model"):
+                shutil.rmtree(folder / "model", ignore_errors=True)
     processes.wait()
     return done
 
@@ -509,17 +508,46 @@ def start_name(recipe: Recipe) -> str | Path:
 
 def newest_checkpoint(run: Path) -> Path | None:
     """Return the newest whole checkpoint in a run's folder, or None."""
-    folders = sorted(run.glob("phase-*"), key=_step_of)
-    if found := next((c for c in map(newest_checkpoint, reversed(folders)) if c is not None), None):
-        return found
-    held = [p for p in run.glob("checkpoint-*") if p.is_dir() and p.name.rpartition("-")[2].isdecimal()]
-    return max([*held, *(p / "model" for p in folders if (p / "model").is_dir())], key=_step_of, default=None)
+    for folder in reversed(_run_folders(run)):
+        if own := [path for path in checkpoints.checkpoint_folders(folder) if checkpoints.is_checkpoint(path)]:
+            return own[-1]
+        if folder != run and outputs.is_made(folder / "model"):
+            return folder / "model"
+    return None
 
 
-def _step_of(folder: Path) -> int:
-    """Return the number at the end of a folder's name; -1 where there is none."""
-    number = folder.name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else -1
+def _run_folders(run: Path) -> list[Path]:
+    """Return a run's folder and those of its phases, in order."""
+    phases = [path for path in run.glob("phase-*") if path.is_dir() and path.name.removeprefix("phase-").isdecimal()]
+    return [run, *sorted(phases, key=lambda path: int(path.name.removeprefix("phase-")))]
+
+
+def _check_run(run: Path) -> None:
+    """Refuse a folder of checkpoints that a run would write into, or remove from, what it did not make.
+
+    Raises:
+        UsageError: the text names what stands there.
+    """
+    if not run.exists():
+        return
+    if not run.is_dir():
+        raise UsageError(f"{run}, the folder for checkpoints, is a file: move it, or name another output")
+    others = [path for path in run.iterdir() if not path.name.startswith(f".{RUN}.")]
+    if others and not {"recipe", "seed"} <= set(run_notes(run)):
+        raise UsageError(
+            f"{run}, the folder for checkpoints, holds {others[0].name}, and was not made by sbmini: move it, or name another "
+            "output"
+        )
+    for folder in _run_folders(run):
+        made = [(path, checkpoints.is_checkpoint(path)) for path in checkpoints.checkpoint_folders(folder)]
+        made += [(path, outputs.is_made(path)) for path in folder.glob(f"checkpoint-*{outputs.PART}")]
+        if folder != run:
+            made += [
+                (path, outputs.is_made(path)) for name in ("model", "model.part") if (path := folder / name).exists()
+            ]
+        for path, ours in made:
+            if not ours:
+                raise UsageError(f"{path} is in the way, and was not made by sbmini: move it, or name another output")
 
 
 def _is_over(checkpoint: Path) -> bool:
@@ -587,8 +615,8 @@ def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None
                 "starting model: delete the folder, or give what they were made with"
             )
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({**identity, "machine": machine(torch.get_num_threads())}) + "\n", "utf-8")
+    notes = {**identity, "machine": machine(torch.get_num_threads())}
+    write_durably(file, (json.dumps(notes) + "\n").encode())
 
 
 def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float | None]:

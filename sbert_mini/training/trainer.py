@@ -20,14 +20,13 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
 from sbert_mini.errors import TrainingError, UsageError
 from sbert_mini.shapes import IntArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
-from sbert_mini.training import averaging, checkpoints, processes
+from sbert_mini.training import averaging, checkpoints, outputs, processes
 from sbert_mini.training.adamw import AdamW
 from sbert_mini.training.averaging import WeightAverage
 from sbert_mini.training.checks import normalized
@@ -48,7 +47,6 @@ log = logging.getLogger("sbert_mini")
 OPTIMIZERS = ("adamw", "adam", "torch-adamw")
 LIKE_LENGTHS = 0.8
 """Columns whose longest texts are, on average, at least this share of the longest of all go through the encoder together."""
-PART = ".part"
 TEACHER = "teacher.safetensors"
 
 
@@ -820,9 +818,9 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         if processes.number():
             processes.wait()
             return
-        part = folder / f"{final.name}{PART}"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        if final.exists() and not checkpoints.is_checkpoint(final):
+            raise UsageError(f"{final} is in the way, and was not made by this fitter: move it, or name another folder")
+        part = outputs.new_part(final)
         self._save(str(part))
         checkpoints.save_state(part, self.optimizer, self.lr_scheduler, self._fitter_state(), everyones)
         for name, average in self._averages().items():
@@ -832,14 +830,17 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(part / "trainer_state.json"))
         shutil.rmtree(final, ignore_errors=True)
-        part.rename(final)
-        rotate_checkpoints(
-            output_dir=str(folder),
-            save_total_limit=self.args.save_total_limit,
-            best_model_checkpoint=self.state.best_model_checkpoint,
-            use_mtime=False,
-        )
+        outputs.finish(part, final)
+        self._remove_old_checkpoints(folder)
         processes.wait()
+
+    def _remove_old_checkpoints(self, folder: Path) -> None:
+        """Remove the oldest of the fitter's checkpoints down to `save_total_limit`; the newest and the best one stay."""
+        own = [path for path in checkpoints.checkpoint_folders(folder) if checkpoints.is_checkpoint(path)]
+        kept = {own[-1], folder / f"checkpoint-{self.state.best_global_step}"} & set(own)
+        excess = len(own) - max(self.args.save_total_limit or len(own), len(kept))
+        for path in [path for path in own if path not in kept][: max(excess, 0)]:
+            shutil.rmtree(path, ignore_errors=True)
 
     def _averages(self) -> dict[str, WeightAverage]:
         held = {averaging.FILE: self._averaged, TEACHER: self._teacher}
