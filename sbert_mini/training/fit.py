@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -102,6 +103,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None) -> Plan:
             found += findings(part.name, task.train, task.dev, task.labels)
         tasks.append(task)
     found += _dev_findings(tasks)
+    found += _hidden_models(recipe)
     counted = overlap_counts({task.config.name: task.train for task in tasks}, evaluation)
     for name, counts in counted.items():
         for task_name, count in counts.items():
@@ -109,6 +111,16 @@ def prepare(recipe: Recipe, *, output: Path | None = None) -> Plan:
             found.append(Finding(task_name, text))
     place = outputs.with_name(output or recipe.resolve(recipe.model.output, in_data=False))
     return Plan(recipe, tuple(tasks), tuple(found), counted, place, place.with_name(place.name + RUN_SUFFIX))
+
+
+def _hidden_models(recipe: Recipe) -> list[Finding]:
+    """Return the built-in models under whose names a folder lies beside the recipe, too."""
+    named = dict.fromkeys([recipe.model.start, *(part.teacher for part in recipe.tasks if part.teacher)])
+    return [
+        Finding("", f"{name} is the built-in model, and ./{name} in the recipe means the folder of that name beside it")
+        for name in named
+        if name in models.BUILTIN and (recipe.folder / name).is_dir()
+    ]
 
 
 def _dev_findings(tasks: Sequence[Task]) -> list[Finding]:
@@ -364,7 +376,8 @@ def fit(
     start = models.resolve(start_name(recipe), offline=offline)
     if is_first_process():
         outputs.make_folder(plan.run)
-        _same_run(plan.run / RUN, _identity(plan, seed, start, offline), started=kept is not None)
+        names = {"start": str(start_name(recipe)), "teachers": ", ".join(map(str, _teachers(recipe).values()))}
+        _same_run(plan.run / RUN, _identity(plan, seed, start, offline), names, started=kept is not None)
     phases = recipe.in_phases()
     held: Path | None = None
     resumed = 0
@@ -606,16 +619,55 @@ def run_notes(run: Path) -> dict[str, Any]:
         return {}
 
 
-def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None:
+def _differences(noted: Mapping[str, Any], identity: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """Return what a run's notes have otherwise than this run, in words.
+
+    Args:
+        noted: from `run_notes`.
+        identity: this run's.
+        names: what this run's starting model and teachers are called.
+    """
+    found = []
+    before = noted.get("names") or {}
+    if noted.get("start") != identity["start"]:
+        theirs, ours = before.get("start"), names["start"]
+        named = f"the starting model {theirs}, and this run starts from {ours}" if theirs not in (None, ours) else ""
+        found.append(named or f"another starting model (the weights of {ours} have changed, or it is another one)")
+    if noted.get("recipe") != identity["recipe"]:
+        found.append(f"another recipe{_first_change(str(noted.get('recipe')), str(identity['recipe']))}")
+    if noted.get("seed") != identity["seed"]:
+        found.append(f"seed {noted.get('seed')}, and this run has seed {identity['seed']}")
+    if noted.get("data") != identity["data"]:
+        found.append("other data: rows or labels of a train or dev file have changed")
+    if noted.get("teachers") != identity.get("teachers"):
+        found.append(
+            f"another teacher than {names.get('teachers') or 'none'} (before: {before.get('teachers') or 'none'})"
+        )
+    if noted.get("processes", 1) != identity["processes"]:
+        found.append(f"{noted.get('processes', 1)} processes, and this run has {identity['processes']}")
+    return found
+
+
+def _first_change(before: str, now: str) -> str:
+    """Return the first line in which two recipes differ, in words."""
+    pairs = itertools.zip_longest(before.splitlines(), now.splitlines(), fillvalue="")
+    for number, (old, new) in enumerate(pairs, start=1):
+        if old != new:
+            return f" (line {number} was `{old.strip()}`, and is `{new.strip()}`)"
+    return ""
+
+
+def _same_run(file: Path, identity: Mapping[str, Any], names: Mapping[str, str], *, started: bool) -> None:
     """Refuse to go on with a run of another recipe or seed; note this one's."""
     if started:
-        if {key: value for key, value in run_notes(file.parent).items() if key != "machine"} != identity:
+        noted = run_notes(file.parent)
+        if differences := _differences(noted, identity, names):
             raise UsageError(
-                f"the checkpoints in {file.parent} are of another recipe or seed or number of processes, other data or another "
-                "starting model: delete the folder, or give what they were made with"
+                f"the checkpoints in {file.parent} were made with {'; '.join(differences)}: give what they were made with, name "
+                "another output, or delete that folder"
             )
         return
-    notes = {**identity, "machine": machine(torch.get_num_threads())}
+    notes = {**identity, "names": dict(names), "machine": machine(torch.get_num_threads())}
     write_durably(file, (json.dumps(notes) + "\n").encode())
 
 
