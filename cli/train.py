@@ -45,7 +45,12 @@ recipes = typer.Typer(
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, a TOML file.", show_default=False)],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe: a TOML file, or the name of a built-in one; ./NAME is always a file.", show_default=False
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The model directory, in place of the recipe's.", show_default=False),
@@ -101,10 +106,11 @@ def train(
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from sbert_mini.evaluation.tables import NO_BEST, figure_text
     from sbert_mini.training import fit as training
     from sbert_mini.training import processes
     from sbert_mini.training.progress import ProgressCallback
-    from sbert_mini.training.recipe import read_recipe
+    from sbert_mini.training.recipe import find_recipe, read_recipe
 
     if report is not None and dry_run:
         raise UsageError("--report tells of a run, and --dry-run makes none: give one of the two")
@@ -112,9 +118,9 @@ def train(
         from sbert_mini.evaluation.report import check_folder
 
         check_folder(report)
-    plan = training.prepare(read_recipe(recipe), output=output)
+    plan = training.prepare(read_recipe(find_recipe(recipe)), output=output)
     for finding in plan.findings if first else ():
-        note(f"task {finding.task}: {finding.text}")
+        note(f"task {finding.task}: {finding.text}" if finding.task else finding.text)
     if dry_run:
         _describe(plan, as_json, offline)
         return
@@ -147,13 +153,15 @@ def train(
     if as_json:
         print(_document(plan, done.steps, done.resumed_from, done.figures), flush=True)
     for name, value in done.figures.items() if not as_json else ():
-        print(f"{name.replace('_', ' '):<24}{value:.4f}", flush=True)
+        print(f"{name.replace('_', ' '):<24}{figure_text(value)}", flush=True)
+    if done.figures and done.figures["mean"] is None:
+        note(NO_BEST)
     note(f"the weights of step {done.steps} -> {done.output}")
     if report is not None:
         _report(plan, report, budget, offline)
 
 
-def _document(plan: "Plan", steps: int, resumed_from: int, figures: Mapping[str, float]) -> str:
+def _document(plan: "Plan", steps: int, resumed_from: int, figures: Mapping[str, float | None]) -> str:
     """Return what `--json` prints of a run that is over."""
     found = {
         "output": str(plan.output),
@@ -270,24 +278,25 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _shipped() -> dict[str, Path]:
-    import sbert_mini
-
-    folder = Path(sbert_mini.__file__).parent / "examples" / "recipes"
-    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
-
-
 @recipes.command("list", epilog="Example:\n\n  sbmini recipes list\n")
 def list_recipes() -> None:
     """List the recipes: name, and what it trains."""
-    for name, file in _shipped().items():
+    from sbert_mini.training.recipe import built_in
+
+    for name, file in built_in().items():
         print(f"{name}\t{file.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
 
 
 @recipes.command("show", epilog="Example:\n\n  sbmini recipes show paraphrase > recipe.toml\n")
-def show(name: Annotated[str, typer.Argument(help="The recipe's name.", show_default=False)]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A built-in recipe's name; ./NAME is a file.", show_default=False)],
+) -> None:
     """Print a recipe, to be changed and given to `sbmini train`."""
-    held = _shipped()
-    if name not in held:
-        raise UsageError(f"there is no recipe {name!r}; there are {', '.join(held)}")
-    print(held[name].read_text("utf-8"), end="")
+    from sbert_mini.training.recipe import find_recipe
+
+    quiet_notes(quiet=False)
+    file = find_recipe(name)
+    try:
+        print(file.read_text("utf-8"), end="")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the recipe {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -499,12 +499,14 @@ def test_changed_data_are_not_gone_on_with(workshop):
     run = workshop / "trained.run"
     run.mkdir()
     (run / "checkpoint-7").mkdir()
+    (run / "checkpoint-7" / "fitter.json").write_text("{}")
     (run / "run.json").write_text(
         json.dumps({"recipe": RECIPE, "seed": 0, "data": "other rows", "start": "other weights"})
     )
     done = train(workshop, "--resume")
     assert done.returncode == 2
-    assert "other data or another starting model" in done.stderr
+    assert "another starting model" in done.stderr
+    assert "other data: rows or labels" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -568,7 +570,8 @@ def test_a_run_of_another_recipe_is_not_gone_on_with(workshop):
     (workshop / "recipe.toml").write_text(RECIPE)
     done = train(workshop, "--resume")
     assert done.returncode == 2
-    assert "of another recipe or seed" in done.stderr
+    assert "another recipe (line " in done.stderr
+    assert "was `steps = 600`, and is `steps = 60`" in done.stderr
 
 
 def test_what_is_trained_is_a_model_with_heads_a_card_and_nothing_of_ours_in_its_layout(workshop):

@@ -68,11 +68,13 @@ def sts_bars(result: Json) -> bytes:
     names = [s["set"] for s in models[0]["sets"]]
     figure, axes = _figure(max(5.0, 0.9 * len(names) + 2), 3.4)
     axis, width = axes[0][0], 0.8 / len(models)
-    lowest = 100.0
+    lowest, absent = 100.0, []
     for number, (model, color) in enumerate(zip(models, _cycle(len(models)), strict=True)):
         places = [i + (number - (len(models) - 1) / 2) * width for i in range(len(names))]
-        values = [s["spearman"] if s["spearman"] is not None else 0.0 for s in model["sets"]]
-        spans = [s["spearman_interval"] or (v, v) for s, v in zip(model["sets"], values, strict=True)]
+        defined = [(p, s) for p, s in zip(places, model["sets"], strict=True) if s["spearman"] is not None]
+        absent += [p for p, s in zip(places, model["sets"], strict=True) if s["spearman"] is None]
+        places, values = [p for p, _ in defined], [s["spearman"] for _, s in defined]
+        spans = [s["spearman_interval"] or (v, v) for (_, s), v in zip(defined, values, strict=True)]
         errors = [
             [max(v - low, 0) for v, (low, _) in zip(values, spans, strict=True)],
             [max(high - v, 0) for v, (_, high) in zip(values, spans, strict=True)],
@@ -82,6 +84,9 @@ def sts_bars(result: Json) -> bytes:
         lowest = min([lowest, *(low for low, _ in spans)])
     axis.set_xticks(range(len(names)), names)
     axis.set(ylabel="Spearman x 100", ylim=(max(min(lowest - 5, 60), -100), 100))
+    axis.set_xlim(-0.6, len(names) - 0.4)
+    for place in absent:
+        axis.text(place, 0.02, "undefined", transform=axis.get_xaxis_transform(), rotation=90, ha="center", fontsize=7)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     return _png(figure)
 
@@ -186,7 +191,7 @@ def _evaluations(result: Json) -> bytes:
                 points = [
                     (start + e["step"], e["figures"][prefix + key])
                     for e in phase["evaluations"]
-                    if prefix + key in e["figures"]
+                    if e["figures"].get(prefix + key) is not None
                 ]
                 if points:
                     label = f"phase {phase['number']}, {'training' if prefix else 'dev'}"

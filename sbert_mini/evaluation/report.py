@@ -7,6 +7,7 @@ Each result that is written into the folder joins those that lie there: `sbmini 
 import base64
 import html
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ TITLES = {
     "pairs": "The most similar pair: SentenceBERT's headline",
     "training": "Training",
 }
+_PAGES = {"report.md": "# sbert-mini: report", "report.html": "<title>sbert-mini: report</title>"}
+"""The pages, and what stands at the beginning of each."""
+_PICTURE = re.compile(r"(sts|sts-.+|speed|search|pairs|training-\w+|confusion-.+|scores-.+)\.png")
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222;background:#fff}
 h1{font-size:1.6rem}h2{margin-top:2.5rem;border-bottom:1px solid #ddd;padding-bottom:.3rem}h3{margin-bottom:.4rem}
@@ -95,15 +99,39 @@ def check_folder(folder: Path) -> None:
     """Refuse a report folder that cannot be used, before anything slow is done.
 
     Raises:
-        UsageError: it is a file.
+        UsageError: it is a file, or holds a file under the name of one of ours that is none of ours, which would be overwritten.
         MissingExtraError: matplotlib is not installed.
         InputError: a result in it cannot be read.
     """
     figures.require()
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"the report folder {folder} is a file")
+    ours: set[str] = set()
     for name in TABLES:
-        _held(folder / f"{name}.json")
+        held = _held(folder / f"{name}.json")
+        if held and not {"command", "machine"} <= set(held):
+            raise _in_the_way(folder / f"{name}.json")
+        ours.update(_pictures_of(held))
+    for page, start in _PAGES.items():
+        if (folder / page).exists() and start not in _beginning(folder / page):
+            raise _in_the_way(folder / page)
+    for picture in folder.glob("*.png"):
+        if picture.name not in ours and _PICTURE.fullmatch(picture.name):
+            raise _in_the_way(picture)
+
+
+def _in_the_way(file: Path) -> UsageError:
+    return UsageError(
+        f"{file} is no file of a report, and would be overwritten: name another report folder, or move it"
+    )
+
+
+def _beginning(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(400)
+    except OSError:
+        return ""
 
 
 def _held(file: Path) -> dict[str, Any]:

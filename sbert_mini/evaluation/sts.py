@@ -22,6 +22,8 @@ Pooling: TypeAlias = Literal["all", "mean", "wmean"]
 Interval: TypeAlias = tuple[float, float]
 _CHUNK = 2_000_000
 """Resampled values that are ranked together."""
+ROUNDING = 1e-6
+"""Cosines that differ by no more than this are equal: float32 rounds by as much."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class SetScore:
         subsets: of each subset, its pairs, Spearman and Pearson; empty where the set has none.
         trained_on: why the model counts as trained on the set, in its card's words; empty where it does not. Such a set is
             left out of the model's mean.
+        undefined: why the correlations are not defined; empty where they are. Such a set is left out of the model's mean.
+        left_out: subsets that cannot be measured (all gold scores are equal, or one pair), and are left out of a `pooling` by
+            subset.
     """
 
     set: str
@@ -51,6 +56,8 @@ class SetScore:
     pooling: str = "all"
     subsets: Mapping[str, Mapping[str, float | int | None]] = field(default_factory=dict)
     trained_on: str = ""
+    undefined: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,13 +94,13 @@ class Difference:
         set: the set, or `mean` for the mean over the sets that count for both models.
         difference: Spearman x 100 of a minus that of b.
         interval: bootstrap 95 % interval of it; None where no draw is defined.
-        p: two-sided; not corrected for comparing several models on several sets.
+        p: two-sided; not corrected for comparing several models on several sets; None where the interval is.
     """
 
     set: str
     difference: float
     interval: Interval | None
-    p: float
+    p: float | None
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,40 @@ def cosines(first: AnyArray, second: AnyArray) -> AnyArray:
     return np.asarray(np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0), np.float64)
 
 
+def without_rounding(values: AnyArray) -> AnyArray:
+    """Return predictions as float64; all are made equal where they differ by `ROUNDING` at most, so that they have no order.
+
+    Shapes: values (pairs,); the result (pairs,).
+    """
+    values = np.asarray(values, np.float64)
+    return np.full_like(values, values[0]) if len(values) and np.ptp(values) <= ROUNDING else values
+
+
+def unmeasurable(gold: AnyArray, subsets: Sequence[str], by: Pooling) -> tuple[str, ...]:
+    """Return the subsets that no model has a correlation on: one pair, or equal gold scores. None where subsets are joined.
+
+    Shapes: gold: (pairs,).
+    """
+    if by == "all":
+        return ()
+    labels = np.asarray(subsets)
+    return tuple(name for name in sorted(set(subsets)) if np.ptp(gold[labels == name]) == 0)
+
+
+def _why_undefined(x: AnyArray, y: AnyArray, subsets: Sequence[str], by: Pooling) -> str:
+    """Return why there is no correlation of the cosines x and the gold scores y; empty where there is one."""
+    labels = np.asarray(subsets)
+    for group, _ in groups_of(subsets, by):
+        named = f" of {labels[group[0]]}" if by != "all" and labels[group[0]] else ""
+        if len(group) < 2:
+            return f"one pair{named} has no order"
+        if np.ptp(y[group]) == 0:
+            return f"all gold scores{named} are {y[group[0]]:g}"
+        if np.ptp(x[group]) == 0:
+            return f"the model gives all pairs{named} the same cosine"
+    return ""
+
+
 def groups_of(subsets: Sequence[str], pooling: Pooling) -> list[tuple[AnyArray, float]]:
     """Return the groups of pairs that are correlated by themselves, as (positions, weight); weights sum to 1."""
     if pooling not in get_args(Pooling):
@@ -227,9 +268,11 @@ def bootstrap(
 
 
 def _rows_correlation(x: AnyArray, y: AnyArray) -> AnyArray:
+    varied = (np.ptp(x, axis=1) > 0) & (np.ptp(y, axis=1) > 0)  # the mean of equal numbers may round to another one
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
     scale = np.sqrt(np.sum(x * x, axis=1) * np.sum(y * y, axis=1))
-    return np.divide(np.sum(x * y, axis=1), scale, out=np.full(len(x), np.nan), where=scale > 0)
+    varied = (scale > 0) & varied
+    return np.divide(np.sum(x * y, axis=1), scale, out=np.full(len(x), np.nan), where=varied)
 
 
 def interval(values: AnyArray) -> Interval | None:
@@ -302,7 +345,10 @@ def score(
             raise InputError(f"{contestant.label} gave a vector that holds NaN or infinity")
         truncated[contestant.label] = contestant.truncated(texts)
         similarities[contestant.label] = {
-            s.name: cosines(vectors[[place[t] for t in s.first]], vectors[[place[t] for t in s.second]]) for s in sets
+            s.name: without_rounding(
+                cosines(vectors[[place[t] for t in s.first]], vectors[[place[t] for t in s.second]])
+            )
+            for s in sets
         }
         del vectors
     gold = {s.name: np.asarray(s.scores, np.float64) for s in sets}
@@ -312,7 +358,13 @@ def score(
     for number, s in enumerate(sets):
         on_progress(f"{s.name}: {resamples:,} bootstrap resamples")
         predictions = np.stack([similarities[label][s.name] for label in labels])
-        drawn[s.name], pearsons = bootstrap(gold[s.name], predictions, s.subsets, pooling, resamples, seed + number)
+        left_out = unmeasurable(gold[s.name], s.subsets, pooling)
+        counted = np.flatnonzero(~np.isin(s.subsets, left_out))
+        if not len(counted):  # nothing can be measured: the set is undefined
+            left_out, counted = (), np.arange(len(s))
+        subsets = [s.subsets[i] for i in counted]
+        some = predictions[:, counted], gold[s.name][counted]
+        drawn[s.name], pearsons = bootstrap(some[1], some[0], subsets, pooling, resamples, seed + number)
         named = sorted(set(s.subsets) - {""})
         for row, contestant in enumerate(contestants):
             x, y = predictions[row], gold[s.name]
@@ -321,8 +373,8 @@ def score(
                 SetScore(
                     set=s.name,
                     n=len(s),
-                    spearman=_percent(pooled(spearman, x, y, s.subsets, pooling)),
-                    pearson=_percent(pooled(pearson, x, y, s.subsets, pooling)),
+                    spearman=_percent(pooled(spearman, x[counted], y[counted], subsets, pooling)),
+                    pearson=_percent(pooled(pearson, x[counted], y[counted], subsets, pooling)),
                     spearman_interval=_interval_percent(drawn[s.name][row]),
                     pearson_interval=_interval_percent(pearsons[row]),
                     pooling=pooling,
@@ -335,6 +387,8 @@ def score(
                         for name, part in parts.items()
                     },
                     trained_on=contestant.trained_on.get(s.name, ""),
+                    undefined=_why_undefined(x[counted], y[counted], subsets, pooling),
+                    left_out=left_out,
                 )
             )
     models = tuple(
@@ -383,14 +437,14 @@ def _comparison(
             differences.append(_difference(x.set, x.spearman - y.spearman, drawn[x.set][i] - drawn[x.set][j]))
     shared = [name for name in a.mean_of if name in b.mean_of]
     if shared:
-        point = {m.model + m.runtime: {s.set: s.spearman or 0.0 for s in m.sets} for m in (a, b)}
-        values = [point[a.model + a.runtime][name] - point[b.model + b.runtime][name] for name in shared]
+        first, second = ({s.set: s.spearman for s in m.sets if s.spearman is not None} for m in (a, b))
+        values = [first[name] - second[name] for name in shared]
         resampled = np.mean([drawn[name][i] - drawn[name][j] for name in shared], axis=0)
         differences.append(_difference("mean", math.fsum(values) / len(values), resampled))
     return Comparison(labels[i], labels[j], tuple(differences))
 
 
 def _difference(name: str, difference: float, resampled: AnyArray) -> Difference:
-    resampled = resampled[np.isfinite(resampled)]
-    bounds = _interval_percent(resampled) if len(resampled) else None
-    return Difference(name, difference, bounds, two_sided_p(resampled))
+    bounds = _interval_percent(resampled)
+    p = None if bounds is None else two_sided_p(resampled[np.isfinite(resampled)])
+    return Difference(name, difference, bounds, p)

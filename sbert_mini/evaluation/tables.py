@@ -82,6 +82,8 @@ def mean_name(model: Json) -> str:
     """Return what a model's mean is over, in words."""
     if model["is_mean_of_seven"]:
         return "mean of the seven usual tasks"
+    if not model["mean_of"]:
+        return "there is no mean, since no set counts"
     return f"mean of {len(model['mean_of'])}: {', '.join(model['mean_of'])}"
 
 
@@ -119,12 +121,18 @@ def sts(result: Json) -> list[Table]:
         for found in model["sets"]:
             if found["trained_on"]:
                 notes.append(f"* {_label(model)}, {found['set']}: {found['trained_on']}. Left out of its mean.")
+            if reason := found.get("undefined"):
+                notes.append(f"{_label(model)}, {found['set']}: undefined, since {reason}. Left out of its mean.")
         if model["truncated"]:
             notes.append(f"{_label(model)}: {model['truncated']} sentences are longer than it reads and were cut.")
     notes += [f"{name}: absent." for name in result["absent"]]
     notes += [
         f"{name}: {count} pairs without a gold score were left out." for name, count in result["unscored"].items()
     ]
+    for found in models[0]["sets"]:
+        for subset in found.get("left_out", ()):
+            why = "one pair, or gold scores that are all equal"
+            notes.append(f"{found['set']}: the subset {subset or 'without a name'} is undefined ({why}), and left out.")
     if "builtin" in names:
         notes.append("builtin: 64 pairs written for this project, for a smoke run; no figure to quote.")
     pooling = models[0]["sets"][0]["pooling"]
@@ -140,7 +148,7 @@ def sts(result: Json) -> list[Table]:
         Table("With bootstrap intervals", header, details + means),
     ]
     compared = [
-        (f"{c['a']} - {c['b']}", d["set"], f"{d['difference']:+.2f}", _bounds(d["interval"], "+"), f"{d['p']:.3f}")
+        (f"{c['a']} - {c['b']}", d["set"], f"{d['difference']:+.2f}", _bounds(d["interval"], "+"), _number(d["p"], 3))
         for c in result["comparisons"]
         for d in c["differences"]
     ]
@@ -297,6 +305,8 @@ def pairs(result: Json) -> list[Table]:
     return tables
 
 
+NO_BEST = "No evaluation has a defined mean, so no step is the best one: the weights are those of the last step."
+"""Said where nothing tells which step is the best one."""
 _FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", "spearman": "Spearman"}
 
 
@@ -329,14 +339,15 @@ def training(result: Json) -> list[Table]:
                 f"{phase['number']}: {phase['encoder']}",
                 f"{entry['step']:,}",
                 _number(entry["epoch"]),
-                *(f"{entry['figures'][key]:.4f}" if key in entry["figures"] else "" for key, _ in keys),
+                *(_held(entry["figures"], key) for key, _ in keys),
             )
             for phase in result["phases"]
             for entry in phase["evaluations"]
         )
         if keys:
             header = ("phase: encoder", "step", "epoch", *(word for _, word in keys))
-            notes = () if prefix else ("Mean: of the tasks' main figures, a correlation r counted as (r + 1) / 2.",)
+            mean = "Mean: of the tasks' main figures that are defined, a correlation r counted as (r + 1) / 2."
+            notes = () if prefix else (mean,)
             tables.append(Table(f"{name} of each evaluation", header, rows, notes))
     for name, said in result["predictions"].items():
         if "counts" in said:
@@ -369,19 +380,33 @@ def _best(result: Json, scored: Sequence[Json]) -> Table:
     """Return the figures of the weights that were saved, a row; and those that they are held against, if there are some."""
     figures = result["saved"]["figures"]
     keys = [(f"{t['name']}_{t['metric']}", f"{t['name']} {_FIGURES[t['metric']]}") for t in scored] + [("mean", "mean")]
-    rows = [(f"{result['model']}, step {result['saved']['step']:,}", *(_held(figures.get(key)) for key, _ in keys))]
+    rows = [(f"{result['model']}, step {result['saved']['step']:,}", *(_held(figures, key) for key, _ in keys))]
     notes = ["One set of weights for all tasks, chosen by the mean on the dev sets."]
+    if "mean" in figures and figures["mean"] is None:
+        notes = [NO_BEST]
     if reference := result.get("reference"):
         theirs = reference["figures"]
-        rows.append((reference["name"], *(_held(theirs.get(key)) for key, _ in keys)))
-        gaps = (f"{figures[key] - theirs[key]:+.4f}" if key in theirs and key in figures else "" for key, _ in keys)
+        rows.append((reference["name"], *(_held(theirs, key) for key, _ in keys)))
+        gaps = (_gap(figures, theirs, key) for key, _ in keys)
         rows.append(("difference", *gaps))
         notes += reference.get("notes", [])
     return Table("The saved model", ("dev figures", *(word for _, word in keys)), tuple(rows), tuple(notes))
 
 
-def _held(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def figure_text(value: float | None) -> str:
+    """Return a dev figure as it is shown; None is one that is not defined."""
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _held(figures: Json, key: str) -> str:
+    return figure_text(figures[key]) if key in figures else ""
+
+
+def _gap(ours: Json, theirs: Json, key: str) -> str:
+    if key not in ours or key not in theirs:
+        return ""
+    known = ours[key] is not None and theirs[key] is not None
+    return f"{ours[key] - theirs[key]:+.4f}" if known else "undefined"
 
 
 def pair_name(pair: str) -> str:

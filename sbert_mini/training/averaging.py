@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sbert_mini.errors import CorruptModelError, UsageError
+from sbert_mini.training import outputs
 
 RULES = ("ema", "checkpoints")
 FILE = "average.safetensors"
@@ -104,7 +105,7 @@ def soup(models: Sequence[Path], output: Path) -> None:
 
     Args:
         models: at least two model directories, trained from the same start.
-        output: the directory to be written; it must not exist.
+        output: the directory to be written; it must not exist, or be empty.
 
     Raises:
         UsageError: there are fewer than two models, they differ in shape or in their heads, or the output exists.
@@ -114,8 +115,8 @@ def soup(models: Sequence[Path], output: Path) -> None:
     """
     if len(models) < 2:
         raise UsageError("a soup needs at least two models")
-    if output.exists():
-        raise UsageError(f"{output} exists already: name another output, or delete it")
+    output = outputs.with_name(output)
+    outputs.check_new(output)
     files = [_weight_files(model) for model in models]
     for model, found in zip(models[1:], files[1:], strict=True):
         if found != files[0]:
@@ -124,9 +125,8 @@ def soup(models: Sequence[Path], output: Path) -> None:
     configs = [_shape(model) for model in models]
     if any(config != configs[0] for config in configs):
         raise UsageError("the models differ in their configuration or in their heads' labels")
-    part = output.with_name(output.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(models[0], part, ignore=shutil.ignore_patterns("onnx", "lora"))
+    part = outputs.new_part(output)
+    shutil.copytree(models[0], part, ignore=shutil.ignore_patterns("onnx", "lora"), dirs_exist_ok=True)
     for file in files[0]:
         held = [_read(model / file) for model in models]
         for model, tensors in zip(models, held, strict=True):
@@ -136,7 +136,7 @@ def soup(models: Sequence[Path], output: Path) -> None:
             k: torch.stack([t[k].double() for t in held]).mean(dim=0).to(first.dtype) for k, first in held[0].items()
         }
         save_file(mean, part / file, metadata={"format": "pt"})
-    part.rename(output)
+    outputs.finish(part, output)
 
 
 def _weight_files(model: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.sets import TRAINED_ON, card_metadata
+from sbert_mini.evaluation.tables import NO_BEST, figure_text
 from sbert_mini.training.recipe import Recipe
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task
@@ -18,7 +19,7 @@ def write_card(
     start: Path,
     teachers: Sequence[Path],
     tasks: Sequence[Task],
-    figures: Mapping[str, float],
+    figures: Mapping[str, float | None],
     overlap: Mapping[str, Mapping[str, int]],
     history: Sequence[Change],
     steps: int,
@@ -37,7 +38,7 @@ def write_card(
         start: the directory of the starting model.
         teachers: the directories of the models that `distillation` learnt from.
         tasks: the tasks with the rows that were trained on.
-        figures: the dev figures, by `<task>_<metric>`.
+        figures: the dev figures, by `<task>_<metric>`; None for one that is not defined.
         overlap: STS set -> task -> training rows that stand in it.
         history: of the batch sizes.
         steps: optimizer steps taken to the weights that are saved.
@@ -95,9 +96,13 @@ def write_card(
             f"The starting model{taught} was trained on {', '.join(inherited)}: what is evaluated on those is not clean of them."
         )
     if figures:
-        shown = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in figures.items())
+        shown = "\n".join(f"| {name.replace('_', ' ')} | {figure_text(value)} |" for name, value in figures.items())
         parts.append(f"## Dev figures\n\n| figure | value |\n| --- | --- |\n{shown}")
-        parts.append("The mean is over the tasks' main figures, a correlation r counted as (r + 1) / 2.")
+        parts.append(
+            NO_BEST
+            if figures["mean"] is None
+            else "The mean is over the tasks' main figures that are defined, a correlation r counted as (r + 1) / 2."
+        )
     if len(history) > 1:
         shown = "\n".join(f"| {c.batch} | {', '.join(map(str, c.sizes))} | {c.reason} |" for c in history)
         parts.append(f"## Batch allocation\n\n| from batch | examples a task | why |\n| --- | --- | --- |\n{shown}")

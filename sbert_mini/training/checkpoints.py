@@ -5,6 +5,7 @@ Safetensors and JSON; no pickle.
 
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,19 @@ from safetensors.torch import load_file, save_file
 from sbert_mini.errors import CorruptModelError
 
 OPTIMIZER, STATE = "optimizer.safetensors", "fitter.json"
+
+_NAME = re.compile(r"checkpoint-\d+")
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Return what is called `checkpoint-<number>` in a folder, the lowest number first."""
+    named = (path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name))
+    return sorted(named, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return whether this project's fitter wrote a folder `checkpoint-<number>`."""
+    return bool(_NAME.fullmatch(path.name)) and (path / STATE).is_file()
 
 
 def random_state() -> dict[str, Any]:

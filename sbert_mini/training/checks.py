@@ -93,6 +93,34 @@ def check_scores(task: str, train: Examples, dev: Examples | None, low: float, h
                 raise InputError(f"task {task!r}, {name} row {number}: the score {score} is outside [{low}, {high}]")
 
 
+def has_no_rivals(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether no positive has another text to be nearer than, so that a ranking of the rows is not defined.
+
+    Args:
+        rows: of anchor and positive: the others are the other rows' positives; or of triplets: the other is the negative.
+    """
+    if rows and len(rows[0]) > 2:
+        return all(row[1] == row[2] for row in rows)
+    return len({row[1] for row in rows}) < 2
+
+
+def why_unmeasurable(dev: Examples, *, scored: bool, ranked: bool) -> str:
+    """Return why no model has a dev figure on these examples; empty where a model can have one.
+
+    Args:
+        dev: the dev examples.
+        scored: whether their labels are scores that are correlated with.
+        ranked: whether their figure is an accuracy of ranking.
+    """
+    if (scored or ranked) and len(dev) == 1:
+        return "there is one row"
+    if scored and dev.labels is not None and len(set(dev.labels)) == 1:
+        return f"all {len(dev):,} scores are {dev.labels[0]:g}"
+    if ranked and has_no_rivals(dev.texts):
+        return "no row has a text to compare with that is not its own positive"
+    return ""
+
+
 def findings(task: str, train: Examples, dev: Examples | None, labels: Sequence[str] = ()) -> list[Finding]:
     """Return what a person should know of a task's data before training on them."""
     found = []
@@ -123,6 +151,8 @@ def findings(task: str, train: Examples, dev: Examples | None, labels: Sequence[
             tell(f"no row is labelled {', '.join(absent)}")
         if rare:
             tell(f"very few rows are labelled {', '.join(rare)}")
+    if dev is not None and dev.labels is not None and labels and len(set(dev.labels)) == 1:
+        tell(f"dev: every row is labelled {dev.labels[0]}: a model that always says so has an accuracy of 1")
     if dev is not None:
         shared = sum(overlap(train.texts, dev.texts))
         if shared:

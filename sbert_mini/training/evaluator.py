@@ -11,12 +11,13 @@ import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 
-from sbert_mini.evaluation.sts import pearson, spearman
+from sbert_mini.evaluation.sts import ROUNDING, pearson, spearman, without_rounding
 from sbert_mini.shapes import AnyArray
 from sbert_mini.text.batching import batches_by_length
 from sbert_mini.training import processes
+from sbert_mini.training.checks import has_no_rivals
 from sbert_mini.training.examples import Examples, TokenizedTexts
-from sbert_mini.training.tasks import Objective, Task
+from sbert_mini.training.tasks import Objective, Task, TaskConfig
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included."""
@@ -62,12 +63,15 @@ def classification_figures(truth: Sequence[str], predicted: Sequence[str]) -> di
     }
 
 
-def task_figures(task: Task, examples: Examples, objective: Objective, vectors: Sequence[Tensor]) -> dict[str, float]:
-    """Return a task's figures on some examples.
+def task_figures(
+    task: Task, examples: Examples, objective: Objective, vectors: Sequence[Tensor]
+) -> dict[str, float | None]:
+    """Return a task's figures on some examples; None for one that is not defined.
 
-    Classification: accuracy, macro F1. Scores: Pearson's and Spearman's correlation with the gold scores (0 where not defined).
-    Ranking and triplets: the share of anchors whose positive is nearer than every other (the other rows' positives, at most 1,000
-    rows together; for triplets the row's own negatives).
+    Classification: accuracy, macro F1. Scores: Pearson's and Spearman's correlation with the gold scores; they are not defined
+    where all gold scores are equal, or all predictions (`evaluation.sts.without_rounding`). Ranking and triplets: the share of
+    anchors whose positive is nearer than every other (the other rows' positives, about 1,000 rows together; for triplets the
+    row's own negatives); it is not defined where there is no other text (`checks.has_no_rivals`).
 
     Args:
         task: the task.
@@ -85,27 +89,30 @@ def task_figures(task: Task, examples: Examples, objective: Objective, vectors: 
             best = objective.head(*(v.to(device) for v in vectors)).argmax(dim=-1).tolist()
             return classification_figures([str(x) for x in examples.labels or ()], [task.labels[i] for i in best])
         if not config.needs_label:
-            return {"accuracy": _ranking_accuracy(vectors)}
+            return {"accuracy": None if has_no_rivals(examples.texts) else _ranking_accuracy(vectors)}
         if config.loss == "regression":
             assert objective.head is not None  # noqa: S101
             device = next(objective.head.parameters()).device
             predicted = torch.sigmoid(objective.head(*(v.to(device) for v in vectors))[:, 0]).cpu().numpy()
         else:
             predicted = torch.nn.functional.cosine_similarity(vectors[0], vectors[1]).numpy()
-    gold = np.array(examples.labels, np.float64)
-    return {"pearson": pearson(predicted, gold) or 0.0, "spearman": spearman(predicted, gold) or 0.0}
+    gold, predicted = np.array(examples.labels, np.float64), without_rounding(predicted)
+    return {"pearson": pearson(predicted, gold), "spearman": spearman(predicted, gold)}
 
 
 def _ranking_accuracy(vectors: Sequence[Tensor]) -> float:
     anchors, positives, *negatives = (torch.nn.functional.normalize(v, dim=-1) for v in vectors)
-    own = (anchors * positives).sum(dim=-1)
+    own = (anchors * positives).sum(dim=-1) - ROUNDING  # equal texts are no nearer than each other
     if negatives:
         return float((own > (anchors * negatives[0]).sum(dim=-1)).float().mean())
     right = 0.0
-    for start in range(0, len(anchors), 1000):
-        block = anchors[start : start + 1000] @ positives[start : start + 1000].T
+    starts = list(range(0, len(anchors), 1000))
+    if len(starts) > 1 and len(anchors) - starts[-1] == 1:
+        starts.pop()  # a row by itself has no other to be nearer than
+    for start, stop in zip(starts, [*starts[1:], len(anchors)], strict=True):
+        block = anchors[start:stop] @ positives[start:stop].T
         block.fill_diagonal_(-math.inf)
-        right += float((own[start : start + 1000] > block.amax(dim=1)).float().sum())
+        right += float((own[start:stop] > block.amax(dim=1)).float().sum())
     return right / len(anchors)
 
 
@@ -115,6 +122,22 @@ def as_share(metric: str, value: float) -> float:
     Source: De La Cruz, Musa and Ndotu, "Model Acc".
     """
     return (value + 1) / 2 if metric in ("pearson", "spearman") else value
+
+
+def standing(figures: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> tuple[int, float] | None:
+    """Return what the best evaluation has the greatest of: the number of tasks whose main figure is defined, then the mean.
+
+    A mean over fewer tasks (the model gave all rows of one the same prediction) is another mean, and loses against one over more.
+
+    Args:
+        figures: of an evaluation, as `TaskEvaluator` returns them.
+        tasks: all tasks; those without dev examples do not matter.
+
+    Returns:
+        None where no main figure is defined: then nothing tells how good the weights are.
+    """
+    defined = sum(figures.get(f"{task.name}_{task.main_metric}") is not None for task in tasks)
+    return (defined, float(figures["mean"])) if defined else None
 
 
 @dataclass(frozen=True)
@@ -137,7 +160,7 @@ class Measured:
 class TaskEvaluator(BaseEvaluator):
     """Takes the figures of all tasks, and the mean of the dev figures.
 
-    The mean is over the tasks' main figures, each on the scale [0, 1] (`as_share`).
+    The mean is over the tasks' main figures that are defined, each on the scale [0, 1] (`as_share`).
 
     Args:
         measured: what is measured.
@@ -165,10 +188,13 @@ class TaskEvaluator(BaseEvaluator):
         output_path: str | None = None,  # noqa: ARG002
         epoch: float = -1,  # noqa: ARG002
         steps: int = -1,  # noqa: ARG002
-    ) -> dict[str, float]:
-        """Return the figures: `<task>_<metric>`, `train_<task>_<metric>` and `mean`. The model is left in evaluation mode."""
+    ) -> dict[str, Any]:
+        """Return the figures: `<task>_<metric>`, `train_<task>_<metric>` and `mean`; None for one that is not defined.
+
+        The model is left in evaluation mode.
+        """
         model.eval()
-        figures: dict[str, float] = {}
+        figures: dict[str, float | None] = {}
         shares = []
         for number, part in enumerate(self.measured):
             name = part.task.config.name
@@ -179,7 +205,8 @@ class TaskEvaluator(BaseEvaluator):
                 self._vectors[number] = vectors
             found = task_figures(part.task, part.examples, objective, vectors)
             figures |= {f"{part.prefix}{name}_{metric}": value for metric, value in found.items()}
-            if not part.prefix:
-                shares.append(as_share(part.task.config.main_metric, found[part.task.config.main_metric]))
-        figures["mean"] = math.fsum(shares) / len(shares)
+            main = found[part.task.config.main_metric]
+            if not part.prefix and main is not None:
+                shares.append(as_share(part.task.config.main_metric, main))
+        figures["mean"] = math.fsum(shares) / len(shares) if shares else None
         return figures

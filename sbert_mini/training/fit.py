@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -15,9 +16,10 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, set_seed
+from transformers import TrainerCallback, TrainerState, set_seed
 
 from sbert_mini import models
+from sbert_mini.durable import write_durably
 from sbert_mini.encoder.checkpoint import weight_files
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
 from sbert_mini.errors import InputError, SbertMiniError, UsageError
@@ -25,15 +27,15 @@ from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.sets import KNOWN, find_set
 from sbert_mini.layout import read_layout
 from sbert_mini.runtime.conversion import file_sha256
-from sbert_mini.training import losses, processes
+from sbert_mini.training import checkpoints, losses, outputs, processes
 from sbert_mini.training.card import write_card
-from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts
+from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts, why_unmeasurable
 from sbert_mini.training.distill import teacher_vectors
 from sbert_mini.training.examples import Examples, read_examples
 from sbert_mini.training.recipe import MarginPart, Recipe, TaskPart
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task, TaskConfig
-from sbert_mini.training.trainer import PART, FitterConfig, MultiTaskTrainer
+from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer, Patience
 
 log = logging.getLogger("sbert_mini")
 RUN_SUFFIX, RUN = ".run", "run.json"
@@ -67,15 +69,16 @@ class Fit:
 
     Attributes:
         output: the model directory.
-        steps: optimizer steps to the weights that are saved (those of the best mean, where there are dev sets).
-        figures: their dev figures, by `<task>_<metric>`, and the mean; empty without dev sets.
+        steps: optimizer steps to the weights that are saved: those of the best mean, where there are dev sets and a mean is
+            defined; else the last ones.
+        figures: their dev figures, by `<task>_<metric>`, and the mean; None for one that is not defined; empty without dev sets.
         history: the batch sizes over time.
         resumed_from: the step that the run went on from; 0 for a fresh one.
     """
 
     output: Path
     steps: int
-    figures: Mapping[str, float]
+    figures: Mapping[str, float | None]
     history: tuple[Change, ...]
     resumed_from: int
 
@@ -99,13 +102,43 @@ def prepare(recipe: Recipe, *, output: Path | None = None) -> Plan:
         if not task.only_measured:
             found += findings(part.name, task.train, task.dev, task.labels)
         tasks.append(task)
+    found += _dev_findings(tasks)
+    found += _hidden_models(recipe)
     counted = overlap_counts({task.config.name: task.train for task in tasks}, evaluation)
     for name, counts in counted.items():
         for task_name, count in counts.items():
             text = f"{count} training rows stand in {name}; data.drop_evaluation = true leaves such rows out"
             found.append(Finding(task_name, text))
-    place = output or recipe.resolve(recipe.model.output, in_data=False)
+    place = outputs.with_name(output or recipe.resolve(recipe.model.output, in_data=False))
     return Plan(recipe, tuple(tasks), tuple(found), counted, place, place.with_name(place.name + RUN_SUFFIX))
+
+
+def _hidden_models(recipe: Recipe) -> list[Finding]:
+    """Return the built-in models under whose names a folder lies beside the recipe, too."""
+    named = dict.fromkeys([recipe.model.start, *(part.teacher for part in recipe.tasks if part.teacher)])
+    return [
+        Finding("", f"{name} is the built-in model, and ./{name} in the recipe means the folder of that name beside it")
+        for name in named
+        if name in models.BUILTIN and (recipe.folder / name).is_dir()
+    ]
+
+
+def _dev_findings(tasks: Sequence[Task]) -> list[Finding]:
+    """Return which dev sets no model has a figure on."""
+    reasons = {}
+    for task in tasks:
+        config = task.config
+        if task.dev is not None:
+            scored, ranked = config.graded and config.needs_label, not config.needs_label
+            reasons[config.name] = why_unmeasurable(task.dev, scored=scored, ranked=ranked)
+    found = [
+        Finding(name, f"dev: {reason}: its dev figures are undefined, and no mean counts them")
+        for name, reason in reasons.items()
+        if reason
+    ]
+    if found and all(reasons.values()):
+        found.append(Finding("", "no dev set can be measured: the weights of the last step will be saved"))
+    return found
 
 
 def _evaluation_sets(recipe: Recipe) -> dict[str, list[tuple[str, str]]]:
@@ -332,8 +365,8 @@ def fit(
             recipe.
     """
     recipe = plan.recipe
-    if plan.output.exists() and (not plan.output.is_dir() or any(plan.output.iterdir())):
-        raise UsageError(f"{plan.output} exists already: name another output, or delete it")
+    outputs.check_new(plan.output)
+    _check_run(plan.run)
     kept = newest_checkpoint(plan.run)
     if kept is not None and not resume:
         raise UsageError(
@@ -342,14 +375,16 @@ def fit(
     seed = recipe.train.seed if seed is None else seed
     start = models.resolve(start_name(recipe), offline=offline)
     if is_first_process():
-        _same_run(plan.run / RUN, _identity(plan, seed, start, offline), started=kept is not None)
+        outputs.make_folder(plan.run)
+        names = {"start": str(start_name(recipe)), "teachers": ", ".join(map(str, _teachers(recipe).values()))}
+        _same_run(plan.run / RUN, _identity(plan, seed, start, offline), names, started=kept is not None)
     phases = recipe.in_phases()
     held: Path | None = None
     resumed = 0
     for number, phase in enumerate(phases, start=1):
         last = number == len(phases)
         run = phase_run(plan.run, number, len(phases))
-        if not last and (run / "model").is_dir():
+        if not last and outputs.is_made(run / "model"):
             held = run / "model"
             resumed += _steps(phase, phase_tasks(phase, plan.tasks))
             continue
@@ -389,7 +424,8 @@ def _fit_phase(
     on_progress(f"loading {recipe.model.start if held is None else held}")
     model = load_start(recipe, offline=offline, held=held)
     with_dev = any(task.dev is not None for task in tasks)
-    stopping = [EarlyStoppingCallback(recipe.evaluation.patience)] if recipe.evaluation.patience and with_dev else []
+    patience = recipe.evaluation.patience if with_dev else 0
+    stopping = [Patience(patience, [task.config for task in tasks])] if patience else []
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(plan.run / "tensorboard"))
     if is_first_process():
         _trim_log(run / "log.jsonl", int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
@@ -420,19 +456,16 @@ def _fit_phase(
     done = Fit(plan.output, best, figures, history, resumed)
     if is_first_process():
         final = output or plan.output
-        part = final.with_name(final.name + PART)
-        shutil.rmtree(part, ignore_errors=True)
+        part = outputs.new_part(final)
         trainer.save_model(str(part))
         if output is None:
             _write_card(plan, part, trainer.tasks, done, start, seed, offline)
-        with contextlib.suppress(OSError):
-            final.rmdir()  # an empty folder of that name may stand there
-        part.rename(final)
-        for pattern in (
-            ("checkpoint-*", "phase-*/checkpoint-*", "phase-*/model") if output is None else ("checkpoint-*",)
-        ):
-            for stale in (plan.run if output is None else run).glob(pattern):
+        outputs.finish(part, final, keep_mark=output is not None)
+        for folder in _run_folders(plan.run) if output is None else [run]:
+            for stale in filter(checkpoints.is_checkpoint, checkpoints.checkpoint_folders(folder)):
                 shutil.rmtree(stale, ignore_errors=True)
+            if output is None and outputs.is_made(folder / "model"):
+                shutil.rmtree(folder / "model", ignore_errors=True)
     processes.wait()
     return done
 
@@ -488,17 +521,46 @@ def start_name(recipe: Recipe) -> str | Path:
 
 def newest_checkpoint(run: Path) -> Path | None:
     """Return the newest whole checkpoint in a run's folder, or None."""
-    folders = sorted(run.glob("phase-*"), key=_step_of)
-    if found := next((c for c in map(newest_checkpoint, reversed(folders)) if c is not None), None):
-        return found
-    held = [p for p in run.glob("checkpoint-*") if p.is_dir() and p.name.rpartition("-")[2].isdecimal()]
-    return max([*held, *(p / "model" for p in folders if (p / "model").is_dir())], key=_step_of, default=None)
+    for folder in reversed(_run_folders(run)):
+        if own := [path for path in checkpoints.checkpoint_folders(folder) if checkpoints.is_checkpoint(path)]:
+            return own[-1]
+        if folder != run and outputs.is_made(folder / "model"):
+            return folder / "model"
+    return None
 
 
-def _step_of(folder: Path) -> int:
-    """Return the number at the end of a folder's name; -1 where there is none."""
-    number = folder.name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else -1
+def _run_folders(run: Path) -> list[Path]:
+    """Return a run's folder and those of its phases, in order."""
+    phases = [path for path in run.glob("phase-*") if path.is_dir() and path.name.removeprefix("phase-").isdecimal()]
+    return [run, *sorted(phases, key=lambda path: int(path.name.removeprefix("phase-")))]
+
+
+def _check_run(run: Path) -> None:
+    """Refuse a folder of checkpoints that a run would write into, or remove from, what it did not make.
+
+    Raises:
+        UsageError: the text names what stands there.
+    """
+    if not run.exists():
+        return
+    if not run.is_dir():
+        raise UsageError(f"{run}, the folder for checkpoints, is a file: move it, or name another output")
+    others = [path for path in run.iterdir() if not path.name.startswith(f".{RUN}.")]
+    if others and not {"recipe", "seed"} <= set(run_notes(run)):
+        raise UsageError(
+            f"{run}, the folder for checkpoints, holds {others[0].name}, and was not made by sbmini: move it, or name another "
+            "output"
+        )
+    for folder in _run_folders(run):
+        made = [(path, checkpoints.is_checkpoint(path)) for path in checkpoints.checkpoint_folders(folder)]
+        made += [(path, outputs.is_made(path)) for path in folder.glob(f"checkpoint-*{outputs.PART}")]
+        if folder != run:
+            made += [
+                (path, outputs.is_made(path)) for name in ("model", "model.part") if (path := folder / name).exists()
+            ]
+        for path, ours in made:
+            if not ours:
+                raise UsageError(f"{path} is in the way, and was not made by sbmini: move it, or name another output")
 
 
 def _is_over(checkpoint: Path) -> bool:
@@ -557,20 +619,59 @@ def run_notes(run: Path) -> dict[str, Any]:
         return {}
 
 
-def _same_run(file: Path, identity: Mapping[str, Any], *, started: bool) -> None:
+def _differences(noted: Mapping[str, Any], identity: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """Return what a run's notes have otherwise than this run, in words.
+
+    Args:
+        noted: from `run_notes`.
+        identity: this run's.
+        names: what this run's starting model and teachers are called.
+    """
+    found = []
+    before = noted.get("names") or {}
+    if noted.get("start") != identity["start"]:
+        theirs, ours = before.get("start"), names["start"]
+        named = f"the starting model {theirs}, and this run starts from {ours}" if theirs not in (None, ours) else ""
+        found.append(named or f"another starting model (the weights of {ours} have changed, or it is another one)")
+    if noted.get("recipe") != identity["recipe"]:
+        found.append(f"another recipe{_first_change(str(noted.get('recipe')), str(identity['recipe']))}")
+    if noted.get("seed") != identity["seed"]:
+        found.append(f"seed {noted.get('seed')}, and this run has seed {identity['seed']}")
+    if noted.get("data") != identity["data"]:
+        found.append("other data: rows or labels of a train or dev file have changed")
+    if noted.get("teachers") != identity.get("teachers"):
+        found.append(
+            f"another teacher than {names.get('teachers') or 'none'} (before: {before.get('teachers') or 'none'})"
+        )
+    if noted.get("processes", 1) != identity["processes"]:
+        found.append(f"{noted.get('processes', 1)} processes, and this run has {identity['processes']}")
+    return found
+
+
+def _first_change(before: str, now: str) -> str:
+    """Return the first line in which two recipes differ, in words."""
+    pairs = itertools.zip_longest(before.splitlines(), now.splitlines(), fillvalue="")
+    for number, (old, new) in enumerate(pairs, start=1):
+        if old != new:
+            return f" (line {number} was `{old.strip()}`, and is `{new.strip()}`)"
+    return ""
+
+
+def _same_run(file: Path, identity: Mapping[str, Any], names: Mapping[str, str], *, started: bool) -> None:
     """Refuse to go on with a run of another recipe or seed; note this one's."""
     if started:
-        if {key: value for key, value in run_notes(file.parent).items() if key != "machine"} != identity:
+        noted = run_notes(file.parent)
+        if differences := _differences(noted, identity, names):
             raise UsageError(
-                f"the checkpoints in {file.parent} are of another recipe or seed or number of processes, other data or another "
-                "starting model: delete the folder, or give what they were made with"
+                f"the checkpoints in {file.parent} were made with {'; '.join(differences)}: give what they were made with, name "
+                "another output, or delete that folder"
             )
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({**identity, "machine": machine(torch.get_num_threads())}) + "\n", "utf-8")
+    notes = {**identity, "names": dict(names), "machine": machine(torch.get_num_threads())}
+    write_durably(file, (json.dumps(notes) + "\n").encode())
 
 
-def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float | None]:
     """Return the dev figures that were taken at a step."""
     for entry in reversed(history):
         if entry.get("step") == step and "eval_mean" in entry:

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from sbert_mini.evaluation.tables import figure_text
 from sbert_mini.progress import ProgressBar
 
 log = logging.getLogger("sbert_mini")
@@ -40,7 +41,9 @@ class ProgressCallback(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **options: Any) -> None:  # noqa: ARG002
         """Tell the figures."""
         shown = ", ".join(
-            f"{k.removeprefix('eval_').replace('_', ' ')} {v:.4f}" for k, v in (metrics or {}).items() if k != "epoch"
+            f"{k.removeprefix('eval_').replace('_', ' ')} {figure_text(v)}"
+            for k, v in (metrics or {}).items()
+            if k != "epoch"
         )
         log.info("step %d of %d: %s", state.global_step, state.max_steps, shown)
 

@@ -2,10 +2,12 @@
 
 Its tables are `[data]`, `[model]`, `[lora]`, `[train]`, `[optimizer]`, `[regularization]`, `[average]`, `[evaluation]`, one
 `[[task]]` a task, and where training goes in phases one `[[phase]]` each; their keys are the fields of the classes below. Paths
-are relative to `data.folder`, else to the recipe's own folder; `$NAME` in a path is an environment variable.
+are relative to `data.folder`, else to the recipe's own folder (of a built-in recipe: the working directory); `$NAME` in a path
+is an environment variable.
 """
 
 import difflib
+import logging
 import math
 import os
 import re
@@ -32,6 +34,7 @@ from sbert_mini.training.structures import (
     metrics_of,
 )
 
+log = logging.getLogger("sbert_mini")
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 _LISTS_OF = {str: "a list of strings", float: "a list of numbers", int: "a list of whole numbers"}
@@ -377,6 +380,7 @@ class Recipe:
 
     Attributes:
         path: the file.
+        folder: what its paths are relative to.
         text: its content, for the model's card.
         data, model, train, optimizer, regularization, average, evaluation: its tables.
         lora: its table `[lora]`, or None.
@@ -385,6 +389,7 @@ class Recipe:
     """
 
     path: Path
+    folder: Path
     text: str
     data: DataPart
     model: ModelPart
@@ -407,13 +412,13 @@ class Recipe:
         Raises:
             UsageError: an environment variable that it names is not set.
         """
-        base = self.path.parent
+        base = self.folder
         if in_data and self.data.folder:
             base = base / self._expanded(self.data.folder)
         return base / self._expanded(name)
 
     def local_model(self, name: str) -> str | Path:
-        """Return the name of a model; a directory beside the recipe wins over a hub id."""
+        """Return the name of a model; a directory beside the recipe wins over a hub id, and a built-in name over both."""
         local = self.resolve(name, in_data=False)
         return local if name not in BUILTIN and local.is_dir() else name
 
@@ -463,6 +468,28 @@ _TABLES: dict[str, type] = {
 _LISTS: dict[str, type] = {"task": TaskPart, "phase": PhasePart}
 
 
+def built_in() -> dict[str, Path]:
+    """Return the recipes that travel with the package, by name."""
+    folder = Path(__file__).parent.parent / "examples" / "recipes"
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file of a recipe: a built-in name wins over a path, and `./name` is a path.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    own = built_in().get(name)
+    path = Path(name).expanduser()
+    if own is None and not path.is_file():
+        what = "is a folder" if path.is_dir() else "is no file"
+        raise UsageError(f"there is no recipe {name!r}: it {what}, and not one of the built-in {', '.join(built_in())}")
+    if own is not None and path.exists():
+        log.warning("%s is the built-in recipe; ./%s means what lies here under that name", name, name)
+    return path if own is None else own
+
+
 def read_recipe(path: Path) -> Recipe:
     """Return a recipe, checked as far as it can be without its data.
 
@@ -492,6 +519,7 @@ def read_recipe(path: Path) -> Recipe:
     parts: dict[str, Any] = {name: reader.table(kind, parsed.get(name, {}), [name]) for name, kind in _TABLES.items()}
     recipe = Recipe(
         path=path.resolve(),
+        folder=Path.cwd() if path in built_in().values() else path.resolve().parent,
         text=text,
         tasks=tuple(reader.table(TaskPart, task, ["task", number]) for number, task in enumerate(tasks)),
         phases=tuple(
@@ -720,10 +748,21 @@ class _Reader:
                     raise self.error(place, f"{shown} must be at most {high}; found {value}")
                 if choices and value not in choices:
                     near = _near(str(value), choices)
-                    raise self.error(place, f"{shown} must be one of {', '.join(choices)}; found {value!r}{near}")
+                    raise self.error(place, f"{shown} must be one of {', '.join(choices)}; found {_toml(value)}{near}")
                 return value
         wanted = " or ".join(_NAMES.get(o) or _LISTS_OF.get((*get_args(o), None)[0], "a table") for o in options)
-        raise self.error(place, f"{shown} must be {wanted}; found {value!r}")
+        raise self.error(place, f"{shown} must be {wanted}; found {_toml(value)}")
+
+
+def _toml(value: Any) -> str:
+    """Return a value as a recipe spells it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items()) + "}"
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def _near(name: str, known: Sequence[str]) -> str:

@@ -11,9 +11,9 @@ from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.sets import card_metadata
 from sbert_mini.models import resolve
 from sbert_mini.runtime.heads import Predictor, head_names
-from sbert_mini.training.evaluator import classification_figures
+from sbert_mini.training.evaluator import classification_figures, standing
 from sbert_mini.training.fit import Plan, phase_run, run_notes, start_name
-from sbert_mini.training.tasks import Task
+from sbert_mini.training.tasks import Task, TaskConfig
 
 POINTS = 200
 """The most points of a curve over the steps: neighbours are averaged."""
@@ -66,7 +66,7 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
             for task in plan.tasks
         ],
         "phases": phases,
-        "saved": _saved(phases[-1]),
+        "saved": _saved(phases[-1], [task.config for task in plan.tasks]),
         "predictions": {
             task.config.name: _predictions(plan.output, task, threads)
             for task in plan.tasks
@@ -75,11 +75,12 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
     }
 
 
-def _saved(phase: Mapping[str, Any]) -> dict[str, Any]:
+def _saved(phase: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, Any]:
     """Return the step of the weights that were saved, and their figures: the best by the mean, else the last."""
     if not phase["evaluations"]:
         return {"step": phase["steps"], "figures": {}}
-    best = max(phase["evaluations"], key=lambda entry: float(entry["figures"]["mean"]))
+    ranked = [(found, e) for e in phase["evaluations"] if (found := standing(e["figures"], tasks)) is not None]
+    best = max(ranked, key=lambda item: item[0])[1] if ranked else phase["evaluations"][-1]
     return {"step": best["step"], "figures": {k: v for k, v in best["figures"].items() if not k.startswith("train_")}}
 
 
@@ -117,9 +118,9 @@ def _gradients(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return, by pair of tasks, the share of steps in conflict, the mean cosine, and the mean cosine by depth."""
 
     def mean(key: str) -> float:
-        return statistics.fmean(line[key] for line in steps if key in line)
+        return statistics.fmean(line[key] for line in steps if line.get(key) is not None)
 
-    keys = sorted({key for line in steps for key in line})
+    keys = sorted({key for line in steps for key, value in line.items() if value is not None})
     found = {}
     for pair in (key.removeprefix("conflict_") for key in keys if key.startswith("conflict_")):
         start = f"cosine_{pair}_depth_"
@@ -136,7 +137,7 @@ def thinned(lines: Sequence[Mapping[str, Any]], most: int) -> dict[str, list[flo
     """Return the lines of a log as columns, each of at most `most` means of neighbouring lines.
 
     Args:
-        lines: of the log, in order; a key that a line lacks is left out of the mean.
+        lines: of the log, in order; a key that a line lacks, or has None for, is left out of the mean.
         most: at least 1.
     """
     size = max(math.ceil(len(lines) / most), 1)
@@ -144,7 +145,7 @@ def thinned(lines: Sequence[Mapping[str, Any]], most: int) -> dict[str, list[flo
     keys = sorted({key for line in lines for key, value in line.items() if isinstance(value, (int, float))})
     found: dict[str, list[float | None]] = {}
     for key in keys:
-        values = [[float(line[key]) for line in group if key in line] for group in groups]
+        values = [[float(line[key]) for line in group if line.get(key) is not None] for group in groups]
         found[key] = [round(statistics.fmean(part), 6) if part else None for part in values]
     return found
 

@@ -19,19 +19,18 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
 from sbert_mini.errors import TrainingError, UsageError
 from sbert_mini.shapes import IntArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
-from sbert_mini.training import averaging, checkpoints, processes
+from sbert_mini.training import averaging, checkpoints, outputs, processes
 from sbert_mini.training.adamw import AdamW
 from sbert_mini.training.averaging import WeightAverage
 from sbert_mini.training.checks import normalized
-from sbert_mini.training.evaluator import Measured, TaskEvaluator, encode_tokenized
+from sbert_mini.training.evaluator import Measured, TaskEvaluator, encode_tokenized, standing
 from sbert_mini.training.examples import Examples, TokenizedTexts
 from sbert_mini.training.lora import Lora
 from sbert_mini.training.r_drop import RDrop
@@ -41,14 +40,13 @@ from sbert_mini.training.regularizers import Pass, Regularizer
 from sbert_mini.training.schedule import BundleSampler, Schedule
 from sbert_mini.training.smart import Bregman, Smart
 from sbert_mini.training.surgery import GradientBuffer, Rule, Surgeon, cosines
-from sbert_mini.training.tasks import Objective, Task
+from sbert_mini.training.tasks import Objective, Task, TaskConfig
 
 log = logging.getLogger("sbert_mini")
 
 OPTIMIZERS = ("adamw", "adam", "torch-adamw")
 LIKE_LENGTHS = 0.8
 """Columns whose longest texts are, on average, at least this share of the longest of all go through the encoder together."""
-PART = ".part"
 TEACHER = "teacher.safetensors"
 
 
@@ -104,6 +102,41 @@ class FitterConfig:
             raise UsageError(f"the optimizer must be one of {', '.join(OPTIMIZERS)}; found {self.optimizer!r}")
         if self.batch_size < 1 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
             raise UsageError("batch_size and steps_per_epoch must be at least 1")
+
+
+def _best_standing(state: Any, tasks: Sequence[TaskConfig]) -> tuple[int, float] | None:
+    """Return the standing of the best evaluation until now, from the log; None where there is none."""
+    for line in state.log_history:
+        if line.get("step") == state.best_global_step and "eval_mean" in line:
+            return standing(_without_prefix(line), tasks)
+    return None
+
+
+def _without_prefix(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
+
+
+class Patience(EarlyStoppingCallback):
+    """Stops training after some evaluations without a better mean; those before the first mean that is defined do not count.
+
+    Args:
+        evaluations: how many.
+        tasks: all tasks.
+    """
+
+    def __init__(self, evaluations: int, tasks: Sequence[TaskConfig]) -> None:
+        super().__init__(evaluations)
+        self._tasks = tasks
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **options: Any) -> None:  # noqa: ARG002
+        """Count the evaluation."""
+        best, now = _best_standing(state, self._tasks), standing(_without_prefix(metrics), self._tasks)
+        if best is None or (now is not None and now > best):
+            self.early_stopping_patience_counter = 0
+            return
+        self.early_stopping_patience_counter += 1
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 class _AfterStep(TrainerCallback):
@@ -611,6 +644,8 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             self._note(f"grad_norm_{name}", math.sqrt(max(float(gram[i, i]), 0.0)))
             self._note(f"weight_{name}", float(weights[i]))
             for j in range(i + 1, len(names)):
+                if not (gram[i, i] > 0 and gram[j, j] > 0):
+                    continue  # a gradient that is zero has no direction
                 self._note(f"cosine_{name}/{names[j]}", float(table[i, j]))
                 self._note(f"conflict_{name}/{names[j]}", float(table[i, j] < 0))
 
@@ -621,6 +656,8 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         for place, gram in buffer.grams([places[id(p)] for p in buffer.dense]).items():
             table = cosines(gram)
             for i, j in itertools.combinations(range(len(names)), 2):
+                if not (gram[i, i] > 0 and gram[j, j] > 0):
+                    continue
                 self._note(f"cosine_{names[i]}/{names[j]}_depth_{place}", float(table[i, j]))
 
     def _clip_grad_norm(self, model: nn.Module) -> float:  # noqa: ARG002
@@ -665,8 +702,10 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         eval_dataset: Any = None,  # noqa: ARG002
         ignore_keys: list[str] | None = None,  # noqa: ARG002
         metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         """Return the dev figures of all tasks and their mean, log them, and move a `dynamic` schedule by them.
+
+        A figure that is not defined is None.
 
         Raises:
             UsageError: no task has dev examples.
@@ -678,12 +717,25 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             averaged.update()
         with self._clock_stopped(), averaged.in_place() if averaged is not None and averaged.count else nullcontext():
             found = self.evaluator(self.model)
-        metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items()}
+        metrics: dict[str, Any] = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         if self.is_in_train:
             self._reallocate(found)
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, Any], trial: Any) -> bool:  # noqa: ARG002
+        """Return whether an evaluation is the best until now, and note it: the one with the greatest `evaluator.standing`."""
+        tasks = [task.config for task in self._all_tasks]
+        now = standing(_without_prefix(metrics), tasks)
+        if self.args.metric_for_best_model is None or now is None:
+            return False
+        if self.state.best_global_step is not None:
+            best = _best_standing(self.state, tasks)
+            if best is not None and now <= best:
+                return False
+        self.state.best_metric, self.state.best_global_step = metrics["eval_mean"], self.state.global_step
+        return True
 
     @property
     def _average_from(self) -> int:
@@ -696,7 +748,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         if self._teacher is not None:
             self._teacher.update()
 
-    def _reallocate(self, found: Mapping[str, float]) -> None:
+    def _reallocate(self, found: Mapping[str, float | None]) -> None:
         """Move a `dynamic` schedule: by dev figures where a task has some, by its loss against its first one where not."""
         if self.fitter.schedule != "dynamic" or self._sampler is None:
             return
@@ -704,8 +756,9 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         for task in self.tasks:
             name, metric = task.config.name, task.config.main_metric
             recent = self._recent[name]
-            if f"{name}_{metric}" in found:
-                lacks[name] = 1 - min(max(found[f"{name}_{metric}"], 0.0), 1.0)
+            figure = found.get(f"{name}_{metric}")
+            if figure is not None:
+                lacks[name] = 1 - min(max(figure, 0.0), 1.0)
             else:
                 mean = math.fsum(recent) / max(len(recent), 1)
                 first = self._first_losses.setdefault(name, mean)
@@ -713,13 +766,17 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             self._recent[name] = []
         self.schedule.reallocate(lacks, self._sampler.next_batch)
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means since the last log of each task's loss, gradient norm, weight and the gradients' cosines, and log."""
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        """Add the means since the last log of each task's loss, gradient norm, weight and the gradients' cosines, and log.
+
+        What is not a finite number is logged as None, which JSON has as null.
+        """
         if "loss" in logs:
             logs = {**logs, **{name: math.fsum(values) / len(values) for name, values in self._seen.items()}}
             self._seen = {}
             logs |= self._resources()
-        super().log(logs, start_time)
+        finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in logs.items()}
+        super().log(finite, start_time)
 
     def _resources(self) -> dict[str, float]:
         """Return the seconds and examples a second since the last log line, evaluations and checkpoints left out, and peak MB."""
@@ -761,9 +818,9 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         if processes.number():
             processes.wait()
             return
-        part = folder / f"{final.name}{PART}"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        if final.exists() and not checkpoints.is_checkpoint(final):
+            raise UsageError(f"{final} is in the way, and was not made by this fitter: move it, or name another folder")
+        part = outputs.new_part(final)
         self._save(str(part))
         checkpoints.save_state(part, self.optimizer, self.lr_scheduler, self._fitter_state(), everyones)
         for name, average in self._averages().items():
@@ -773,14 +830,17 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(part / "trainer_state.json"))
         shutil.rmtree(final, ignore_errors=True)
-        part.rename(final)
-        rotate_checkpoints(
-            output_dir=str(folder),
-            save_total_limit=self.args.save_total_limit,
-            best_model_checkpoint=self.state.best_model_checkpoint,
-            use_mtime=False,
-        )
+        outputs.finish(part, final)
+        self._remove_old_checkpoints(folder)
         processes.wait()
+
+    def _remove_old_checkpoints(self, folder: Path) -> None:
+        """Remove the oldest of the fitter's checkpoints down to `save_total_limit`; the newest and the best one stay."""
+        own = [path for path in checkpoints.checkpoint_folders(folder) if checkpoints.is_checkpoint(path)]
+        kept = {own[-1], folder / f"checkpoint-{self.state.best_global_step}"} & set(own)
+        excess = len(own) - max(self.args.save_total_limit or len(own), len(kept))
+        for path in [path for path in own if path not in kept][: max(excess, 0)]:
+            shutil.rmtree(path, ignore_errors=True)
 
     def _averages(self) -> dict[str, WeightAverage]:
         held = {averaging.FILE: self._averaged, TEACHER: self._teacher}
