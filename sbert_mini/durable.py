@@ -14,8 +14,6 @@ from typing import IO, Any
 from sbert_mini.errors import SbertMiniError
 
 _SEAL_BYTES = 65
-
-
 _parts: set[str] = set()  # the names that this process writes under now
 
 
@@ -73,6 +71,31 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
         _parts.discard(folder.name)
+
+
+def save_file(tensors: Mapping[str, Any], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write torch tensors as `safetensors.torch.save_file` does, in a file of the usual mode (`give_usual_mode`)."""
+    from safetensors import torch as safetensors
+
+    safetensors.save_file(dict(tensors), path, None if metadata is None else dict(metadata))
+    give_usual_mode(path)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the mode that any new file gets in its folder: what the umask leaves of read and write for all.
+
+    safetensors writes files that their owner alone can read.
+    """
+    probe = _part_name(path)
+    try:
+        handle = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            path.chmod(os.fstat(handle).st_mode & 0o777)
+        finally:
+            os.close(handle)
+            probe.unlink()
+    finally:
+        _parts.discard(probe.name)
 
 
 def remove_dead_parts(path: Path) -> None:
