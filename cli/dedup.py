@@ -1,7 +1,6 @@
 """`sbmini dedup`: rows without their near-duplicates."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -109,13 +108,10 @@ def _replacing(file: Path) -> Iterator[TextIO]:
         with file.open("w", encoding="utf-8") as stream:
             yield stream
         return
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    from sbert_mini.durable import replacing
+
+    with replacing(file) as part, part.open("w", encoding="utf-8", newline="\n") as stream:
+        yield stream
 
 
 def _opened(stack: ExitStack, file: Path | None) -> TextIO:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -519,10 +518,11 @@ def _given_vectors(place: Path | None, on_error: options.OnErrorChoice) -> "Iter
     if place is None or not place.is_dir():
         yield None if place is None else options.read_vectors(place)
         return
+    from sbert_mini.durable import scratch_folder
     from sbert_mini.scale.bulk import read_shards
 
-    with TemporaryDirectory(dir=place.parent, prefix=".sbmini-") as folder:
-        yield read_shards(place, Path(folder) / "vectors.npy")
+    with scratch_folder(place) as folder:
+        yield read_shards(place, folder / "vectors.npy")
 
 
 def _beside(directory: Path) -> Path:

@@ -3,19 +3,24 @@
 import io
 import logging
 import os
+import select
 import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import typer
+from . import signals
 
-from sbert_mini import __version__
-from sbert_mini.errors import EXTRA_OF, MissingExtraError, SbertMiniError
+signals.end_at_once()  # the imports below take most of a start
 
-from . import bench, dedup, encode, index, models, predict, reduce, search, train
-from .notes import Interrupted
+import typer  # noqa: E402
+
+from sbert_mini import __version__  # noqa: E402
+from sbert_mini.errors import EXTRA_OF, MissingExtraError, SbertMiniError  # noqa: E402
+
+from . import bench, dedup, encode, index, models, predict, reduce, search, train  # noqa: E402
+from .notes import ClosedOutput, Interrupted  # noqa: E402
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
 
@@ -61,10 +66,13 @@ def _root(
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code.
 
-    0: done. 1: failed. 2: a usage error. 130: interrupted. A reader that closes the pipe early is no error.
+    0: done. 1: failed. 2: a usage error. 4: partly done. 128 + the signal's number: ended by Ctrl-C (130), SIGTERM (143) or
+    SIGHUP (129), all of which clean up alike. A reader that closes the pipe early is no error: the command ends quietly, with 0.
+    Data for a standard output that is closed is an error.
     """
     _prepare()
     code = run()
+    signals.end_at_once()
     with suppress(OSError):
         sys.stdout.flush()
     sys.stderr.flush()
@@ -74,9 +82,15 @@ def main() -> NoReturn:
 
 def _prepare() -> None:
     """Make the process' streams fit for data in any language, and send notes to stderr."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller (>&-)
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+    for descriptor in range(3):  # what the caller closed (>&-): no file that is opened later may take its place
+        with suppress(OSError):
+            os.fstat(descriptor)
+            continue
+        os.open(os.devnull, os.O_RDONLY)  # gets the lowest free number
+    if sys.stdout is None:
+        sys.stdout = ClosedOutput()
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -90,11 +104,16 @@ def _prepare() -> None:
 def run() -> int:
     """Run the command line in `sys.argv` and return its exit code."""
     debug = "--debug" in sys.argv[1:]
+    signals.raise_interrupts()
     try:
         code = app(standalone_mode=False)
         if code == 130:  # typer swallows Ctrl-C and returns this
             raise KeyboardInterrupt
         sys.stdout.flush()
+    except SystemExit as end:  # typer turns a broken pipe into this
+        if isinstance(end.__context__, BrokenPipeError):
+            return _report(end.__context__)
+        raise
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if debug or package not in EXTRA_OF:
@@ -115,14 +134,26 @@ def run() -> int:
     return code if isinstance(code, int) else 0
 
 
+def _reader_left() -> bool:
+    """Return whether standard output is a pipe or socket that nobody reads any more."""
+    waiting = select.poll()
+    waiting.register(1, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in waiting.poll(0))
+
+
 def _report(error: BaseException) -> int:
     """Print one line for the error and return the exit code."""
     if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's own flush is silent
+        if not _reader_left():
+            print("sbmini: error: what the command writes to was closed by its reader", file=sys.stderr)
+            return 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the exit's own flush is silent
         return 0
     if isinstance(error, (KeyboardInterrupt, typer.Abort, Interrupted)):
-        print(f"sbmini: interrupted; {str(error) or 'nothing of this run was kept'}", file=sys.stderr)
-        return 130
+        signals.end_at_once()
+        with suppress(OSError):  # the terminal may be gone
+            print(f"sbmini: interrupted; {str(error) or 'nothing of this run was kept'}", file=sys.stderr)
+        return signals.exit_code()
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         text = error.format_message()

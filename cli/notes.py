@@ -1,8 +1,23 @@
 """What goes to stderr beside errors: notes and progress. stdout is for data."""
 
+import io
 import logging
 import os
 import sys
+
+from sbert_mini.errors import InputError
+
+
+class ClosedOutput(io.TextIOBase):
+    """Stands for a standard output that is closed: writing to it is an error."""
+
+    def writable(self) -> bool:
+        """Return that data may be meant for it."""
+        return True
+
+    def write(self, text: str) -> int:  # noqa: ARG002
+        """Raise `InputError`."""
+        raise InputError("standard output is closed, and the command's data go there: redirect it to a file or a pipe")
 
 
 class Interrupted(Exception):  # noqa: N818

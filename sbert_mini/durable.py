@@ -1,15 +1,20 @@
 """Writing files so that after a crash they are as they were before, or whole."""
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from sbert_mini.errors import SbertMiniError
 
 _SEAL_BYTES = 65
+_parts: set[str] = set()  # the names that this process writes under now
 
 
 def write_durably(path: Path, data: bytes | memoryview) -> None:
@@ -18,16 +23,139 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
     Raises:
         OSError: it cannot be written; what stood there before still does, and nothing else is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield an empty file beside `path` to write into, flush it to the disk and rename it into its place.
+
+    On an exception it is removed, and what stood at `path` before still does. What processes that died left of the same
+    file is removed first (`remove_dead_parts`).
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    remove_dead_parts(path)
+    part = _part_name(path)
+    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            flush(stream)
-        temporary.replace(path)
+        _try_lock(handle)
+        yield part
+        os.fsync(handle)
+        part.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
+        _parts.discard(part.name)
     flush_directory(path.parent)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` for what is needed meanwhile; it is removed in the end.
+
+    What processes that died left of such folders is removed first (`remove_dead_parts`).
+    """
+    remove_dead_parts(path)
+    folder = _part_name(path)
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _try_lock(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+        _parts.discard(folder.name)
+
+
+def save_file(tensors: Mapping[str, Any], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write torch tensors as `safetensors.torch.save_file` does, in a file of the usual mode (`give_usual_mode`)."""
+    from safetensors import torch as safetensors
+
+    safetensors.save_file(dict(tensors), path, None if metadata is None else dict(metadata))
+    give_usual_mode(path)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the mode that any new file gets in its folder: what the umask leaves of read and write for all.
+
+    safetensors writes files that their owner alone can read.
+    """
+    probe = _part_name(path)
+    try:
+        handle = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            path.chmod(os.fstat(handle).st_mode & 0o777)
+        finally:
+            os.close(handle)
+            probe.unlink()
+    finally:
+        _parts.discard(probe.name)
+
+
+def remove_dead_parts(path: Path) -> None:
+    """Remove the temporary files and folders of one target, `.NAME.PID.TOKEN.part` beside it, whose process is dead.
+
+    A part stays while a process of its number runs here, or while somebody holds its lock, such as a process of another
+    machine or container that shares the folder. What cannot be removed is left to the next one who writes the target.
+    """
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.([1-9][0-9]{{0,8}})(?:\.[0-9a-f]{{8}})?\.part")
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            match = pattern.fullmatch(entry.name)
+            if match is None or not _is_dead(int(match[1]), entry.name) or not _is_unlocked(entry):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _part_name(path: Path) -> Path:
+    part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
+    _parts.add(part.name)
+    return part
+
+
+def _is_dead(process: int, part: str) -> bool:
+    if process == os.getpid():  # in a container every process may have the number of the one before
+        return part not in _parts
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
+
+
+def _is_unlocked(entry: os.DirEntry[str]) -> bool:
+    """Return whether nobody holds the lock of a part; False where that cannot be known."""
+    folder = entry.is_dir(follow_symlinks=False)
+    if not folder and not entry.is_file(follow_symlinks=False):
+        return False
+    try:
+        handle = os.open(entry.path, os.O_RDONLY if folder else os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return _try_lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Take the lock of an open file, and return whether that was possible; closing the file gives it back."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody else holds it, or this file system has no locks
+        return False
+    return True
 
 
 def flush(stream: IO[Any]) -> None:

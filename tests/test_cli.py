@@ -187,7 +187,7 @@ def test_a_write_that_fails_is_one_line_and_leaves_nothing(sbmini, tmp_path, arg
     ("command", "code", "message"),
     [
         ("encode <&-", 2, "no text was given"),
-        ("encode hello >&-", 0, ""),
+        ("encode hello >&-", 1, "standard output is closed"),
         ("encode 日本", 0, ""),
         ("encode hello -o .", 2, "must end in"),
         ("encode hello -o nowhere/v.npy", 2, "nowhere is not a directory"),

@@ -289,7 +289,7 @@ class MiniBert(nn.Module):
         """Write `config.json` and `model.safetensors` into the directory `path`, as `BertModel.from_pretrained` reads them."""
         import json
 
-        from safetensors.torch import save_file
+        from sbert_mini.durable import save_file
 
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from sentence_transformers.base.modules import Dense, InputModule, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
+from sbert_mini.durable import give_usual_mode
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.errors import UsageError
 from sbert_mini.layout import read_layout, read_modules
@@ -157,6 +158,9 @@ class MiniSentenceTransformer(SentenceTransformer):
             if isinstance(module, MiniBertModule):
                 entry["type"] = _TRANSFORMER
         file.write_text(json.dumps(modules, indent=2) + "\n", "utf-8")
+        for entry in modules:
+            for weights in (file.parent / entry["path"]).glob("*.safetensors"):  # sentence-transformers' own saves
+                give_usual_mode(weights)
 
     @classmethod
     def _load_with_module_classes(

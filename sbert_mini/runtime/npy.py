@@ -1,11 +1,12 @@
 """A `.npy` file whose number of rows is known only at its end."""
 
-import os
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
-from sbert_mini.durable import flush
+from sbert_mini.durable import replacing
 from sbert_mini.errors import UsageError
 from sbert_mini.shapes import FloatArray
 
@@ -32,11 +33,12 @@ class NpyWriter:
         self.path = Path(path)
         self.rows = 0
         self._dimension = dimension
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
 
     def __enter__(self) -> "NpyWriter":
-        self._stream = self._temporary.open("wb")
-        self._stream.write(npy_header(self.rows, self._dimension))
+        with ExitStack() as opened:
+            self._stream = opened.enter_context(opened.enter_context(replacing(self.path)).open("wb"))
+            self._stream.write(npy_header(self.rows, self._dimension))
+            self._opened = opened.pop_all()
         return self
 
     def write(self, block: FloatArray) -> None:
@@ -46,14 +48,12 @@ class NpyWriter:
         self._stream.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
         self.rows += len(block)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._stream.seek(0)
-                self._stream.write(npy_header(self.rows, self._dimension))
-                flush(self._stream)
-            self._stream.close()
-            if kind is None:
-                self._temporary.replace(self.path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._opened.__exit__(kind, error, trace)
+            return
+        with self._opened:
+            self._stream.seek(0)
+            self._stream.write(npy_header(self.rows, self._dimension))

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sbert_mini.durable import save_file
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.training import outputs
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from sbert_mini.durable import save_file
 from sbert_mini.errors import CorruptModelError
 
 OPTIMIZER, STATE = "optimizer.safetensors", "fitter.json"

@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sbert_mini.durable import save_file
 from sbert_mini.runtime.heads import WEIGHTS, HeadConfig, read_head
 
 

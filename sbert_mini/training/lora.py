@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from sbert_mini.durable import save_file
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.encoder.checkpoint import WEIGHTS
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UsageError

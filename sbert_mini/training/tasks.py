@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer import losses as stock
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sbert_mini.durable import save_file
 from sbert_mini.encoder.adapters import ProjectedAttention
 from sbert_mini.errors import CorruptModelError, InputError, UsageError
 from sbert_mini.runtime.heads import ADAPTER, HeadConfig, read_adapter, read_head
