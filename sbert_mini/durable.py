@@ -104,8 +104,17 @@ def remove_dead_parts(path: Path) -> None:
     A part stays while a process of its number runs here, or while somebody holds its lock, such as a process of another
     machine or container that shares the folder. What cannot be removed is left to the next one who writes the target.
     """
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.([1-9][0-9]{{0,8}})(?:\.[0-9a-f]{{8}})?\.part")
-    with suppress(OSError), os.scandir(path.parent) as entries:
+    _sweep(path.parent, re.escape(path.name))
+
+
+def remove_all_dead_parts(folder: Path) -> None:
+    """Remove what `remove_dead_parts` would for any target in a folder that holds our own files alone."""
+    _sweep(folder, ".+")
+
+
+def _sweep(folder: Path, name: str) -> None:
+    pattern = re.compile(rf"\.{name}\.([1-9][0-9]{{0,8}})(?:\.[0-9a-f]{{8}})?\.part")
+    with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             match = pattern.fullmatch(entry.name)
             if match is None or not _is_dead(int(match[1]), entry.name) or not _is_unlocked(entry):

@@ -125,9 +125,9 @@ class BertConfig:
         for name, greatest in _GREATEST.items():
             _check_size(f"config.json: {name}", getattr(self, name), 1, greatest)
         _check_size("config.json: pad_token_id", self.pad_token_id, 0, self.vocab_size - 1)
-        for name, greatest in (("layer_norm_eps", 1.0), ("hidden_dropout_prob", 1.0), ("initializer_range", math.inf)):
-            _check_number(f"config.json: {name}", getattr(self, name), greatest)
-        _check_number("config.json: attention_probs_dropout_prob", self.attention_probs_dropout_prob, 1.0)
+        for name in ("layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob"):
+            _check_number(f"config.json: {name}", getattr(self, name), 1.0)
+        _check_number("config.json: initializer_range", self.initializer_range, math.inf)
         if self.hidden_size % self.num_attention_heads:
             raise UnsupportedModelError(
                 f"hidden_size must be a multiple of num_attention_heads, and {self.hidden_size} is not one of "

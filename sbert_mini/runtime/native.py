@@ -249,7 +249,7 @@ def check_constants(constants: Mapping[str, AnyArray], config: BertConfig) -> No
         SizesDifferError: they have not.
     """
     vocabulary, hidden, wide = config.vocab_size, config.hidden_size, config.intermediate_size
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         WORDS: (vocabulary, hidden),
         f"{WORDS}{QUANTIZED}": (vocabulary, hidden),
         "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),

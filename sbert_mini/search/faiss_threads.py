@@ -27,6 +27,8 @@ def faiss_with(threads: int | None = None) -> Any:
     """
     import faiss
 
-    if _forked or threads is not None:
-        faiss.omp_set_num_threads(1 if _forked else threads)
+    if _forked:
+        threads = 1
+    if threads is not None:
+        faiss.omp_set_num_threads(threads)
     return faiss

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini.durable import read_sealed_json, write_durably, write_sealed_json
+from sbert_mini.durable import read_sealed_json, remove_all_dead_parts, write_durably, write_sealed_json
 from sbert_mini.errors import CorruptIndexError, UsageError
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums, remove_dead_parts
+from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 AUTOMATIC, EXACT = "auto", "exact"
@@ -320,7 +320,7 @@ class SegmentSearch:
             ) from error
         try:
             self._file.parent.mkdir(exist_ok=True)
-            remove_dead_parts(self._file.parent)
+            remove_all_dead_parts(self._file.parent)
             data = faiss.serialize_index(index)
             write_durably(self._file, memoryview(data))
             record = {

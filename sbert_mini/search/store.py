@@ -55,6 +55,7 @@ from sbert_mini.durable import (
     flush_directory,
     json_bytes,
     read_sealed_json,
+    remove_all_dead_parts,
     write_durably,
     write_sealed_json,
 )
@@ -90,7 +91,6 @@ _CREATING = "CREATING"
 _ATTEMPTS = 20
 _NAME = re.compile(r"[0-9]{6,}")
 _GENERATION = re.compile(r"generations/[0-9]{6,}\.json")
-_PART = re.compile(r"\.[0-9]{6,}\.(?:faiss|json)\.([0-9]{1,9})\.part")
 
 
 @dataclass(frozen=True)
@@ -578,24 +578,6 @@ def remove_cache(path: Path, segment: str) -> None:
         (path / "faiss" / f"{segment}{ending}").unlink(missing_ok=True)
 
 
-def remove_dead_parts(folder: Path) -> None:
-    """Remove the unfinished files in `faiss/` that processes left which have ended."""
-    for file in folder.iterdir() if folder.is_dir() else ():
-        match = _PART.fullmatch(file.name)
-        if match and not _runs(int(match[1])):
-            file.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 class Store:
     """An index directory at one generation.
 
@@ -867,7 +849,7 @@ class Store:
             if folder.name not in named and not folder.is_symlink() and _free(folder / CHECKSUMS):
                 remove_cache(path, folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
-        remove_dead_parts(path / "faiss")
+        remove_all_dead_parts(path / "faiss")
 
     @staticmethod
     def _present_manifest(path: Path) -> dict[str, Any]:

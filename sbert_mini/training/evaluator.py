@@ -87,7 +87,7 @@ def task_figures(
             assert objective.head is not None  # noqa: S101
             device = next(objective.head.parameters()).device
             best = objective.head(*(v.to(device) for v in vectors)).argmax(dim=-1).tolist()
-            return classification_figures([str(x) for x in examples.labels or ()], [task.labels[i] for i in best])
+            return {**classification_figures([str(x) for x in examples.labels or ()], [task.labels[i] for i in best])}
         if not config.needs_label:
             return {"accuracy": None if has_no_rivals(examples.texts) else _ranking_accuracy(vectors)}
         if config.loss == "regression":
