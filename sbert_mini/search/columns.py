@@ -465,8 +465,12 @@ class Column:
         low, high = self._span(first, last)
         starts = np.asarray(self._offsets[low : high + 1])
         same = np.zeros(high - low, dtype=bool)
-        for at in np.flatnonzero(np.diff(starts) == len(wanted)):
-            same[at] = self._data[starts[at] : starts[at + 1]].tobytes() == wanted
+        places = np.flatnonzero(np.diff(starts) == len(wanted))
+        for offset in reversed(range(len(wanted))):  # from the end: texts of one column often begin alike
+            if not len(places):
+                break
+            places = places[self._data[starts[places] + offset] == wanted[offset]]
+        same[places] = True
         return self._spread(first, last, same, bool)
 
     def values(self, first: int, last: int) -> Values:

@@ -240,7 +240,7 @@ class _Evaluation:
         for start in range(0, len(places), 4096):
             self._deadline.check()
             some = places[start : start + 4096]
-            results = [function(text) for text in values[some].tolist()]
+            results = list(map(function, values[some].tolist()))
             found[some] = np.array(results, dtype=dtype) if dtype is not object else _objects(results)
         return found
 
@@ -443,6 +443,9 @@ def like(pattern: str, escape: str | None, *, case_sensitive: bool) -> Callable[
             pieces.append([])
         else:
             pieces[-1].append("." if character == "_" else re.escape(character))
+    literals = pattern.split("%")
+    if case_sensitive and escape is None and "_" not in pattern and len(literals) <= 3:
+        return _plain_like(literals)
     expressions = [re.compile("".join(piece), re.DOTALL) for piece in pieces]
     widths = [len(piece) for piece in pieces]
 
@@ -461,6 +464,25 @@ def like(pattern: str, escape: str | None, *, case_sensitive: bool) -> Callable[
         return at <= end and expressions[-1].fullmatch(text, end) is not None
 
     return test
+
+
+def _plain_like(literals: list[str]) -> Callable[[str], bool]:
+    """Return the test for a pattern of one to three plain texts with `%` between them, without regular expressions."""
+    start, end, width = literals[0], literals[-1], sum(map(len, literals))
+    if len(literals) == 1:
+        return start.__eq__
+    if len(literals) == 2:
+        return lambda text: len(text) >= width and text.startswith(start) and text.endswith(end)
+    middle = literals[1]
+    if not start and not end:
+        return lambda text: middle in text
+    first, last = len(start), len(end)
+    return lambda text: (
+        len(text) >= width
+        and text.startswith(start)
+        and text.endswith(end)
+        and text.find(middle, first, len(text) - last) >= 0
+    )
 
 
 _STEP = re.compile(r'\.(?:"((?:[^"\\]|\\.)*)"|([^.\[\]"]+))|\[(\d+|\*)\]')
