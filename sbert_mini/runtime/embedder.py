@@ -322,7 +322,7 @@ class Embedder:
         for record in records:
             if self.are_longer([record.text], prompt=prompt)[0]:
                 why = f"the text is longer than {self.max_seq_length} tokens"
-                on_reject(Reject(record.line, why, record.text[:1000]))
+                on_reject(Reject(record.line, why, record.text[:1000], record.file))
             else:
                 yield record
 

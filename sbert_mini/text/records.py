@@ -259,6 +259,8 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
     for path in places:
         try:
             status = os.fstat(_standard_input()) if str(path) == STANDARD_INPUT else path.stat()
+        except UsageError:
+            raise
         except OSError as error:
             raise InputError(f"{path} cannot be opened: {error.strerror or error}") from error
         except ValueError as error:  # a NUL character in the name
@@ -468,7 +470,7 @@ class _Feed:
         if len(self.taken) > 1:  # the row goes on within quotation marks
             self._bytes += len((self.taken[0].text if not self._bytes else "").encode("utf-8", "surrogatepass"))
             self._bytes += len(line.text.encode("utf-8", "surrogatepass"))
-            if self._bytes > self._max_row_bytes:
+            if self._bytes > self._max_row_bytes or len(self.taken) > _max_lines(self._max_row_bytes):
                 raise _UnreadableError
         return line.text
 
@@ -481,6 +483,11 @@ class _Feed:
         """Let all lines but the first `kept` be read again."""
         self._again.extendleft(reversed(self.taken[kept:]))
         del self.taken[kept:]
+
+
+def _max_lines(max_row_bytes: int) -> int:
+    """Return how many lines a row may take: each costs memory of its own, however short it is."""
+    return max(1000, max_row_bytes // 64)
 
 
 def _table(lines: Iterator[_Line], source: _Source, columns: _Columns, delimiter: str) -> Iterator[Record]:
@@ -542,7 +549,11 @@ def _why_broken(error: Exception, taken: Sequence[_Line], source: _Source) -> st
     """Return why the CSV reader could not read a row."""
     said = str(error)
     if isinstance(error, _UnreadableError):
-        return f"{source.too_long('row')}; is a quotation mark not closed? Reading goes on at the next line"
+        lines = _max_lines(source.max_row_bytes)
+        return (
+            f"the row is longer than {lines:,} lines, or {source.max_row_bytes:,} bytes, the limit of --max-row-bytes "
+            "(max_row_bytes); is a quotation mark not closed?"
+        )
     if "unexpected end" in said:
         end = f"the end of the file, line {taken[-1].number}"
         return f"a quotation mark is opened in this row, and not closed before {end}"
