@@ -228,7 +228,7 @@ def test_formats_and_columns_that_make_no_sense_are_usage_errors(tmp_path):
     (tmp_path / "a.txt").write_text("a\n")
     with pytest.raises(UsageError, match="plain text"):
         list(read_records(tmp_path / "a.txt", text_column="x"))
-    with pytest.raises(InputError, match="is a directory"):
+    with pytest.raises(UsageError, match="is a directory"):
         list(read_records(tmp_path, format="txt"))
 
 

@@ -118,7 +118,7 @@ class Embedder:
         if adapter is not None and (backend not in (None, "onnx") or device not in (None, "cpu")):
             raise UsageError("a task's projected attention layers are computed by onnx, on the CPU, alone")
         self.threads = thread_count(threads)
-        self.model_name = str(model) if model is not None else models.default_name()
+        self.model_name = models.name_of(model)
         self._converted = find(models.resolve(model, offline=offline), graph, adapter)
         self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
         self._tokenizer = open_tokenizer(self._converted.layout)

@@ -248,8 +248,8 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
         format: that of all of them; None to tell each by its suffix.
 
     Raises:
-        UsageError: none is named, one is named twice, or a format is unknown.
-        InputError: one is absent, or a directory.
+        UsageError: none is named, one is named twice or a directory, or a format is unknown.
+        InputError: one is absent.
     """
     places = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not places:
@@ -266,7 +266,7 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
         except ValueError as error:  # a NUL character in the name
             raise InputError(f"{str(path)!r} cannot be opened: {error}") from error
         if path.is_dir() and str(path) != STANDARD_INPUT:
-            raise InputError(
+            raise UsageError(
                 f"{path} is a directory, and directories are not read: name its files, each with --input (-i)"
             )
         other = taken.setdefault((status.st_dev, status.st_ino), path)
