@@ -219,7 +219,7 @@ def test_what_cannot_be_read_is_told_with_its_line(tmp_path, name, content, mess
 
 
 def test_formats_and_columns_that_make_no_sense_are_usage_errors(tmp_path):
-    with pytest.raises(UsageError, match="not known by its name"):
+    with pytest.raises(UsageError, match="no suffix"):
         format_of("README")
     with pytest.raises(UsageError, match="'xml'"):
         format_of("a.txt", "xml")

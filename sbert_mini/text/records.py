@@ -235,8 +235,8 @@ def format_of(path: str | Path, named: str | None = None) -> Format:
     if suffixes and suffixes[-1] in _SUFFIXES:
         return _SUFFIXES[suffixes[-1]]
     raise UsageError(
-        f"the format of {path} is not known by its name: its suffix must be one of {', '.join(_SUFFIXES)} (each but the last "
-        f"also with .gz), or --input-format (format) must name one of {', '.join(FORMATS)}"
+        f"{path} has no suffix that tells its format ({', '.join(_SUFFIXES)}; each but the last also with .gz): name the format "
+        f"with --input-format (format), one of {', '.join(FORMATS)}"
     )
 
 
