@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ _PIECE_BYTES = 16 << 20
 
 
 def read_rows(
-    path: Path, max_row_bytes: int, check: Callable[[Sequence[str]], None]
+    path: Path, max_row_bytes: int, check: Callable[[Sequence[str], Mapping[str, str]], None]
 ) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
     """Yield each row's number from 1, its values as JSON has them, and "", or None and why the row cannot be read.
 
@@ -24,7 +24,8 @@ def read_rows(
     Args:
         path: the file.
         max_row_bytes: a row whose texts and bytes are more together cannot be read.
-        check: is called with the names of the columns, before anything is read; it may raise.
+        check: is called, before anything is read, with the names of the columns and with the types of those that hold no text; it
+            may raise.
 
     Raises:
         InputError: the file cannot be read, or two columns have one name.
@@ -44,11 +45,13 @@ def read_rows(
                 repeated = [name for name, count in Counter(names).items() if count > 1]
                 if repeated:
                     raise InputError(f"{path}: two columns are called {min(repeated)!r}; each must have its own name")
-                check(names)
+                check(
+                    names, {field.name: str(field.type) for field in table.schema_arrow if not _may_be_text(field.type)}
+                )
                 texts = [
                     column.path
                     for column in (table.schema.column(i) for i in range(len(table.schema)))
-                    if column.physical_type == "BYTE_ARRAY"
+                    if column.physical_type == "BYTE_ARRAY" and "." not in column.path
                 ]
             # Columns of texts stay encoded by their dictionary: a long text that stands in many rows is in memory once.
             with parquet.ParquetFile(source, read_dictionary=texts) as table:
@@ -115,6 +118,16 @@ def _is_text(kind: Any) -> bool:
 
     return bool(
         types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
+    )
+
+
+def _may_be_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
     )
 
 

@@ -657,9 +657,13 @@ def _parquet(path: Path, source: _Source, columns: _Columns) -> Iterator[Record]
     if str(path) == STANDARD_INPUT:
         raise UsageError("Parquet cannot be read from standard input: name the file")
 
-    def check(names: Sequence[str]) -> None:
+    def check(names: Sequence[str], other_types: Mapping[str, str]) -> None:
         if missing := columns.missing(names):
             raise InputError(f"{path}: {missing}")
+        if wrong := [name for name in columns.texts if name in other_types]:
+            raise InputError(
+                f"{path}: the column {wrong[0]!r} must hold strings, and is of the type {other_types[wrong[0]]}"
+            )
 
     for number, row, why in read_rows(path, source.max_row_bytes, check):
         problem, content = why, ""
