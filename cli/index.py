@@ -11,7 +11,7 @@ import typer
 from sbert_mini.errors import CorruptIndexError, UsageError
 
 from . import options
-from .notes import note, progress_wanted, quiet_notes
+from .notes import counted, note, progress_wanted, quiet_notes
 from .rejects import Rejects
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def create(
             before = embedder.document_prompt() if prompt is None else prompt
             records = embedder.short_enough(records, before, taken.take)
         with _given_vectors(vectors, on_error) as given:
-            index = writer.create(records, prompt=prompt, vectors=given, kind=kind, pca=pca)
+            counting = counted(records, input, input_format, bar=progress_wanted(quiet))
+            index = writer.create(counting, prompt=prompt, vectors=given, kind=kind, pca=pca)
         _tell(read, writer, directory, index.segments)
     raise typer.Exit(taken.exit_code())
 
@@ -439,7 +440,7 @@ def _change(
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             records = embedder.short_enough(records, index.model.prompt, taken.take)
         with _given_vectors(vectors, on_error) as given:
-            changed = change(writer, records, given)
+            changed = change(writer, counted(records, input, input_format, bar=progress_wanted(quiet)), given)
         _tell(read, writer, directory, changed.segments)
     raise typer.Exit(taken.exit_code())
 

@@ -4,8 +4,14 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
 
 from sbert_mini.errors import InputError
+from sbert_mini.progress import Counted, print_line
+
+T = TypeVar("T")
 
 
 class ClosedOutput(io.TextIOBase):
@@ -18,6 +24,17 @@ class ClosedOutput(io.TextIOBase):
     def write(self, text: str) -> int:  # noqa: ARG002
         """Raise `InputError`."""
         raise InputError("standard output is closed, and the command's data go there: redirect it to a file or a pipe")
+
+
+class NoteHandler(logging.Handler):
+    """Prints what is logged as lines on stderr, above a progress bar where one is drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        try:
+            print_line(f"sbmini: {record.getMessage()}")
+        except OSError:  # the terminal is gone
+            self.handleError(record)
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -37,3 +54,12 @@ def note(text: str) -> None:
 def progress_wanted(quiet: bool) -> bool:
     """Return whether a progress bar should be drawn: stderr is a terminal that can, and --quiet is off."""
     return not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def counted(records: Iterable[T], input: Path | None, named_format: str | None, *, bar: bool) -> Iterable[T]:
+    """Return the records of a file with their number beside them, where a bar will be drawn and they can be counted."""
+    if not bar or input is None:
+        return records
+    from sbert_mini.text.counting import count_rows
+
+    return Counted(records, count_rows(input, named_format))

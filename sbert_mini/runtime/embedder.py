@@ -4,7 +4,7 @@ import itertools
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from sbert_mini import models
 from sbert_mini.errors import CorruptModelError, InputError, TextTooLongError, UnsupportedModelError, UsageError
-from sbert_mini.progress import ProgressBar
+from sbert_mini.progress import bar_over
 from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
 from sbert_mini.runtime.engine import Backend, open_engine, thread_count
 from sbert_mini.runtime.graph import Adapter
@@ -420,9 +420,7 @@ class Embedder:
         pairs: bool = False,
     ) -> Iterator[FloatArray]:
         source = iter(texts)
-        progress = (
-            ProgressBar("encoding", len(texts) if isinstance(texts, Sized) else None) if show_progress_bar else None
-        )
+        progress = bar_over("encoding", texts) if show_progress_bar else None
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
 
         def tokenize(first: int, batch: list[Any]) -> _Window:

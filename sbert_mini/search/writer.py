@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sbert_mini.errors import InputError, ModelMismatchError, UsageError
+from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.index import SearchIndex, check_model
 from sbert_mini.search.nearest import AUTOMATIC, check_kind
@@ -191,7 +192,7 @@ class IndexWriter:
         name = f"{generation:06d}"
         replaced: list[int] = []
         pending: list[StoredRow] = []
-        accepted = self._accepted(records, old, replaced if replace else None)
+        accepted = Counted(self._accepted(records, old, replaced if replace else None), expected(records))
         with SegmentWriter(self.path / "segments", name, model.dimension, first_row) as segment:
             if vectors is None:
                 blocks = self._encoded(accepted, pending, model.prompt)
@@ -223,7 +224,7 @@ class IndexWriter:
                 yield row.text
 
         return self._embedder.encode_stream(
-            texts(),
+            Counted(texts(), expected(accepted)),
             batch_size=self._batch_size,
             prompt=prompt,
             truncation=self._truncation,
