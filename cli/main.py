@@ -21,7 +21,7 @@ from sbert_mini.errors import EXTRA_OF, MissingExtraError, SbertMiniError  # noq
 from sbert_mini.progress import close_bars  # noqa: E402
 
 from . import bench, dedup, encode, index, models, predict, reduce, search, train  # noqa: E402
-from .notes import ClosedOutput, Interrupted, NoteHandler  # noqa: E402
+from .notes import ClosedOutput, Interrupted, NoteHandler, in_options  # noqa: E402
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
 
@@ -164,7 +164,7 @@ def _report(error: BaseException) -> int:
                 f"sbmini: error: {text} (see '{context.command_path if context else 'sbmini'} --help')", file=sys.stderr
             )
         return error.exit_code
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = in_options(" ".join(str(error).split()), getattr(error, "parameter", None)) or type(error).__name__
     print(f"sbmini: error: {text}", file=sys.stderr)
     return error.exit_code if isinstance(error, SbertMiniError) else 1
 

@@ -12,6 +12,13 @@ from sbert_mini.errors import InputError
 from sbert_mini.progress import Counted, print_line
 
 T = TypeVar("T")
+OPTION_OF = {"truncate_dim": "--dim", "truncation='chunk'": "--truncation chunk"}
+"""What is called otherwise in Python -> how the command line calls it."""
+
+
+def in_options(text: str, parameter: str | None) -> str:
+    """Return a text in which a parameter's name in Python is replaced by its option's."""
+    return text if parameter is None else text.replace(parameter, OPTION_OF.get(parameter, parameter))
 
 
 class ClosedOutput(io.TextIOBase):
@@ -32,7 +39,7 @@ class NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a line."""
         try:
-            print_line(f"sbmini: {record.getMessage()}")
+            print_line(f"sbmini: {in_options(record.getMessage(), getattr(record, 'parameter', None))}")
         except OSError:  # the terminal is gone
             self.handleError(record)
 

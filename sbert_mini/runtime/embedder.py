@@ -377,7 +377,9 @@ class Embedder:
         whole = self._converted.layout.dimension
         keep = self.dimension if truncate_dim is None else truncate_dim
         if not 1 <= keep <= whole:
-            raise UsageError(f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}")
+            raise UsageError(
+                f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}", "truncate_dim"
+            )
         if not normalize_embeddings and not self._converted.layout.normalize:
             raise UsageError(
                 "normalize_embeddings must be True here: this model does not normalise by itself, and its graph does. "
@@ -472,6 +474,7 @@ class Embedder:
                     counts.truncated,
                     counts.texts,
                     self.max_seq_length,
+                    extra={"parameter": "truncation='chunk'"},
                 )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -110,6 +110,13 @@ class EncodeJob:
 
     def _take_over(self, state: Mapping[str, Any]) -> None:
         for key, value in self._identity.items():
+            if key == "fingerprint" and state["job"].get(key) != value:
+                before = state.get("model", "another model")
+                same = " (of the same name, with other weights)" if before == self._embedder.model_name else ""
+                raise UsageError(
+                    f"{self.folder} was made with the model {before}{same}, and this run has {self._embedder.model_name}: "
+                    "run it as before, or delete that folder",
+                )
             if state["job"].get(key) != value:
                 raise UsageError(
                     f"{self.folder} was made with {key} = {state['job'].get(key)!r}, and this run has {value!r}: "
@@ -209,6 +216,7 @@ class EncodeJob:
             state = {
                 "job": self._identity,
                 "kind": self.kind,
+                "model": self._embedder.model_name,
                 "rows": self.done + len(block),
                 "records_bytes": lines.tell(),
                 "digest": digest,
