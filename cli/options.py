@@ -134,7 +134,7 @@ def read_vectors(file: Path) -> "FloatArray":
         raise InputError(f"{file} cannot be read as a .npy file: {error}") from error
     except (ValueError, EOFError) as error:  # NumPy's text speaks of pickles
         raise InputError(
-            f"{file} is not a whole .npy file of numbers: 'sbmini encode -o vectors.npy' writes one"
+            f"{file} cannot be read as a .npy file: it is none, or not whole; 'sbmini encode -o vectors.npy' writes one"
         ) from error
     if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim != 2:
         raise InputError(f"{file} must hold one array of floating-point numbers, (rows, dim)")
