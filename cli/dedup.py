@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from . import options
-from .notes import note, progress_wanted, quiet_notes
+from .notes import counted, note, progress_wanted, quiet_notes
 
 if TYPE_CHECKING:
     from sbert_mini.text.records import Record
@@ -82,13 +82,14 @@ def dedup(
         kept_stream = _opened(stack, output)
         other_stream = None if duplicates is None else _opened(stack, None if str(duplicates) == "-" else duplicates)
         records = read_records(files, counts=read, **reading)
+        bar = progress_wanted(quiet) and not (output is None and sys.stdout.isatty())  # rows would run into it
         for verdict in deduplicate(
-            records,
+            counted(records, files, input_format, bar=bar),
             embedder,
             threshold=threshold,
             batch_size=batch_size,
             truncation=truncation.value,
-            show_progress_bar=progress_wanted(quiet),
+            show_progress_bar=bar,
         ):
             counts[verdict.reason or "kept"] += 1
             if verdict.of is None:

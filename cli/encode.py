@@ -13,7 +13,7 @@ import typer
 from sbert_mini.errors import InputError, UsageError
 
 from . import options
-from .notes import Interrupted, note, progress_wanted, quiet_notes
+from .notes import Interrupted, counted, note, progress_wanted, quiet_notes
 from .rejects import Rejects
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def encode(
             if job.done:
                 note(f"going on after {job.done} texts")
             try:
-                rows = job.run(records)
+                rows = job.run(counted(records, input, input_format, bar=progress))
             except KeyboardInterrupt:
                 if job.done:
                     raise Interrupted(

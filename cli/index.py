@@ -12,7 +12,7 @@ import typer
 from sbert_mini.errors import CorruptIndexError, UsageError
 
 from . import options
-from .notes import note, progress_wanted, quiet_notes
+from .notes import counted, note, progress_wanted, quiet_notes
 from .rejects import Rejects
 
 if TYPE_CHECKING:
@@ -143,7 +143,12 @@ def create(
             records = embedder.short_enough(records, before, taken.take)
         with _given_vectors(vectors, on_error) as given:
             index = writer.create(
-                records, prompt=prompt, vectors=given, kind=kind, pca=pca, column_types=_column_types(column_type)
+                counted(records, input, input_format, bar=progress_wanted(quiet)),
+                prompt=prompt,
+                vectors=given,
+                kind=kind,
+                pca=pca,
+                column_types=_column_types(column_type),
             )
         _tell(read, writer, directory, index.segments)
     raise typer.Exit(taken.exit_code())
@@ -482,7 +487,7 @@ def _change(
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             records = embedder.short_enough(records, index.model.prompt, taken.take)
         with _given_vectors(vectors, on_error) as given:
-            changed = change(writer, records, given)
+            changed = change(writer, counted(records, input, reading["format"], bar=progress_wanted(quiet)), given)
         _tell(read, writer, directory, changed.segments)
     raise typer.Exit(taken.exit_code())
 

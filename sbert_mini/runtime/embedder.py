@@ -4,7 +4,7 @@ import itertools
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from sbert_mini.errors import (
     UnsupportedModelError,
     UsageError,
 )
-from sbert_mini.progress import ProgressBar
+from sbert_mini.progress import bar_over
 from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
 from sbert_mini.runtime.engine import Backend, open_engine, thread_count
 from sbert_mini.runtime.graph import Adapter
@@ -390,7 +390,9 @@ class Embedder:
         whole = self._converted.layout.dimension
         keep = self.dimension if truncate_dim is None else truncate_dim
         if not 1 <= keep <= whole:
-            raise UsageError(f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}")
+            raise UsageError(
+                f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}", "truncate_dim"
+            )
         if not normalize_embeddings and not self._converted.layout.normalize:
             raise UsageError(
                 "normalize_embeddings must be True here: this model does not normalise by itself, and its graph does. "
@@ -433,9 +435,7 @@ class Embedder:
         pairs: bool = False,
     ) -> Iterator[FloatArray]:
         source = iter(texts)
-        progress = (
-            ProgressBar("encoding", len(texts) if isinstance(texts, Sized) else None) if show_progress_bar else None
-        )
+        progress = bar_over("encoding", texts) if show_progress_bar else None
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
 
         def tokenize(first: int, batch: list[Any]) -> _Window:
@@ -487,6 +487,7 @@ class Embedder:
                     counts.truncated,
                     counts.texts,
                     self.max_seq_length,
+                    extra={"parameter": "truncation='chunk'"},
                 )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -26,6 +26,7 @@ import numpy as np
 
 from sbert_mini.durable import flush, flush_directory, read_sealed_json, write_sealed_json
 from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.npy import HEADER_BYTES, npy_header
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
@@ -97,6 +98,7 @@ class EncodeJob:
         self._settings = settings
         self._show_progress_bar = show_progress_bar
         self._dimension = embedder.dimension if settings.dim is None else settings.dim
+        self._total: int | None = None
         self._records_bytes = 0
         self._digest = ""
         self._identity = {"fingerprint": embedder.fingerprint, "graph": embedder.graph, **vars(settings)}
@@ -108,6 +110,13 @@ class EncodeJob:
 
     def _take_over(self, state: Mapping[str, Any]) -> None:
         for key, value in self._identity.items():
+            if key == "fingerprint" and state["job"].get(key) != value:
+                before = state.get("model", "another model")
+                same = " (of the same name, with other weights)" if before == self._embedder.model_name else ""
+                raise UsageError(
+                    f"{self.folder} was made with the model {before}{same}, and this run has {self._embedder.model_name}: "
+                    "run it as before, or delete that folder",
+                )
             if state["job"].get(key) != value:
                 raise UsageError(
                     f"{self.folder} was made with {key} = {state['job'].get(key)!r}, and this run has {value!r}: "
@@ -126,6 +135,7 @@ class EncodeJob:
             InputError: there is no record, or a resumed job's first records are not those that it was made from. What is
                 done stays, and so it does after any other exception.
         """
+        self._total = expected(records)
         iterator = iter(records)
         try:
             digest = self._skip(iterator) if self.done else ""
@@ -184,7 +194,7 @@ class EncodeJob:
                 yield record.text
 
         blocks = self._embedder.encode_stream(
-            texts(),
+            Counted(texts(), self._total, self.done),
             batch_size=self._settings.batch_size,
             truncate_dim=self._settings.dim,
             prompt=self._settings.prompt,
@@ -206,6 +216,7 @@ class EncodeJob:
             state = {
                 "job": self._identity,
                 "kind": self.kind,
+                "model": self._embedder.model_name,
                 "rows": self.done + len(block),
                 "records_bytes": lines.tell(),
                 "digest": digest,

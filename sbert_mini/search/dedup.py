@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sbert_mini.errors import UsageError
+from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.nearest import lists_for
@@ -72,7 +73,7 @@ def deduplicate(
 
     kept = _Kept(embedder.dimension)
     blocks = embedder.encode_stream(
-        texts(),
+        Counted(texts(), expected(records)),
         batch_size=batch_size,
         truncation=truncation,
         show_progress_bar=show_progress_bar,

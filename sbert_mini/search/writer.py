@@ -11,6 +11,7 @@ import numpy as np
 
 from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.models import directory
+from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
@@ -234,7 +235,7 @@ class IndexWriter:
         name = f"{generation:06d}"
         replaced: list[int] = []
         pending: list[StoredRow] = []
-        accepted = self._accepted(records, old, replaced if replace else None, schema)
+        accepted = Counted(self._accepted(records, old, replaced if replace else None, schema), expected(records))
         with SegmentWriter(self.path / "segments", name, model.dimension, schema, first_row) as segment:
             if vectors is None:
                 blocks = self._encoded(accepted, pending, model.prompt)
@@ -268,7 +269,7 @@ class IndexWriter:
                 yield row.text
 
         return self._embedder.encode_stream(
-            texts(),
+            Counted(texts(), expected(accepted)),
             batch_size=self._batch_size,
             prompt=prompt,
             truncation=self._truncation,
