@@ -22,3 +22,12 @@ def expanded(path: str | Path) -> Path:
         raise UsageError(
             f"{path}: there is no home directory for {Path(path).parts[0]!r} on this machine; write the path in full"
         ) from None
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Return whether a path is UTF-8; libraries that keep names as UTF-8 cannot open others by name."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True

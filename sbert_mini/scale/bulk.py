@@ -23,6 +23,7 @@ import numpy as np
 
 from sbert_mini.durable import read_sealed_json, write_sealed_json
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError, UsageError
+from sbert_mini.paths import is_utf8
 from sbert_mini.runtime.conversion import Graph
 from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.npy import NpyWriter
@@ -186,7 +187,7 @@ def encode_files(
     folder = Path(output).resolve()
     names = [str(Path(file).resolve()) for file in files]
     inputs(names)
-    if any(0xDC80 <= ord(character) <= 0xDCFF for character in str(folder)):
+    if not is_utf8(folder):
         raise UsageError(f"the output folder {folder} must have a name in UTF-8, which Ray writes to alone")
     fingerprint = Embedder(settings.model, graph=settings.graph, threads=1, offline=offline).fingerprint
     job = {"files": names, "fingerprint": fingerprint, **settings.to_json()}

@@ -1,13 +1,13 @@
 """The rows of a Parquet file, one by one, in memory that is bounded by what one row may hold."""
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError
+from sbert_mini.paths import is_utf8
 
 _BATCH_ROWS = 1024
 _PIECE_BYTES = 16 << 20
@@ -39,7 +39,7 @@ def read_rows(
     number = 0
     try:
         with path.open("rb") as stream:
-            source: Any = stream if _is_odd(path) else path
+            source: Any = path if is_utf8(path) else stream
             with parquet.ParquetFile(source) as table:
                 names = table.schema_arrow.names
                 repeated = [name for name, count in Counter(names).items() if count > 1]
@@ -66,15 +66,6 @@ def read_rows(
         raise InputError(
             f"{path} cannot be read as Parquet{f' after row {number}' * bool(number)}: {reason}"
         ) from error
-
-
-def _is_odd(path: Path) -> bool:
-    """Return whether a path is not UTF-8, so that Arrow cannot open it by its name."""
-    try:
-        os.fsencode(path).decode()
-    except UnicodeDecodeError:
-        return True
-    return False
 
 
 def _rows(batch: Any, max_row_bytes: int) -> Iterator[tuple[dict[str, Any] | None, str]]:
