@@ -27,7 +27,7 @@ EXAMPLE = """Examples:
 
 
 def dedup(
-    input: options.InputFile = None,
+    input: options.InputFiles = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -48,8 +48,10 @@ def dedup(
     model: options.Model = None,
     graph: options.GraphOption = options.Graph.INT8,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = options.TruncationChoice.WARN,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
@@ -63,23 +65,24 @@ def dedup(
     ("near"). What a cosine means depends on the model: see its card ('sbmini models'). Beyond 50,000 kept rows a row is held
     against those in the likeliest inverted lists alone.
     """
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     quiet_notes(quiet)
     from sbert_mini.errors import UsageError
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.dedup import deduplicate
-    from sbert_mini.text.records import STANDARD_INPUT, ReadCounts, format_of, read_records
+    from sbert_mini.text.records import STANDARD_INPUT, ReadCounts, inputs, read_records
 
-    source = STANDARD_INPUT if input is None else input
+    files = input or [Path(STANDARD_INPUT)]
     if duplicates is not None and str(duplicates) == "-" and output is None:
         raise UsageError("kept rows and duplicates would both go to stdout: give --output too")
-    plain = format_of(source, input_format) == "txt"
+    plain = all(kind == "txt" for _, kind in inputs(files, input_format))
     embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
     read = ReadCounts()
     counts = {"kept": 0, "same text": 0, "near": 0}
     with ExitStack() as stack:
         kept_stream = _opened(stack, output)
         other_stream = None if duplicates is None else _opened(stack, None if str(duplicates) == "-" else duplicates)
-        records = read_records(source, format=input_format, text_column=text_column, id_column=id_column, counts=read)
+        records = read_records(files, counts=read, **reading)
         for verdict in deduplicate(
             records,
             embedder,

@@ -44,7 +44,7 @@ class Engine(StrEnum):
 
 def encode(
     texts: Annotated[list[str] | None, typer.Argument(help="The texts themselves.", show_default=False)] = None,
-    input: options.InputFile = None,
+    input: options.InputFiles = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -65,8 +65,10 @@ def encode(
         str | None, typer.Option("--prompt", help="A text put before each text.", show_default=False)
     ] = None,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run of the same command, if there is one.")
     ] = False,
@@ -96,31 +98,34 @@ def encode(
     and "id" where the input has one; a .npy file holds an array of shape (texts, dim). Memory stays small however long the
     input, and a run that is interrupted goes on where it was with --resume.
 
-    With --engine ray --input is a file, a folder, or a pattern in quotes, and --output a folder, which all nodes must see under
+    With --engine ray an --input is a file, folder, or pattern in quotes, and --output a folder, which all nodes must see under
     the same paths. Its Parquet shards hold "id" (without an id column the file and line), "vector" and "truncated", in no order;
     blank lines of plain text have no row. --resume leaves out the ids that are written. --threads is of each worker; workers are
     dealt out evenly over the nodes.
     """
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     if engine is Engine.RAY:
         _on_ray(
             texts, input, output, precision, on_error, input_format, address, workers, 1 if threads is None else threads,
             resume=resume, offline=offline, quiet=quiet, settings={
-                "model": model, "graph": graph.value, "text_column": text_column, "id_column": id_column, "dim": dim,
-                "prompt": prompt, "truncation": truncation.value, "batch_size": batch_size,
+                "model": model, "graph": graph.value, "dim": dim, "prompt": prompt, "truncation": truncation.value,
+                "batch_size": batch_size, **{key: value for key, value in reading.items() if key != "format"},
             },
         )  # fmt: skip
         return
     if address is not None or workers > 1:
         raise UsageError("--address and --workers go with --engine ray")
     to_stdout = output is None or str(output) == "-"
-    if texts and input is not None:
+    if texts and input:
         raise UsageError("texts were given both as arguments and with --input; give one of the two")
+    if texts:
+        options.check_no_input_options(reading)
     if any(not text.strip() for text in texts or []):
         raise UsageError("one of the texts is empty")
-    if not texts and input is None:
+    if not texts and not input:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
-        input = Path("-")
+        input = [Path("-")]
     if to_stdout and (resume or precision in ("int8", "uint8")):
         raise UsageError("--resume and the precisions int8 and uint8 need an --output file")
     quiet_notes(quiet)
@@ -132,8 +137,9 @@ def encode(
 
     if output is not None and not to_stdout:
         output_kind(output)
-        if input is not None and input.exists() and output.exists() and input.samefile(output):
-            raise UsageError(f"the output would replace the input, {input}")
+        for file in input or []:
+            if file.exists() and output.exists() and file.samefile(output):
+                raise UsageError(f"the output would replace the input, {file}")
     counts, read = EncodeCounts(), ReadCounts()
     settings = EncodeSettings(
         precision=precision.value, dim=dim, prompt=prompt, truncation=truncation.value, batch_size=batch_size
@@ -141,15 +147,8 @@ def encode(
     default = None if output is None or to_stdout else output.with_name(output.name + ".rejects.jsonl")
     with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, default) as taken:
         records: Iterable[Record] = (
-            read_records(
-                input,
-                format=input_format,
-                text_column=text_column,
-                id_column=id_column,
-                counts=read,
-                on_reject=taken.take,
-            )
-            if input is not None
+            read_records(input, counts=read, on_reject=taken.take, **reading)
+            if input
             else (Record(text) for text in texts or [])
         )
         records = _at_least_one(records)
@@ -159,7 +158,7 @@ def encode(
         if output is None or to_stdout:
             _to_stdout(records, embedder, settings, counts)
         else:
-            progress = progress_wanted(quiet) and input is not None
+            progress = progress_wanted(quiet) and bool(input)
             job = EncodeJob(output, embedder, settings, resume=resume, show_progress_bar=progress, counts=counts)
             if job.done:
                 note(f"going on after {job.done} texts")
@@ -181,7 +180,7 @@ def encode(
 
 def _on_ray(
     texts: list[str] | None,
-    input: Path | None,
+    input: list[Path] | None,
     output: Path | None,
     precision: options.PrecisionChoice,
     on_error: options.OnErrorChoice,
@@ -195,15 +194,15 @@ def _on_ray(
     quiet: bool,
     settings: dict[str, Any],
 ) -> None:
-    if texts or input is None or output is None:
-        raise UsageError("--engine ray needs --input (a file, a folder or a pattern) and --output (a folder)")
+    if texts or not input or output is None:
+        raise UsageError("--engine ray needs --input (files, folders or patterns) and --output (a folder)")
     if precision is not options.PrecisionChoice.FLOAT32 or on_error is options.OnErrorChoice.SKIP or input_format:
         raise UsageError("--engine ray goes without --precision, --on-error skip and --input-format")
     quiet_notes(quiet)
     from sbert_mini.scale.bulk import BulkSettings, encode_files
     from sbert_mini.text.records import files_at
 
-    files = files_at(input)
+    files = [file for place in input for file in files_at(place)]
     counts = encode_files(
         files,
         output,

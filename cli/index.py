@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,9 +49,12 @@ MANY_SEGMENTS = 16
 app = typer.Typer(help="Make, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
 
 Input = Annotated[
-    Path,
+    list[Path],
     typer.Option(
-        "--input", "-i", help="A file of rows: txt, csv, tsv, jsonl or parquet; - for stdin.", show_default=False
+        "--input",
+        "-i",
+        help="A file of rows: txt, csv, tsv, jsonl or parquet; - for stdin. Several (-i A -i B) are read in order as one.",
+        show_default=False,
     ),
 ]
 
@@ -75,8 +78,10 @@ def create(
     model: options.Model = None,
     graph: options.GraphOption = options.Graph.INT8,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +108,7 @@ def create(
     into as finds 98.5 % of the neighbours; all hits are scored with the whole vectors. Another --kind is any FAISS factory
     string ("IVF," without a number takes a fitting one): SQ8 for 8-bit vectors, HNSW32_SQ8 for an index that is mostly read.
     """
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     quiet_notes(quiet)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
@@ -118,14 +124,7 @@ def create(
             show_progress_bar=progress_wanted(quiet),
         )
         read = ReadCounts()
-        records: Iterable[Record] = read_records(
-            input,
-            format=input_format,
-            text_column=text_column,
-            id_column=id_column,
-            counts=read,
-            on_reject=taken.take,
-        )
+        records: Iterable[Record] = read_records(input, counts=read, on_reject=taken.take, **reading)
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             before = embedder.document_prompt() if prompt is None else prompt
             records = embedder.short_enough(records, before, taken.take)
@@ -148,8 +147,10 @@ def add(
     vectors: Vectors = None,
     model: options.Model = None,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = options.TruncationChoice.WARN,
     on_error: options.OnError = options.OnErrorChoice.FAIL,
     rejects: options.RejectsFile = None,
@@ -164,9 +165,7 @@ def add(
     already is counted and not stored again. The index's own model and prompt are used.
     """
     settings = (
-        input_format,
-        text_column,
-        id_column,
+        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
         truncation,
         on_error,
         rejects,
@@ -193,8 +192,10 @@ def update(
     vectors: Vectors = None,
     model: options.Model = None,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = options.TruncationChoice.WARN,
     on_error: options.OnError = options.OnErrorChoice.FAIL,
     rejects: options.RejectsFile = None,
@@ -205,9 +206,7 @@ def update(
 ) -> None:
     """Put each row of a file in the place of the one with its id, or add it where there is none."""
     settings = (
-        input_format,
-        text_column,
-        id_column,
+        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
         truncation,
         on_error,
         rejects,
@@ -393,12 +392,10 @@ def verify(directory: options.IndexDirectory, quiet: options.Quiet = False) -> N
 def _change(
     change: "Callable[[IndexWriter, Iterable[Record], FloatArray | VectorsById | None], SearchIndex]",
     directory: Path,
-    input: Path,
+    input: list[Path],
     vectors: Path | None,
     model: str | None,
-    input_format: str | None,
-    text_column: str | None,
-    id_column: str | None,
+    reading: dict[str, Any],
     truncation: options.TruncationChoice,
     on_error: options.OnErrorChoice,
     rejects: Path | None,
@@ -429,14 +426,7 @@ def _change(
             show_progress_bar=progress_wanted(quiet),
         )
         read = ReadCounts()
-        records: Iterable[Record] = read_records(
-            input,
-            format=input_format,
-            text_column=text_column,
-            id_column=id_column,
-            counts=read,
-            on_reject=taken.take,
-        )
+        records: Iterable[Record] = read_records(input, counts=read, on_reject=taken.take, **reading)
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             records = embedder.short_enough(records, index.model.prompt, taken.take)
         with _given_vectors(vectors, on_error) as given:

@@ -50,7 +50,8 @@ class Rejects:
     def _take(self, reject: "Reject") -> None:
         if self._stream is None:
             self._stream = self.path.open("w", encoding="utf-8", errors="backslashreplace")
-        self._stream.write(json.dumps(vars(reject), ensure_ascii=False) + "\n")
+        row = {"file": reject.file, "line": reject.line, "error": reject.error, "content": reject.content}
+        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.count += 1
 
     def __exit__(

@@ -159,9 +159,9 @@ def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
 
 def test_what_cannot_begin_is_an_error(tmp_path, make_model):
     settings = BulkSettings(model=str(make_model()))
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="no input file"):
         encode_files([], tmp_path / "out", settings)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="No such file"):
         encode_files([tmp_path / "a.txt"], tmp_path / "out", settings)
     (tmp_path / "a.txt").write_text("the cat\n")
     (tmp_path / "full").mkdir()

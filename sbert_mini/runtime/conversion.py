@@ -16,9 +16,10 @@ other one is then made of the weights that this graph computes with (`encoder.in
 import hashlib
 import json
 import logging
+import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -187,17 +188,16 @@ def find_ranges(converted: ConvertedModel, encode: Callable[[], FloatArray]) -> 
         converted: the model.
         encode: returns the vectors of `quantization.calibration_texts`.
     """
-    folders = (converted.file.parent, cache_dir() / "ranges" / converted.fingerprint[:32])
+    folders = [converted.file.parent]
+    with suppress(UsageError):  # without a home directory there is no cache
+        folders.append(cache_dir() / "ranges" / converted.fingerprint[:32])
     for folder in (converted.layout.path / "onnx", *folders):
         ranges = _read_ranges(folder, converted.fingerprint, converted.layout.dimension)
         if ranges is not None:
             return ranges
     ranges = measure_ranges(encode())
     for folder in folders:
-        if _in_hub_cache(folder):
-            continue
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+        if not _in_hub_cache(folder) and _is_writable(folder):
             _write_ranges(folder, ranges, converted.fingerprint)
             break
     return ranges
@@ -250,14 +250,15 @@ def find(path: str | Path, kind: Graph = "int8", adapter: "graph.Adapter | None"
         parts = [f"{name} {array.shape}".encode() + array.tobytes() for name, array in sorted(adapter.weights.items())]
         sources["adapter"] = _sha256(str(adapter.heads).encode(), *parts)
         place, named = layout.path / "heads" / adapter.task, [*named, adapter.task]
-    cached = cache_dir() / "graphs" / _sha256(*(name.encode() for name in named))[:32]
-    for folder in (place / "onnx", cached):
+    digest = _sha256(*(os.fsencode(name) for name in named))[:32]
+    for folder in _folders(place, digest):
         record = _read_record(folder)
         if record is not None and kind in record["graphs"] and _is_fresh(record, sources, layout, folder):
             break
     else:
         weight_files(layout.encoder_path)  # raises where there is nothing to convert: says what is missing
-        folder = _target(place, cached) if _has_safetensors(layout) else cached
+        own = _has_safetensors(layout) and _takes_graphs(place)
+        folder = place / "onnx" if own else _writable_cache(digest)
         log.warning("converting %s to ONNX, once, into %s", place, folder)
         record = convert(layout, folder, adapter, sources)
     entry = record["graphs"][kind]
@@ -273,19 +274,43 @@ def _in_hub_cache(path: Path) -> bool:
     return any(parent.name == "snapshots" for parent in path.parents)
 
 
-def _target(path: Path, cached: Path) -> Path:
+def _folders(place: Path, digest: str) -> Iterator[Path]:
+    """Yield where the graphs of a model may lie; a cache is looked for only when the first folder does not serve."""
+    yield place / "onnx"
+    with suppress(UsageError):  # without a home directory there is no cache
+        yield cache_dir() / "graphs" / digest
+
+
+def _takes_graphs(path: Path) -> bool:
+    """Return whether graphs may be written into a model directory, and can be."""
     folder = path / "onnx"
     if _in_hub_cache(path):
-        return cached
+        return False
     foreign = not (folder / RECORD).is_file() and any((folder / name).exists() for name in GRAPH_FILES.values())
-    if foreign:
-        return cached
+    return not foreign and _is_writable(folder)
+
+
+def _is_writable(folder: Path) -> bool:
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return folder
+            return True
     except OSError:
-        return cached
+        return False
+
+
+def _writable_cache(digest: str) -> Path:
+    """Return a model's folder in the cache, made.
+
+    Raises:
+        UsageError: there is no place for a cache, or it cannot be written.
+    """
+    folder = cache_dir() / "graphs" / digest
+    if not _is_writable(folder):
+        raise UsageError(
+            f"the converted model cannot be kept in {folder}, which cannot be written: set SBMINI_CACHE_DIR to a folder that can"
+        )
+    return folder
 
 
 def convert(

@@ -116,7 +116,7 @@ class Embedder:
         if adapter is not None and (backend not in (None, "onnx") or device not in (None, "cpu")):
             raise UsageError("a task's projected attention layers are computed by onnx, on the CPU, alone")
         self.threads = thread_count(threads)
-        self.model_name = str(model) if model is not None else models.default_name()
+        self.model_name = models.name_of(model)
         self._converted = find(models.resolve(model, offline=offline), graph, adapter)
         self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
         self._tokenizer = open_tokenizer(self._converted.layout)
@@ -346,7 +346,7 @@ class Embedder:
         for record in records:
             if self.are_longer([record.text], prompt=prompt)[0]:
                 why = f"the text is longer than {self.max_seq_length} tokens"
-                on_reject(Reject(record.line, why, record.text[:1000]))
+                on_reject(Reject(record.line, why, record.text[:1000], record.file))
             else:
                 yield record
 

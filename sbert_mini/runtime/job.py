@@ -297,6 +297,7 @@ def _write_parquet(file: Path, blocks: Iterator[AnyArray], records: Iterator[dic
     from pyarrow import parquet
 
     writer = None
+    stream = file.open("wb")  # Arrow opens no file whose name is not UTF-8
     try:
         for block in blocks:
             rows = list(itertools.islice(records, len(block)))
@@ -307,10 +308,11 @@ def _write_parquet(file: Path, blocks: Iterator[AnyArray], records: Iterator[dic
                 "embedding": arrow.FixedSizeListArray.from_arrays(flat, block.shape[1]),
             }
             table = arrow.table(columns)
-            writer = writer or parquet.ParquetWriter(file, table.schema)
+            writer = writer or parquet.ParquetWriter(stream, table.schema)
             writer.write_table(table)
     finally:
         if writer is not None:
             writer.close()
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
+        stream.close()
+    with file.open("rb+") as written:
+        os.fsync(written.fileno())

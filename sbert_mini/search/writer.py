@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sbert_mini.errors import InputError, ModelMismatchError, UsageError
+from sbert_mini.models import directory
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.index import SearchIndex, check_model
 from sbert_mini.search.nearest import AUTOMATIC, check_kind
@@ -119,7 +120,7 @@ class IndexWriter:
         check_kind(kind, self._embedder.dimension, pca)
         named = self._embedder.model_name
         model = ModelIdentity(
-            name=str(self._embedder.path) if Path(named).expanduser().is_dir() else named,
+            name=str(self._embedder.path) if directory(named) is not None else named,
             fingerprint=self._embedder.fingerprint,
             graph=self._embedder.graph,
             dimension=self._embedder.dimension,
