@@ -22,11 +22,13 @@ from sbert_mini.progress import close_bars  # noqa: E402
 
 from . import bench, dedup, encode, index, models, predict, reduce, search, train  # noqa: E402
 from .notes import ClosedOutput, Interrupted, NoteHandler, in_options  # noqa: E402
+from .once import OnceGroup, refuse_repeated_options  # noqa: E402
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
 
 app = typer.Typer(
     name="sbmini",
+    cls=OnceGroup,
     help="Sentence embeddings that are small, fast and offline: encode texts, index them, search them, and "
     "train your own.",
     epilog=EPILOG,
@@ -46,6 +48,7 @@ app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("soup", epilog=train.SOUP_EXAMPLE)(train.soup)
 app.add_typer(train.recipes, name="recipes")
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
+refuse_repeated_options(app)
 
 
 def _print_version(wanted: bool) -> None:

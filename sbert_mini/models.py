@@ -24,7 +24,7 @@ DEFAULT_MODEL = "sbert-mini"
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _HUB_FILES = ["*.json", "*.txt", "*.md", "*.safetensors", "*_*/*.json", "*_*/*.safetensors", "onnx/sbmini.json"]
 _noted: set[str] = set()
-_HUB_GRAPHS = ["onnx/model.onnx", "onnx/model_int8.onnx"]
+_HUB_GRAPHS = ["onnx/model.onnx", "onnx/model_int8.onnx", "onnx/ranges.json"]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sbert_mini.errors import (
     UsageError,
 )
 from sbert_mini.progress import bar_over
-from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
+from sbert_mini.runtime.conversion import Graph, find, find_ranges, open_tokenizer
 from sbert_mini.runtime.engine import Backend, open_engine, thread_count
 from sbert_mini.runtime.graph import Adapter
 from sbert_mini.runtime.npy import NpyWriter
@@ -36,8 +36,6 @@ Truncation: TypeAlias = Literal["warn", "error", "chunk"]
 WINDOW = 2048
 """Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-CALIBRATED = 100
-"""Vectors from which a component's range can be told, as sentence-transformers has it."""
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 log = logging.getLogger("sbert_mini")
@@ -204,7 +202,8 @@ class Embedder:
             prompt: the prompt itself; wins over `prompt_name`.
             truncation: what happens to a text of more than `max_seq_length` tokens: `warn` cuts it and says how many
                 were cut, `error` refuses it, `chunk` splits it and averages the pieces' vectors by their tokens.
-            ranges: of each component, for the precisions int8 and uint8; None for those of this call's vectors.
+            ranges: of each component, for the precisions int8 and uint8; None for the model's own (`component_ranges`), with
+                which a text gets the same values in every call. (`SentenceTransformer` takes those of the call's vectors.)
             counts: filled in, if given.
 
         Shapes:
@@ -232,17 +231,42 @@ class Embedder:
         )
         dimension = self.dimension if truncate_dim is None else truncate_dim
         vectors = np.concatenate(blocks) if blocks else np.empty((0, dimension), np.float32)
-        if precision in ("int8", "uint8") and ranges is None and len(vectors) < CALIBRATED:
-            if single or len(vectors) == 1:
-                raise UsageError(f"one vector has no range: the precision {precision} needs ranges for a single text")
-            log.warning(
-                "the ranges of %s are those of these %d vectors alone; give ranges of a sample of %d or more",
-                precision,
-                len(vectors),
-                CALIBRATED,
-            )
+        if precision in ("int8", "uint8") and ranges is None:
+            ranges = self.component_ranges(truncate_dim, normalize_embeddings=normalize_embeddings)
         result = quantize_vectors(vectors, precision, ranges)
         return result[0] if single else result
+
+    def component_ranges(self, truncate_dim: int | None = None, *, normalize_embeddings: bool = True) -> FloatArray:
+        """Return the range of each component in which vectors of the precisions int8 and uint8 are stored.
+
+        They are the model's: measured once, on the texts that its int8 graph is calibrated with, and kept beside its graphs.
+        `precision.restore_vectors` makes float32 vectors of the 8-bit ones again.
+
+        Args:
+            truncate_dim: see `encode`.
+            normalize_embeddings: see `encode`.
+
+        Shapes:
+            the result: (2, dim), lows and highs.
+
+        Raises:
+            UsageError: `truncate_dim` is not from 1 to the model's dimension.
+        """
+        whole = self._converted.layout.dimension
+        keep = self.dimension if truncate_dim is None else truncate_dim
+        if not 1 <= keep <= whole:
+            raise UsageError(f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}")
+        ranges = find_ranges(self._converted, self._calibration_vectors)
+        return ranges.of(keep, normalized=normalize_embeddings)
+
+    def _calibration_vectors(self) -> FloatArray:
+        from sbert_mini.runtime.quantization import calibration_texts
+
+        log.warning("measuring the ranges of 8-bit vectors of %s, once", self.model_name)
+        whole = self._converted.layout.dimension
+        return np.concatenate(
+            list(self.encode_stream(calibration_texts(), truncate_dim=whole, prompt="", truncation="chunk"))
+        )
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> AnyArray:
         """Return `encode(texts)` with the model's prompt named `query`, if it has one and no other is asked for."""
