@@ -176,6 +176,7 @@ class _Columns:
         if name_of_id is None:
             name_of_id = next((name for name in ("id", "_id") if name in row and name not in self.texts), None)
         identity = None if name_of_id is None else _identity(row[name_of_id])
+        dropped: tuple[str | None, ...]
         if len(self.texts) == 1:
             text = row[self.texts[0]]
             dropped = {self.texts[0], name_of_id}
