@@ -50,7 +50,7 @@ def encode(
         typer.Option(
             "--output",
             "-o",
-            help="A .npy, .jsonl or .parquet file; by default JSON lines on stdout.",
+            help="A .npy, .jsonl, .csv, .tsv or .parquet file; by default JSON lines on stdout.",
             show_default=False,
         ),
     ] = None,
@@ -94,9 +94,13 @@ def encode(
 ) -> None:
     """Encode texts as vectors of length 1.
 
-    The texts are the arguments, or the rows of a file, or the lines of stdin. JSON lines and Parquet hold "text", "embedding",
-    and "id" where the input has one; a .npy file holds an array of shape (texts, dim). Memory stays small however long the
-    input, and a run that is interrupted goes on where it was with --resume.
+    The texts are the arguments, or the rows of a file, or the lines of stdin. Rows keep their columns, and values their types;
+    "text" and, where there is an id, "id" are added where no column has that name, and "embedding" (in CSV and TSV e0, e1 ...).
+    A .npy file holds an array of shape (texts, dim). Memory stays small however long the input, and a run that is interrupted
+    goes on where it was with --resume.
+
+    int8 and uint8 values lie in ranges of the model, so that a text has the same values in every file; they are written into
+    OUTPUT.ranges.npy. --dim has ranges of its own.
 
     With --engine ray an --input is a file, folder, or pattern in quotes, and --output a folder, which all nodes must see under
     the same paths. Its Parquet shards hold "id" (without an id column the file and line), "vector" and "truncated", in no order;
@@ -126,8 +130,8 @@ def encode(
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
         input = [Path("-")]
-    if to_stdout and (resume or precision in ("int8", "uint8")):
-        raise UsageError("--resume and the precisions int8 and uint8 need an --output file")
+    if to_stdout and resume:
+        raise UsageError("--resume needs an --output file")
     quiet_notes(quiet)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
 
@@ -224,9 +228,12 @@ def _on_ray(
 def _to_stdout(
     records: "Iterable[Record]", embedder: "Embedder", settings: "EncodeSettings", counts: "EncodeCounts"
 ) -> None:
-    from sbert_mini.runtime.job import json_line
+    from sbert_mini.runtime.job import checked_row, json_line, vector_columns
     from sbert_mini.runtime.precision import quantize_vectors
 
+    eight_bits = settings.precision in ("int8", "uint8")
+    ranges = embedder.component_ranges(settings.dim) if eight_bits else None
+    taken = vector_columns("jsonl", embedder.dimension)
     pending: list[Record] = []
 
     def passing() -> Iterator[str]:
@@ -243,8 +250,8 @@ def _to_stdout(
         counts=counts,
     )
     for block in blocks:
-        for record, vector in zip(pending, quantize_vectors(block, settings.precision), strict=False):
-            sys.stdout.write(json_line({"id": record.id, "text": record.text}, vector))
+        for record, vector in zip(pending, quantize_vectors(block, settings.precision, ranges), strict=False):
+            sys.stdout.write(json_line(checked_row(record, taken), vector))
         sys.stdout.flush()
         del pending[: len(block)]
 

@@ -192,6 +192,16 @@ def check_no_input_options(reading: dict[str, Any]) -> None:
         raise UsageError(f"{', '.join(used)}: for the rows of an --input, and the texts are given as arguments here")
 
 
+def check_json_lines(option: str, file: Path) -> None:
+    """Refuse a file for JSON lines whose suffix promises another format.
+
+    Raises:
+        UsageError: it does.
+    """
+    if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".npy", ".safetensors", ".xlsx", ".html", ".xml", ".gz"):
+        raise UsageError(f"{option} writes JSON lines: name a .jsonl file; found {file}")
+
+
 def read_vectors(file: Path) -> "FloatArray":
     """Return the vectors of a .npy file, memory-mapped.
 

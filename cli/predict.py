@@ -70,7 +70,7 @@ def predict(
 
     predictor = Predictor(model, task, graph=graph.value, threads=threads, offline=offline)
     needed = predictor.texts_each
-    rows: Iterable[tuple[str | None, Any]]
+    rows: Iterable[tuple[Any, Any]]
     if input:
         named = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
         rows = _read(input, named, needed, reading)
@@ -102,7 +102,7 @@ def predict(
 
 def _read(
     files: list[Path], columns: list[str], needed: int, reading: dict[str, Any]
-) -> Iterator[tuple[str | None, str | tuple[str, str]]]:
+) -> Iterator[tuple[Any, str | tuple[str, str]]]:
     from sbert_mini.text.records import inputs, read_records
 
     kinds = {kind == "txt" for _, kind in inputs(files, reading.get("format"))}
@@ -119,7 +119,7 @@ def _read(
         )
     for record in read_records(files, text_column=None if plain else columns[0], **reading):
         if needed == 1:
-            yield record.id, record.text
+            yield record.id_value, record.text
             continue
         held = {**record.columns, **({} if record.id is None else {"id": record.id})}
         if columns[1] not in held:
@@ -127,4 +127,4 @@ def _read(
         second = held[columns[1]]
         if not isinstance(second, str) or not second.strip():
             raise InputError(f"{record.place}: {columns[1]!r} must be a text, and is {second!r}")
-        yield record.id, (record.text, second)
+        yield record.id_value, (record.text, second)

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 from sbert_mini.errors import UsageError
 
 from .notes import note
+from .options import check_json_lines
 
 if TYPE_CHECKING:
     from sbert_mini.text.records import Reject
@@ -36,6 +37,8 @@ class Rejects:
     ) -> None:
         if path is not None and not skip:
             raise UsageError("--rejects is for --on-error skip")
+        if path is not None:
+            check_json_lines("--rejects", path)
         if skip and path is None and default is None:
             raise UsageError("--on-error skip needs --rejects FILE here, to keep what is skipped")
         self.path = path or default or Path()

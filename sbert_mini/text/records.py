@@ -63,6 +63,8 @@ class Record:
         typed: whether the columns' values have the types of their source (JSON, Parquet, Python); False where all are text
             (CSV, TSV), so that an index infers a column's type from its values.
         file: the file that it was read from, or "" where there is none.
+        row: the whole row as it was read, or None where there are no columns.
+        id_value: the id as it was read, of the type that its source has.
     """
 
     text: str
@@ -71,6 +73,8 @@ class Record:
     line: int = 0
     typed: bool = True
     file: str = field(default="", compare=False)
+    row: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    id_value: Any = field(default=None, compare=False, repr=False)
 
     @property
     def place(self) -> str:
@@ -176,17 +180,18 @@ class _Columns:
         if name_of_id is None:
             name_of_id = next((name for name in ("id", "_id") if name in row and name not in self.texts), None)
         identity = None if name_of_id is None else _identity(row[name_of_id])
-        dropped: tuple[str | None, ...]
+        dropped: set[str | None]
         if len(self.texts) == 1:
             text = row[self.texts[0]]
             dropped = {self.texts[0], name_of_id}
         else:
             text = self.separator.join(row[name] for name in self.texts if row[name] is not None and row[name].strip())
-            dropped = {name_of_id}.difference(self.texts)
+            dropped = {name_of_id} - set(self.texts)
         if not text.strip():
             raise _UnreadableError("the text is empty")
         columns = {name: value for name, value in row.items() if name not in dropped}
-        return Record(text, identity, columns, line, typed, file)
+        id_value = None if name_of_id is None else row[name_of_id]
+        return Record(text, identity, columns, line, typed, file, row, id_value)
 
 
 class _UnreadableError(Exception):
