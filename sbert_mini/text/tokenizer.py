@@ -13,8 +13,9 @@ it is: for a text that holds such a literal, and for no other, its vector from p
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,15 @@ from tokenizers.models import WordPiece
 
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.layout import read_json
+from sbert_mini.text.borders import Borders
 
 _CHARACTERS_PER_TOKEN = 16
 """A text of more than this many characters a token is first cut to a prefix: word pieces of 16 characters are rare."""
 _SHORTEST_CUT = 8192
+_PART = 16_384
+"""Characters of a long text that are tokenized at a time, where all of it is."""
+_COMPARED = 200_000
+"""Where both texts of a pair hold more characters than that, their pieces are not counted to tell which is longer."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,14 @@ class Tokens:
         ids: word-piece ids, at most `max_seq_length`.
         type_ids: segment ids: 0 for the first text and its marks, 1 for the second.
         truncated: whether the text held more tokens than `ids` keeps.
+        unknown: of a text, the normalized words among them that the vocabulary lacks, in their order: texts of the same pieces
+            differ in these alone. Empty for a pair.
     """
 
     ids: list[int]
     type_ids: list[int]
     truncated: bool
+    unknown: tuple[str, ...] = ()
 
 
 class TextTokenizer:
@@ -138,26 +147,123 @@ class TextTokenizer:
             )
         return self._shorter[max_seq_length]
 
+    @cached_property
+    def _borders(self) -> Borders:
+        return Borders(self._tokenizer)
+
+    @cached_property
+    def unknown_id(self) -> int:
+        """The id of the piece that stands for a word that the vocabulary lacks; -1 where there is none."""
+        token = getattr(self._tokenizer.model, "unk_token", None)
+        found = None if token is None else self._tokenizer.token_to_id(token)
+        return -1 if found is None else int(found)
+
+    def special_tokens(self, *, pair: bool = False) -> int:
+        """Return how many special tokens are put around a text, or a pair."""
+        return int(self._tokenizer.num_special_tokens_to_add(pair))
+
     def encode(self, texts: Sequence[str | tuple[str, str]]) -> list[Tokens]:
         """Return the tokens of each text `[CLS] a [SEP]`, or pair `[CLS] a [SEP] b [SEP]` with segment ids 0 and 1.
 
         A single text that is too long loses its end. A pair that is too long loses tokens from the end of whichever
-        side is longer at the time. Either is told by `Tokens.truncated`.
+        side is longer at the time; where both sides hold more than `_COMPARED` characters, more characters count as longer.
+        Either is told by `Tokens.truncated`. Memory and time do not grow with the part of a text that is not read.
         """
-        cut = [self._cut(text) for text in texts]
         # One text at a time: encode_batch would start threads of its own, beside those that the caller counts.
-        encoded = [
-            self._tokenizer.encode(text) if isinstance(text, str) else self._tokenizer.encode(*text) for text, _ in cut
-        ]
-        return [
-            Tokens(e.ids, e.type_ids, truncated or bool(e.overflowing))
-            for e, (_, truncated) in zip(encoded, cut, strict=True)
-        ]
+        return [self._text(text) if isinstance(text, str) else self._pair(*text) for text in texts]
+
+    def _text(self, text: str) -> Tokens:
+        read, encoded = self._beginning(text)
+        ids = encoded.ids
+        unknown = tuple(word for _, word in self._unknown_in(encoded, read)) if self.unknown_id in ids else ()
+        return Tokens(ids, encoded.type_ids, bool(encoded.overflowing), unknown)
+
+    def _pair(self, first: str, second: str) -> Tokens:
+        # Each side by itself: for two long sides the library makes all pairs of their parts that do not fit.
+        (_, a), (_, b) = (self._beginning(text, special=False) for text in (first, second))
+        room = self.max_seq_length - self.special_tokens(pair=True)
+        truncated = bool(a.overflowing or b.overflowing) or len(a) + len(b) > room
+        if truncated:
+            share = self._share(first, second, a, b, room)
+            a.truncate(share)
+            b.truncate(room - share)
+        encoded = self._tokenizer.post_process(a, b)
+        return Tokens(encoded.ids, encoded.type_ids, truncated)
+
+    def _share(self, first: str, second: str, a: Encoding, b: Encoding, room: int) -> int:
+        """Return how many pieces the first side of a pair keeps, where both do not fit.
+
+        The shorter side keeps all of its pieces, up to half of the room. Of an odd room the longer side has one more, and of
+        equal ones the second.
+        """
+        if not b.overflowing and len(b) <= room // 2:
+            return room - len(b)
+        if not a.overflowing and len(a) <= room // 2:
+            return len(a)
+        if not room % 2:
+            return room // 2
+        if a.overflowing and b.overflowing:
+            return room // 2 + self._holds_more(first, second)
+        return room // 2 + (bool(a.overflowing) or (not b.overflowing and len(a) > len(b)))
+
+    def _holds_more(self, first: str, second: str) -> bool:
+        """Return whether the first text has more pieces than the second."""
+        if min(len(first), len(second)) > _COMPARED:
+            return len(first) > len(second)
+        pieces, parts = [0, 0], [self._borders.parts(text, _PART) for text in (first, second)]
+        while True:
+            behind = int(pieces[0] > pieces[1])
+            part = next(parts[behind], None)
+            if part is None:
+                return behind == 1
+            pieces[behind] += len(self._pieces(part)[0])
+
+    @cached_property
+    def _shortest_cut(self) -> int:
+        return max(self.max_seq_length * _CHARACTERS_PER_TOKEN, _SHORTEST_CUT)
+
+    def _beginning(self, text: str, *, special: bool = True) -> tuple[str, Encoding]:
+        """Return a beginning of a text that has all the pieces that are read, and one more if there is one; and its encoding.
+
+        Tokenizing a text of many megabytes costs seconds and memory for pieces that truncation throws away.
+        """
+        if len(text) <= self._shortest_cut:
+            return text, self._tokenizer.encode(text, add_special_tokens=special)
+        beginning, length, due = [], 0, 0
+        for part in self._borders.parts(text, self._shortest_cut):
+            beginning.append(part)
+            length += len(part)
+            if length >= due:
+                encoded = self._tokenizer.encode(read := "".join(beginning), add_special_tokens=special)
+                if encoded.overflowing:
+                    return read, encoded
+                due = 4 * length
+        return (read := "".join(beginning)), self._tokenizer.encode(read, add_special_tokens=special)
+
+    def _pieces(self, text: str) -> tuple[list[int], dict[int, str]]:
+        """Return all pieces of a text, without special tokens, and the unknown words by their places among them."""
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = []
+        unknown: dict[int, str] = {}
+        for block in (encoded, *encoded.overflowing):
+            if self.unknown_id in block.ids:
+                unknown |= {len(ids) + place: word for place, word in self._unknown_in(block, text)}
+            ids += block.ids
+        return ids, unknown
+
+    def _unknown_in(self, encoded: Encoding, text: str) -> Iterator[tuple[int, str]]:
+        normalizer = self._tokenizer.normalizer
+        offsets = encoded.offsets
+        for place, piece in enumerate(encoded.ids):
+            if piece == self.unknown_id:
+                word = text[slice(*offsets[place])]
+                yield place, word if normalizer is None else normalizer.normalize_str(word).strip()
 
     def windows(self, text: str, prompt: str = "") -> list[Tokens]:
         """Return the whole text as consecutive windows of at most `max_seq_length` tokens, each with its special tokens.
 
-        Nothing is lost: without the special tokens and the prompt's, the windows' ids joined are the text's ids.
+        Nothing is lost: without the special tokens and the prompt's, the windows' ids joined are the text's ids. The text is
+        tokenized part by part: beyond the result, memory does not grow with it.
 
         Args:
             text: the text.
@@ -167,29 +273,23 @@ class TextTokenizer:
             UsageError: the prompt leaves no room for the text.
         """
         before: list[int] = self._tokenizer.encode(prompt, add_special_tokens=False).ids if prompt else []
-        room = self.max_seq_length - len(before)
-        if room < 4:
+        around = self._tokenizer.encode("").ids
+        room = self.max_seq_length - len(before) - len(around)
+        if room < 2:
             raise UsageError(f"the prompt takes {len(before)} of the {self.max_seq_length} tokens that the model reads")
-        encoded: Encoding = (self.with_max_seq_length(room) if before else self)._tokenizer.encode(text)
-        return [
-            Tokens([e.ids[0], *before, *e.ids[1:]], [0] * (len(before) + len(e.ids)), False)
-            for e in (encoded, *encoded.overflowing)
-        ]
-
-    def _cut(self, text: str | tuple[str, str]) -> tuple[str | tuple[str, str], bool]:
-        # Tokenizing a text of many megabytes costs seconds and memory for ids that truncation throws away. A prefix
-        # that already holds more than max_seq_length tokens before its last blank gives the same ids.
-        if not isinstance(text, str):
-            (first, one), (second, two) = self._cut(text[0]), self._cut(text[1])
-            return (str(first), str(second)), one or two
-        limit = max(self.max_seq_length * _CHARACTERS_PER_TOKEN, _SHORTEST_CUT)
-        while limit < len(text):
-            border = max(text.rfind(blank, 0, limit) for blank in " \n\t")
-            prefix = text[:border] if border > 0 else text[:limit]
-            if border > 0 and self._tokenizer.encode(prefix).overflowing:
-                return prefix, True
-            limit *= 4
-        return text, False
+        ids: list[int] = []
+        unknown: dict[int, str] = {}
+        for part in self._borders.parts(text, _PART):
+            pieces, words = self._pieces(part)
+            unknown |= {len(ids) + place: word for place, word in words.items()}
+            ids += pieces
+        windows = []
+        for start in range(0, max(len(ids), 1), room):
+            stop = min(start + room, len(ids))
+            window = [*around[:1], *before, *ids[start:stop], *around[1:]]
+            words_here = tuple(unknown[i] for i in range(start, stop) if i in unknown) if unknown else ()
+            windows.append(Tokens(window, [0] * len(window), False, words_here))
+        return windows
 
     def save(self, path: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, the latter with `split_special_tokens: true`."""
