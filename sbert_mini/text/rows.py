@@ -131,7 +131,8 @@ class Columns:
         arrays = {}
         for name in self._kinds:
             kind = self.type_of(name)
-            convert: Callable[[Any], Any] = {"int64": int, "float64": float, "bool": bool, "string": cell}[kind]
+            conversions: dict[str, Callable[[Any], Any]] = {"int64": int, "float64": float, "bool": bool, "string": cell}
+            convert = conversions[kind]
             values = [row.get(name) for row in rows]
             found = [None if value is None else convert(value) for value in values]
             arrays[name] = arrow.array(found, getattr(arrow, {"bool": "bool_"}.get(kind, kind))())
