@@ -131,7 +131,12 @@ class Columns:
         arrays = {}
         for name in self._kinds:
             kind = self.type_of(name)
-            conversions: dict[str, Callable[[Any], Any]] = {"int64": int, "float64": float, "bool": bool, "string": cell}
+            conversions: dict[str, Callable[[Any], Any]] = {
+                "int64": int,
+                "float64": float,
+                "bool": bool,
+                "string": cell,
+            }
             convert = conversions[kind]
             values = [row.get(name) for row in rows]
             found = [None if value is None else convert(value) for value in values]
