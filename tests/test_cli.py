@@ -138,7 +138,7 @@ def test_an_index_of_another_model_is_refused(sbmini, index, make_model):
         (["encode", "a", ""], 2, ["empty"]),
         (["encode", b"caf\xe9"], 1, ["text 0", "not valid Unicode"]),
         (["encode", "-i", "."], 2, ["is a directory"]),
-        (["encode", "a", "-o", "v.xml"], 2, [".npy, .jsonl or .parquet"]),
+        (["encode", "a", "-o", "v.xml"], 2, [".npy, .jsonl, .ndjson, .csv, .tsv or .parquet"]),
         (["encode", "a", "-m", "nowhere"], 1, ["'nowhere'", "all-MiniLM-L6-v2"]),
         (["encode", "a", "-m", "org/nowhere", "--offline"], 1, ["org/nowhere", "--offline"]),
         (["encode", "a", "--threads", "0"], 2, ["--threads"]),
