@@ -445,7 +445,7 @@ class MilvusIndex:
                 if (least is None or reaches(score, least)) and not is_silent(hit["entity"]["text"])
             ]
             silent = read.is_silent(query) and not hybrid
-            hits.append([] if silent else real if hybrid else read.same_words_first(query, real))
+            hits.append([] if silent else real if hybrid else read.equals_first(query, real))
         return hits[0] if arguments.is_one_text(queries) else hits
 
     def _hybrid(self, vector: FloatArray, text: str, k: int, expression: str, shown: list[str]) -> Any:

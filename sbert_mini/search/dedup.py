@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -114,8 +115,11 @@ class _Group:
 
     def repeated_by(self, words: Words) -> Record | None:
         """Return the first row that a row near to it may repeat, or None."""
-        if not words.unknown or not self._members:
-            return self.first
+        if not self._members:
+            return self.first if words.may_repeat(Words(self._pieces)) else None
+        if not words.unknown:
+            first = next(iter(self._members))
+            return self._members[first] if words.may_repeat(Words(self._pieces, first)) else None
         if words.unknown in self._members:
             return self._members[words.unknown]
         for word in dict.fromkeys(words.unknown):  # rows that share none are different
@@ -157,7 +161,7 @@ class _Kept:
                     zip(scores[i].tolist(), nearest[i].tolist(), strict=True),
                     zip(within[in_block].tolist(), (before + in_block).tolist(), strict=True),
                 )
-                deeper = (lambda i=i: self._deeper(vectors[i], threshold)) if own.unknown and before else None
+                deeper = partial(self._deeper, vectors[i], threshold)
                 match = self._match(own, places, threshold, deeper)
                 if match is not None:
                     yield Verdict(record, match[0], "near", match[1])
@@ -180,7 +184,7 @@ class _Kept:
         words: Words,
         places: Iterable[tuple[float, int]],
         threshold: float,
-        deeper: Callable[[], Iterable[tuple[float, int]]] | None,
+        deeper: Callable[[], Iterable[tuple[float, int]]],
     ) -> tuple[Record, float] | None:
         """Return the kept row that a row repeats, with their cosine, or None.
 
@@ -191,7 +195,7 @@ class _Kept:
             deeper: gives more groups that are near.
         """
         near = sorted((place for place in places if reaches(place[0], threshold)), key=lambda place: -place[0])
-        if near and deeper is not None and self._groups[near[0][1]].repeated_by(words) is None:
+        if near and self._groups[near[0][1]].repeated_by(words) is None:
             near = sorted(set(near).union(deeper()), key=lambda place: -place[0])
         for score, group in near:
             record = self._groups[group].repeated_by(words)
@@ -213,19 +217,15 @@ class _Kept:
                         scores[i, j] = held @ vectors[i] / np.linalg.norm(held)
         return nearest, as_cosines(scores)
 
-    def _deeper(self, vector: FloatArray, threshold: float) -> Iterator[tuple[float, int]]:
-        """Yield all groups that are near to a vector, with their cosines."""
-        k = _DEEPER
-        while True:
-            nearest, scores = self._nearest(vector[None], k)
-            if k >= self._index.ntotal or not reaches(float(scores[0, -1]), threshold):
-                break
+    def _deeper(self, vector: FloatArray, threshold: float) -> list[tuple[float, int]]:
+        """Return all groups that are near to a vector, with their cosines."""
+        k, every = _DEEPER, self._index.ntotal
+        nearest, scores = self._nearest(vector[None], k)
+        while k < every and reaches(float(scores[0, -1]), threshold):
             k *= 4
-        yield from (
-            (score, place)
-            for score, place in zip(scores[0].tolist(), nearest[0].tolist(), strict=True)
-            if place >= 0 and reaches(score, threshold)
-        )
+            nearest, scores = self._nearest(vector[None], k)
+        found = zip(scores[0].tolist(), nearest[0].tolist(), strict=True)
+        return [(score, place) for score, place in found if place >= 0 and reaches(score, threshold)]
 
     def _grow(self) -> None:
         """Go over to inverted lists of half-precision vectors once there are many."""

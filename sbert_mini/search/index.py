@@ -192,8 +192,8 @@ class SearchIndex:
             embedder: encodes the texts; None for the model that the index names.
 
         A query or a row of which nothing can be read (`text.words.is_silent`) has no hit by meaning, and is none. Words that the
-        model does not know are reported: it takes them all for one word. Of rows that it takes for the query itself, those
-        with the same unknown words come first.
+        model does not know are reported: it takes them all for one word. Of rows of cosine 1 those come first that are the
+        query's own text, then those with its unknown words.
 
         Shapes:
             queries, where vectors: (queries, dim).
@@ -238,7 +238,7 @@ class SearchIndex:
                 if len(ranked) == depth and (len(hits[i]) < k or tied):
                     again.append(i)
                 else:
-                    hits[i] = read.same_words_first(i, hits[i])[:k]
+                    hits[i] = read.equals_first(i, hits[i])[:k]
             waiting, depth = again, 4 * depth
         return hits
 
@@ -439,14 +439,16 @@ class Queries:
         """Return a query's words that the model does not know."""
         return self.words[query].unknown if self.words else ()
 
-    def same_words_first(self, query: int, hits: list[Hit]) -> list[Hit]:
-        """Return hits with those first that the model takes for the query and that have its unknown words."""
+    def equals_first(self, query: int, hits: list[Hit]) -> list[Hit]:
+        """Return hits with those of cosine 1 in the order: the query's own text, its unknown words, other ones."""
         equal = [hit for hit in hits if hit.score == 1]
-        if not self.unknown(query) or len(equal) < 2 or self.embedder is None:
+        if len(equal) < 2 or self.embedder is None:
             return hits
-        found = self.embedder.words_of([hit.text for hit in equal])
-        others = [words.unknown != self.unknown(query) for words in found]
-        order = sorted(range(len(equal)), key=others.__getitem__)
+        other_words = [False] * len(equal)
+        if self.unknown(query):
+            found = self.embedder.words_of([hit.text for hit in equal])
+            other_words = [words.unknown != self.unknown(query) for words in found]
+        order = sorted(range(len(equal)), key=lambda i: (other_words[i], equal[i].text != self.texts[query]))
         return [equal[i] for i in order] + hits[len(equal) :]
 
 
@@ -461,7 +463,7 @@ def as_asked(queries: Any, dimension: int) -> list[str] | FloatArray:
     if _are_vectors(queries):
         return arguments.unit_vectors(queries, dimension, "query vectors", "queries")
     texts = list(arguments.texts_of(queries, "queries"))
-    if any(isinstance(text, (np.ndarray, list, tuple)) for text in texts):
+    if texts and np.ndim(texts[0]) and np.asarray(texts[0]).dtype.kind in "fiu":
         raise UsageError(
             f"query vectors must be one array of the shape (queries, {dimension}): np.stack(vectors) makes it"
         )

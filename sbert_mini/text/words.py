@@ -24,18 +24,23 @@ class Words:
         """Whether nothing of the text is read."""
         return not self.pieces
 
+    @property
+    def _mostly_unknown(self) -> bool:
+        return 2 * len(self.unknown) > len(self.pieces)
+
     def may_repeat(self, other: "Words") -> bool:
         """Return whether a cosine near 1 may mean that two texts say the same.
 
         Not so where either holds a word that the model does not know and the other lacks: the model takes the one for the other.
         Texts of the same pieces must have the same unknown words in the same order: then their normalized characters are equal.
-        And a text of which nothing is read is like no other.
+        So must texts that are mostly unknown words, of which the cosine knows too little. And a text of which nothing is read is
+        like no other.
         """
         if self.empty or other.empty:
             return False
         if self.unknown == other.unknown:
             return True
-        if self.pieces == other.pieces:
+        if self.pieces == other.pieces or self._mostly_unknown or other._mostly_unknown:
             return False
         ours, theirs = Counter(self.unknown), Counter(other.unknown)
         return not (ours - theirs and theirs - ours)
