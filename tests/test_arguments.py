@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sbert_mini import IndexWriter, SearchIndex
+from sbert_mini import IndexWriter, Predictor, SearchIndex
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.runtime import arguments
+from sbert_mini.runtime.embedder import EncodeCounts
+from sbert_mini.runtime.heads import HeadConfig
 from sbert_mini.search.dedup import deduplicate
 from sbert_mini.text.records import Record
 
@@ -258,3 +260,29 @@ def test_lengths_within_half_precision_are_made_good_and_own_vectors_left_alone(
     np.testing.assert_array_equal(arguments.unit_vectors(vectors, 384, "vectors"), vectors)
     longer = arguments.unit_vectors(vectors * 1.0015, 384, "vectors")
     np.testing.assert_allclose(longer, vectors, atol=1e-7)
+
+
+def test_predictors_take_inputs_in_every_form_and_refuse_others_by_name(make_model):
+    path = make_model()
+    HeadConfig(task="alike", structure="siamese", kind="similarity", dimension=28).write(path / "heads" / "alike")
+    predictor = Predictor(path, threads=1)
+    pairs = [("the cat", "a dog"), ("red bread", "red bread"), ("the tree", "the tree runs")]
+    expected = predictor.predict(pairs)
+    assert expected[1].cosine == 1
+    for given in (iter(pairs), np.array(pairs), [list(p) for p in pairs], pd.DataFrame(pairs).to_numpy()):
+        assert predictor.predict(given) == expected
+    for given, named in (
+        ("the cat", "found a str"),
+        (["the cat"], "reads two texts an input"),
+        ([("the cat",)], "pair 0 is"),
+        ([("the cat", None)], "text 0 is None"),
+        (None, "found None"),
+        (pd.DataFrame(pairs), "DataFrame"),
+    ):
+        with pytest.raises(UsageError, match=named):
+            predictor.predict(given)
+    assert predictor.predict([]) == []
+    assert repr(predictor) == f"Predictor({str(path)!r}, task='alike', kind='similarity')"
+    counts = EncodeCounts()
+    predictor.predict([("\u200b", "🎉")], counts=counts)
+    assert (counts.texts, counts.empty, counts.unknown) == (2, 1, 1)

@@ -60,13 +60,13 @@ def items_of(value: Any, name: str, of: str) -> Iterable[Any]:
             raise UsageError(
                 f"{name} must hold {of} in one dimension; found an array of the shape {value.shape} and type {value.dtype}"
             )
-        return value.tolist()  # type: ignore[no-any-return]
+        return value.tolist()
     if isinstance(value, (str, bytes, bytearray, memoryview, Mapping, Set)) or value is None:
         raise UsageError(f"{name} must be a list of {of}, or another iterable in order; found {_article(kind)}")
     if getattr(value, "ndim", 1) != 1 or hasattr(value, "column_names"):
         raise UsageError(f"{name} must hold {of} in one dimension; found {_article(kind)}: give one of its columns")
     if hasattr(value, "to_pylist"):  # an Arrow array, whose items are no Python strings
-        return value.to_pylist()  # type: ignore[no-any-return]
+        return value.to_pylist()
     if not isinstance(value, Iterable):
         raise UsageError(f"{name} must be a list of {of}, or another iterable in order; found {_article(kind)}")
     return value
