@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sbert_mini import Embedder, IndexWriter
 from sbert_mini.cosine import TOLERANCE, as_cosines, reaches
 from sbert_mini.evaluation.sts import cosines, spearman
-from sbert_mini.search.dedup import deduplicate
+from sbert_mini.search.dedup import _Kept
 from sbert_mini.text.records import Record
 
 
@@ -83,7 +83,9 @@ def test_equal_pairs_are_near_at_the_threshold_one(default_embedder, questions, 
     monkeypatch.setattr("sbert_mini.search.dedup.EXACT_ROWS", exact_rows)  # above, inverted lists of half precision
     more = [f"{q}, part {i}" for i in range(2) for q in questions]
     rows = [*(Record(f"{q}?") for q in more), *(Record(f"{q} ?") for q in more)]
-    found = list(deduplicate(rows, default_embedder, threshold=1.0))
+    judge, found = _Kept(default_embedder.dimension), []
+    for block, words_of in default_embedder.encode_stream_with_words([row.text for row in rows], window=200):
+        found += judge.judge(rows[len(found) : len(found) + len(block)], block, words_of(), 1.0)
     near = [v for v in found if v.of is not None]
     assert len(near) == len(more)
     assert {v.score for v in near} == {1.0}
