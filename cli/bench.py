@@ -266,7 +266,7 @@ def speed(
     model: options.Model = None,
     peer: Peer = PEER_MODEL,
     no_peer: NoPeer = False,
-    input: options.InputFile = None,
+    input: options.InputFiles = None,
     texts: Annotated[int, typer.Option("--texts", min=64, help="The most texts to encode in a measurement.")] = 1024,
     data: Data = None,
     rounds: Rounds = 5,
@@ -302,14 +302,14 @@ def speed(
     _finish("speed", result.to_json(), budget, as_json, report)
 
 
-def _texts(input: Path | None, folder: Path | None, name: str, column: str | None, count: int) -> list[str]:
+def _texts(input: list[Path] | None, folder: Path | None, name: str, column: str | None, count: int) -> list[str]:
     """Return at most `count` texts of a file, of a file of the data folder, or of the passages in the package."""
     import itertools
 
     import sbert_mini
     from sbert_mini.text.records import read_records
 
-    if input is not None:
+    if input:
         records = read_records(input)
     elif folder is not None and (folder / name).is_file():
         records = read_records(folder / name, text_column=column)
@@ -357,7 +357,7 @@ def search(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits a query, for recall.")] = 10,
     rows: Annotated[int, typer.Option("--rows", min=100, help="The most vectors to search.")] = 20000,
-    input: options.InputFile = None,
+    input: options.InputFiles = None,
     data: Data = None,
     rounds: Rounds = 3,
     as_json: AsJson = False,
@@ -384,7 +384,7 @@ def search(
     folders = collection or (retrieval.find_collections(folder) if folder is not None else [])
     collections = [retrieval.read_collection(place, binary=binary) for place in folders]
     texts = list(collections[0].documents.values()) if collections else []
-    if input is not None or (folder is not None and (folder / "sentences_wikipedia_1.txt.gz").is_file()):
+    if input or (folder is not None and (folder / "sentences_wikipedia_1.txt.gz").is_file()):
         texts = _texts(input, folder, "sentences_wikipedia_1.txt.gz", None, rows + min(1000, rows // 9))
     texts = list(dict.fromkeys(texts or _texts(None, None, "", None, rows)))[: rows + min(1000, rows // 9)]
     held_out = max(min(len(texts) // 10, 1000), 50)
@@ -436,7 +436,7 @@ def search(
 )
 def pairs(
     model: options.Model = None,
-    input: options.InputFile = None,
+    input: options.InputFiles = None,
     n: Annotated[
         list[int] | None,
         typer.Option(
@@ -466,7 +466,7 @@ def pairs(
     os.environ["OMP_NUM_THREADS"] = str(budget)
     sizes = sorted(set(n or [1000, 10_000, 100_000]))
     folder, name = _folder(data), "sentences_wikipedia_1.txt.gz"
-    if input is None and (folder is None or not (folder / name).is_file()):
+    if not input and (folder is None or not (folder / name).is_file()):
         raise UsageError(
             f"no sentences: name a file with --input, or a folder that holds {name} with --data or SBMINI_DATA"
         )

@@ -1,16 +1,17 @@
 """`sbmini dedup`: rows without their near-duplicates."""
 
+import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import options
-from .notes import note, progress_wanted, quiet_notes
+from .notes import counted, note, progress_wanted, quiet_notes
 
 if TYPE_CHECKING:
     from sbert_mini.text.records import Record
@@ -26,11 +27,14 @@ EXAMPLE = """Examples:
 
 
 def dedup(
-    input: options.InputFile = None,
+    input: options.InputFiles = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where kept rows go, as they are read; by default stdout.", show_default=False
+            "--output",
+            "-o",
+            help="Where kept rows go: a .txt (of plain text), .jsonl, .csv, .tsv or .parquet file; by default stdout.",
+            show_default=False,
         ),
     ] = None,
     duplicates: Annotated[
@@ -47,8 +51,10 @@ def dedup(
     model: options.Model = None,
     graph: options.GraphOption = options.Graph.INT8,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = options.TruncationChoice.WARN,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
@@ -57,42 +63,54 @@ def dedup(
 ) -> None:
     """Keep the first of rows that say nearly the same, and tell which row each other one repeats.
 
-    Kept rows are written as they are read: lines of text for plain text, else JSON lines. A row repeats the kept row that it is
+    Kept rows keep their columns, with their names and in their order, and values keep their types. On stdout they are lines of
+    text for plain text, else JSON lines; a file is what its suffix says. A row repeats the kept row that it is
     nearest to, where both texts are the same apart from case and blanks ("same text") or their cosine is --threshold or more
     ("near"). What a cosine means depends on the model: see its card ('sbmini models'). Beyond 50,000 kept rows a row is held
     against those in the likeliest inverted lists alone.
     """
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     quiet_notes(quiet)
     from sbert_mini.errors import UsageError
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.dedup import deduplicate
-    from sbert_mini.text.records import STANDARD_INPUT, ReadCounts, format_of, read_records
+    from sbert_mini.text.records import STANDARD_INPUT, ReadCounts, inputs, read_records
+    from sbert_mini.text.rows import read_row
 
-    source = STANDARD_INPUT if input is None else input
+    files = input or [Path(STANDARD_INPUT)]
+    output = None if output is not None and str(output) == "-" else output
     if duplicates is not None and str(duplicates) == "-" and output is None:
         raise UsageError("kept rows and duplicates would both go to stdout: give --output too")
-    plain = format_of(source, input_format) == "txt"
+    plain = all(kind == "txt" for _, kind in inputs(files, input_format))
+    kind = _kind(output, plain)
+    if duplicates is not None and str(duplicates) != "-":
+        options.check_json_lines("--duplicates", duplicates)
     embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
     read = ReadCounts()
     counts = {"kept": 0, "same text": 0, "near": 0}
     with ExitStack() as stack:
-        kept_stream = _opened(stack, output)
         other_stream = None if duplicates is None else _opened(stack, None if str(duplicates) == "-" else duplicates)
-        records = read_records(source, format=input_format, text_column=text_column, id_column=id_column, counts=read)
+        keep = stack.enter_context(_writing(_opened(stack, output), kind))
+        records = read_records(files, counts=read, **reading)
+        bar = progress_wanted(quiet) and not (output is None and sys.stdout.isatty())  # rows would run into it
         for verdict in deduplicate(
-            records,
+            counted(records, files, input_format, bar=bar),
             embedder,
             threshold=threshold,
             batch_size=batch_size,
             truncation=truncation.value,
-            show_progress_bar=progress_wanted(quiet),
+            show_progress_bar=bar,
         ):
             counts[verdict.reason or "kept"] += 1
             if verdict.of is None:
-                print(verdict.record.text if plain else _json(_row(verdict.record)), file=kept_stream)
+                keep(verdict.record)
             elif other_stream is not None:
-                told = {"reason": verdict.reason, "score": round(verdict.score or 0.0, 6), "of": _place(verdict.of)}
-                print(_json(_place(verdict.record) | told), file=other_stream)
+                repeated = {"reason": verdict.reason, "score": round(verdict.score or 0.0, 6)}
+                several = len(files) > 1
+                row = _place(verdict.record, several) | repeated | {"of": _place(verdict.of, several)}
+                if verdict.record.row is not None:
+                    row["row"] = read_row(verdict.record)
+                other_stream.write(_json(row))
     if read.blank:
         note(f"{read.blank} blank lines were left out")
     note(
@@ -101,8 +119,50 @@ def dedup(
     )
 
 
+def _kind(output: Path | None, plain: bool) -> str:
+    """Return the format of kept rows: `txt`, or one of `rows.ROW_SUFFIXES`."""
+    from sbert_mini.text.rows import ROW_SUFFIXES, need_pyarrow, unknown_format
+
+    if output is None or (
+        output.exists() and not output.is_file() and not output.is_dir()
+    ):  # stdout, /dev/null, a pipe
+        return "txt" if plain else "jsonl"
+    suffixes = {".txt": "txt", ".text": "txt", **ROW_SUFFIXES} if plain else dict(ROW_SUFFIXES)
+    kind = suffixes.get(output.suffix.lower())
+    if kind is None:
+        raise unknown_format(output, suffixes)
+    if kind == "parquet":
+        need_pyarrow()
+    return kind
+
+
 @contextmanager
-def _replacing(file: Path) -> Iterator[TextIO]:
+def _writing(stream: IO[str], kind: str) -> "Iterator[Callable[[Record], None]]":
+    """Yield what takes a kept row. A table is written at the end: its columns are those of all rows."""
+    from sbert_mini.text.rows import check_row, read_row, write_table
+
+    kept: list[tuple[dict[str, Any], bool]] = []
+
+    def keep(record: "Record") -> None:
+        if kind == "txt":
+            stream.write(record.text + "\n")
+        elif kind == "jsonl":
+            stream.write(_json(read_row(record)))
+        else:
+            row = read_row(record)
+            check_row(row, kind, record.place)
+            kept.append((row, record.typed))
+
+    yield keep
+    if kind in ("csv", "tsv", "parquet"):
+        table = io.BytesIO()
+        write_table(table, kind, kept)  # type: ignore[arg-type]
+        stream.flush()
+        stream.buffer.write(table.getbuffer())  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[IO[str]]:
     """Open a file for writing that takes its place once all is written."""
     if file.exists() and not file.is_file():  # /dev/null, a pipe
         with file.open("w", encoding="utf-8") as stream:
@@ -114,18 +174,19 @@ def _replacing(file: Path) -> Iterator[TextIO]:
         yield stream
 
 
-def _opened(stack: ExitStack, file: Path | None) -> TextIO:
+def _opened(stack: ExitStack, file: Path | None) -> IO[str]:
     return sys.stdout if file is None else stack.enter_context(_replacing(file))
 
 
-def _row(record: "Record") -> dict[str, Any]:
-    identity = {} if record.id is None else {"id": record.id}
-    return {**identity, "text": record.text, **record.columns}
-
-
-def _place(record: "Record") -> dict[str, Any]:
-    return {"line": record.line, "id": record.id, "text": record.text}
+def _place(record: "Record", several: bool) -> dict[str, Any]:
+    file = {"file": record.file} if several else {}
+    return {
+        **file,
+        "line": record.line,
+        "id": record.id if record.id_value is None else record.id_value,
+        "text": record.text,
+    }
 
 
 def _json(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False)
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -13,7 +13,7 @@ import typer
 from sbert_mini.errors import InputError, UsageError
 
 from . import options
-from .notes import Interrupted, note, progress_wanted, quiet_notes
+from .notes import Interrupted, counted, note, progress_wanted, quiet_notes
 from .rejects import Rejects
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ class Engine(StrEnum):
 
 def encode(
     texts: Annotated[list[str] | None, typer.Argument(help="The texts themselves.", show_default=False)] = None,
-    input: options.InputFile = None,
+    input: options.InputFiles = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="A .npy, .jsonl or .parquet file; by default JSON lines on stdout.",
+            help="A .npy, .jsonl, .csv, .tsv or .parquet file; by default JSON lines on stdout.",
             show_default=False,
         ),
     ] = None,
@@ -65,8 +65,10 @@ def encode(
         str | None, typer.Option("--prompt", help="A text put before each text.", show_default=False)
     ] = None,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run of the same command, if there is one.")
     ] = False,
@@ -92,37 +94,44 @@ def encode(
 ) -> None:
     """Encode texts as vectors of length 1.
 
-    The texts are the arguments, or the rows of a file, or the lines of stdin. JSON lines and Parquet hold "text", "embedding",
-    and "id" where the input has one; a .npy file holds an array of shape (texts, dim). Memory stays small however long the
-    input, and a run that is interrupted goes on where it was with --resume.
+    The texts are the arguments, or the rows of a file, or the lines of stdin. Rows keep their columns, and values their types;
+    "text" and, where there is an id, "id" are added where no column has that name, and "embedding" (in CSV and TSV e0, e1 ...).
+    A .npy file holds an array of shape (texts, dim). Memory stays small however long the input, and a run that is interrupted
+    goes on where it was with --resume.
 
-    With --engine ray --input is a file, a folder, or a pattern in quotes, and --output a folder, which all nodes must see under
+    int8 and uint8 values lie in ranges of the model, so that a text has the same values in every file; they are written into
+    OUTPUT.ranges.npy. --dim has ranges of its own.
+
+    With --engine ray an --input is a file, folder, or pattern in quotes, and --output a folder, which all nodes must see under
     the same paths. Its Parquet shards hold "id" (without an id column the file and line), "vector" and "truncated", in no order;
     blank lines of plain text have no row. --resume leaves out the ids that are written. --threads is of each worker; workers are
     dealt out evenly over the nodes.
     """
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     if engine is Engine.RAY:
         _on_ray(
             texts, input, output, precision, on_error, input_format, address, workers, 1 if threads is None else threads,
             resume=resume, offline=offline, quiet=quiet, settings={
-                "model": model, "graph": graph.value, "text_column": text_column, "id_column": id_column, "dim": dim,
-                "prompt": prompt, "truncation": truncation.value, "batch_size": batch_size,
+                "model": model, "graph": graph.value, "dim": dim, "prompt": prompt, "truncation": truncation.value,
+                "batch_size": batch_size, **{key: value for key, value in reading.items() if key != "format"},
             },
         )  # fmt: skip
         return
     if address is not None or workers > 1:
         raise UsageError("--address and --workers go with --engine ray")
     to_stdout = output is None or str(output) == "-"
-    if texts and input is not None:
+    if texts and input:
         raise UsageError("texts were given both as arguments and with --input; give one of the two")
+    if texts:
+        options.check_no_input_options(reading)
     if any(not text.strip() for text in texts or []):
         raise UsageError("one of the texts is empty")
-    if not texts and input is None:
+    if not texts and not input:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
-        input = Path("-")
-    if to_stdout and (resume or precision in ("int8", "uint8")):
-        raise UsageError("--resume and the precisions int8 and uint8 need an --output file")
+        input = [Path("-")]
+    if to_stdout and resume:
+        raise UsageError("--resume needs an --output file")
     quiet_notes(quiet)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
 
@@ -132,24 +141,18 @@ def encode(
 
     if output is not None and not to_stdout:
         output_kind(output)
-        if input is not None and input.exists() and output.exists() and input.samefile(output):
-            raise UsageError(f"the output would replace the input, {input}")
+        for file in input or []:
+            if file.exists() and output.exists() and file.samefile(output):
+                raise UsageError(f"the output would replace the input, {file}")
     counts, read = EncodeCounts(), ReadCounts()
     settings = EncodeSettings(
         precision=precision.value, dim=dim, prompt=prompt, truncation=truncation.value, batch_size=batch_size
     )
     default = None if output is None or to_stdout else output.with_name(output.name + ".rejects.jsonl")
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, default) as taken:
+    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, default, input) as taken:
         records: Iterable[Record] = (
-            read_records(
-                input,
-                format=input_format,
-                text_column=text_column,
-                id_column=id_column,
-                counts=read,
-                on_reject=taken.take,
-            )
-            if input is not None
+            read_records(input, counts=read, on_reject=taken.take, **reading)
+            if input
             else (Record(text) for text in texts or [])
         )
         records = _at_least_one(records)
@@ -159,12 +162,12 @@ def encode(
         if output is None or to_stdout:
             _to_stdout(records, embedder, settings, counts)
         else:
-            progress = progress_wanted(quiet) and input is not None
+            progress = progress_wanted(quiet) and bool(input)
             job = EncodeJob(output, embedder, settings, resume=resume, show_progress_bar=progress, counts=counts)
             if job.done:
                 note(f"going on after {job.done} texts")
             try:
-                rows = job.run(records)
+                rows = job.run(counted(records, input, input_format, bar=progress))
             except KeyboardInterrupt:
                 if job.done:
                     raise Interrupted(
@@ -181,7 +184,7 @@ def encode(
 
 def _on_ray(
     texts: list[str] | None,
-    input: Path | None,
+    input: list[Path] | None,
     output: Path | None,
     precision: options.PrecisionChoice,
     on_error: options.OnErrorChoice,
@@ -195,15 +198,15 @@ def _on_ray(
     quiet: bool,
     settings: dict[str, Any],
 ) -> None:
-    if texts or input is None or output is None:
-        raise UsageError("--engine ray needs --input (a file, a folder or a pattern) and --output (a folder)")
+    if texts or not input or output is None:
+        raise UsageError("--engine ray needs --input (files, folders or patterns) and --output (a folder)")
     if precision is not options.PrecisionChoice.FLOAT32 or on_error is options.OnErrorChoice.SKIP or input_format:
         raise UsageError("--engine ray goes without --precision, --on-error skip and --input-format")
     quiet_notes(quiet)
     from sbert_mini.scale.bulk import BulkSettings, encode_files
     from sbert_mini.text.records import files_at
 
-    files = files_at(input)
+    files = [file for place in input for file in files_at(place)]
     counts = encode_files(
         files,
         output,
@@ -225,9 +228,12 @@ def _on_ray(
 def _to_stdout(
     records: "Iterable[Record]", embedder: "Embedder", settings: "EncodeSettings", counts: "EncodeCounts"
 ) -> None:
-    from sbert_mini.runtime.job import json_line
+    from sbert_mini.runtime.job import checked_row, json_line, vector_columns
     from sbert_mini.runtime.precision import quantize_vectors
 
+    eight_bits = settings.precision in ("int8", "uint8")
+    ranges = embedder.component_ranges(settings.dim) if eight_bits else None
+    taken = vector_columns("jsonl", embedder.dimension)
     pending: list[Record] = []
 
     def passing() -> Iterator[str]:
@@ -244,8 +250,8 @@ def _to_stdout(
         counts=counts,
     )
     for block in blocks:
-        for record, vector in zip(pending, quantize_vectors(block, settings.precision), strict=False):
-            sys.stdout.write(json_line({"id": record.id, "text": record.text}, vector))
+        for record, vector in zip(pending, quantize_vectors(block, settings.precision, ranges), strict=False):
+            sys.stdout.write(json_line(checked_row(record, taken), vector))
         sys.stdout.flush()
         del pending[: len(block)]
 

@@ -5,14 +5,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sbert_mini.errors import CorruptIndexError, UsageError
 
 from . import options
-from .notes import note, progress_wanted, quiet_notes
+from .notes import counted, note, progress_wanted, quiet_notes
 from .rejects import Rejects
 
 if TYPE_CHECKING:
@@ -59,9 +59,12 @@ MANY_SEGMENTS = 16
 app = typer.Typer(help="Make, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
 
 Input = Annotated[
-    Path,
+    list[Path],
     typer.Option(
-        "--input", "-i", help="A file of rows: txt, csv, tsv, jsonl or parquet; - for stdin.", show_default=False
+        "--input",
+        "-i",
+        help="A file of rows: txt, csv, tsv, jsonl or parquet; - for stdin. Several (-i A -i B) are read in order as one.",
+        show_default=False,
     ),
 ]
 
@@ -85,8 +88,10 @@ def create(
     model: options.Model = None,
     graph: options.GraphOption = options.Graph.INT8,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -115,13 +120,14 @@ def create(
     into as finds 98.5 % of the neighbours; all hits are scored with the whole vectors. Another --kind is any FAISS factory
     string ("IVF," without a number takes a fitting one): SQ8 for 8-bit vectors, HNSW32_SQ8 for an index that is mostly read.
     """
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     quiet_notes(quiet)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
 
     embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory)) as taken:
+    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory), input) as taken:
         writer = IndexWriter(
             directory,
             embedder,
@@ -131,20 +137,18 @@ def create(
             on_reject=taken.take,
         )
         read = ReadCounts()
-        records: Iterable[Record] = read_records(
-            input,
-            format=input_format,
-            text_column=text_column,
-            id_column=id_column,
-            counts=read,
-            on_reject=taken.take,
-        )
+        records: Iterable[Record] = read_records(input, counts=read, on_reject=taken.take, **reading)
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             before = embedder.document_prompt() if prompt is None else prompt
             records = embedder.short_enough(records, before, taken.take)
         with _given_vectors(vectors, on_error) as given:
             index = writer.create(
-                records, prompt=prompt, vectors=given, kind=kind, pca=pca, column_types=_column_types(column_type)
+                counted(records, input, input_format, bar=progress_wanted(quiet)),
+                prompt=prompt,
+                vectors=given,
+                kind=kind,
+                pca=pca,
+                column_types=_column_types(column_type),
             )
         _tell(read, writer, directory, index.segments)
     raise typer.Exit(taken.exit_code())
@@ -164,8 +168,10 @@ def add(
     vectors: Vectors = None,
     model: options.Model = None,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = options.TruncationChoice.WARN,
     on_error: options.OnError = options.OnErrorChoice.FAIL,
     rejects: options.RejectsFile = None,
@@ -180,9 +186,7 @@ def add(
     already is counted and not stored again. The index's own model and prompt are used.
     """
     settings = (
-        input_format,
-        text_column,
-        id_column,
+        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
         truncation,
         on_error,
         rejects,
@@ -215,8 +219,10 @@ def update(
     vectors: Vectors = None,
     model: options.Model = None,
     input_format: options.InputFormat = None,
-    text_column: options.TextColumn = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = options.TruncationChoice.WARN,
     on_error: options.OnError = options.OnErrorChoice.FAIL,
     rejects: options.RejectsFile = None,
@@ -227,9 +233,7 @@ def update(
 ) -> None:
     """Put each row of a file in the place of the one with its id, or add it where there is none."""
     settings = (
-        input_format,
-        text_column,
-        id_column,
+        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
         truncation,
         on_error,
         rejects,
@@ -444,12 +448,10 @@ def verify(directory: options.IndexDirectory, quiet: options.Quiet = False) -> N
 def _change(
     change: "Callable[[IndexWriter, Iterable[Record], FloatArray | VectorsById | None], SearchIndex]",
     directory: Path,
-    input: Path,
+    input: list[Path],
     vectors: Path | None,
     model: str | None,
-    input_format: str | None,
-    text_column: str | None,
-    id_column: str | None,
+    reading: dict[str, Any],
     truncation: options.TruncationChoice,
     on_error: options.OnErrorChoice,
     rejects: Path | None,
@@ -471,7 +473,7 @@ def _change(
     else:
         named = Embedder(model, graph=index.model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
         embedder = index.check_model(named)
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory)) as taken:
+    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory), input) as taken:
         writer = IndexWriter(
             directory,
             embedder,
@@ -481,18 +483,11 @@ def _change(
             on_reject=taken.take,
         )
         read = ReadCounts()
-        records: Iterable[Record] = read_records(
-            input,
-            format=input_format,
-            text_column=text_column,
-            id_column=id_column,
-            counts=read,
-            on_reject=taken.take,
-        )
+        records: Iterable[Record] = read_records(input, counts=read, on_reject=taken.take, **reading)
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             records = embedder.short_enough(records, index.model.prompt, taken.take)
         with _given_vectors(vectors, on_error) as given:
-            changed = change(writer, records, given)
+            changed = change(writer, counted(records, input, reading["format"], bar=progress_wanted(quiet)), given)
         _tell(read, writer, directory, changed.segments)
     raise typer.Exit(taken.exit_code())
 

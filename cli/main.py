@@ -18,14 +18,17 @@ import typer  # noqa: E402
 
 from sbert_mini import __version__  # noqa: E402
 from sbert_mini.errors import EXTRA_OF, MissingExtraError, SbertMiniError  # noqa: E402
+from sbert_mini.progress import close_bars  # noqa: E402
 
 from . import bench, dedup, encode, index, models, predict, reduce, search, train  # noqa: E402
-from .notes import ClosedOutput, Interrupted  # noqa: E402
+from .notes import ClosedOutput, Interrupted, NoteHandler, in_options  # noqa: E402
+from .once import OnceGroup, refuse_repeated_options  # noqa: E402
 
 EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
 
 app = typer.Typer(
     name="sbmini",
+    cls=OnceGroup,
     help="Sentence embeddings that are small, fast and offline: encode texts, index them, search them, and "
     "train your own.",
     epilog=EPILOG,
@@ -45,6 +48,7 @@ app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("soup", epilog=train.SOUP_EXAMPLE)(train.soup)
 app.add_typer(train.recipes, name="recipes")
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
+refuse_repeated_options(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -94,10 +98,8 @@ def _prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    notes = logging.StreamHandler(sys.stderr)
-    notes.setFormatter(logging.Formatter("sbmini: %(message)s"))
     ours = logging.getLogger("sbert_mini")
-    ours.addHandler(notes)
+    ours.addHandler(NoteHandler())
     ours.propagate = False  # a library may put a handler of its own at the root
 
 
@@ -143,6 +145,7 @@ def _reader_left() -> bool:
 
 def _report(error: BaseException) -> int:
     """Print one line for the error and return the exit code."""
+    close_bars()
     if isinstance(error, BrokenPipeError):
         if not _reader_left():
             print("sbmini: error: what the command writes to was closed by its reader", file=sys.stderr)
@@ -164,7 +167,7 @@ def _report(error: BaseException) -> int:
                 f"sbmini: error: {text} (see '{context.command_path if context else 'sbmini'} --help')", file=sys.stderr
             )
         return error.exit_code
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = in_options(" ".join(str(error).split()), getattr(error, "parameter", None)) or type(error).__name__
     print(f"sbmini: error: {text}", file=sys.stderr)
     return error.exit_code if isinstance(error, SbertMiniError) else 1
 

@@ -4,8 +4,21 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 from sbert_mini.errors import InputError
+from sbert_mini.progress import Counted, print_line
+
+T = TypeVar("T")
+OPTION_OF = {"truncate_dim": "--dim", "truncation='chunk'": "--truncation chunk"}
+"""What is called otherwise in Python -> how the command line calls it."""
+
+
+def in_options(text: str, parameter: str | None) -> str:
+    """Return a text in which a parameter's name in Python is replaced by its option's."""
+    return text if parameter is None else text.replace(parameter, OPTION_OF.get(parameter, parameter))
 
 
 class ClosedOutput(io.TextIOBase):
@@ -18,6 +31,17 @@ class ClosedOutput(io.TextIOBase):
     def write(self, text: str) -> int:  # noqa: ARG002
         """Raise `InputError`."""
         raise InputError("standard output is closed, and the command's data go there: redirect it to a file or a pipe")
+
+
+class NoteHandler(logging.Handler):
+    """Prints what is logged as lines on stderr, above a progress bar where one is drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        try:
+            print_line(f"sbmini: {in_options(record.getMessage(), getattr(record, 'parameter', None))}")
+        except OSError:  # the terminal is gone
+            self.handleError(record)
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -37,3 +61,13 @@ def note(text: str) -> None:
 def progress_wanted(quiet: bool) -> bool:
     """Return whether a progress bar should be drawn: stderr is a terminal that can, and --quiet is off."""
     return not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def counted(records: Iterable[T], files: Sequence[Path] | None, named_format: str | None, *, bar: bool) -> Iterable[T]:
+    """Return the records of files with their number beside them, where a bar will be drawn and they can be counted."""
+    if not bar or not files:
+        return records
+    from sbert_mini.text.counting import count_rows
+
+    counts = [count_rows(file, named_format) for file in files]
+    return Counted(records, None if None in counts else sum(count or 0 for count in counts))

@@ -2,11 +2,11 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sbert_mini.errors import InputError
+from sbert_mini.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from sbert_mini.shapes import FloatArray
@@ -94,20 +94,44 @@ InputFormat = Annotated[
         show_default=False,
     ),
 ]
-TextColumn = Annotated[
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-column",
+        help="The column that holds the text; where it is given more than once, the columns' texts are joined. [default: text]",
+        show_default=False,
+    ),
+]
+TextSeparator = Annotated[
     str | None,
-    typer.Option("--text-column", help="The column that holds the text. [default: text]", show_default=False),
+    typer.Option(
+        "--text-separator", help="Stands between the texts of joined columns. [default: one space]", show_default=False
+    ),
+]
+MaxRowBytes = Annotated[
+    int | None,
+    typer.Option(
+        "--max-row-bytes",
+        min=1,
+        help="A longer line or row is one that cannot be read. [default: 67108864, which is 64 MiB]",
+        show_default=False,
+    ),
 ]
 IdColumn = Annotated[
     str | None,
     typer.Option(
-        "--id-column", help="The column that holds the id. [default: id, where there is one]", show_default=False
+        "--id-column",
+        help="The column that holds the id. [default: id or else _id, where there is one]",
+        show_default=False,
     ),
 ]
-InputFile = Annotated[
-    Path | None,
+InputFiles = Annotated[
+    list[Path] | None,
     typer.Option(
-        "--input", "-i", help="A file of texts: txt, csv, tsv, jsonl or parquet; - for stdin.", show_default=False
+        "--input",
+        "-i",
+        help="A file of texts: txt, csv, tsv, jsonl or parquet; - for stdin. Several (-i A -i B) are read in order as one.",
+        show_default=False,
     ),
 ]
 IndexDirectory = Annotated[Path, typer.Argument(help="The index directory.", show_default=False)]
@@ -124,6 +148,60 @@ FilterTimeout = Annotated[
 ]
 
 
+def reading(
+    input_format: str | None = None,
+    text_columns: list[str] | None = None,
+    text_separator: str | None = None,
+    id_column: str | None = None,
+    max_row_bytes: int | None = None,
+) -> dict[str, Any]:
+    """Return what `read_records` is given for the options of a command.
+
+    Raises:
+        UsageError: a separator is given, and there is nothing to join.
+    """
+    if text_separator is not None and len(text_columns or []) < 2:
+        raise UsageError("--text-separator joins the texts of columns: give --text-column two times or more with it")
+    given = {
+        "format": input_format,
+        "text_column": text_columns or None,
+        "text_separator": text_separator,
+        "id_column": id_column,
+        "max_row_bytes": max_row_bytes,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def check_no_input_options(reading: dict[str, Any]) -> None:
+    """Refuse options about an input where the texts are arguments.
+
+    Args:
+        reading: what `reading` returned.
+
+    Raises:
+        UsageError: one is given.
+    """
+    names = {
+        "format": "--input-format",
+        "text_column": "--text-column",
+        "id_column": "--id-column",
+        "max_row_bytes": "--max-row-bytes",
+    }
+    used = [name for key, name in names.items() if key in reading]
+    if used:
+        raise UsageError(f"{', '.join(used)}: for the rows of an --input, and the texts are given as arguments here")
+
+
+def check_json_lines(option: str, file: Path) -> None:
+    """Refuse a file for JSON lines whose suffix promises another format.
+
+    Raises:
+        UsageError: it does.
+    """
+    if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".npy", ".safetensors", ".xlsx", ".html", ".xml", ".gz"):
+        raise UsageError(f"{option} writes JSON lines: name a .jsonl file; found {file}")
+
+
 def read_vectors(file: Path) -> "FloatArray":
     """Return the vectors of a .npy file, memory-mapped.
 
@@ -133,9 +211,18 @@ def read_vectors(file: Path) -> "FloatArray":
     import numpy as np
 
     try:
+        with file.open("rb") as stream:
+            start = stream.read(6)
+    except OSError as error:
+        raise InputError(f"{file} cannot be opened: {error.strerror or error}") from error
+    if start != b"\x93NUMPY":
+        raise InputError(f"{file} is not a .npy file: 'sbmini encode -o NAME.npy' writes one")
+    try:
         vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file} cannot be read as a .npy file: {error}") from error
+    except Exception as error:  # of many kinds, as the header is parsed as Python
+        raise InputError(
+            f"{file} cannot be read as a .npy file: it is damaged, or holds no numbers ({error})"
+        ) from error
     if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim != 2:
         raise InputError(f"{file} must hold one array of floating-point numbers, (rows, dim)")
     return vectors

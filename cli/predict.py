@@ -32,7 +32,7 @@ def predict(
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="The head. [default: the only one]", show_default=False)
     ] = None,
-    input: options.InputFile = None,
+    input: options.InputFiles = None,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -42,6 +42,7 @@ def predict(
     model: options.Model = None,
     graph: options.GraphOption = options.Graph.INT8,
     input_format: options.InputFormat = None,
+    max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = options.TruncationChoice.WARN,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
@@ -53,21 +54,26 @@ def predict(
     JSON lines on stdout: "text" or "texts", "id" where the input has one, and "label" with "probabilities", or "score" (and
     "cosine" for a similarity).
     """
-    if texts and input is not None:
+    if texts and input:
         raise UsageError("texts were given both as arguments and with --input; give one of the two")
-    if not texts and input is None:
+    reading = options.reading(input_format, max_row_bytes=max_row_bytes)
+    if texts:
+        options.check_no_input_options(reading)
+        if columns:
+            raise UsageError("--columns is for the rows of an --input, and the texts are given as arguments here")
+    if not texts and not input:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
-        input = Path("-")
+        input = [Path("-")]
     quiet_notes(quiet)
     from sbert_mini.runtime.heads import Predictor
 
     predictor = Predictor(model, task, graph=graph.value, threads=threads, offline=offline)
     needed = predictor.texts_each
-    rows: Iterable[tuple[str | None, Any]]
-    if input is not None:
+    rows: Iterable[tuple[Any, Any]]
+    if input:
         named = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
-        rows = _read(input, named, needed, input_format)
+        rows = _read(input, named, needed, reading)
     else:
         given = texts or []
         if any(not text.strip() for text in given):
@@ -90,16 +96,19 @@ def predict(
         count += len(window)
     if not count:
         raise InputError("there is no text to predict")
-    if input is not None:
+    if input:
         note(f"{count} predictions of {predictor.config.task}")
 
 
 def _read(
-    input: Path, columns: list[str], needed: int, input_format: str | None
-) -> Iterator[tuple[str | None, str | tuple[str, str]]]:
-    from sbert_mini.text.records import format_of, read_records
+    files: list[Path], columns: list[str], needed: int, reading: dict[str, Any]
+) -> Iterator[tuple[Any, str | tuple[str, str]]]:
+    from sbert_mini.text.records import inputs, read_records
 
-    plain = format_of(input, input_format) == "txt"
+    kinds = {kind == "txt" for _, kind in inputs(files, reading.get("format"))}
+    plain = kinds == {True}
+    if len(kinds) > 1:
+        raise UsageError("plain text has no columns, and the other files have: give files of the one kind or the other")
     if plain and needed == 2:
         raise UsageError(
             "plain text has one text a line, and the task reads pairs: give a table (csv, tsv, jsonl, parquet)"
@@ -108,16 +117,14 @@ def _read(
         raise UsageError(
             f"--columns must name {needed} column{'s' * (needed > 1)}; found {', '.join(columns) or 'none'}"
         )
-    for record in read_records(input, format=input_format, text_column=None if plain else columns[0]):
+    for record in read_records(files, text_column=None if plain else columns[0], **reading):
         if needed == 1:
-            yield record.id, record.text
+            yield record.id_value, record.text
             continue
         held = {**record.columns, **({} if record.id is None else {"id": record.id})}
         if columns[1] not in held:
-            raise InputError(
-                f"{input}, line {record.line}: there is no column {columns[1]!r}; it has {', '.join(held)}"
-            )
+            raise InputError(f"{record.place}: there is no column {columns[1]!r}; it has {', '.join(held)}")
         second = held[columns[1]]
         if not isinstance(second, str) or not second.strip():
-            raise InputError(f"{input}, line {record.line}: {columns[1]!r} must be a text, and is {second!r}")
-        yield record.id, (record.text, second)
+            raise InputError(f"{record.place}: {columns[1]!r} must be a text, and is {second!r}")
+        yield record.id_value, (record.text, second)

@@ -31,6 +31,8 @@ def fit(
     quiet: options.Quiet = False,
 ) -> None:
     """Fit a reduction on a file of vectors; on a sample of it, where there are more than 1,000 rows a component."""
+    if output.suffix.lower() not in ("", ".safetensors"):
+        raise UsageError(f"--output must end in .safetensors; found {output}")
     quiet_notes(quiet)
     from sbert_mini.search import reduction
 

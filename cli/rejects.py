@@ -1,7 +1,7 @@
 """Rows that could not be read: counted, and kept in a file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 from sbert_mini.errors import UsageError
 
 from .notes import note
+from .options import check_json_lines
 
 if TYPE_CHECKING:
     from sbert_mini.text.records import Reject
@@ -24,17 +25,26 @@ class Rejects:
     Args:
         skip: whether rows are skipped; otherwise the first that cannot be read is an error.
         path: the rejects file.
+        default: where rejects go if no file is named.
+        inputs: the files that are read.
 
     Raises:
-        UsageError: a rejects file is named, and rows are not skipped.
+        UsageError: a rejects file is named, and rows are not skipped; or it is a file that is read.
     """
 
-    def __init__(self, skip: bool, path: Path | None, default: Path | None) -> None:
+    def __init__(
+        self, skip: bool, path: Path | None, default: Path | None, inputs: Sequence[Path] | None = None
+    ) -> None:
         if path is not None and not skip:
             raise UsageError("--rejects is for --on-error skip")
+        if path is not None:
+            check_json_lines("--rejects", path)
         if skip and path is None and default is None:
             raise UsageError("--on-error skip needs --rejects FILE here, to keep what is skipped")
         self.path = path or default or Path()
+        for file in inputs or []:
+            if skip and self.path.exists() and file.exists() and self.path.samefile(file):
+                raise UsageError(f"the rejects would replace the input, {file}")
         self.count = 0
         self._skip = skip
         self._stream: IO[str] | None = None
@@ -50,7 +60,8 @@ class Rejects:
     def _take(self, reject: "Reject") -> None:
         if self._stream is None:
             self._stream = self.path.open("w", encoding="utf-8", errors="backslashreplace")
-        self._stream.write(json.dumps(vars(reject), ensure_ascii=False) + "\n")
+        row = {"file": reject.file, "line": reject.line, "error": reject.error, "content": reject.content}
+        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.count += 1
 
     def __exit__(

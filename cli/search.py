@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,14 +57,18 @@ def search(
         bool, typer.Option("--exact", help="Look at every row, whatever the kind of index.", show_default=False)
     ] = False,
     input: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--input",
             "-i",
-            help="A file of queries: txt, csv, tsv, jsonl or parquet (column text); - for stdin.",
+            help="A file of queries: txt, csv, tsv, jsonl or parquet; - for stdin. Several are read in order as one.",
             show_default=False,
         ),
     ] = None,
+    input_format: options.InputFormat = None,
+    text_column: options.TextColumns = None,
+    text_separator: options.TextSeparator = None,
+    max_row_bytes: options.MaxRowBytes = None,
     as_json: Annotated[
         bool, typer.Option("--json", help='One JSON document: {"results": [{"query", "hits": [...]}]}.')
     ] = False,
@@ -93,14 +97,17 @@ def search(
     back as rows meet it, up to -k. --hybrid adds up reciprocal ranks, 1 / (60 + rank), by meaning and by
     BM25: that sum is the score then.
     """
-    if query is not None and input is not None:
+    if query is not None and input:
         raise UsageError("queries were given both as an argument and with --input; give one of the two")
     if as_json and as_json_lines:
         raise UsageError("--json and --jsonl exclude each other")
     if hybrid and min_score is not None:
         raise UsageError("--min-score is a least cosine, and the scores of --hybrid are none; give one of the two")
+    reading = options.reading(input_format, text_column, text_separator, max_row_bytes=max_row_bytes)
+    if query is not None:
+        options.check_no_input_options(reading)
     quiet_notes(quiet)
-    queries = [query] if query is not None else _queries(input)
+    queries = [query] if query is not None else _queries(input, reading)
     if not all(q.strip() for q in queries):
         raise UsageError("the query is empty")
 
@@ -139,14 +146,14 @@ def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s
     return SearchIndex(directory, threads=threads, offline=offline, filter_timeout_s=filter_timeout_s)
 
 
-def _queries(input: Path | None) -> list[str]:
-    if input is None:
+def _queries(input: list[Path] | None, reading: dict[str, Any]) -> list[str]:
+    if not input:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no query was given: name one, or --input FILE, or pipe queries in, one a line")
-        input = Path("-")
+        input = [Path("-")]
     from sbert_mini.text.records import read_records
 
-    queries = [record.text for record in read_records(input)]
+    queries = [record.text for record in read_records(input, **reading)]
     if not queries:
         raise UsageError("no query was given: the input held no text")
     return queries

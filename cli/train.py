@@ -297,6 +297,7 @@ def show(
     quiet_notes(quiet=False)
     file = find_recipe(name)
     try:
-        print(file.read_text("utf-8"), end="")
+        text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the recipe {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    print(text, end="")

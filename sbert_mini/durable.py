@@ -184,7 +184,9 @@ def flush_directory(path: Path) -> None:
 
 def json_bytes(value: Mapping[str, Any]) -> bytes:
     """Return a JSON object as readable UTF-8, its keys sorted."""
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode(
+        errors="backslashreplace"  # half characters of paths that are not UTF-8, as JSON writes them
+    )
 
 
 def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -39,9 +39,18 @@ class SbertMiniError(Exception):
 
 
 class UsageError(SbertMiniError, ValueError):
-    """An argument or option that cannot be meant."""
+    """An argument or option that cannot be meant.
+
+    Args:
+        text: what is wrong.
+        parameter: the argument's name in Python, where the text holds it; the command line puts its option there.
+    """
 
     exit_code = 2
+
+    def __init__(self, text: str, parameter: str | None = None) -> None:
+        super().__init__(text)
+        self.parameter = parameter
 
 
 class MissingExtraError(SbertMiniError, ImportError):

@@ -2,8 +2,8 @@
 
 A name is, in this order:
 
-1. an existing directory;
-2. a built-in name (`BUILTIN`);
+1. a built-in name (`BUILTIN`), whatever directory of that name there is: `./sbert-mini` and `Path("sbert-mini")` are directories;
+2. an existing directory;
 3. a hub id `org/name` or `org/name@revision`, taken from the Hugging Face cache, and fetched into it only if it is not
    there and `offline` is false. Pin a commit (`org/name@<40 hex digits>`) for the same bytes for good.
 """
@@ -16,13 +16,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sbert_mini.errors import ModelNotFoundError, UsageError
+from sbert_mini.paths import expanded
 
 log = logging.getLogger("sbert_mini")
 
 DEFAULT_MODEL = "sbert-mini"
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _HUB_FILES = ["*.json", "*.txt", "*.md", "*.safetensors", "*_*/*.json", "*_*/*.safetensors", "onnx/sbmini.json"]
-_HUB_GRAPHS = ["onnx/model.onnx", "onnx/model_int8.onnx"]
+_noted: set[str] = set()
+_HUB_GRAPHS = ["onnx/model.onnx", "onnx/model_int8.onnx", "onnx/ranges.json"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,21 @@ BUILTIN = {
 
 
 def cache_dir() -> Path:
-    """Return this package's own cache: `$SBMINI_CACHE_DIR`, else `$XDG_CACHE_HOME/sbmini`, else `~/.cache/sbmini`."""
+    """Return this package's own cache: `$SBMINI_CACHE_DIR`, else `$XDG_CACHE_HOME/sbmini`, else `~/.cache/sbmini`.
+
+    Raises:
+        UsageError: neither variable is set, and there is no home directory.
+    """
     if own := os.environ.get("SBMINI_CACHE_DIR"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sbmini"
+        return expanded(own)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "sbmini"
+    try:
+        return Path.home() / ".cache" / "sbmini"
+    except RuntimeError:
+        raise UsageError(
+            "there is no home directory for the cache of converted models: set SBMINI_CACHE_DIR to a folder that can be written"
+        ) from None
 
 
 def is_offline() -> bool:
@@ -83,25 +95,46 @@ def default_name() -> str:
     return os.environ.get("SBMINI_MODEL") or DEFAULT_MODEL
 
 
+def directory(name: str | Path) -> Path | None:
+    """Return the directory that a name stands for by itself, as an absolute path; None for a built-in name or a hub id.
+
+    Raises:
+        UsageError: the name begins with `~`, and there is no such home directory.
+    """
+    if isinstance(name, str) and name in BUILTIN:
+        return None
+    path = expanded(name)
+    return path.resolve() if path.is_dir() else None
+
+
+def name_of(model: str | Path | None) -> str:
+    """Return a model's name as text that `directory` and `resolve` read as they read the model itself."""
+    if model is None:
+        return default_name()
+    return f"./{model}" if isinstance(model, Path) and str(model) in BUILTIN and model.is_dir() else str(model)
+
+
 def resolve(name: str | Path | None = None, *, offline: bool = False) -> Path:
     """Return the directory of the model `name`, as an absolute path.
 
     Args:
-        name: a directory, a built-in name or a hub id; None for `default_name()`.
+        name: a built-in name, a directory or a hub id; None for `default_name()`.
         offline: open no socket, whatever is missing. `HF_HUB_OFFLINE=1` means the same.
 
     Raises:
         ModelNotFoundError: the name leads nowhere; the text says what was tried.
         UsageError: the name is a file.
     """
-    text = str(name) if name is not None else default_name()
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return path.resolve()
-    if path.is_file():
-        raise UsageError(f"the model must be a directory, and {text} is a file")
+    text = name_of(name)
+    if (path := directory(text)) is not None:
+        return path
     if text in BUILTIN:
+        if Path(text).is_dir() and text not in _noted:
+            _noted.add(text)
+            log.warning("%s is the built-in model; the folder %s here is another: ./%s names it", text, text, text)
         return _builtin(text)
+    if expanded(text).is_file():
+        raise UsageError(f"the model must be a directory, and {text} is a file")
     match = _HUB_ID.fullmatch(text)
     if match and not text.startswith((".", "~")):
         return _hub(match["repo"], match["revision"], offline=offline or is_offline())

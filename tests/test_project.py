@@ -261,7 +261,7 @@ def test_names_lead_to_directories(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org").mkdir()
     (tmp_path / "org" / "model").mkdir()
-    assert models.resolve("org/model") == tmp_path / "org" / "model"  # an existing directory wins over a hub id
+    assert models.resolve("org/model") == tmp_path / "org" / "model"  # a directory wins over a hub id
     assert models.resolve("all-MiniLM-L6-v2").name == "model"
     monkeypatch.setenv("SBMINI_MODEL", "org/model")
     assert models.resolve() == tmp_path / "org" / "model"

@@ -57,7 +57,8 @@ class Contestant:
 
 def short_name(name: str) -> str:
     """Return how a model is called in tables: a directory's last part, any other name as it is."""
-    return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
+    path = models.directory(name)
+    return name if path is None else path.name
 
 
 def open_contestant(
@@ -173,7 +174,7 @@ def _embedder(name: str, runtime: str, threads: int, *, offline: bool, progress:
 
 def _peer_path(name: str, offline: bool) -> Path | None:
     """Return a peer's directory; None for a hub id, which sentence-transformers fetches in its own way."""
-    if Path(name).expanduser().is_dir() or name in models.BUILTIN or offline or models.is_offline():
+    if models.directory(name) is not None or name in models.BUILTIN or offline or models.is_offline():
         return models.resolve(name, offline=offline)
     return None
 

@@ -3,11 +3,13 @@
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -100,16 +102,26 @@ def process(command: Sequence[str], environment: Mapping[str, str] | None = None
     Raises:
         SbertMiniError: it failed; the text holds the last line that it wrote to stderr.
     """
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", _LAUNCHER, *command],
-        capture_output=True,
+    launcher = [sys.executable, "-S", "-c", _LAUNCHER, *command]
+    with subprocess.Popen(
+        launcher,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(environment or {})},
-        check=True,
-    )
-    code, elapsed_s, peak = json.loads(done.stdout)
+        start_new_session=True,
+    ) as child:
+        try:
+            out, err = child.communicate()
+        except BaseException:  # an interruption ends what is measured too
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            raise
+    if child.returncode:
+        raise SbertMiniError(f"{command[0]} could not be measured: {err.strip() or child.returncode}")
+    code, elapsed_s, peak = json.loads(out)
     if code:
-        said = done.stderr.strip().splitlines()
+        said = err.strip().splitlines()
         raise SbertMiniError(f"{command[0]} failed with {code}: {said[-1] if said else 'it said nothing'}")
     return elapsed_s, peak * (1 if sys.platform == "darwin" else 1024)
 

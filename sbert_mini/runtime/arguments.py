@@ -127,10 +127,10 @@ def integer(value: Any, name: str, least: int | None = 1) -> int:
             pass
         else:
             if least is not None and number < least:
-                raise UsageError(f"{name} must be at least {least}; found {number}")
+                raise UsageError(f"{name} must be at least {least}; found {number}", name)
             return number
     raise UsageError(
-        f"{name} must be a whole number{'' if least is None else f' of at least {least}'}; found {_shown(value)}"
+        f"{name} must be a whole number{'' if least is None else f' of at least {least}'}; found {_shown(value)}", name
     )
 
 
@@ -144,7 +144,7 @@ def number(value: Any, name: str) -> float:
         found = float(value)
         if math.isfinite(found):
             return found
-    raise UsageError(f"{name} must be a finite number; found {_shown(value)}")
+    raise UsageError(f"{name} must be a finite number; found {_shown(value)}", name)
 
 
 def array_of(value: Any, name: str) -> AnyArray:

@@ -3,6 +3,7 @@
     onnx/model.onnx        float32
     onnx/model_int8.onnx   int8
     onnx/sbmini.json       what they were made from, their checksums, and the model's fingerprint
+    onnx/ranges.json       the ranges of the vectors' components, for 8-bit vectors, and the fingerprint of the model they are of
 
 They go into the model directory where it is writable and holds no `onnx/model.onnx` of another tool, else into the user's
 cache; graphs of a model in the Hugging Face cache go into ours. The record tells when the directory's weights, tokenizer or
@@ -15,9 +16,10 @@ other one is then made of the weights that this graph computes with (`encoder.in
 import hashlib
 import json
 import logging
+import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,11 +35,14 @@ from sbert_mini.layout import ModelLayout, read_layout
 from sbert_mini.models import cache_dir
 from sbert_mini.runtime import graph
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
+from sbert_mini.runtime.precision import ComponentRanges, measure_ranges
+from sbert_mini.shapes import FloatArray
 from sbert_mini.text.tokenizer import TextTokenizer
 
 Graph: TypeAlias = Literal["int8", "fp32"]
 GRAPH_FILES: Mapping[Graph, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 RECORD = "sbmini.json"
+RANGES = "ranges.json"
 FORMAT = 1
 
 log = logging.getLogger("sbert_mini")
@@ -177,6 +182,55 @@ def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_durably(folder / RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
 
 
+def find_ranges(converted: ConvertedModel, encode: Callable[[], FloatArray]) -> ComponentRanges:
+    """Return the ranges of a model's vectors: those that were made with its graphs, else new ones, which are kept.
+
+    Args:
+        converted: the model.
+        encode: returns the vectors of `quantization.calibration_texts`.
+    """
+    folders = [converted.file.parent]
+    with suppress(UsageError):  # without a home directory there is no cache
+        folders.append(cache_dir() / "ranges" / converted.fingerprint[:32])
+    for folder in (converted.layout.path / "onnx", *folders):
+        ranges = _read_ranges(folder, converted.fingerprint, converted.layout.dimension)
+        if ranges is not None:
+            return ranges
+    ranges = measure_ranges(encode())
+    for folder in folders:
+        if not _in_hub_cache(folder) and _is_writable(folder):
+            _write_ranges(folder, ranges, converted.fingerprint)
+            break
+    return ranges
+
+
+def _read_ranges(folder: Path, fingerprint: str, dimension: int) -> ComponentRanges | None:
+    """Return the ranges in the folder, or None where there are none, or none of this model that can be used."""
+    try:
+        stored = json.loads((folder / RANGES).read_bytes())
+        if stored["fingerprint"] != fingerprint:
+            return None
+        low, high, growth = (np.array(stored[name], np.float64) for name in ("low", "high", "growth"))
+        usable = low.shape == high.shape == growth.shape == (dimension,) and bool(
+            np.isfinite([low, high, growth]).all()
+        )
+        usable = usable and bool((low < high).all()) and bool((growth >= 1).all())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        usable = False
+    if not usable:
+        log.warning("%s is damaged: the ranges are measured again", folder / RANGES)
+        return None
+    return ComponentRanges(low, high, growth)
+
+
+def _write_ranges(folder: Path, ranges: ComponentRanges, fingerprint: str) -> None:
+    lists = {name: array.tolist() for name, array in vars(ranges).items()}
+    data = {"fingerprint": fingerprint, **lists}
+    write_durably(folder / RANGES, (json.dumps(data) + "\n").encode())
+
+
 def find(path: str | Path, kind: Graph = "int8", adapter: "graph.Adapter | None" = None) -> ConvertedModel:
     """Return the graph `kind` of the model directory `path`, converting the model first if it has none.
 
@@ -197,14 +251,15 @@ def find(path: str | Path, kind: Graph = "int8", adapter: "graph.Adapter | None"
         parts = [f"{name} {array.shape}".encode() + array.tobytes() for name, array in sorted(adapter.weights.items())]
         sources["adapter"] = _sha256(str(adapter.heads).encode(), *parts)
         place, named = layout.path / "heads" / adapter.task, [*named, adapter.task]
-    cached = cache_dir() / "graphs" / _sha256(*(name.encode() for name in named))[:32]
-    for folder in (place / "onnx", cached):
+    digest = _sha256(*(os.fsencode(name) for name in named))[:32]
+    for folder in _folders(place, digest):
         record = _read_record(folder)
         if record is not None and kind in record["graphs"] and _is_fresh(record, sources, layout, folder):
             break
     else:
         weight_files(layout.encoder_path)  # raises where there is nothing to convert: says what is missing
-        folder = _target(place, cached) if _has_safetensors(layout) else cached
+        own = _has_safetensors(layout) and _takes_graphs(place)
+        folder = place / "onnx" if own else _writable_cache(digest)
         log.warning("converting %s to ONNX, once, into %s", place, folder)
         record = convert(layout, folder, adapter, sources)
     entry = record["graphs"][kind]
@@ -215,21 +270,48 @@ def _has_safetensors(layout: ModelLayout) -> bool:
     return any(layout.encoder_path.glob("*.safetensors"))
 
 
-def _target(path: Path, cached: Path) -> Path:
+def _in_hub_cache(path: Path) -> bool:
+    """Return whether the path is of the Hugging Face cache, which is shared with tools that expect their own files there."""
+    return any(parent.name == "snapshots" for parent in path.parents)
+
+
+def _folders(place: Path, digest: str) -> Iterator[Path]:
+    """Yield where the graphs of a model may lie; a cache is looked for only when the first folder does not serve."""
+    yield place / "onnx"
+    with suppress(UsageError):  # without a home directory there is no cache
+        yield cache_dir() / "graphs" / digest
+
+
+def _takes_graphs(path: Path) -> bool:
+    """Return whether graphs may be written into a model directory, and can be."""
     folder = path / "onnx"
-    if any(
-        parent.name == "snapshots" for parent in path.parents
-    ):  # the Hugging Face cache is shared with tools that expect their own files there
-        return cached
+    if _in_hub_cache(path):
+        return False
     foreign = not (folder / RECORD).is_file() and any((folder / name).exists() for name in GRAPH_FILES.values())
-    if foreign:
-        return cached
+    return not foreign and _is_writable(folder)
+
+
+def _is_writable(folder: Path) -> bool:
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return folder
+            return True
     except OSError:
-        return cached
+        return False
+
+
+def _writable_cache(digest: str) -> Path:
+    """Return a model's folder in the cache, made.
+
+    Raises:
+        UsageError: there is no place for a cache, or it cannot be written.
+    """
+    folder = cache_dir() / "graphs" / digest
+    if not _is_writable(folder):
+        raise UsageError(
+            f"the converted model cannot be kept in {folder}, which cannot be written: set SBMINI_CACHE_DIR to a folder that can"
+        )
+    return folder
 
 
 def convert(
@@ -238,7 +320,7 @@ def convert(
     adapter: "graph.Adapter | None" = None,
     sources: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write both graphs and their record into `folder`, replacing older ones, and return the record.
+    """Write both graphs, ranges and their record into `folder`, replacing older ones, and return the record.
 
     Args:
         layout: the model directory's description.
@@ -246,7 +328,8 @@ def convert(
         adapter: a task's projected attention layers, or None.
         sources: checksums of what the graphs are made from, the weights excepted; None for `source_digests`.
 
-    The same directory gives the same bytes. int8 scales come from `quantization.calibration_texts`.
+    The same directory gives the same bytes. int8 scales and the ranges of 8-bit vectors come from
+    `quantization.calibration_texts`.
     """
     from sbert_mini.runtime import quantization
 
@@ -267,7 +350,7 @@ def convert(
     exposed = graph.build(weights, layout, expose=True, adapter=adapter).SerializeToString()
     session = onnxruntime.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
     del exposed
-    activations = quantization.collect(session, tokenizer, quantization.calibration_texts(), layers)
+    activations, vectors = quantization.collect(session, tokenizer, quantization.calibration_texts(), layers)
     del session
     scales = {
         name: quantization.choose_scale(activations.pop(name), _product_weight(weights, name))
@@ -282,13 +365,18 @@ def convert(
         written[kind] = {"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     fingerprint = _sha256(json.dumps([digests, sources], sort_keys=True).encode())
     shipped = None if _has_safetensors(layout) or adapter is not None else _read_record(layout.path / "onnx")
-    record = {
+    record: dict[str, Any] = {
         "format": FORMAT,
         "sbert_mini": __version__,
         "fingerprint": shipped["fingerprint"] if shipped is not None else fingerprint,  # it is the same model
         "source": {**sources, "weights": digests, "weight_stats": stats},
         "graphs": written,
     }
+    shipped_ranges = (
+        None if shipped is None else _read_ranges(layout.path / "onnx", record["fingerprint"], layout.dimension)
+    )
+    if shipped_ranges is not None or np.isfinite(vectors).all():
+        _write_ranges(folder, shipped_ranges or measure_ranges(vectors), record["fingerprint"])
     _write_record(folder, record)
     return record
 

@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +21,9 @@ from sbert_mini.errors import (
     UnsupportedModelError,
     UsageError,
 )
-from sbert_mini.progress import ProgressBar
+from sbert_mini.progress import Counted, bar_over, expected
 from sbert_mini.runtime import arguments
-from sbert_mini.runtime.conversion import Graph, find, open_tokenizer
+from sbert_mini.runtime.conversion import Graph, find, find_ranges, open_tokenizer
 from sbert_mini.runtime.engine import Backend, open_engine, thread_count
 from sbert_mini.runtime.graph import Adapter
 from sbert_mini.runtime.npy import NpyWriter
@@ -37,8 +37,6 @@ from sbert_mini.text.words import Words
 Truncation: TypeAlias = Literal["warn", "error", "chunk"]
 WINDOW = 2048
 """Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
-CALIBRATED = 100
-"""Vectors from which a component's range can be told, as sentence-transformers has it."""
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 log = logging.getLogger("sbert_mini")
@@ -136,7 +134,7 @@ class Embedder:
             raise UsageError("a task's projected attention layers are computed by onnx, on the CPU, alone")
         self._reopened_with = {"device": device, "backend": backend, "adapter": adapter}
         self.threads = thread_count(threads)
-        self.model_name = str(model) if model is not None else models.default_name()
+        self.model_name = models.name_of(model)
         self._converted = find(models.resolve(model, offline=offline), graph, adapter)
         self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
         self._tokenizer = open_tokenizer(self._converted.layout)
@@ -266,7 +264,8 @@ class Embedder:
             prompt: the prompt itself; wins over `prompt_name`.
             truncation: what happens to a text of more than `max_seq_length` tokens: `warn` cuts it and says how many
                 were cut, `error` refuses it, `chunk` splits it and averages the pieces' vectors by their tokens.
-            ranges: of each component, for the precisions int8 and uint8; None for those of this call's vectors.
+            ranges: of each component, for the precisions int8 and uint8; None for the model's own (`component_ranges`), with
+                which a text gets the same values in every call. (`SentenceTransformer` takes those of the call's vectors.)
             counts: filled in, if given.
             convert_to_numpy: as sentence-transformers has it; True, since results are arrays.
             convert_to_tensor: False.
@@ -297,17 +296,42 @@ class Embedder:
         )
         dimension = self.dimension if truncate_dim is None else int(truncate_dim)
         vectors = np.concatenate(blocks) if blocks else np.empty((0, dimension), np.float32)
-        if precision in ("int8", "uint8") and ranges is None and len(vectors) < CALIBRATED:
-            if single or len(vectors) == 1:
-                raise UsageError(f"one vector has no range: the precision {precision} needs ranges for a single text")
-            log.warning(
-                "the ranges of %s are those of these %d vectors alone; give ranges of a sample of %d or more",
-                precision,
-                len(vectors),
-                CALIBRATED,
-            )
+        if precision in ("int8", "uint8") and ranges is None:
+            ranges = self.component_ranges(truncate_dim, normalize_embeddings=normalize_embeddings)
         result = quantize_vectors(vectors, precision, ranges)
         return result[0] if single else result
+
+    def component_ranges(self, truncate_dim: int | None = None, *, normalize_embeddings: bool = True) -> FloatArray:
+        """Return the range of each component in which vectors of the precisions int8 and uint8 are stored.
+
+        They are the model's: measured once, on the texts that its int8 graph is calibrated with, and kept beside its graphs.
+        `precision.restore_vectors` makes float32 vectors of the 8-bit ones again.
+
+        Args:
+            truncate_dim: see `encode`.
+            normalize_embeddings: see `encode`.
+
+        Shapes:
+            the result: (2, dim), lows and highs.
+
+        Raises:
+            UsageError: `truncate_dim` is not from 1 to the model's dimension.
+        """
+        whole = self._converted.layout.dimension
+        keep = self.dimension if truncate_dim is None else truncate_dim
+        if not 1 <= keep <= whole:
+            raise UsageError(f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}")
+        ranges = find_ranges(self._converted, self._calibration_vectors)
+        return ranges.of(keep, normalized=normalize_embeddings)
+
+    def _calibration_vectors(self) -> FloatArray:
+        from sbert_mini.runtime.quantization import calibration_texts
+
+        log.warning("measuring the ranges of 8-bit vectors of %s, once", self.model_name)
+        whole = self._converted.layout.dimension
+        return np.concatenate(
+            list(self.encode_stream(calibration_texts(), truncate_dim=whole, prompt="", truncation="chunk"))
+        )
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> AnyArray:
         """Return `encode(texts)` with the model's prompt named `query`, if it has one and no other is asked for."""
@@ -372,14 +396,13 @@ class Embedder:
         whole = self._converted.layout.dimension
         size = arguments.integer(batch_size, "batch_size")
         stream = self._stream(
-            arguments.pairs_of(pairs),
+            Counted(arguments.pairs_of(pairs), expected(pairs)),
             _Plan(
                 *("", size, whole, True, truncation, WINDOW, self._engine.tokens_per_batch),
                 around=self._tokenizer.special_tokens(pair=True),
             ),
             counts if counts is not None else EncodeCounts(),
             show_progress_bar,
-            len(pairs) if isinstance(pairs, Sized) else None,
             pairs=True,
         )
         blocks = [block for block, _ in stream]
@@ -440,7 +463,7 @@ class Embedder:
         for record in records:
             if self.are_longer([record.text], prompt=prompt)[0]:
                 why = f"the text is longer than {self.max_seq_length} tokens"
-                on_reject(Reject(record.line, why, record.text[:1000]))
+                on_reject(Reject(record.line, why, record.text[:1000], record.file))
             else:
                 yield record
 
@@ -530,7 +553,9 @@ class Embedder:
         whole = self._converted.layout.dimension
         keep = self.dimension if truncate_dim is None else arguments.integer(truncate_dim, "truncate_dim", None)
         if not 1 <= keep <= whole:
-            raise UsageError(f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}")
+            raise UsageError(
+                f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}", "truncate_dim"
+            )
         if not normalize_embeddings and not self._converted.layout.normalize:
             raise UsageError(
                 "normalize_embeddings must be True here: this model does not normalise by itself, and its graph does. "
@@ -549,8 +574,7 @@ class Embedder:
             warn_of_unknown=warn_of_unknown,
         )
         several = arguments.texts_of(texts)
-        total = len(several) if isinstance(several, Sized) else None
-        return self._stream(several, plan, counts if counts is not None else EncodeCounts(), show_progress_bar, total)
+        return self._stream(several, plan, counts if counts is not None else EncodeCounts(), show_progress_bar)
 
     def _prompt(self, name: str | None, prompt: str | None) -> str:
         layout = self._converted.layout
@@ -575,12 +599,11 @@ class Embedder:
         plan: _Plan,
         counts: EncodeCounts,
         show_progress_bar: bool,
-        total: int | None,
         *,
         pairs: bool = False,
     ) -> Iterator[tuple[FloatArray, Callable[[], list[Words]]]]:
         source = iter(texts)
-        progress = ProgressBar("encoding", total) if show_progress_bar else None
+        progress = bar_over("encoding", texts) if show_progress_bar else None
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
 
         def tokenize(first: int, batch: list[Any]) -> _Window:
@@ -633,6 +656,7 @@ class Embedder:
                     counts.truncated,
                     counts.texts,
                     self.max_seq_length,
+                    extra={"parameter": "truncation='chunk'"},
                 )
             if plan.warn_of_unknown:
                 _warn_of_unknown(counts, "pairs" if pairs else "texts")

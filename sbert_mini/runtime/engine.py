@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
+from sbert_mini.paths import is_utf8
 from sbert_mini.runtime.conversion import ConvertedModel, start_check
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
@@ -161,7 +162,9 @@ class OnnxEngine:
         failure: Exception | None = None
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(converted.file), options, providers=["CPUExecutionProvider"]
+                str(converted.file) if is_utf8(converted.file) else converted.file.read_bytes(),
+                options,
+                providers=["CPUExecutionProvider"],
             )
         except Exception as error:
             failure = error

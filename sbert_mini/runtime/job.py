@@ -3,16 +3,19 @@
 While a job runs, what is done lies beside the output, in the folder `OUT.partial`:
 
     vectors.npy     float32 rows, appended; its header is written at the end
-    records.jsonl   {"id", "text"} of each row, where the output holds them
+    records.jsonl   each row as it was read, where the output holds it, and whether its values have types of their own
     state.json      how many rows are done, and what they were made from; ends with its own checksum
 
 After each window of texts the files are flushed to the disk and `state.json` is replaced: that window is then kept whatever
 happens. A resumed job cuts the files back to the last window that was kept and goes on after it. Windows begin at the same
 texts as in an uninterrupted run, and a batch never reaches beyond its window, so the results are equal byte for byte. The
-finished file takes its place in one step, and the folder is removed.
+finished file takes its place in one step, and the folder is removed. Beside a file of int8 or uint8 values lies
+`OUT.ranges.npy`: the low and the high of each component, (2, dim), with which `precision.restore_vectors` makes float32 vectors
+of them again. They are the model's, so that a text has the same values in every file.
 """
 
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -24,15 +27,27 @@ from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 
-from sbert_mini.durable import flush, flush_directory, read_sealed_json, write_sealed_json
-from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.durable import flush, flush_directory, read_sealed_json, write_durably, write_sealed_json
+from sbert_mini.errors import InputError, UsageError
+from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.npy import HEADER_BYTES, npy_header
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
 from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.records import Record
+from sbert_mini.text.rows import (
+    ROW_SUFFIXES,
+    Columns,
+    cell,
+    check_row,
+    named_row,
+    need_pyarrow,
+    table_line,
+    unknown_format,
+)
 
-Output: TypeAlias = Literal["npy", "jsonl", "parquet"]
+Output: TypeAlias = Literal["npy", "jsonl", "csv", "tsv", "parquet"]
+OUTPUT_SUFFIXES: Mapping[str, Output] = {".npy": "npy", **ROW_SUFFIXES}
 _BLOCK_ROWS = 8192
 
 
@@ -41,7 +56,7 @@ class EncodeSettings:
     """What decides the vectors and the file; a resumed job must have the same.
 
     Attributes:
-        precision: of the values in the file; the ranges of int8 and uint8 are those of all its vectors.
+        precision: of the values in the file; the ranges of int8 and uint8 are the model's (`Embedder.component_ranges`).
         dim: components kept, or None for all.
         prompt: put before each text, or None for the model's own default.
         truncation: see `Embedder.encode`.
@@ -61,7 +76,8 @@ class EncodeJob:
     """Texts -> a file of vectors, in a way that can be interrupted and resumed.
 
     Args:
-        output: the file: `.npy`, `.jsonl` or `.parquet`; replaced if it exists.
+        output: the file, of one of `OUTPUT_SUFFIXES`; replaced if it exists. Rows keep their columns (`rows.named_row`)
+            beside the vector, which is the column `embedding`, or in CSV and TSV a column a component: `e0`, `e1` and so on.
         embedder: the model.
         settings: what decides the vectors and the file.
         resume: go on with an interrupted job, if there is one.
@@ -97,6 +113,8 @@ class EncodeJob:
         self._settings = settings
         self._show_progress_bar = show_progress_bar
         self._dimension = embedder.dimension if settings.dim is None else settings.dim
+        self._total: int | None = None
+        self._taken = vector_columns(self.kind, self._dimension)
         self._records_bytes = 0
         self._digest = ""
         self._identity = {"fingerprint": embedder.fingerprint, "graph": embedder.graph, **vars(settings)}
@@ -108,6 +126,13 @@ class EncodeJob:
 
     def _take_over(self, state: Mapping[str, Any]) -> None:
         for key, value in self._identity.items():
+            if key == "fingerprint" and state["job"].get(key) != value:
+                before = state.get("model", "another model")
+                same = " (of the same name, with other weights)" if before == self._embedder.model_name else ""
+                raise UsageError(
+                    f"{self.folder} was made with the model {before}{same}, and this run has {self._embedder.model_name}: "
+                    "run it as before, or delete that folder",
+                )
             if state["job"].get(key) != value:
                 raise UsageError(
                     f"{self.folder} was made with {key} = {state['job'].get(key)!r}, and this run has {value!r}: "
@@ -126,6 +151,7 @@ class EncodeJob:
             InputError: there is no record, or a resumed job's first records are not those that it was made from. What is
                 done stays, and so it does after any other exception.
         """
+        self._total = expected(records)
         iterator = iter(records)
         try:
             digest = self._skip(iterator) if self.done else ""
@@ -155,7 +181,7 @@ class EncodeJob:
         digest, read = "", 0
         while read < self.done:
             block = list(itertools.islice(iterator, min(self._settings.window, self.done - read)))
-            digest = _chained(digest, block)
+            digest = self._chained(digest, block)
             read += len(block)
             if not block:
                 break
@@ -184,7 +210,7 @@ class EncodeJob:
                 yield record.text
 
         blocks = self._embedder.encode_stream(
-            texts(),
+            Counted(texts(), self._total, self.done),
             batch_size=self._settings.batch_size,
             truncate_dim=self._settings.dim,
             prompt=self._settings.prompt,
@@ -199,13 +225,16 @@ class EncodeJob:
             vectors.write(np.ascontiguousarray(block, "<f4").tobytes())
             if self.kind != "npy":
                 for record in encoded:
-                    lines.write((json.dumps({"id": record.id, "text": record.text}) + "\n").encode())
+                    row = checked_row(record, self._taken)
+                    check_row(row, self.kind, record.place)
+                    lines.write((json.dumps([record.typed, row]) + "\n").encode())
             flush(vectors)
             flush(lines)
-            digest = _chained(digest, encoded)
+            digest = self._chained(digest, encoded)
             state = {
                 "job": self._identity,
                 "kind": self.kind,
+                "model": self._embedder.model_name,
                 "rows": self.done + len(block),
                 "records_bytes": lines.tell(),
                 "digest": digest,
@@ -218,61 +247,103 @@ class EncodeJob:
         if not (self.kind == "npy" and self._settings.precision == "float32"):
             vectors: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
             file = self.folder / f"finished.{self.kind}"
-            write = {"npy": _write_npy, "jsonl": _write_json_lines, "parquet": _write_parquet}[self.kind]
-            write(file, self._quantized(vectors), self._stored_records())
+            self._write(file, self._quantized(vectors))
+        ranges_file = self.output.with_name(self.output.name + ".ranges.npy")
+        ranges = self._ranges()
+        if ranges is not None:
+            written = io.BytesIO()
+            np.save(written, ranges)
+            write_durably(ranges_file, written.getbuffer())
+        else:
+            ranges_file.unlink(missing_ok=True)  # of an earlier file of this name
         file.replace(self.output)
         flush_directory(self.output.parent)
 
+    def _write(self, file: Path, blocks: Iterator[AnyArray]) -> None:
+        if self.kind == "npy":
+            _write_npy(file, blocks)
+            return
+        rows = (row for _, row in self._stored_rows())
+        if self.kind == "jsonl":
+            _write_json_lines(file, blocks, rows)
+            return
+        columns = Columns()
+        for typed, row in self._stored_rows():
+            columns.add(row, typed=typed)
+        if self.kind == "parquet":
+            _write_parquet(file, blocks, rows, columns)
+        else:
+            _write_table(file, blocks, rows, columns, self.kind)
+
+    def _ranges(self) -> FloatArray | None:
+        if self._settings.precision not in ("int8", "uint8"):
+            return None
+        return self._embedder.component_ranges(self._settings.dim)
+
     def _quantized(self, vectors: FloatArray) -> Iterator[AnyArray]:
-        starts = range(0, len(vectors), _BLOCK_ROWS)
-        ranges = None
-        if self._settings.precision in ("int8", "uint8"):
-            low = np.min([vectors[i : i + _BLOCK_ROWS].min(axis=0) for i in starts], axis=0)
-            high = np.max([vectors[i : i + _BLOCK_ROWS].max(axis=0) for i in starts], axis=0)
-            ranges = np.stack([low, high])
-        for start in starts:
+        ranges = self._ranges()
+        for start in range(0, len(vectors), _BLOCK_ROWS):
             yield quantize_vectors(np.asarray(vectors[start : start + _BLOCK_ROWS]), self._settings.precision, ranges)
 
-    def _stored_records(self) -> Iterator[dict[str, Any]]:
+    def _stored_rows(self) -> Iterator[tuple[bool, dict[str, Any]]]:
         with (self.folder / "records.jsonl").open(encoding="utf-8") as stream:
             for line in stream:
-                yield json.loads(line)
+                typed, row = json.loads(line)
+                yield typed, row
+
+    def _chained(self, digest: str, records: list[Record]) -> str:
+        """Return a checksum of all records so far, from the one before and what the output holds of the records since."""
+        chain = hashlib.sha256(digest.encode())
+        for record in records:
+            held = [record.id, record.text] if self.kind == "npy" else [record.typed, named_row(record)]
+            chain.update(json.dumps(held).encode() + b"\n")
+        return chain.hexdigest()
 
 
 def output_kind(path: Path) -> Output:
     """Return the kind of file that a path's suffix names.
 
     Raises:
-        UsageError: it is none of `.npy`, `.jsonl` and `.parquet`.
+        UsageError: it is none of `OUTPUT_SUFFIXES`.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("npy", "jsonl", "parquet"):
-        raise UsageError(f"the output must end in .npy, .jsonl or .parquet; found {str(path)!r}")
+    kind = OUTPUT_SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise unknown_format(path, OUTPUT_SUFFIXES)
     if kind == "parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("writing Parquet", "pyarrow", "parquet") from error
-    return kind  # type: ignore[return-value]
+        need_pyarrow()
+    return kind
 
 
-def json_line(record: Mapping[str, Any], vector: AnyArray) -> str:
-    """Return `{"id", "text", "embedding"}` as a line of JSON, without the id where it is None."""
-    fields = {"text": record["text"]} if record["id"] is None else {"id": record["id"], "text": record["text"]}
+def vector_columns(kind: Output, dimension: int) -> frozenset[str]:
+    """Return the names of the columns that hold a vector in a file of this kind."""
+    if kind in ("csv", "tsv"):
+        return frozenset(f"e{i}" for i in range(dimension))
+    return frozenset() if kind == "npy" else frozenset(["embedding"])
+
+
+def checked_row(record: Record, taken: frozenset[str]) -> dict[str, Any]:
+    """Return a record's row, none of whose columns has a name that the vector's columns have.
+
+    Raises:
+        InputError: one has.
+    """
+    row = named_row(record)
+    clash = taken.intersection(row)
+    if clash:
+        raise InputError(
+            f"{record.place}: the column {min(clash)!r} has the name of a column that is written: rename it, or write a .npy file"
+        )
+    return row
+
+
+def json_line(row: Mapping[str, Any], vector: AnyArray) -> str:
+    """Return a row and its vector, as `embedding`, as a line of JSON."""
     numbers = ", ".join(vector.astype(str))  # the shortest digits that give the same float32 back
-    return f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n'
+    return f'{json.dumps(row, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n'
 
 
-def _chained(digest: str, records: list[Record]) -> str:
-    """Return a checksum of all records so far, from the one before and the records since."""
-    chain = hashlib.sha256(digest.encode())
-    for record in records:
-        chain.update(json.dumps([record.id, record.text]).encode() + b"\n")
-    return chain.hexdigest()
-
-
-def _write_npy(file: Path, blocks: Iterator[AnyArray], records: Iterator[dict[str, Any]]) -> None:  # noqa: ARG001
+def _write_npy(file: Path, blocks: Iterator[AnyArray]) -> None:
     rows, width, descr = 0, 0, ""
     with file.open("wb") as stream:
         stream.seek(HEADER_BYTES)
@@ -284,33 +355,50 @@ def _write_npy(file: Path, blocks: Iterator[AnyArray], records: Iterator[dict[st
         flush(stream)
 
 
-def _write_json_lines(file: Path, blocks: Iterator[AnyArray], records: Iterator[dict[str, Any]]) -> None:
+def _write_json_lines(file: Path, blocks: Iterator[AnyArray], rows: Iterator[dict[str, Any]]) -> None:
     with file.open("w", encoding="utf-8") as stream:
         for block in blocks:
             for vector in block:
-                stream.write(json_line(next(records), vector))
+                stream.write(json_line(next(rows), vector))
         flush(stream)
 
 
-def _write_parquet(file: Path, blocks: Iterator[AnyArray], records: Iterator[dict[str, Any]]) -> None:
+def _write_table(
+    file: Path,
+    blocks: Iterator[AnyArray],
+    rows: Iterator[dict[str, Any]],
+    columns: Columns,
+    kind: Literal["csv", "tsv"],
+) -> None:
+    with file.open("w", encoding="utf-8", newline="\n") as stream:
+        header = columns.names
+        for block in blocks:
+            if header:
+                stream.write(table_line([*header, *(f"e{i}" for i in range(block.shape[1]))], kind))
+                header = []
+            for vector in block:
+                row = next(rows)
+                fields = [cell(row.get(name)) for name in columns.names]
+                stream.write(table_line([*fields, *vector.astype(str)], kind))
+        flush(stream)
+
+
+def _write_parquet(file: Path, blocks: Iterator[AnyArray], rows: Iterator[dict[str, Any]], columns: Columns) -> None:
     import pyarrow as arrow
     from pyarrow import parquet
 
     writer = None
+    stream = file.open("wb")  # Arrow opens no file whose name is not UTF-8
     try:
         for block in blocks:
-            rows = list(itertools.islice(records, len(block)))
+            held = columns.arrays(list(itertools.islice(rows, len(block))))
             flat = arrow.array(np.ascontiguousarray(block).reshape(-1))
-            columns = {
-                "id": arrow.array([row["id"] for row in rows], arrow.string()),
-                "text": arrow.array([row["text"] for row in rows], arrow.string()),
-                "embedding": arrow.FixedSizeListArray.from_arrays(flat, block.shape[1]),
-            }
-            table = arrow.table(columns)
-            writer = writer or parquet.ParquetWriter(file, table.schema)
+            table = arrow.table({**held, "embedding": arrow.FixedSizeListArray.from_arrays(flat, block.shape[1])})
+            writer = writer or parquet.ParquetWriter(stream, table.schema)
             writer.write_table(table)
     finally:
         if writer is not None:
             writer.close()
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
+        stream.close()
+    with file.open("rb+") as written:
+        os.fsync(written.fileno())

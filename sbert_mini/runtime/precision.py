@@ -1,5 +1,6 @@
 """The values that a vector is handed out in: float32, or 8 bits or 1 bit a component."""
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -9,6 +10,52 @@ from sbert_mini.shapes import AnyArray, FloatArray
 
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+DEVIATIONS = 4.5
+"""Standard deviations on each side of a component's mean that a range spans."""
+_GRID = 1e4
+
+
+@dataclass(frozen=True)
+class ComponentRanges:
+    """The ranges that a model's vectors are stored in with 8 bits a component, for vectors of any number of components.
+
+    Attributes:
+        low: the low of each component of a whole vector of length 1, (dim,).
+        high: the high of each, (dim,).
+        growth: `growth[d - 1]` is how much the first `d` components grow when they are brought to length 1 again, (dim,).
+    """
+
+    low: AnyArray
+    high: AnyArray
+    growth: AnyArray
+
+    def of(self, dim: int, *, normalized: bool = True) -> FloatArray:
+        """Return the ranges of the first `dim` components, brought to length 1 again (`normalized`) or left as they are.
+
+        Shapes:
+            the result: (2, dim), lows and highs.
+        """
+        both = np.stack([self.low[:dim], self.high[:dim]])
+        return np.clip(both * (self.growth[dim - 1] if normalized else 1), -1, 1).astype(np.float32)
+
+
+def measure_ranges(vectors: FloatArray) -> ComponentRanges:
+    """Return ranges for all vectors of a model, from a sample of them.
+
+    A component's range is its mean less and plus `DEVIATIONS` standard deviations: wide enough for texts that the sample lacks,
+    where the sample's own least and greatest values would clip a hundredth of all components. Ranges are rounded outwards to
+    four digits after the point, so that a component that is nearly constant keeps a range too.
+
+    Shapes:
+        vectors: (texts, dim), each of length 1.
+    """
+    x = np.asarray(vectors, np.float64)
+    mean, reach = x.mean(axis=0), DEVIATIONS * x.std(axis=0)
+    lengths = np.sqrt(np.square(x).cumsum(axis=1))
+    growth = np.round(np.median(lengths[:, -1:] / np.maximum(lengths, 1e-12), axis=0), 4)
+    return ComponentRanges(
+        np.floor((mean - reach) * _GRID - 1) / _GRID, np.ceil((mean + reach) * _GRID + 1) / _GRID, growth
+    )
 
 
 def check_precision(precision: str) -> None:
@@ -30,7 +77,8 @@ def quantize_vectors(vectors: FloatArray, precision: Precision, ranges: FloatArr
         vectors: the vectors.
         precision: see above.
         ranges: each component's low and high for int8 and uint8; None for those of `vectors` themselves. Vectors
-            quantized with different ranges cannot be compared: take them from a large sample, and keep them.
+            quantized with different ranges cannot be compared: take the model's own (`Embedder.component_ranges`), or those of
+            a large sample, and keep them.
 
     Shapes:
         vectors: (texts, dim); ranges: (2, dim); the result: (texts, dim), or (texts, ceil(dim / 8)) for the binary ones.
@@ -53,3 +101,28 @@ def quantize_vectors(vectors: FloatArray, precision: Precision, ranges: FloatArr
     step = np.maximum((ranges[1] - ranges[0]) / 255, np.finfo(np.float32).tiny)
     levels = np.clip((vectors - ranges[0]) / step, 0, 255)
     return (levels - 128).astype(np.int8) if precision == "int8" else levels.astype(np.uint8)
+
+
+def restore_vectors(quantized: AnyArray, ranges: FloatArray) -> FloatArray:
+    """Return vectors from their int8 or uint8 values: the middle of the step that each value stands for.
+
+    Compare restored vectors, not the 8-bit values: each component has a low and a step of its own.
+
+    Shapes:
+        quantized: (texts, dim), int8 or uint8; ranges: (2, dim), with which they were made; the result: (texts, dim).
+
+    Raises:
+        UsageError: the values are neither int8 nor uint8, or the ranges do not fit.
+    """
+    if quantized.dtype not in (np.int8, np.uint8):
+        raise UsageError(f"quantized must be int8 or uint8; found {quantized.dtype}")
+    if ranges.shape != (2, quantized.shape[-1]):
+        raise UsageError(f"ranges must have the shape (2, {quantized.shape[-1]}); found {ranges.shape}")
+    values: AnyArray = quantized.astype(np.float32)
+    middle: AnyArray
+    if quantized.dtype == np.int8:  # values are rounded towards 0
+        middle = values + np.float32(128) + np.sign(values) * np.float32(0.5)
+    else:
+        middle = values + np.float32(0.5)
+    step = (ranges[1] - ranges[0]) / 255
+    return np.asarray(np.clip(ranges[0] + middle * step, ranges[0], ranges[1]), np.float32)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini.runtime.graph import INPUTS, ActivationScale, product_names, quantize_columns
+from sbert_mini.runtime.graph import INPUTS, SENTENCE, ActivationScale, product_names, quantize_columns
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer
@@ -64,17 +64,26 @@ class Activations:
         return np.concatenate(self._sampled)
 
 
-def collect(session: Any, tokenizer: TextTokenizer, texts: Sequence[str], layers: int) -> dict[str, Activations]:
-    """Return what the float32 graph (built with `expose=True`) feeds into each product for the texts."""
+def collect(
+    session: Any, tokenizer: TextTokenizer, texts: Sequence[str], layers: int
+) -> tuple[dict[str, Activations], FloatArray]:
+    """Return what the float32 graph (built with `expose=True`) feeds into each product for the texts, and their vectors.
+
+    Shapes:
+        the vectors: (texts, dim).
+    """
     names = product_names(layers)
     encoded = tokenizer.encode(texts)
     every = max(sum(len(tokens.ids) for tokens in encoded) // SAMPLED_ROWS, 1)
     seen = {name: Activations(every) for name in names}
+    vectors = []
     for tokens in encoded:
         arrays = pad([tokens], tokenizer.pad_id)
-        for name, value in zip(names, session.run(names, dict(zip(INPUTS, arrays, strict=True))), strict=True):
+        *values, sentence = session.run([*names, SENTENCE], dict(zip(INPUTS, arrays, strict=True)))
+        for name, value in zip(names, values, strict=True):
             seen[name].add(value[0])
-    return seen
+        vectors.append(sentence[0])
+    return seen, np.stack(vectors)
 
 
 def choose_scale(seen: Activations, weight: FloatArray) -> ActivationScale:

@@ -23,11 +23,12 @@ import numpy as np
 
 from sbert_mini.durable import read_sealed_json, write_sealed_json
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError, UsageError
+from sbert_mini.paths import is_utf8
 from sbert_mini.runtime.conversion import Graph
 from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.search.writer import VectorsById
-from sbert_mini.text.records import read_records
+from sbert_mini.text.records import MAX_ROW_BYTES, inputs, read_records
 
 CHECKPOINT, JOB = "_checkpoint", "_job.json"
 BLOCK_BYTES = 4 << 20
@@ -45,22 +46,36 @@ class BulkSettings:
     Attributes:
         model: a name or a directory, as `Embedder` takes it, that every node can open.
         graph: `int8` or `fp32`.
-        text_column: of files with columns.
+        text_column: of files with columns; of several the texts are joined (`read_records`).
+        text_separator: stands between joined texts.
         id_column: of files with columns; without one an id is the file's path and line.
         dim: components kept, or None for all.
         prompt: put before each text, or None for the model's own default.
         truncation: see `Embedder.encode`; of a text that was cut or split `truncated` is true in the shards.
         batch_size: see `Embedder.encode`.
+        max_row_bytes: see `read_records`.
     """
 
     model: str | None = None
     graph: Graph = "int8"
-    text_column: str | None = None
+    text_column: str | Sequence[str] | None = None
+    text_separator: str = " "
     id_column: str | None = None
     dim: int | None = None
     prompt: str | None = None
     truncation: Truncation = "warn"
     batch_size: int = 32
+    max_row_bytes: int = MAX_ROW_BYTES
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a job that goes on must have the same."""
+        text = self.text_column
+        texts = [text] if isinstance(text, str) else list(text or [])
+        held = {**asdict(self), "text_column": texts[0] if len(texts) == 1 else texts or None}
+        del held["max_row_bytes"]
+        if len(texts) < 2:  # nothing is joined
+            del held["text_separator"]
+        return held
 
 
 @dataclass
@@ -93,8 +108,16 @@ def _arrow_rows(file: str, settings: BulkSettings) -> Iterator[Any]:
         texts.clear()
         return made
 
-    for record in read_records(file, text_column=settings.text_column, id_column=settings.id_column):
-        ids.append(record.id if record.id is not None else f"{file}:{record.line}")
+    records = read_records(
+        file,
+        text_column=settings.text_column,
+        text_separator=settings.text_separator,
+        id_column=settings.id_column,
+        max_row_bytes=settings.max_row_bytes,
+    )
+    shown = os.fsencode(file).decode("utf-8", "backslashreplace")
+    for record in records:
+        ids.append(record.id if record.id is not None else f"{shown}:{record.line}")
         texts.append(record.text)
         if len(ids) == WINDOW:
             yield table()
@@ -163,13 +186,11 @@ def encode_files(
     settings = settings or BulkSettings()
     folder = Path(output).resolve()
     names = [str(Path(file).resolve()) for file in files]
-    if not names:
-        raise UsageError("no file was named")
-    for name in names:
-        if not Path(name).is_file():
-            raise InputError(f"{name} does not exist")
+    inputs(names)
+    if not is_utf8(folder):
+        raise UsageError(f"the output folder {folder} must have a name in UTF-8, which Ray writes to alone")
     fingerprint = Embedder(settings.model, graph=settings.graph, threads=1, offline=offline).fingerprint
-    job = {"files": names, "fingerprint": fingerprint, **asdict(settings)}
+    job = {"files": names, "fingerprint": fingerprint, **settings.to_json()}
     finished = _begin(folder, job, resume)
     if finished is not None:
         return finished

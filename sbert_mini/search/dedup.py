@@ -10,6 +10,7 @@ import numpy as np
 
 from sbert_mini.cosine import as_cosines, reaches
 from sbert_mini.errors import UsageError
+from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.faiss_threads import faiss_with
@@ -85,7 +86,7 @@ def deduplicate(
 
     kept = _Kept(embedder.dimension)
     blocks = embedder.encode_stream_with_words(
-        texts(),
+        Counted(texts(), expected(records)),
         batch_size=batch_size,
         truncation=truncation,
         show_progress_bar=show_progress_bar,

@@ -709,6 +709,16 @@ class Store:
             IndexNotFoundError: it does not.
         """
         if not (path / "CURRENT").is_file():
+            if path.exists() and not path.is_dir():
+                raise IndexNotFoundError(
+                    f"{path} is a file, and no index: make one of it with 'sbmini index create DIRECTORY --input {path}', and "
+                    "name that directory"
+                )
+            if path.is_dir() and any(entry.name != "LOCK" for entry in path.iterdir()):
+                raise IndexNotFoundError(
+                    f"{path} holds no index but other files: name an index, or make one in an empty or absent directory with "
+                    "'sbmini index create DIRECTORY --input FILE'"
+                )
             what = "holds no index" if path.is_dir() else "does not exist"
             raise IndexNotFoundError(f"{path} {what}: make one with 'sbmini index create {path} --input FILE'")
 

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from sbert_mini.errors import InputError, ModelMismatchError, UsageError
+from sbert_mini.models import directory
+from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.engine import thread_count
@@ -136,7 +138,7 @@ class IndexWriter:
         check_kind(kind, self._embedder.dimension, pca)
         named = self._embedder.model_name
         model = ModelIdentity(
-            name=str(self._embedder.path) if Path(named).expanduser().is_dir() else named,
+            name=str(self._embedder.path) if directory(named) is not None else named,
             fingerprint=self._embedder.fingerprint,
             graph=self._embedder.graph,
             dimension=self._embedder.dimension,
@@ -235,7 +237,7 @@ class IndexWriter:
         name = f"{generation:06d}"
         replaced: list[int] = []
         pending: list[StoredRow] = []
-        accepted = self._accepted(records, old, replaced if replace else None, schema)
+        accepted = Counted(self._accepted(records, old, replaced if replace else None, schema), expected(records))
         with SegmentWriter(self.path / "segments", name, model.dimension, schema, first_row) as segment:
             if vectors is None:
                 blocks = self._encoded(accepted, pending, model.prompt)
@@ -269,7 +271,7 @@ class IndexWriter:
                 yield row.text
 
         return self._embedder.encode_stream(
-            texts(),
+            Counted(texts(), expected(accepted)),
             batch_size=self._batch_size,
             prompt=prompt,
             truncation=self._truncation,
@@ -281,31 +283,33 @@ class IndexWriter:
         self, records: Iterable[Row], old: Store | None, replaced: list[int] | None, schema: Schema
     ) -> Iterator[tuple[int, StoredRow]]:
         """Yield the rows to store, with their records' positions."""
-        lines: dict[str, int] = {}
+        places: dict[str, tuple[str, int]] = {}
         for position, given in enumerate(records):
             self.counts.records += 1
-            line = getattr(given, "line", 0) or position + 1
+            file, line = getattr(given, "file", ""), getattr(given, "line", 0) or position + 1
             try:
                 record = as_record(given, line)
                 identity = record.id if record.id is not None else record.content_id()
                 row = None if old is None else old.find(identity)
-                if record.id is None and (identity in lines or row is not None):
+                if record.id is None and (identity in places or row is not None):
                     self.counts.repeated += 1
                     continue
-                if identity in lines:
+                if identity in places:
+                    before, there = places[identity]
+                    where = f"line {there}" if before == file else f"{before}, line {there},"
                     raise InputError(
-                        f"the id {identity!r} stands on line {lines[identity]} and again on line {line}; "
-                        "ids must be unique"
+                        f"the id {identity!r} stands on {where} and again on line {line}; ids must be unique"
                     )
                 if row is not None and replaced is None:
                     raise InputError(f"the id {identity!r} is in the index already; update replaces it")
                 schema.take(record.columns, typed=record.typed)
             except InputError as error:
                 if self._on_reject is None:
-                    raise InputError(f"line {line}: {error}") from error
-                self._on_reject(Reject(line=line, error=str(error), content=str(getattr(given, "text", given))[:1000]))
+                    place = given.place if isinstance(given, Record) and given.line else f"line {line}"
+                    raise InputError(f"{place}: {error}") from error
+                self._on_reject(Reject(line, str(error), str(getattr(given, "text", given))[:1000], file))
                 continue
-            lines[identity] = line
+            places[identity] = (file, line)
             if row is not None and replaced is not None:
                 replaced.append(row)
             yield position, StoredRow(identity, record.text, record.columns)

@@ -117,7 +117,7 @@ class TextTokenizer:
         settings = read_json(path / "tokenizer_config.json") if (path / "tokenizer_config.json").is_file() else {}
         if (path / "tokenizer.json").is_file():
             try:
-                tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+                tokenizer = Tokenizer.from_buffer((path / "tokenizer.json").read_bytes())
             except Exception as error:  # the library raises bare Exception
                 raise CorruptModelError(f"{path / 'tokenizer.json'} cannot be read: {error}") from error
         elif (path / "vocab.txt").is_file():

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.sets import KNOWN
 from sbert_mini.models import BUILTIN, DEFAULT_MODEL
+from sbert_mini.paths import expanded
 from sbert_mini.training.schedule import SCHEDULES
 from sbert_mini.training.structures import (
     LORA_TARGETS,
@@ -429,7 +430,7 @@ class Recipe:
                 f"{self.path} names the environment variable {missing[1]}, which is not set: set it, or name the folder with "
                 "--data"
             )
-        return Path(text).expanduser()
+        return expanded(text)
 
     def to_json(self) -> dict[str, Any]:
         """Return its tables as JSON holds them."""
