@@ -108,9 +108,15 @@ def test_the_commands_find_equal_texts_at_the_bound_one(sbmini, tmp_path):
         assert [line.split("\t")[0] for line in hits] == ["1.0000"] * 2
         assert hits[0].split("\t")[2] == query  # of equal ones the query's own text first
     done = sbmini("search", "x.index", "bread", "--min-score", "nan")
-    assert (done.returncode, done.stderr) == (2, "sbmini: error: --min-score must be a finite number; found float nan\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "sbmini: error: --min-score must be a finite number; found float nan\n",
+    )
     done = sbmini("dedup", "--threshold", "nan", stdin=lines)
-    assert (done.returncode, done.stderr) == (2, "sbmini: error: --threshold must be a finite number; found float nan\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "sbmini: error: --threshold must be a finite number; found float nan\n",
+    )
     (tmp_path / "p.csv").write_text("sentence1,sentence2,score\na cat,a cat,1\na dog,a dog,2\nbread,bread,3\n")
     done = sbmini("bench", "sts", "--pairs", "p.csv", "-q", "--resamples", 100)
     assert "undefined, since the model gives all pairs the same cosine" in done.stdout
