@@ -12,7 +12,12 @@ from sbert_mini.errors import InputError
 from sbert_mini.progress import Counted, print_line
 
 T = TypeVar("T")
-OPTION_OF = {"truncate_dim": "--dim", "truncation='chunk'": "--truncation chunk"}
+OPTION_OF = {
+    "truncate_dim": "--dim",
+    "truncation='chunk'": "--truncation chunk",
+    "min_score": "--min-score",
+    "threshold": "--threshold",
+}
 """What is called otherwise in Python -> how the command line calls it."""
 
 

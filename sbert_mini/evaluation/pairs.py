@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini import models
+from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import MissingExtraError, UsageError
 from sbert_mini.evaluation.contestants import short_name
 from sbert_mini.evaluation.measure import alternate, silent, summary, timed
@@ -86,7 +87,7 @@ def most_similar_pair(vectors: FloatArray) -> tuple[float, int, int]:
     column = np.where(rows[:, 0] == own, 1, 0)  # equal vectors may push a row itself to the second place
     best = int(np.argmax(scores[own, column]))
     other = int(rows[best, column[best]])
-    return float(scores[best, column[best]]), min(best, other), max(best, other)
+    return float(as_cosines(scores[best, column[best]])), min(best, other), max(best, other)
 
 
 def measure(

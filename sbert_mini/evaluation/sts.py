@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from sbert_mini.cosine import TOLERANCE, as_cosines
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import silent
@@ -22,8 +23,6 @@ Pooling: TypeAlias = Literal["all", "mean", "wmean"]
 Interval: TypeAlias = tuple[float, float]
 _CHUNK = 2_000_000
 """Resampled values that are ranked together."""
-ROUNDING = 1e-6
-"""Cosines that differ by no more than this are equal: float32 rounds by as much."""
 
 
 @dataclass(frozen=True)
@@ -172,16 +171,16 @@ def cosines(first: AnyArray, second: AnyArray) -> AnyArray:
     """Return the cosine of each pair of rows; 0 where a vector is 0. Shapes: both (pairs, dim); the result (pairs,)."""
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     dots = np.sum(first.astype(np.float64) * second, axis=1)
-    return np.asarray(np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0), np.float64)
+    return as_cosines(np.asarray(np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0), np.float64))
 
 
 def without_rounding(values: AnyArray) -> AnyArray:
-    """Return predictions as float64; all are made equal where they differ by `ROUNDING` at most, so that they have no order.
+    """Return predictions as float64; all equal where they differ by `cosine.TOLERANCE` at most, so that they have no order.
 
     Shapes: values (pairs,); the result (pairs,).
     """
     values = np.asarray(values, np.float64)
-    return np.full_like(values, values[0]) if len(values) and np.ptp(values) <= ROUNDING else values
+    return np.full_like(values, values[0]) if len(values) and np.ptp(values) <= TOLERANCE else values
 
 
 def unmeasurable(gold: AnyArray, subsets: Sequence[str], by: Pooling) -> tuple[str, ...]:

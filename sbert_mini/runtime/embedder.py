@@ -2,40 +2,41 @@
 
 import itertools
 import logging
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from sbert_mini import models
+from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import (
     CorruptModelError,
-    InputError,
     ModelMismatchError,
     TextTooLongError,
     UnsupportedModelError,
     UsageError,
 )
-from sbert_mini.progress import bar_over
+from sbert_mini.progress import Counted, bar_over, expected
+from sbert_mini.runtime import arguments
 from sbert_mini.runtime.conversion import Graph, find, find_ranges, open_tokenizer
 from sbert_mini.runtime.engine import Backend, open_engine, thread_count
 from sbert_mini.runtime.graph import Adapter
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
-from sbert_mini.text.batching import batches_by_length
+from sbert_mini.text.batching import batches_by_length, pad
 from sbert_mini.text.records import Record, Reject
 from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.text.words import Words
 
 Truncation: TypeAlias = Literal["warn", "error", "chunk"]
 WINDOW = 2048
 """Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 log = logging.getLogger("sbert_mini")
@@ -49,11 +50,16 @@ class EncodeCounts:
         texts: texts encoded.
         tokens: tokens computed, special tokens included.
         truncated: texts longer than the model reads: cut (`truncation="warn"`) or split (`"chunk"`).
+        unknown: texts of which the model knows no word: emoji, scripts that its vocabulary lacks. Their vectors say no more than
+            how many words there are.
+        empty: texts of which nothing is left to read: blanks, control characters and the like. They have one vector.
     """
 
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
+    unknown: int = 0
+    empty: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class _Plan:
     truncation: Truncation
     window: int
     max_tokens: int
+    around: int
+    warn_of_unknown: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,8 @@ class _Window:
     pieces: list[Tokens]
     owners: IntArray
     truncated: list[int]
+    unknown: int
+    empty: int
 
 
 class Embedder:
@@ -174,6 +184,55 @@ class Embedder:
         """Return `dimension`, under sentence-transformers' name."""
         return self.dimension
 
+    def get_sentence_embedding_dimension(self) -> int:
+        """Return `dimension`, under sentence-transformers' older name."""
+        return self.dimension
+
+    def __repr__(self) -> str:
+        return (
+            f"Embedder({self.model_name!r}, graph={self.graph!r}, threads={self.threads}, dimension={self.dimension}, "
+            f"max_seq_length={self.max_seq_length}, backend={self.backend!r})"
+        )
+
+    def tokenize(self, texts: str | Iterable[str]) -> dict[str, IntArray]:
+        """Return what the model reads of each text: `input_ids`, `attention_mask` and `token_type_ids`, padded.
+
+        Shapes:
+            each: (texts, seq), `seq` the longest text's tokens, at most `max_seq_length`.
+
+        Raises:
+            UsageError: these are no texts.
+        """
+        several = [str(texts)] if arguments.is_one_text(texts) else arguments.texts_of(texts)
+        checked = [arguments.check_text(text, position) for position, text in enumerate(several)]
+        padded = pad(self._tokenizer.encode(checked), self._tokenizer.pad_id)
+        return dict(zip(("input_ids", "attention_mask", "token_type_ids"), padded, strict=True))
+
+    def words_of(self, texts: Sequence[str], *, prompt: str | None = None) -> list[Words]:
+        """Return what the model reads of each text, as far as it tells texts from each other.
+
+        Args:
+            texts: the texts.
+            prompt: put before each; None for the model's own default prompt.
+        """
+        prefix = self._prompt(None, prompt)
+        around = self._around(prefix)
+        return [self._words([tokens], around) for tokens in self._tokenizer.encode([prefix + text for text in texts])]
+
+    def _around(self, prefix: str) -> int:
+        """Return how many tokens of an encoded text are special ones or the prompt's."""
+        return len(self._tokenizer.encode([prefix])[0].ids)
+
+    def _words(self, pieces: Sequence[Tokens], around: int) -> Words:
+        special = self._tokenizer.special_ids
+        prompt = around - self._tokenizer.special_tokens()
+        own = [[i for i in piece.ids if i not in special][prompt:] for piece in pieces]
+        unknown = [
+            piece.unknown[len(piece.unknown) - ids.count(self._tokenizer.unknown_id) :]
+            for piece, ids in zip(pieces, own, strict=True)
+        ]
+        return Words(tuple(itertools.chain(*own)), tuple(itertools.chain(*unknown)))
+
     def encode(
         self,
         texts: str | Iterable[str],
@@ -188,11 +247,14 @@ class Embedder:
         truncation: Truncation = "warn",
         ranges: FloatArray | None = None,
         counts: EncodeCounts | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
     ) -> AnyArray:
         """Return one vector a text, in the order of the texts.
 
         Args:
-            texts: the texts; a single string gives a single vector. An iterator is read as it is encoded.
+            texts: the texts, in any ordered iterable (`runtime.arguments`); a single string gives a single vector. An iterator is
+                read as it is encoded.
             batch_size: the most texts that are computed together.
             show_progress_bar: draw a progress bar on stderr.
             precision: of the values; see `precision.quantize_vectors`.
@@ -205,6 +267,8 @@ class Embedder:
             ranges: of each component, for the precisions int8 and uint8; None for the model's own (`component_ranges`), with
                 which a text gets the same values in every call. (`SentenceTransformer` takes those of the call's vectors.)
             counts: filled in, if given.
+            convert_to_numpy: as sentence-transformers has it; True, since results are arrays.
+            convert_to_tensor: False.
 
         Shapes:
             the result: (texts, dim), or (dim,) for a single string; float32 unless `precision` says otherwise.
@@ -214,8 +278,9 @@ class Embedder:
             TextTooLongError: a text is too long, and `truncation` is `error`.
         """
         check_precision(precision)
-        single = isinstance(texts, str)
-        batch = [texts] if isinstance(texts, str) else texts
+        arguments.numpy_only(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor)
+        single = arguments.is_one_text(texts)
+        batch = [str(texts)] if single else texts
         blocks = list(
             self.encode_stream(
                 batch,
@@ -229,7 +294,7 @@ class Embedder:
                 counts=counts,
             )
         )
-        dimension = self.dimension if truncate_dim is None else truncate_dim
+        dimension = self.dimension if truncate_dim is None else int(truncate_dim)
         vectors = np.concatenate(blocks) if blocks else np.empty((0, dimension), np.float32)
         if precision in ("int8", "uint8") and ranges is None:
             ranges = self.component_ranges(truncate_dim, normalize_embeddings=normalize_embeddings)
@@ -272,6 +337,17 @@ class Embedder:
         """Return `encode(texts)` with the model's prompt named `query`, if it has one and no other is asked for."""
         return self.encode(texts, **self._with_prompt(options, ("query",)))
 
+    def encode_queries(self, texts: Iterable[str]) -> tuple[FloatArray, list[Words]]:
+        """Return `encode_query(texts)`, and what the model reads of each text. For search, which reports unknown words itself.
+
+        Shapes:
+            the first result: (texts, dim).
+        """
+        options = self._with_prompt({}, ("query",))
+        blocks = list(self.encode_stream_with_words(texts, warn_of_unknown=False, **options))
+        vectors = [block for block, _ in blocks] or [np.empty((0, self.dimension), np.float32)]
+        return np.concatenate(vectors), [words for _, words_of in blocks for words in words_of()]
+
     def encode_document(self, texts: str | Iterable[str], **options: Any) -> AnyArray:
         """Return `encode(texts)` with the model's prompt named `document`, `passage` or `corpus`, the first that it has."""
         return self.encode(texts, **self._with_prompt(options, _DOCUMENT_PROMPTS))
@@ -300,7 +376,7 @@ class Embedder:
         Such vectors are for the task heads that were trained on them (`runtime.heads`), not for comparing with others.
 
         Args:
-            pairs: the pairs.
+            pairs: the pairs: tuples, lists or arrays of two strings, or an array of two columns.
             batch_size: the most pairs that are computed together.
             show_progress_bar: draw a progress bar on stderr.
             truncation: what happens to a pair of more than `max_seq_length` tokens: `warn` cuts the end of the longer side
@@ -316,16 +392,20 @@ class Embedder:
         """
         if truncation == "chunk":
             raise UsageError("a pair cannot be read in pieces: truncation must be warn or error here")
+        _check_truncation(truncation)
         whole = self._converted.layout.dimension
-        blocks = list(
-            self._stream(
-                pairs,
-                _Plan("", batch_size, whole, True, truncation, WINDOW, self._engine.tokens_per_batch),
-                counts if counts is not None else EncodeCounts(),
-                show_progress_bar,
-                pairs=True,
-            )
+        size = arguments.integer(batch_size, "batch_size")
+        stream = self._stream(
+            Counted(arguments.pairs_of(pairs), expected(pairs)),
+            _Plan(
+                *("", size, whole, True, truncation, WINDOW, self._engine.tokens_per_batch),
+                around=self._tokenizer.special_tokens(pair=True),
+            ),
+            counts if counts is not None else EncodeCounts(),
+            show_progress_bar,
+            pairs=True,
         )
+        blocks = [block for block, _ in stream]
         return np.concatenate(blocks) if blocks else np.empty((0, whole), np.float32)
 
     def similarity(self, a: AnyArray, b: AnyArray) -> FloatArray:
@@ -335,8 +415,11 @@ class Embedder:
 
         Shapes:
             a: (texts, dim) or (dim,); b: (others, dim) or (dim,); the result: (texts, others).
+
+        Raises:
+            UsageError: they are not vectors of one length.
         """
-        x, y = (np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in (a, b))
+        x, y = _comparable(a, b)
         kind = self._converted.layout.similarity
         if kind == "euclidean":
             squares = np.square(x).sum(1)[:, None] + np.square(y).sum(1)[None] - 2 * (x @ y.T)
@@ -344,8 +427,29 @@ class Embedder:
         if kind == "manhattan":
             return np.stack([-np.abs(row - y).sum(axis=1) for row in x]).astype(np.float32)
         if kind == "cosine":
-            x, y = _unit(x), _unit(y)
+            return np.asarray(as_cosines(_unit(x) @ _unit(y).T), dtype=np.float32)
         return np.asarray(x @ y.T, dtype=np.float32)
+
+    def similarity_pairwise(self, a: AnyArray, b: AnyArray) -> FloatArray:
+        """Return how similar each vector of `a` is to the one of `b` in its place: the diagonal of `similarity`.
+
+        Shapes:
+            a, b: (texts, dim) or (dim,); the result: (texts,).
+
+        Raises:
+            UsageError: they are not as many, or not vectors of one length.
+        """
+        x, y = _comparable(a, b)
+        if len(x) != len(y):
+            raise UsageError(f"as many vectors are needed on either side; found {len(x)} and {len(y)}")
+        kind = self._converted.layout.similarity
+        if kind == "euclidean":
+            return np.asarray(-np.linalg.norm(x - y, axis=1), dtype=np.float32)
+        if kind == "manhattan":
+            return np.asarray(-np.abs(x - y).sum(axis=1), dtype=np.float32)
+        if kind == "cosine":
+            return np.asarray(as_cosines(np.sum(_unit(x) * _unit(y), axis=1)), dtype=np.float32)
+        return np.asarray(np.sum(x * y, axis=1), dtype=np.float32)
 
     def are_longer(self, texts: Sequence[str], *, prompt: str | None = None) -> list[bool]:
         """Return which texts, with the prompt, are longer than the model reads; None for the model's own default prompt."""
@@ -376,9 +480,11 @@ class Embedder:
         Raises:
             OSError: the file cannot be written; nothing is left behind.
         """
-        dimension = self.dimension if options.get("truncate_dim") is None else int(options["truncate_dim"])
+        keep = options.get("truncate_dim")
+        dimension = self.dimension if keep is None else arguments.integer(keep, "truncate_dim", None)
+        blocks = self.encode_stream(texts, **options)
         with NpyWriter(path, dimension) as writer:
-            for block in self.encode_stream(texts, **options):
+            for block in blocks:
                 writer.write(block)
         return writer.rows, dimension
 
@@ -405,14 +511,47 @@ class Embedder:
             window: texts that are sorted by length together; one window is tokenized while the one before is computed.
             max_tokens: the most tokens of a batch, padding included; None for what suits what computes.
         """
-        max_tokens = self._engine.tokens_per_batch if max_tokens is None else max_tokens
-        for name, value in (("batch_size", batch_size), ("window", window), ("max_tokens", max_tokens)):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1; found {value}")
-        if truncation not in ("warn", "error", "chunk"):
-            raise UsageError(f"truncation must be warn, error or chunk; found {truncation!r}")
+        stream = self.encode_stream_with_words(
+            texts,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            truncation=truncation,
+            counts=counts,
+            window=window,
+            max_tokens=max_tokens,
+        )
+        return (vectors for vectors, _ in stream)
+
+    def encode_stream_with_words(
+        self,
+        texts: Iterable[str],
+        *,
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncation: Truncation = "warn",
+        counts: EncodeCounts | None = None,
+        window: int = WINDOW,
+        max_tokens: int | None = None,
+        warn_of_unknown: bool = True,
+    ) -> Iterator[tuple[FloatArray, Callable[[], list[Words]]]]:
+        """Yield what `encode_stream` yields, each block with a function that returns its texts' `Words`.
+
+        With `warn_of_unknown=False` unknown words are counted and not reported.
+        """
+        size = arguments.integer(batch_size, "batch_size")
+        window = arguments.integer(window, "window")
+        tokens = self._engine.tokens_per_batch if max_tokens is None else arguments.integer(max_tokens, "max_tokens")
+        _check_truncation(truncation)
         whole = self._converted.layout.dimension
-        keep = self.dimension if truncate_dim is None else truncate_dim
+        keep = self.dimension if truncate_dim is None else arguments.integer(truncate_dim, "truncate_dim", None)
         if not 1 <= keep <= whole:
             raise UsageError(
                 f"truncate_dim must be from 1 to {whole}, the model's dimension; found {keep}", "truncate_dim"
@@ -422,21 +561,26 @@ class Embedder:
                 "normalize_embeddings must be True here: this model does not normalise by itself, and its graph does. "
                 "sbert_mini.load(model).encode(texts) gives its vectors as they are"
             )
-        if isinstance(texts, str):
-            raise UsageError("texts must be several texts, and one string was given: put it into a list, or use encode")
+        prefix = self._prompt(prompt_name, prompt)
         plan = _Plan(
-            prefix=self._prompt(prompt_name, prompt),
-            batch_size=batch_size,
+            prefix=prefix,
+            batch_size=size,
             keep=keep,
-            normalize=normalize_embeddings,
+            normalize=bool(normalize_embeddings),
             truncation=truncation,
             window=window,
-            max_tokens=max_tokens,
+            max_tokens=tokens,
+            around=self._around(prefix),
+            warn_of_unknown=warn_of_unknown,
         )
-        return self._stream(texts, plan, counts if counts is not None else EncodeCounts(), show_progress_bar)
+        several = arguments.texts_of(texts)
+        return self._stream(several, plan, counts if counts is not None else EncodeCounts(), show_progress_bar)
 
     def _prompt(self, name: str | None, prompt: str | None) -> str:
         layout = self._converted.layout
+        for what, value in (("prompt_name", name), ("prompt", prompt)):
+            if value is not None and not isinstance(value, str):
+                raise UsageError(f"{what} must be a string or None; found {type(value).__name__} {value!r}")
         if prompt is None:
             name = name or layout.default_prompt_name
             if name is not None and name not in layout.prompts:
@@ -457,7 +601,7 @@ class Embedder:
         show_progress_bar: bool,
         *,
         pairs: bool = False,
-    ) -> Iterator[FloatArray]:
+    ) -> Iterator[tuple[FloatArray, Callable[[], list[Words]]]]:
         source = iter(texts)
         progress = bar_over("encoding", texts) if show_progress_bar else None
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sbmini")
@@ -467,11 +611,9 @@ class Embedder:
 
         def read(first: int) -> Future[_Window] | None:
             batch = list(itertools.islice(source, plan.window))
-            for offset, item in enumerate(batch):
-                if pairs and not (isinstance(item, tuple) and len(item) == 2):
-                    raise UsageError(f"pairs must be tuples of two strings; pair {first + offset} is not one")
-                for text in item if pairs else (item,):
-                    _check_text(text, first + offset)
+            if not pairs:
+                for offset, text in enumerate(batch):
+                    arguments.check_text(text, first + offset)
             return pool.submit(tokenize, first, batch) if batch else None
 
         def finish(window: _Window, vectors: FloatArray, runs: list[Future[None]]) -> FloatArray:
@@ -490,6 +632,8 @@ class Embedder:
             counts.texts += window.texts
             counts.tokens += sum(len(piece.ids) for piece in window.pieces)
             counts.truncated += len(window.truncated)
+            counts.unknown += window.unknown
+            counts.empty += window.empty
             if progress is not None:
                 progress.advance(window.texts)
             return vectors
@@ -504,7 +648,8 @@ class Embedder:
                     waiting = read(first)  # queued before this window's batches, so that it is ready when they are done
                     computing.append(self._compute(pool, window, plan))
                 if len(computing) == 2 or waiting is None:
-                    yield finish(*computing.popleft())
+                    done = computing.popleft()
+                    yield finish(*done), partial(self._words_of_window, done[0], plan.around)
             if counts.truncated and plan.truncation == "warn":
                 log.warning(
                     "%d of %d texts were longer than %d tokens, and were cut (truncation='chunk' reads them whole)",
@@ -513,6 +658,8 @@ class Embedder:
                     self.max_seq_length,
                     extra={"parameter": "truncation='chunk'"},
                 )
+            if plan.warn_of_unknown:
+                _warn_of_unknown(counts, "pairs" if pairs else "texts")
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             if progress is not None:
@@ -535,7 +682,20 @@ class Embedder:
             ]
             pieces = [piece for group in groups for piece in group]
             owners = np.repeat(owners, [len(group) for group in groups])
-        return _Window(len(texts), pieces, owners, truncated)
+        own = np.zeros(len(texts), np.int64)
+        unknown = np.zeros(len(texts), np.int64)
+        np.add.at(own, owners, [len(piece.ids) - plan.around for piece in pieces])
+        np.add.at(unknown, owners, [piece.ids.count(self._tokenizer.unknown_id) for piece in pieces])
+        empty = own <= 0
+        return _Window(
+            len(texts), pieces, owners, truncated, int(np.sum(~empty & (unknown >= own))), int(np.sum(empty))
+        )
+
+    def _words_of_window(self, window: _Window, around: int) -> list[Words]:
+        groups: list[list[Tokens]] = [[] for _ in range(window.texts)]
+        for owner, piece in zip(window.owners.tolist(), window.pieces, strict=True):
+            groups[owner].append(piece)
+        return [self._words(group, around) for group in groups]
 
     def _compute(
         self, pool: ThreadPoolExecutor, window: _Window, plan: _Plan
@@ -566,11 +726,33 @@ def _reopened(kind: type[Embedder], path: Path, name: str, fingerprint: str, opt
     return embedder
 
 
-def _check_text(text: Any, position: int) -> None:
-    if not isinstance(text, str):
-        raise UsageError(f"texts must be strings; text {position} is a {type(text).__name__}")
-    if not text.isascii() and _SURROGATE.search(text):
-        raise InputError(f"text {position} (counted from 0) is not valid Unicode: it holds half a character")
+def _check_truncation(truncation: str) -> None:
+    if truncation not in ("warn", "error", "chunk"):
+        raise UsageError(f"truncation must be warn, error or chunk; found {truncation!r}")
+
+
+def _warn_of_unknown(counts: EncodeCounts, what: str) -> None:
+    if counts.unknown:
+        log.warning(
+            "%d of %d %s hold no word that the model knows: their vectors say nothing of what they mean",
+            counts.unknown,
+            counts.texts,
+            what,
+        )
+    if counts.empty:
+        log.warning(
+            "%d of %d %s hold nothing that the model reads: all have one vector", counts.empty, counts.texts, what
+        )
+
+
+def _comparable(a: Any, b: Any) -> tuple[FloatArray, FloatArray]:
+    """Return vectors to compare, one each or several, as (rows, dim)."""
+    x, y = (np.atleast_2d(np.asarray(arguments.array_of(v, name), np.float32)) for v, name in ((a, "a"), (b, "b")))
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise UsageError(
+            f"a and b must be vectors of as many components; found the shapes {np.shape(a)} and {np.shape(b)}"
+        )
+    return x, y
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

@@ -21,16 +21,18 @@ With `hidden`, `x` is first replaced by `GELU(W₁ x + b₁)`.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sbert_mini.cosine import as_cosines
 from sbert_mini.encoder.checkpoint import read_tensors
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
 from sbert_mini.layout import read_json, read_layout
+from sbert_mini.runtime import arguments
 from sbert_mini.runtime.conversion import Graph
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.graph import Adapter
@@ -232,6 +234,9 @@ class Predictor:
                 f"{self.embedder.dimension}"
             )
 
+    def __repr__(self) -> str:
+        return f"Predictor({self.embedder.model_name!r}, task={self.config.task!r}, kind={self.config.kind!r})"
+
     def _adapter(self, path: Path) -> Adapter | None:
         if not self.config.adapter_size:
             return None
@@ -245,7 +250,7 @@ class Predictor:
 
     def predict(
         self,
-        inputs: Sequence[str] | Sequence[tuple[str, str]],
+        inputs: Iterable[str] | Iterable[tuple[str, str]],
         *,
         batch_size: int = 32,
         truncation: Truncation = "warn",
@@ -254,7 +259,7 @@ class Predictor:
         """Return what the head says of each input.
 
         Args:
-            inputs: texts, or pairs of texts where `texts_each` is 2.
+            inputs: texts, or pairs of texts where `texts_each` is 2, in any ordered iterable; several of them.
             batch_size: the most texts that are computed together.
             truncation: as in `Embedder.encode`; pairs through one encoder cannot be read in pieces (`chunk`).
             counts: filled in, if given.
@@ -262,11 +267,17 @@ class Predictor:
         Raises:
             UsageError: texts are given where pairs are needed, or the other way round.
         """
-        for item in inputs:
+        needed = "two texts" if self.texts_each == 2 else "one text"
+        kind = "pairs of texts" if self.texts_each == 2 else "texts"
+        if isinstance(inputs, np.ndarray) and inputs.ndim == 2 and self.texts_each == 2:
+            inputs = list(arguments.pairs_of(inputs, "inputs"))
+        several = list(arguments.items_of(inputs, "inputs", kind))
+        for item in several:
             if isinstance(item, str) == (self.texts_each == 2):
-                needed = "two texts" if self.texts_each == 2 else "one text"
                 raise UsageError(f"the head {self.config.task!r} reads {needed} an input")
-        return list(self._outputs(*self._features(inputs, batch_size, truncation, counts)))
+        if self.texts_each == 2:
+            several = list(arguments.pairs_of(several, "inputs"))
+        return list(self._outputs(*self._features(several, batch_size, truncation, counts)))
 
     def _features(
         self, inputs: Sequence[Any], batch_size: int, truncation: Truncation, counts: EncodeCounts | None
@@ -280,7 +291,7 @@ class Predictor:
             return self.embedder.encode_pairs(inputs, **options) * np.float32(scale), None
         vectors = self.embedder.encode([text for pair in inputs for text in pair], **options)
         u, v = vectors[0::2], vectors[1::2]
-        return siamese_features(u * np.float32(scale), v * np.float32(scale)), np.sum(u * v, axis=1)
+        return siamese_features(u * np.float32(scale), v * np.float32(scale)), as_cosines(np.sum(u * v, axis=1))
 
     def _outputs(self, x: FloatArray, cosine: FloatArray | None) -> Iterator[Prediction]:
         config, weights = self.config, self._weights

@@ -13,11 +13,12 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any, TypeVar, overload
 
+from sbert_mini.cosine import as_cosines, reaches
 from sbert_mini.errors import (
     IndexNotFoundError,
     InputError,
@@ -26,6 +27,7 @@ from sbert_mini.errors import (
     RemoteIndexError,
     UsageError,
 )
+from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.scale.conditions import keys, to_milvus
 from sbert_mini.search.index import (
@@ -33,6 +35,7 @@ from sbert_mini.search.index import (
     RRF_CONSTANT,
     Hit,
     SearchIndex,
+    as_asked,
     check_hybrid,
     check_model,
     named_embedder,
@@ -40,6 +43,7 @@ from sbert_mini.search.index import (
 )
 from sbert_mini.search.store import ModelIdentity, StoredRow
 from sbert_mini.shapes import FloatArray
+from sbert_mini.text.words import is_silent
 
 SCHEME = "milvus://"
 PORT = 19530
@@ -374,7 +378,7 @@ class MilvusIndex:
     @overload
     def search(
         self,
-        queries: Sequence[str] | FloatArray,
+        queries: Iterable[str] | FloatArray,
         k: int = 10,
         *,
         min_score: float | None = None,
@@ -386,7 +390,7 @@ class MilvusIndex:
 
     def search(
         self,
-        queries: str | Sequence[str] | FloatArray,
+        queries: str | Iterable[str] | FloatArray,
         k: int = 10,
         *,
         min_score: float | None = None,
@@ -405,12 +409,16 @@ class MilvusIndex:
         """
         if exact:
             raise UsageError("Milvus does not search exactly by choice: its index decides")
-        if not 1 <= k <= MAX_HITS:
+        k = arguments.integer(k, "k")
+        if k > MAX_HITS:
             raise UsageError(f"k must be from 1 to {MAX_HITS} in Milvus; found {k}")
+        least = None if min_score is None else arguments.number(min_score, "min_score")
         if hybrid:
-            check_hybrid(queries, min_score)
+            check_hybrid(queries, least)
+        asked = as_asked(queries, self.model.dimension)
         chosen = self.embedder if embedder is None else partial(check_model, embedder, self.model, self.address)
-        texts, vectors = read_queries(queries, self.model.dimension, chosen)
+        read = read_queries(asked, self.model.dimension, chosen)
+        texts, vectors = read.texts, read.vectors
         expression = "" if filter is None else to_milvus(filter, self.columns)
         shown = ["id", "text", "columns"]
         if hybrid:
@@ -428,20 +436,17 @@ class MilvusIndex:
                     consistency_level="Strong",
                 )
             )
-        hits = [
-            [
-                Hit(
-                    hit["entity"]["id"],
-                    float(hit["distance"]),
-                    hit["entity"]["text"],
-                    json.loads(hit["entity"]["columns"]),
-                )
-                for hit in ranked
-                if min_score is None or hit["distance"] >= min_score
+        hits = []
+        for query, ranked in enumerate(found):
+            scores = [float(hit["distance"]) if hybrid else float(as_cosines(hit["distance"])) for hit in ranked]
+            real = [
+                Hit(hit["entity"]["id"], score, hit["entity"]["text"], json.loads(hit["entity"]["columns"]))
+                for hit, score in zip(ranked, scores, strict=True)
+                if (least is None or reaches(score, least)) and not is_silent(hit["entity"]["text"])
             ]
-            for ranked in found
-        ]
-        return hits[0] if isinstance(queries, str) else hits
+            silent = read.is_silent(query) and not hybrid
+            hits.append([] if silent else real if hybrid else read.equals_first(query, real))
+        return hits[0] if arguments.is_one_text(queries) else hits
 
     def _hybrid(self, vector: FloatArray, text: str, k: int, expression: str, shown: list[str]) -> Any:
         m, depth = self._server.pymilvus, min(max(k, HYBRID_DEPTH), MAX_HITS)

@@ -1,22 +1,30 @@
 """Near-duplicates in a stream of rows: the first of each kind is kept, and every other one says which row it repeats."""
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
+from sbert_mini.cosine import as_cosines, reaches
 from sbert_mini.errors import UsageError
 from sbert_mini.progress import Counted, expected
+from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.nearest import lists_for
-from sbert_mini.shapes import FloatArray
+from sbert_mini.search.writer import Row, as_record
+from sbert_mini.shapes import FloatArray, IntArray
 from sbert_mini.text.records import Record
+from sbert_mini.text.words import Words
 
 EXACT_ROWS = 50_000
 """Kept rows that a row is held against one by one; above that, those in the likeliest inverted lists."""
 _PROBES = 32
+_DEEPER = 32
+"""Kept rows that a row with unknown words is held against at first, where the nearest one is another text."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Verdict:
 
 
 def deduplicate(
-    records: Iterable[Record],
+    records: Iterable[Row],
     embedder: Embedder,
     *,
     threshold: float = 0.9,
@@ -49,9 +57,11 @@ def deduplicate(
     """Yield a verdict a row, in their order, as they are read; memory holds the kept rows and their vectors.
 
     A row repeats the kept row that it is nearest to, if their cosine is `threshold` or more: what is kept depends on the order.
+    Rows that each hold a word that the model does not know and the other lacks are never near: the model takes such words for one
+    another (`text.words.Words.may_repeat`). A row of which nothing is read is near to none.
 
     Args:
-        records: the rows.
+        records: the rows: records, or what `IndexWriter.add` takes as one.
         embedder: the model.
         threshold: the least cosine of near-duplicates, in (0, 1]; what it means depends on the model (see its card).
         batch_size: see `Embedder.encode`.
@@ -61,27 +71,63 @@ def deduplicate(
 
     Raises:
         UsageError: the threshold is outside (0, 1].
+        InputError: a row is none.
     """
-    if not 0 < threshold <= 1:
+    least = arguments.number(threshold, "threshold")
+    if not 0 < least <= 1:
         raise UsageError(f"the threshold must be above 0 and at most 1; found {threshold}")
+    several = arguments.items_of(records, "records", "records")
     pending: list[Record] = []
 
     def texts() -> Iterator[str]:
-        for record in records:
-            pending.append(record)
-            yield record.text
+        for position, record in enumerate(several):
+            pending.append(record if isinstance(record, Record) else as_record(record, position + 1))
+            yield pending[-1].text
 
     kept = _Kept(embedder.dimension)
-    blocks = embedder.encode_stream(
+    blocks = embedder.encode_stream_with_words(
         Counted(texts(), expected(records)),
         batch_size=batch_size,
         truncation=truncation,
         show_progress_bar=show_progress_bar,
         counts=counts,
     )
-    for block in blocks:
-        yield from kept.judge(pending[: len(block)], block, threshold)
+    for block, words_of in blocks:
+        yield from kept.judge(pending[: len(block)], block, words_of(), least)
         del pending[: len(block)]
+
+
+class _Group:
+    """Kept rows of one vector: a single row, or rows of the same pieces whose unknown words differ."""
+
+    def __init__(self, record: Record, words: Words) -> None:
+        self._pieces = words.pieces
+        self._members: dict[tuple[str, ...], Record] = {}
+        self._by_word: dict[str, list[tuple[str, ...]]] = {}
+        self.first = record
+        if words.unknown:
+            self.add(record, words)
+
+    def add(self, record: Record, words: Words) -> None:
+        """Take in a row of the same pieces."""
+        self._members[words.unknown] = record
+        for word in dict.fromkeys(words.unknown):
+            self._by_word.setdefault(word, []).append(words.unknown)
+
+    def repeated_by(self, words: Words) -> Record | None:
+        """Return the first row that a row near to it may repeat, or None."""
+        if not self._members:
+            return self.first if words.may_repeat(Words(self._pieces)) else None
+        if not words.unknown:
+            first = next(iter(self._members))
+            return self._members[first] if words.may_repeat(Words(self._pieces, first)) else None
+        if words.unknown in self._members:
+            return self._members[words.unknown]
+        for word in dict.fromkeys(words.unknown):  # rows that share none are different
+            for unknown in self._by_word.get(word, ()):
+                if words.may_repeat(Words(self._pieces, unknown)):
+                    return self._members[unknown]
+        return None
 
 
 class _Kept:
@@ -89,50 +135,110 @@ class _Kept:
 
     def __init__(self, dimension: int) -> None:
         faiss = faiss_with()
-        self._records: list[Record] = []
-        self._by_text: dict[str, int] = {}
+        self._by_text: dict[str, Record] = {}
+        self._by_pieces: dict[tuple[int, ...], _Group] = {}
+        self._groups: list[_Group] = []
         self._index: Any = faiss.IndexFlatIP(dimension)
+        self._is_exact = True
 
-    def judge(self, records: list[Record], vectors: FloatArray, threshold: float) -> Iterator[Verdict]:
+    def judge(
+        self, records: list[Record], vectors: FloatArray, words: list[Words], threshold: float
+    ) -> Iterator[Verdict]:
         """Yield a verdict on each row, and keep the new ones."""
         faiss_with()
-        before = len(self._records)
-        if before:
-            scores, nearest = (found[:, 0] for found in self._index.search(vectors, 1))
-        else:
-            scores, nearest = np.full(len(records), -np.inf), np.full(len(records), -1)
-        among = vectors @ vectors.T
+        before = len(self._groups)
+        nearest, scores = self._nearest(vectors, 1)
+        among = as_cosines(vectors @ vectors.T)
         new: list[int] = []
-        for i, record in enumerate(records):
+        for i, (record, own) in enumerate(zip(records, words, strict=True)):
             text = " ".join(record.text.casefold().split())
             if text in self._by_text:
-                yield Verdict(record, self._records[self._by_text[text]], "same text", 1.0)
+                yield Verdict(record, self._by_text[text], "same text", 1.0)
                 continue
-            best, of = float(scores[i]), int(nearest[i])
-            if new:
-                at = int(np.argmax(among[i, new]))
-                if among[i, new[at]] > best:
-                    best, of = float(among[i, new[at]]), before + at
-            if best >= threshold:
-                yield Verdict(record, self._records[of], "near", best)
-                continue
-            self._by_text[text] = len(self._records)
-            self._records.append(record)
-            new.append(i)
+            if not own.empty:
+                within = among[i, new]
+                in_block = np.flatnonzero(reaches(within, threshold))
+                places = itertools.chain(
+                    zip(scores[i].tolist(), nearest[i].tolist(), strict=True),
+                    zip(within[in_block].tolist(), (before + in_block).tolist(), strict=True),
+                )
+                deeper = partial(self._deeper, vectors[i], threshold)
+                match = self._match(own, places, threshold, deeper)
+                if match is not None:
+                    yield Verdict(record, match[0], "near", match[1])
+                    continue
+            self._by_text[text] = record
+            if own.unknown and own.pieces in self._by_pieces:
+                self._by_pieces[own.pieces].add(record, own)
+            elif not own.empty:
+                self._groups.append(_Group(record, own))
+                if own.unknown:
+                    self._by_pieces[own.pieces] = self._groups[-1]
+                new.append(i)
             yield Verdict(record)
         if new:
             self._index.add(np.ascontiguousarray(vectors[new]))
             self._grow()
 
+    def _match(
+        self,
+        words: Words,
+        places: Iterable[tuple[float, int]],
+        threshold: float,
+        deeper: Callable[[], Iterable[tuple[float, int]]],
+    ) -> tuple[Record, float] | None:
+        """Return the kept row that a row repeats, with their cosine, or None.
+
+        Args:
+            words: of the row.
+            places: cosines to groups, and their numbers: the nearest one, and those of the row's own block.
+            threshold: the least cosine.
+            deeper: gives more groups that are near.
+        """
+        near = sorted((place for place in places if reaches(place[0], threshold)), key=lambda place: -place[0])
+        if near and self._groups[near[0][1]].repeated_by(words) is None:
+            near = sorted(set(near).union(deeper()), key=lambda place: -place[0])
+        for score, group in near:
+            record = self._groups[group].repeated_by(words)
+            if record is not None:
+                return record, score
+        return None
+
+    def _nearest(self, vectors: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
+        """Return the groups nearest to each vector and their cosines, nearest first. Shapes: each (rows, min(k, groups))."""
+        k = min(k, self._index.ntotal)
+        if not k:
+            return np.empty((len(vectors), 0), np.int64), np.empty((len(vectors), 0), np.float32)
+        scores, nearest = self._index.search(vectors, k)
+        if not self._is_exact:  # half precision rounds the vectors' lengths
+            for i, row in enumerate(nearest):
+                for j, place in enumerate(row.tolist()):
+                    if place >= 0:
+                        held = self._index.reconstruct(place)
+                        scores[i, j] = held @ vectors[i] / np.linalg.norm(held)
+        return nearest, as_cosines(scores)
+
+    def _deeper(self, vector: FloatArray, threshold: float) -> list[tuple[float, int]]:
+        """Return all groups that are near to a vector, with their cosines."""
+        k, every = _DEEPER, self._index.ntotal
+        nearest, scores = self._nearest(vector[None], k)
+        while k < every and reaches(float(scores[0, -1]), threshold):
+            k *= 4
+            nearest, scores = self._nearest(vector[None], k)
+        found = zip(scores[0].tolist(), nearest[0].tolist(), strict=True)
+        return [(score, place) for score, place in found if place >= 0 and reaches(score, threshold)]
+
     def _grow(self) -> None:
         """Go over to inverted lists of half-precision vectors once there are many."""
         faiss = faiss_with()
-        if self._index.ntotal <= EXACT_ROWS or not isinstance(self._index, faiss.IndexFlatIP):
+        if self._index.ntotal <= EXACT_ROWS or not self._is_exact:
             return
         held = self._index.reconstruct_n(0, self._index.ntotal)
         lists = f"IVF{lists_for(len(held))},SQfp16"
         index = faiss.index_factory(held.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
         index.train(held)
         index.add(held)
-        faiss.extract_index_ivf(index).nprobe = _PROBES
-        self._index = index
+        inverted = faiss.extract_index_ivf(index)
+        inverted.nprobe = _PROBES
+        inverted.make_direct_map()
+        self._index, self._is_exact = index, False

@@ -1,18 +1,22 @@
 """Open an index and search it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
+from sbert_mini.cosine import as_cosines, reaches
 from sbert_mini.errors import (
     ModelMismatchError,
     ModelNotFoundError,
     UsageError,
 )
+from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.conditions import parse, refusal
@@ -21,9 +25,12 @@ from sbert_mini.search.nearest import SegmentSearch, kind_of
 from sbert_mini.search.store import ModelIdentity, SearchKind, Store, StoredRow
 from sbert_mini.search.words import weights
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
+from sbert_mini.text.words import Words, is_silent
 
 RRF_CONSTANT = 60
 HYBRID_DEPTH = 100
+_SHOWN_WORDS = 5
+log = logging.getLogger("sbert_mini")
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,12 @@ class SearchIndex:
 
     def __len__(self) -> int:
         return self._store.rows
+
+    def __repr__(self) -> str:
+        return (
+            f"SearchIndex({str(self.path)!r}, rows={len(self)}, model={self.model.name!r}, dimension={self.model.dimension}, "
+            f"generation={self.generation})"
+        )
 
     @property
     def path(self) -> Path:
@@ -146,7 +159,7 @@ class SearchIndex:
     @overload
     def search(
         self,
-        queries: Sequence[str] | FloatArray,
+        queries: Iterable[str] | FloatArray,
         k: int = 10,
         *,
         min_score: float | None = None,
@@ -158,7 +171,7 @@ class SearchIndex:
 
     def search(
         self,
-        queries: str | Sequence[str] | FloatArray,
+        queries: str | Iterable[str] | FloatArray,
         k: int = 10,
         *,
         min_score: float | None = None,
@@ -170,38 +183,75 @@ class SearchIndex:
         """Return the rows closest to each query, closest first; for a single string, one list.
 
         Args:
-            queries: texts, or vectors of length 1 made with the index's model.
+            queries: texts in any ordered iterable, or an array of vectors of length 1 made with the index's model.
             k: the most hits a query. As many come back as there are rows to be had.
-            min_score: leave out rows of a lower score.
+            min_score: leave out rows of a lower score (by more than `cosine.TOLERANCE`).
             filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.conditions`).
             hybrid: rank by meaning and by words (BM25) both, and add up the reciprocal ranks.
             exact: look at every row, where the index would look at the likely ones.
             embedder: encodes the texts; None for the model that the index names.
 
+        A query or a row of which nothing can be read (`text.words.is_silent`) has no hit by meaning, and is none. Words that the
+        model does not know are reported: it takes them all for one word. Of rows of cosine 1 those come first that are the
+        query's own text, then those with its unknown words.
+
         Shapes:
             queries, where vectors: (queries, dim).
 
         Raises:
-            UsageError: `k` is below 1, the vectors do not fit, the filter cannot be evaluated, or a hybrid search has vectors as
-                queries or a least score.
+            UsageError: `k` is below 1, the queries or vectors do not fit, the filter cannot be evaluated, or a hybrid search has
+                vectors as queries or a least score.
             ModelMismatchError: the model is not the one that the index was made with.
         """
+        k = arguments.integer(k, "k")
+        least = None if min_score is None else arguments.number(min_score, "min_score")
         if hybrid:
-            check_hybrid(queries, min_score)
+            check_hybrid(queries, least)
+        asked = as_asked(queries, self.model.dimension)
         chosen = self.embedder if embedder is None else partial(self.check_model, embedder)
-        texts, vectors = read_queries(queries, self.model.dimension, chosen)
-        depth = max(k, HYBRID_DEPTH) if hybrid else k
+        read = read_queries(asked, self.model.dimension, chosen)
         allowed = self._allowed(filter)
-        scores, rows = self._nearest(vectors, depth, allowed, exact=exact)
-        found = [list(zip(r, s, strict=True)) for r, s in zip(rows.tolist(), scores.tolist(), strict=True)]
-        if hybrid:
-            by_words = [self._ranked_by_words(text, depth, allowed) for text in texts]
-            found = [fused([row for row, _ in near], words)[:k] for near, words in zip(found, by_words, strict=True)]
-        hits = [
-            [self._hit(row, score) for row, score in ranked if min_score is None or score >= min_score]
-            for ranked in found
-        ]
-        return hits[0] if isinstance(queries, str) else hits
+        hits = (
+            self._by_meaning(read, k, least, allowed, exact=exact)
+            if not hybrid
+            else self._hybrid(read, k, allowed, exact=exact)
+        )
+        return hits[0] if arguments.is_one_text(queries) else hits
+
+    def _by_meaning(
+        self, read: "Queries", k: int, least: float | None, allowed: Sequence[AnyArray | None], *, exact: bool
+    ) -> list[list[Hit]]:
+        """Return each query's hits by their cosines; deeper where rows that are none, or ties of unknown words, take places."""
+        hits: list[list[Hit]] = [[] for _ in range(len(read.vectors))]
+        waiting, depth = [i for i in range(len(hits)) if not read.is_silent(i)], k
+        while waiting:
+            scores, rows = self._nearest(read.vectors[waiting], depth, allowed, exact=exact)
+            again = []
+            for i, own_scores, own_rows in zip(waiting, scores.tolist(), rows.tolist(), strict=True):
+                ranked = [
+                    self._hit(row, score)
+                    for row, score in zip(own_rows, own_scores, strict=True)
+                    if least is None or reaches(score, least)
+                ]
+                hits[i] = [hit for hit in ranked if not is_silent(hit.text)]
+                tied = bool(read.unknown(i)) and bool(hits[i]) and hits[i][-1].score == 1
+                if len(ranked) == depth and (len(hits[i]) < k or tied):
+                    again.append(i)
+                else:
+                    hits[i] = read.equals_first(i, hits[i])[:k]
+            waiting, depth = again, 4 * depth
+        return hits
+
+    def _hybrid(self, read: "Queries", k: int, allowed: Sequence[AnyArray | None], *, exact: bool) -> list[list[Hit]]:
+        depth = max(k, HYBRID_DEPTH)
+        _, rows = self._nearest(read.vectors, depth, allowed, exact=exact)
+        hits = []
+        for i, (text, near) in enumerate(zip(read.texts, rows.tolist(), strict=True)):
+            by_words = self._ranked_by_words(text, depth, allowed)
+            ranked = fused([] if read.is_silent(i) else near, by_words)
+            real = (hit for row, score in ranked if not is_silent((hit := self._hit(row, score)).text))
+            hits.append(list(islice(real, k)))
+        return hits
 
     def embedder(self) -> Embedder:
         """Return the model that the index names, opened once.
@@ -235,21 +285,25 @@ class SearchIndex:
 
         Shapes:
             vectors: (queries, dim); each result: (queries, min(k, rows that meet the filter)).
+
+        Raises:
+            UsageError: `k` is below 1, the vectors are not of length 1, or the filter cannot be evaluated.
         """
+        vectors, k = (
+            arguments.unit_vectors(vectors, self.model.dimension, "query vectors", "queries"),
+            arguments.integer(k, "k"),
+        )
         return self._nearest(vectors, k, self._allowed(filter), exact=exact)
 
     def _nearest(
         self, vectors: FloatArray, k: int, allowed: Sequence[AnyArray | None], *, exact: bool
     ) -> tuple[FloatArray, IntArray]:
-        if k < 1:
-            raise UsageError(f"k must be at least 1; found {k}")
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         scores, rows = [], []
         for search, mask in zip(self._segment_searches(), allowed, strict=True):
             found, positions = search.nearest(vectors, k, mask, exact=exact)
             scores.append(found)
             rows.append(search.segment.row_ids[positions])
-        every, of = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
+        every, of = as_cosines(np.concatenate(scores, axis=1)), np.concatenate(rows, axis=1)
         order = np.argsort(-every, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(every, order, 1), np.take_along_axis(of, order, 1)
 
@@ -361,39 +415,103 @@ def _reopened(
     return index
 
 
-def check_hybrid(queries: str | Sequence[str] | FloatArray, min_score: float | None) -> None:
+@dataclass(frozen=True)
+class Queries:
+    """Queries, read.
+
+    Attributes:
+        texts: their texts; empty where they are vectors.
+        vectors: their vectors, (queries, dim).
+        words: what the model reads of the texts; empty where they are vectors.
+        embedder: the model; None where they are vectors.
+    """
+
+    texts: list[str]
+    vectors: FloatArray
+    words: list[Words]
+    embedder: Embedder | None
+
+    def is_silent(self, query: int) -> bool:
+        """Return whether nothing is read of a query."""
+        return bool(self.words) and self.words[query].empty
+
+    def unknown(self, query: int) -> tuple[str, ...]:
+        """Return a query's words that the model does not know."""
+        return self.words[query].unknown if self.words else ()
+
+    def equals_first(self, query: int, hits: list[Hit]) -> list[Hit]:
+        """Return hits with those of cosine 1 in the order: the query's own text, its unknown words, other ones."""
+        equal = [hit for hit in hits if hit.score == 1]
+        if len(equal) < 2 or self.embedder is None:
+            return hits
+        other_words = [False] * len(equal)
+        if self.unknown(query):
+            found = self.embedder.words_of([hit.text for hit in equal])
+            other_words = [words.unknown != self.unknown(query) for words in found]
+        order = sorted(range(len(equal)), key=lambda i: (other_words[i], equal[i].text != self.texts[query]))
+        return [equal[i] for i in order] + hits[len(equal) :]
+
+
+def as_asked(queries: Any, dimension: int) -> list[str] | FloatArray:
+    """Return queries as a list of texts, or as vectors of length 1.
+
+    Raises:
+        UsageError: they are neither.
+    """
+    if arguments.is_one_text(queries):
+        return [str(queries)]
+    if _are_vectors(queries):
+        return arguments.unit_vectors(queries, dimension, "query vectors", "queries")
+    texts = list(arguments.texts_of(queries, "queries"))
+    if texts and np.ndim(texts[0]) and np.asarray(texts[0]).dtype.kind in "fiu":
+        raise UsageError(
+            f"query vectors must be one array of the shape (queries, {dimension}): np.stack(vectors) makes it"
+        )
+    return [arguments.check_text(text, position) for position, text in enumerate(texts)]
+
+
+def _are_vectors(queries: Any) -> bool:
+    """Return whether queries are an array or a tensor of numbers."""
+    return hasattr(queries, "detach") or (isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST")
+
+
+def check_hybrid(queries: Any, min_score: float | None) -> None:
     """Raise `UsageError` for what a hybrid search cannot be asked."""
-    if isinstance(queries, np.ndarray) or min_score is not None:
+    if _are_vectors(queries) or min_score is not None:
         raise UsageError("a hybrid search takes texts, and no least score: its scores are sums of reciprocal ranks")
 
 
-def read_queries(
-    queries: str | Sequence[str] | FloatArray, dimension: int, embedder: Callable[[], Embedder]
-) -> tuple[list[str], FloatArray]:
-    """Return the queries' texts, if they have any, and their vectors.
+def read_queries(asked: list[str] | FloatArray, dimension: int, embedder: Callable[[], Embedder]) -> Queries:
+    """Return queries with their vectors, and report what the model cannot read of them.
 
     Args:
-        queries: a text, texts, or vectors.
-        dimension: components that vectors must have.
+        asked: what `as_asked` returns.
+        dimension: components of a vector.
         embedder: gives the model, where there are texts.
 
-    Shapes:
-        vectors, and what is returned: (queries, dim).
-
     Raises:
-        UsageError: the vectors do not fit, or are not finite.
+        UsageError: the model gives vectors of another dimension.
     """
-    texts: list[str] = []
-    if isinstance(queries, np.ndarray):
-        vectors = np.asarray(queries, dtype=np.float32)
-    else:
-        texts = [queries] if isinstance(queries, str) else list(queries)
-        vectors = embedder().encode_query(texts)
-    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+    if isinstance(asked, np.ndarray):
+        return Queries([], asked, [], None)
+    model = embedder()
+    vectors, words = model.encode_queries(asked)
+    if vectors.shape[1] != dimension:
         raise UsageError(f"query vectors must have the shape (queries, {dimension}); found {vectors.shape}")
-    if not np.isfinite(vectors).all():
-        raise UsageError("query vectors must be finite, and one holds NaN or infinity")
-    return texts, vectors
+    many = len(asked)
+    if silent := sum(own.empty for own in words):
+        log.warning("%d of %d queries hold nothing that the model reads: they have no hits by meaning", silent, many)
+    if unsure := [own.unknown for own in words if own.unknown]:
+        named = list(dict.fromkeys(word for unknown in unsure for word in unknown))
+        shown = ", ".join(repr(word[:40]) for word in named[:_SHOWN_WORDS]) + (
+            ", ..." if len(named) > _SHOWN_WORDS else ""
+        )
+        log.warning(
+            "%d of %d queries hold words that the model does not know (%s): it takes them all for one word; a hybrid search "
+            "finds them",
+            *(len(unsure), many, shown),
+        )
+    return Queries(asked, vectors, words, model)
 
 
 def named_embedder(model: ModelIdentity, path: Path | str, threads: int | None, *, offline: bool) -> Embedder:

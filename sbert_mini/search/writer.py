@@ -12,6 +12,7 @@ import numpy as np
 from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.models import directory
 from sbert_mini.progress import Counted, expected
+from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
@@ -22,8 +23,6 @@ from sbert_mini.search.store import ModelIdentity, SearchKind, SegmentWriter, St
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record, Reject
 
-LENGTH_TOLERANCE = 2e-3
-"""Of vectors that are given: half precision rounds their length by less."""
 _BLOCK_ROWS = 4096
 
 Row: TypeAlias = Record | StoredRow | Mapping[str, Any] | str
@@ -99,6 +98,9 @@ class IndexWriter:
         self._batch_size = batch_size
         self._truncation: Truncation = truncation
         self._show_progress_bar = show_progress_bar
+
+    def __repr__(self) -> str:
+        return f"IndexWriter({str(self.path)!r}, {self._embedder!r})"
 
     def create(
         self,
@@ -341,19 +343,20 @@ def _taken(
         InputError: there are more or fewer vectors than records, a row has none, or one is not of length 1.
     """
     vectors, places = (given.vectors, given.places) if isinstance(given, VectorsById) else (given, None)
+    vectors = arguments.array_of(vectors, "vectors")
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         raise InputError(f"the vectors must have the shape (rows, {dimension}); found {vectors.shape}")
     positions: list[int] = []
 
     def block() -> FloatArray:
         taken = np.asarray(vectors[positions], dtype=np.float32)
-        lengths = np.linalg.norm(taken, axis=1)
-        wrong = np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))
+        lengths = np.linalg.norm(taken.astype(np.float64), axis=1)
+        wrong = np.flatnonzero(~(np.abs(lengths - 1) < arguments.LENGTH_TOLERANCE))
         if len(wrong):
             first = int(wrong[0])
             raise InputError(f"vector {positions[first] + 1} has the length {lengths[first]:.4f}; it must be 1")
         positions.clear()
-        return taken
+        return arguments.rescaled(taken, lengths)
 
     used = 0
     for position, row in accepted:

@@ -158,6 +158,11 @@ class TextTokenizer:
         found = None if token is None else self._tokenizer.token_to_id(token)
         return -1 if found is None else int(found)
 
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that are put around texts. No text has them: it is all text."""
+        return frozenset(self._tokenizer.encode("", "").ids)
+
     def special_tokens(self, *, pair: bool = False) -> int:
         """Return how many special tokens are put around a text, or a pair."""
         return int(self._tokenizer.num_special_tokens_to_add(pair))

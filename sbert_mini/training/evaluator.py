@@ -11,7 +11,8 @@ import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 
-from sbert_mini.evaluation.sts import ROUNDING, pearson, spearman, without_rounding
+from sbert_mini.cosine import TOLERANCE
+from sbert_mini.evaluation.sts import pearson, spearman, without_rounding
 from sbert_mini.shapes import AnyArray
 from sbert_mini.text.batching import batches_by_length
 from sbert_mini.training import processes
@@ -102,7 +103,7 @@ def task_figures(
 
 def _ranking_accuracy(vectors: Sequence[Tensor]) -> float:
     anchors, positives, *negatives = (torch.nn.functional.normalize(v, dim=-1) for v in vectors)
-    own = (anchors * positives).sum(dim=-1) - ROUNDING  # equal texts are no nearer than each other
+    own = (anchors * positives).sum(dim=-1) - TOLERANCE  # equal texts are no nearer than each other
     if negatives:
         return float((own > (anchors * negatives[0]).sum(dim=-1)).float().mean())
     right = 0.0
