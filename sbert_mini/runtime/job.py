@@ -237,10 +237,10 @@ class EncodeJob:
             vectors: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
             file = self.folder / f"finished.{self.kind}"
             self._write(file, self._quantized(vectors))
-        ranges_file = self.output.with_name(self.output.name + ".ranges.npy")
-        if self._settings.precision in ("int8", "uint8"):
+        ranges, ranges_file = self._ranges(), self.output.with_name(self.output.name + ".ranges.npy")
+        if ranges is not None:
             written = io.BytesIO()
-            np.save(written, self._ranges())
+            np.save(written, ranges)
             write_durably(ranges_file, written.getbuffer())
         else:
             ranges_file.unlink(missing_ok=True)  # of an earlier file of this name

@@ -25,9 +25,9 @@ class ComponentRanges:
         growth: `growth[d - 1]` is how much the first `d` components grow when they are brought to length 1 again, (dim,).
     """
 
-    low: FloatArray
-    high: FloatArray
-    growth: FloatArray
+    low: AnyArray
+    high: AnyArray
+    growth: AnyArray
 
     def of(self, dim: int, *, normalized: bool = True) -> FloatArray:
         """Return the ranges of the first `dim` components, brought to length 1 again (`normalized`) or left as they are.
@@ -118,7 +118,7 @@ def restore_vectors(quantized: AnyArray, ranges: FloatArray) -> FloatArray:
         raise UsageError(f"quantized must be int8 or uint8; found {quantized.dtype}")
     if ranges.shape != (2, quantized.shape[-1]):
         raise UsageError(f"ranges must have the shape (2, {quantized.shape[-1]}); found {ranges.shape}")
-    values = quantized.astype(np.float32)
+    values: FloatArray = quantized.astype(np.float32)
     if quantized.dtype == np.int8:  # values are rounded towards 0
         middle = values + np.float32(128) + np.sign(values) * np.float32(0.5)
     else:
