@@ -373,9 +373,7 @@ def convert(
         "source": {**sources, "weights": digests, "weight_stats": stats},
         "graphs": written,
     }
-    shipped_ranges = (
-        None if shipped is None else _read_ranges(layout.path / "onnx", record["fingerprint"], layout.dimension)
-    )
+    shipped_ranges = None if shipped is None else _read_ranges(layout.path / "onnx", fingerprint, layout.dimension)
     if shipped_ranges is not None or np.isfinite(vectors).all():
         _write_ranges(folder, shipped_ranges or measure_ranges(vectors), fingerprint)
     _write_record(folder, record)
