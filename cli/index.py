@@ -487,7 +487,7 @@ def _change(
         if taken.take is not None and truncation is options.TruncationChoice.ERROR:
             records = embedder.short_enough(records, index.model.prompt, taken.take)
         with _given_vectors(vectors, on_error) as given:
-            changed = change(writer, counted(records, input, reading["format"], bar=progress_wanted(quiet)), given)
+            changed = change(writer, counted(records, input, reading.get("format"), bar=progress_wanted(quiet)), given)
         _tell(read, writer, directory, changed.segments)
     raise typer.Exit(taken.exit_code())
 

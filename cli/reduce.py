@@ -33,6 +33,8 @@ def fit(
     """Fit a reduction on a file of vectors; on a sample of it, where there are more than 1,000 rows a component."""
     if output.suffix.lower() not in ("", ".safetensors"):
         raise UsageError(f"--output must end in .safetensors; found {output}")
+    if output.is_dir():
+        raise UsageError(f"--output must be a file, and {str(output)!r} is a directory")
     quiet_notes(quiet)
     from sbert_mini.search import reduction
 

@@ -80,7 +80,9 @@ def write_report(folder: Path, kind: str, result: Mapping[str, Any], measured: S
     for name, data in drawn.items():
         write_durably(folder / name, data)
     result = {**result, "pictures": list(drawn)}
-    write_durably(folder / f"{kind}.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    # the command line may hold bytes that are not UTF-8
+    document = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    write_durably(folder / f"{kind}.json", document.encode(errors="backslashreplace"))
     results = {name: held for name in TABLES if (held := _held(folder / f"{name}.json"))}
     try:
         text, markup = _markdown(results), _html(folder, results)
@@ -90,8 +92,8 @@ def write_report(folder: Path, kind: str, result: Mapping[str, Any], measured: S
             "name another folder"
         ) from error
     page = folder / "report.html"
-    write_durably(folder / "report.md", text.encode())
-    write_durably(page, markup.encode())
+    write_durably(folder / "report.md", text.encode(errors="backslashreplace"))
+    write_durably(page, markup.encode(errors="backslashreplace"))
     return page
 
 

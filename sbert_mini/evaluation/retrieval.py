@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.errors import InputError, MissingExtraError
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
 from sbert_mini.search.columns import Schema

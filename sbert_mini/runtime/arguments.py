@@ -72,6 +72,11 @@ def items_of(value: Any, name: str, of: str) -> Iterable[Any]:
     return value
 
 
+def holds_half_a_character(text: str) -> bool:
+    """Return whether a text is not valid Unicode, since it holds one of two surrogates alone."""
+    return not text.isascii() and _SURROGATE.search(text) is not None
+
+
 def check_text(text: Any, position: int, name: str = "text") -> str:
     """Return a text, having made sure that it is one.
 
@@ -86,7 +91,7 @@ def check_text(text: Any, position: int, name: str = "text") -> str:
     """
     if not isinstance(text, str):
         raise UsageError(f"{name}s must be strings; {name} {position} is {_article(type(text).__name__)}")
-    if not text.isascii() and _SURROGATE.search(text):
+    if holds_half_a_character(text):
         raise InputError(f"{name} {position} (counted from 0) is not valid Unicode: it holds half a character")
     return text
 

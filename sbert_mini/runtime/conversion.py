@@ -365,18 +365,17 @@ def convert(
         written[kind] = {"file": file, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     fingerprint = _sha256(json.dumps([digests, sources], sort_keys=True).encode())
     shipped = None if _has_safetensors(layout) or adapter is not None else _read_record(layout.path / "onnx")
-    record: dict[str, Any] = {
+    fingerprint = fingerprint if shipped is None else str(shipped["fingerprint"])  # it is the same model
+    record = {
         "format": FORMAT,
         "sbert_mini": __version__,
-        "fingerprint": shipped["fingerprint"] if shipped is not None else fingerprint,  # it is the same model
+        "fingerprint": fingerprint,
         "source": {**sources, "weights": digests, "weight_stats": stats},
         "graphs": written,
     }
-    shipped_ranges = (
-        None if shipped is None else _read_ranges(layout.path / "onnx", record["fingerprint"], layout.dimension)
-    )
+    shipped_ranges = None if shipped is None else _read_ranges(layout.path / "onnx", fingerprint, layout.dimension)
     if shipped_ranges is not None or np.isfinite(vectors).all():
-        _write_ranges(folder, shipped_ranges or measure_ranges(vectors), record["fingerprint"])
+        _write_ranges(folder, shipped_ranges or measure_ranges(vectors), fingerprint)
     _write_record(folder, record)
     return record
 

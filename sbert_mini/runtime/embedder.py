@@ -587,6 +587,8 @@ class Embedder:
                 known = ", ".join(layout.prompts) or "none"
                 raise UsageError(f"the model has no prompt named {name!r}; it has: {known}")
             prompt = layout.prompts[name] if name is not None else ""
+        if arguments.holds_half_a_character(prompt):
+            raise UsageError(f"the prompt is not valid Unicode: {prompt!r} holds half a character")
         if prompt and not layout.include_prompt:
             raise UnsupportedModelError(
                 "this model leaves its prompt out of the pooling, which the runtime does not do"

@@ -21,13 +21,16 @@ CPU_TOKENS = 512
 """Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""
 
 
+MOST_THREADS = 4096
+
+
 def thread_count(threads: int | None = None) -> int:
     """Return how many threads to compute with: `threads`, else `$SBMINI_THREADS`, else `$OMP_NUM_THREADS`, else one a core.
 
     "A core" is one that this process may run on.
 
     Raises:
-        UsageError: the number, or the variable, is not a whole number of at least 1.
+        UsageError: the number, or the variable, is not a whole number from 1 to `MOST_THREADS`.
     """
     source, value = "threads", str(threads)
     if threads is None:
@@ -37,8 +40,8 @@ def thread_count(threads: int | None = None) -> int:
                 break
         else:
             return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not value.isdecimal() or int(value) < 1:
-        raise UsageError(f"{source} must be a whole number of at least 1; found {value!r}")
+    if not value.isdecimal() or len(value) > len(str(MOST_THREADS)) or not 1 <= int(value) <= MOST_THREADS:
+        raise UsageError(f"{source} must be a whole number from 1 to {MOST_THREADS}; found {value[:40]!r}")
     return int(value)
 
 

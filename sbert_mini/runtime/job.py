@@ -248,8 +248,7 @@ class EncodeJob:
             vectors: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
             file = self.folder / f"finished.{self.kind}"
             self._write(file, self._quantized(vectors))
-        ranges_file = self.output.with_name(self.output.name + ".ranges.npy")
-        ranges = self._ranges()
+        ranges, ranges_file = self._ranges(), self.output.with_name(self.output.name + ".ranges.npy")
         if ranges is not None:
             written = io.BytesIO()
             np.save(written, ranges)

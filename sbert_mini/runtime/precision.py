@@ -118,11 +118,9 @@ def restore_vectors(quantized: AnyArray, ranges: FloatArray) -> FloatArray:
         raise UsageError(f"quantized must be int8 or uint8; found {quantized.dtype}")
     if ranges.shape != (2, quantized.shape[-1]):
         raise UsageError(f"ranges must have the shape (2, {quantized.shape[-1]}); found {ranges.shape}")
-    values: AnyArray = quantized.astype(np.float32)
-    middle: AnyArray
+    values: FloatArray = quantized.astype(np.float32)
+    middle: FloatArray = values + np.float32(0.5)
     if quantized.dtype == np.int8:  # values are rounded towards 0
-        middle = values + np.float32(128) + np.sign(values) * np.float32(0.5)
-    else:
-        middle = values + np.float32(0.5)
+        middle = np.asarray(values + 128 + 0.5 * np.sign(values), np.float32)
     step = (ranges[1] - ranges[0]) / 255
     return np.asarray(np.clip(ranges[0] + middle * step, ranges[0], ranges[1]), np.float32)

@@ -101,6 +101,8 @@ def check_kind(kind: str, dimension: int, pca: int | None = None) -> None:
     named = kind_of(kind, LARGE_ROWS, pca)
     if named == EXACT:
         return
+    if not named.isascii():
+        raise UsageError(f"the kind must be auto, exact, or a FAISS factory string, which is ASCII; found {named!r}")
     faiss = _faiss()
     try:
         faiss.index_factory(dimension, named, faiss.METRIC_L2)

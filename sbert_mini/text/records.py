@@ -329,6 +329,7 @@ def read_records(
         )
     if max_row_bytes < 1:
         raise UsageError(f"max_row_bytes must be at least 1; found {max_row_bytes}")
+    max_row_bytes = min(max_row_bytes, sys.maxsize - 1)
     columns = _Columns.named(text_column, text_separator, id_column)
     counts = counts if counts is not None else ReadCounts()
     return _records(files, columns, max_row_bytes, counts, on_reject)

@@ -99,6 +99,9 @@ def _quoted(text: str) -> str:
     return text
 
 
+_CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {"int64": int, "float64": float, "bool": bool, "string": cell}
+
+
 class Columns:
     """The columns of some rows, in the order in which they appear, and what each holds."""
 
@@ -131,13 +134,7 @@ class Columns:
         arrays = {}
         for name in self._kinds:
             kind = self.type_of(name)
-            conversions: dict[str, Callable[[Any], Any]] = {
-                "int64": int,
-                "float64": float,
-                "bool": bool,
-                "string": cell,
-            }
-            convert = conversions[kind]
+            convert = _CONVERSIONS[kind]
             values = [row.get(name) for row in rows]
             found = [None if value is None else convert(value) for value in values]
             arrays[name] = arrow.array(found, getattr(arrow, {"bool": "bool_"}.get(kind, kind))())

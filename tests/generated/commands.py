@@ -36,8 +36,9 @@ import typer
 from sbert_mini.cli import main as cli
 from typer.core import TyperGroup
 
-NEUTRAL = {"--threads", "--batch-size", "--offline", "--debug", "--help", "--seed", "--workers", "--address"}
-"""A right value of these may change nothing that can be seen here; a wrong one and a second one still do."""
+NEUTRAL = {"--threads", "--batch-size", "--offline", "--debug", "--help", "--seed", "--workers", "--address", "--exact"}
+"""A right value of these may change nothing that can be seen here (exact search of a few rows finds what the index finds); a
+wrong one and a second one still do."""
 ARGUMENTS_ONLY = {("bench", "speed"), ("bench", "search"), ("bench", "pairs"), ("index", "push"), ("train",)}
 """Commands that take too long, or need a server: their lines end at an error in the arguments."""
 EXIT_CODES = {0, 1, 2, 4}
@@ -51,7 +52,7 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("soup",): ["model", "model2", "-o", "soup"],
     ("train",): ["missing.toml"],
     ("index", "create"): ["new", "-i", "t.csv"],
-    ("index", "add"): ["index", "-i", "more.csv"],
+    ("index", "add"): ["index", "-i", "fresh.csv"],
     ("index", "update"): ["index", "-i", "more.csv"],
     ("index", "delete"): ["index", "1"],
     ("index", "compact"): ["index"],
@@ -66,9 +67,9 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("recipes", "list"): [],
     ("recipes", "show"): ["paraphrase"],
     ("bench", "sts"): ["--pairs", "p.tsv", "--resamples", "100"],
-    ("bench", "speed"): ["--data", "missing"],
-    ("bench", "search"): ["--data", "missing"],
-    ("bench", "pairs"): ["--data", "missing"],
+    ("bench", "speed"): ["surplus"],
+    ("bench", "search"): ["surplus"],
+    ("bench", "pairs"): ["surplus"],
 }
 RIGHT: dict[str, list[list[str]]] = {
     "--input": [["t.jsonl"]],
@@ -106,15 +107,20 @@ RIGHT: dict[str, list[list[str]]] = {
 """Right values of options, by the long name; of the others they come from their type."""
 AROUND: dict[tuple[tuple[str, ...], str], tuple[list[str], list[str]]] = {
     (("encode",), "--text-separator"): (["-i", "t.csv", "--text-column", "text", "--text-column", "body"], ["; "]),
-    (("dedup",), "--text-separator"): (["-i", "t.csv", "--text-column", "text", "--text-column", "body"], ["; "]),
+    (("dedup",), "--text-separator"): (
+        ["-i", "near.csv", "--duplicates", "d.jsonl", "--text-column", "text", "--text-column", "body"], ["; "],
+    ),
+    (("encode",), "--id-column"): (["-i", "noid.csv"], ["year"]),
+    (("dedup",), "--id-column"): (["-i", "noid.csv", "--duplicates", "d.jsonl"], ["year"]),
+    (("search",), "--quiet"): (["index", "the dog runs " * 20], []),
     (("encode",), "--on-error"): (["-i", "bad.csv", "-o", "o.npy"], ["skip"]),
     (("encode",), "--rejects"): (["-i", "bad.csv", "-o", "o.npy", "--on-error", "skip"], ["r.jsonl"]),
     (("encode",), "--resume"): (["-i", "t.csv"], []),
     (("encode",), "--engine"): (["-i", "t.csv"], ["ray"]),
     (("dedup",), "--truncation"): (["-i", "t.csv"], ["error"]),
-    (("dedup",), "--graph"): (["-i", "near.txt", "--duplicates", "-", "-o", "/dev/null", "--threshold", "0.5"], ["fp32"]),
-    (("dedup",), "--model"): (["-i", "near.txt", "--duplicates", "-", "-o", "/dev/null", "--threshold", "0.5"], ["model2"]),
-    (("dedup",), "--threshold"): (["-i", "near.txt"], ["0.1"]),
+    (("dedup",), "--graph"): (["-i", "near.csv", "--duplicates", "d.jsonl", "--threshold", "0.01"], ["fp32"]),
+    (("dedup",), "--model"): (["-i", "near.csv", "--duplicates", "d.jsonl", "--threshold", "0.01"], ["model2"]),
+    (("dedup",), "--threshold"): (["-i", "near.csv"], ["1"]),
     (("predict",), "--columns"): (["-m", "heads", "-t", "mood", "-i", "t.csv"], ["body"]),
     (("predict",), "--task"): (["-m", "heads", "the cat", "a dog"], ["same"]),
     (("predict",), "--model"): (["-t", "mood", "-i", "t.csv"], ["heads"]),
@@ -136,7 +142,7 @@ for _command in ("create", "add", "update"):
     AROUND[_key, "--on-error"] = ([*_first, "-i", "bad.csv"], ["skip"])
     AROUND[_key, "--rejects"] = ([*_first, "-i", "bad.csv", "--on-error", "skip"], ["r.jsonl"])
     AROUND[_key, "--text-separator"] = (
-        [*_first, "-i", "more.csv", "--text-column", "text", "--text-column", "body"],
+        [*_first, "-i", "fresh.csv", "--text-column", "text", "--text-column", "body"],
         ["; "],
     )
 """A line on which a right value of an option shows, where the command's base does not do: the line, and the value."""
@@ -264,7 +270,7 @@ def combined(rng: random.Random) -> Iterator[Line]:
         command = rng.choice(commands)
         own = [option for option in every if option.command == command]
         words = list(BASES[command])
-        if rng.random() < 0.15 and words:
+        if rng.random() < 0.15 and words and command not in ARGUMENTS_ONLY:
             words[rng.randrange(len(words))] = rng.choice(ODD["path"] + ODD["text"])
         for option in rng.sample(own, min(len(own), rng.randint(1, 4))):
             ways = option.right() if rng.random() < 0.7 else option.odd()
@@ -311,10 +317,15 @@ def make_files(folder: Path) -> None:
     (folder / "more.csv").write_text(
         "id,text,body,year\n7,the red cat,a dog,2009\n1,red dogs,bread,2010\n8,the dog,a cat,2011\n"
     )
+    rows[1:] = [f"{int(row[0]) + 10}{row[1:]}" for row in rows[1:]]
+    (folder / "fresh.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    (folder / "noid.csv").write_text("text,year\nthe cat,2001\na dog,2002\nthe  CAT,2003\n")
     (folder / "bad.csv").write_text("id,text,body,year\n7,the red cat,a dog,2009\n8,,x,1\n9,short\n10,a dog,b,2\n")
     (folder / "t.jsonl").write_text('{"id": 5, "text": "the red dog", "year": 2001}\n{"id": 6, "text": "bread"}\n')
     (folder / "t.txt").write_text("the cat\na dog\n\nthe  CAT\n")
-    (folder / "near.txt").write_text("the cat sleeps\nthe cat runs\na dog\nbread rises\n")
+    (folder / "near.csv").write_text(
+        "text,body\nthe cat sleeps,a\nthe cat sleeps a,a\nThe cat  sleeps,A\nthe cat runs,b\n"
+    )
     (folder / "q.csv").write_text("text\nbread\na red dog\n")
     (folder / "ids.txt").write_text("2\n3\n")
     pairs = [
