@@ -25,7 +25,7 @@ def files(path):
     return {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and p.name != "LOCK"}
 
 
-@pytest.mark.parametrize("kind", ["SQ8", "PQ16", "PQ32x4fs", "LSH", "NSG16", "PCA64,PQ16"])
+@pytest.mark.parametrize("kind", ["SQ8", "PQ16x4", "PQ32x4fs", "LSH", "NSG16", "PCA64,PQ16x4"])
 def test_a_rows_own_vector_finds_it(tmp_path, default_embedder, vectors, kind):
     index = IndexWriter(tmp_path / "i", default_embedder).create(records(0, ROWS), vectors=vectors[:ROWS], kind=kind)
     assert index.segment_kinds == [kind]

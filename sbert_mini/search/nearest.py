@@ -11,6 +11,7 @@ and what they propose by rescoring. An opened FAISS index is never added to (an 
 class has no method that would.
 """
 
+import io
 import logging
 import math
 import os
@@ -88,6 +89,7 @@ def kind_of(kind: str, rows: int, pca: int | None = None) -> str:
 
 
 LEAST_TRAINED = 1000
+_COMPARED_ROWS = 4096
 
 
 def check_kind(kind: str, dimension: int, pca: int | None = None) -> None:
@@ -140,6 +142,8 @@ class SegmentSearch:
         self._threads = threads
         self._file = folder / f"{segment.name}.faiss"
         self._record = folder / f"{segment.name}.json"
+        self._repeats_file = folder / f"{segment.name}.repeats.npy"
+        self._groups = _Groups(np.empty((0, 2), np.int64), segment.rows)
         self._index: Any = None
         self._process = os.getpid()
         self._mapped = False
@@ -167,34 +171,40 @@ class SegmentSearch:
         few = allowed is not None and rows <= max(SCANNED_SHARE * self.segment.rows, SCANNED_ROWS)
         if exact or few or self.kind == EXACT:
             return self._scan(queries, k, allowed)
-        wanted = min(multiple_for(self.kind) * k + 10, rows)
-        proposed = self._proposed(queries, wanted, allowed)
+        proposed = self._proposed(queries, multiple_for(self.kind) * k + 10, allowed)
         if proposed is None:
             return self._scan(queries, k, allowed)
-        scores, positions = self._rescored(queries, proposed, k)
+        scores, positions = self._groups.expanded(*self._rescored(queries, proposed, k), k, allowed)
         short = np.flatnonzero(positions[:, -1] < 0)
         if len(short):  # a filter left FAISS with too few
             scores[short], positions[short] = self._scan(queries[short], k, allowed)
         return scores, positions
 
     def _proposed(self, queries: FloatArray, wanted: int, allowed: AnyArray | None) -> IntArray | None:
-        """Return what FAISS finds, (queries, wanted), filled up with -1; None where this kind cannot heed `allowed`."""
+        """Return the first rows of the groups that FAISS finds, (queries, at most wanted), filled up with -1.
+
+        None where this kind cannot leave out rows, or there is no FAISS index.
+        """
         faiss = _faiss(self._threads)
         index = self.faiss
-        selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        if index is None:
+            return None
+        groups = None if allowed is None else self._groups.any_of(allowed)
+        wanted = min(wanted, int(index.ntotal) if groups is None else int(np.count_nonzero(groups)))
+        selector = None if groups is None else faiss.IDSelectorBitmap(np.packbits(groups, bitorder="little"))
         try:
             _, found = index.search(queries, wanted, params=_parameters(index, selector, wanted))
         except RuntimeError:
             if allowed is None:
                 raise
             return None
-        if found.max(initial=-1) >= self.segment.rows:
+        if found.max(initial=-1) >= len(self._groups.firsts):
             raise CorruptIndexError(
                 f"{self._file} names a row that its segment does not have: delete it, and it is made anew"
             )
-        if allowed is not None:
-            found[(found >= 0) & ~allowed[found]] = -1
-        return np.asarray(found)
+        if groups is not None:
+            found[(found >= 0) & ~groups[found]] = -1
+        return np.where(found < 0, -1, self._groups.firsts[found])
 
     def _rescored(self, queries: FloatArray, proposed: IntArray, k: int) -> tuple[FloatArray, IntArray]:
         unique, inverse = np.unique(proposed, return_inverse=True)
@@ -243,12 +253,15 @@ class SegmentSearch:
 
     @property
     def faiss(self) -> Any:
-        """The FAISS index; for search alone. A mapped one has threads that a fork does not copy: a child opens it again."""
+        """The FAISS index, for search alone; None where the segment has too few different vectors for one.
+
+        A mapped one has threads that a fork does not copy: a child opens it again.
+        """
         with _opening:
             if self._index is not None and self._process != os.getpid() and self._mapped:
                 self._index.this.disown()  # its destructor would wait for those threads
                 self._index = None
-            if self._index is None:
+            if self._index is None and self.kind != EXACT:
                 self._index, self._process = self._opened(), os.getpid()
             return self._index
 
@@ -269,9 +282,10 @@ class SegmentSearch:
             record = read_sealed_json(self._record, CorruptIndexError)
             if record["segment_sha256"] != self.segment.checksum:
                 return f"{self._record} belongs to other vectors"
-            with CheckedFile(self._file, record["file"]) as file:
-                for _ in file.blocks():
-                    pass
+            for path, checksums in ((self._file, record["file"]), (self._repeats_file, record.get("repeats"))):
+                if checksums is not None:
+                    with CheckedFile(path, checksums) as file:
+                        file.check(0, file.size)
         except CorruptIndexError as error:
             return str(error)
         return None
@@ -283,8 +297,13 @@ class SegmentSearch:
         record = read_sealed_json(self._record, CorruptIndexError)
         if record["segment_sha256"] != self.segment.checksum:
             raise CorruptIndexError(f"{self._record} belongs to other vectors")
-        if record["factory"] != self.kind:
+        if record["factory"] != self.kind or "repeats" not in record:  # another kind, or an earlier version
             raise FileNotFoundError(self._record)
+        repeats = np.empty((0, 2), np.int64)
+        if record["repeats"] is not None:
+            with CheckedFile(self._repeats_file, record["repeats"]) as file:
+                repeats = np.load(io.BytesIO(file.read_all()), allow_pickle=False)
+        self._groups = _Groups(repeats, self.segment.rows)
         mapped = record["lists_start"]
         self._mapped = mapped is not None
         with CheckedFile(self._file, record["file"]) as file:
@@ -296,9 +315,9 @@ class SegmentSearch:
                     index = faiss.read_index(str(self._file), faiss.IO_FLAG_MMAP)
             except RuntimeError as error:
                 raise CorruptIndexError(f"{self._file} cannot be read by this FAISS: {error}") from error
-        if index.ntotal != self.segment.rows or index.d != self._dimension:
+        if index.ntotal != len(self._groups.firsts) or index.d != self._dimension:
             raise CorruptIndexError(
-                f"{self._record}: {index.ntotal} rows of {index.d}, not {self.segment.rows} of its segment"
+                f"{self._record}: {index.ntotal} rows of {index.d}, not {len(self._groups.firsts)} of its segment"
             )
         _set_probes(index, record["probes"])
         return index
@@ -306,11 +325,17 @@ class SegmentSearch:
     def _build(self) -> Any:
         faiss = _faiss(self._threads)
         self._mapped = False
+        repeats = self._repeats()
+        self._groups = _Groups(repeats, self.segment.rows)
+        firsts = self._groups.firsts
+        if kind_of(self.kind, len(firsts)) == EXACT:
+            self.kind = EXACT
+            return None
         try:
             index = faiss.index_factory(self._dimension, self.kind, faiss.METRIC_L2)
             if not index.is_trained:
-                index.train(self._sample(_training_rows(index, self.segment.rows)))
-            for _, block in self.segment.vector_blocks(self._dimension):
+                index.train(self._sample(_training_rows(index, len(firsts))))
+            for _, block in self.segment.vector_blocks(self._dimension, firsts if len(repeats) else None):
                 index.add(block)
             probes = self._tune(index)
             index.search(self._sample(1), 1, params=_parameters(index, None, 1))
@@ -325,6 +350,10 @@ class SegmentSearch:
             remove_all_dead_parts(self._file.parent)
             data = faiss.serialize_index(index)
             write_durably(self._file, memoryview(data))
+            if len(repeats):
+                stored = io.BytesIO()
+                np.save(stored, repeats.astype("<i8"))
+                write_durably(self._repeats_file, stored.getbuffer())
             record = {
                 "segment_sha256": self.segment.checksum,
                 "factory": self.kind,
@@ -332,6 +361,7 @@ class SegmentSearch:
                 "probes": probes,
                 "lists_start": _lists_start(index, len(data)),
                 "file": file_checksums(self._file, VECTOR_BLOCK_BYTES),
+                "repeats": file_checksums(self._repeats_file) if len(repeats) else None,
             }
             write_sealed_json(self._record, record)
         except OSError as error:  # a read-only index is searched all the same
@@ -341,11 +371,37 @@ class SegmentSearch:
         return self._read()  # mapped, where that is possible
 
     def _sample(self, rows: int) -> FloatArray:
-        """Return the vectors of some rows, drawn."""
+        """Return the vectors of some rows, drawn among those that FAISS is given."""
         rng = np.random.default_rng(0)
+        firsts = self._groups.firsts
         return self.segment.vectors_at(
-            np.sort(rng.choice(self.segment.rows, min(rows, self.segment.rows), replace=False)), self._dimension
+            firsts[np.sort(rng.choice(len(firsts), min(rows, len(firsts)), replace=False))], self._dimension
         )
+
+    def _repeats(self) -> IntArray:
+        """Return the rows whose vector an earlier row has, with the first row that has it: (repeats, 2), ascending.
+
+        Rows are found by a hash of 64 bits of their vectors, and compared byte by byte.
+        """
+        weights = np.random.default_rng(0).integers(0, 2**63, self._dimension, np.uint64) * 2 + 1
+        hashes = np.concatenate(
+            [
+                (block.view(np.uint32).astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
+                for _, block in self.segment.vector_blocks(self._dimension)
+            ]
+        )
+        order = np.argsort(hashes, kind="stable")
+        same = np.concatenate([[False], hashes[order][1:] == hashes[order][:-1]])
+        starts = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))
+        pairs = np.stack([order[same], order[starts[same]]], axis=1)
+        pairs = pairs[np.argsort(pairs[:, 0])]
+        kept = []
+        for first in range(0, len(pairs), _COMPARED_ROWS):
+            some = pairs[first : first + _COMPARED_ROWS]
+            unique, places = np.unique(some[:, 1], return_inverse=True)
+            here = self.segment.vectors_at(some[:, 0], self._dimension)
+            kept.append(some[(here == self.segment.vectors_at(unique, self._dimension)[places]).all(axis=1)])
+        return np.concatenate([np.empty((0, 2), np.int64), *kept])
 
     def _tune(self, index: Any) -> int | None:
         """Return the fewest lists to look into with which `TUNING_K` neighbours of some rows are found to `TARGET_RECALL`."""
@@ -353,13 +409,16 @@ class SegmentSearch:
         if inverted is None:
             return None
         queries = self._sample(TUNING_QUERIES)
-        _, truth = self._scan(queries, TUNING_K + 1, None)
+        given = np.zeros(self.segment.rows, dtype=bool)
+        given[self._groups.firsts] = True
+        _, truth = self._scan(queries, TUNING_K + 1, given)
         wanted = multiple_for(self.kind) * TUNING_K + 10
         probes = 8
         while True:
             probes = min(probes, int(inverted.nlist))
             _set_probes(index, probes)
             _, proposed = index.search(queries, wanted, params=_parameters(index, None, wanted))
+            proposed = np.where(proposed < 0, -1, self._groups.firsts[proposed])
             _, found = self._rescored(queries, proposed, TUNING_K + 1)
             pairs = zip(found.tolist(), truth.tolist(), strict=True)
             # A row finds itself with any number of lists: it does not count.
@@ -367,6 +426,66 @@ class SegmentSearch:
             if recall >= TARGET_RECALL or probes == inverted.nlist:
                 return probes
             probes = math.ceil(probes * 1.5)
+
+
+class _Groups:
+    """Rows of equal vectors. FAISS is given the first row of each group: HNSW loses rows where many are the same.
+
+    Args:
+        repeats: rows, ascending, each with the first row of its group, (repeats, 2).
+        rows: of the segment.
+
+    Attributes:
+        firsts: the groups' first rows, ascending: FAISS's numbers -> rows.
+
+    Raises:
+        CorruptIndexError: the repeats are not rows after the first ones of their groups.
+    """
+
+    def __init__(self, repeats: IntArray, rows: int) -> None:
+        is_first = np.ones(rows, dtype=bool)
+        if len(repeats):
+            later, first = repeats[:, 0], repeats[:, 1]
+            if repeats.shape[1] != 2 or first.min() < 0 or later.max() >= rows or (later <= first).any():
+                raise CorruptIndexError("what tells equal vectors apart is of another segment")
+            is_first[later] = False
+            if not is_first[first].all():
+                raise CorruptIndexError("what tells equal vectors apart is of another segment")
+        self.firsts: IntArray = np.flatnonzero(is_first)
+        by_first = np.argsort(repeats[:, 1], kind="stable")
+        self._first, self._later = repeats[by_first, 1], repeats[by_first, 0]
+
+    def any_of(self, allowed: AnyArray) -> AnyArray:
+        """Return which groups have a row that is allowed, (groups,) bool."""
+        found = allowed[self.firsts].copy()
+        rows = allowed[self._later]
+        found[np.searchsorted(self.firsts, self._first[rows])] = True
+        return found
+
+    def expanded(
+        self, scores: FloatArray, firsts: IntArray, k: int, allowed: AnyArray | None
+    ) -> tuple[FloatArray, IntArray]:
+        """Return the first k allowed rows of some groups, with their groups' scores; -1 where there are fewer.
+
+        Shapes:
+            scores, firsts: (queries, groups), best first; each result: (queries, k).
+        """
+        if not len(self._first) and firsts.shape[1] == k:
+            return scores, firsts
+        every = np.full((len(firsts), k), -np.inf, np.float32)
+        rows = np.full((len(firsts), k), -1, np.int64)
+        for query in range(len(firsts)):
+            at = 0
+            for score, first in zip(scores[query], firsts[query], strict=True):
+                if first < 0 or at == k:
+                    break
+                low, high = np.searchsorted(self._first, [first, first + 1])
+                group = np.concatenate([[first], self._later[low:high]])
+                group = group[allowed[group]] if allowed is not None else group
+                stop = min(at + len(group), k)
+                every[query, at:stop], rows[query, at:stop] = score, group[: stop - at]
+                at = stop
+        return every, rows
 
 
 def build(path: Path, entry: Mapping[str, Any], dimension: int, factory: str, pca: int | None, threads: int) -> None:

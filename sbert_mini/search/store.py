@@ -16,6 +16,7 @@
         words.sqlite              the rows' words, for BM25 (`search.words`)
         checksums.json            each file's size and the sha256 of each of its blocks of 1 MiB (of vectors.npy: of 32 KiB)
       faiss/000001.faiss, .json   a cache made from the segment (`search.nearest`), with checksums of its own; it may be deleted
+      faiss/000001.repeats.npy    int64 (repeats, 2): rows whose vector an earlier row has, and that row, if there are any
 
 A writer makes a new segment and a new manifest beside the old ones, flushes them to the disk, and then replaces `CURRENT` in
 one step. So a reader sees one generation or the next, keeps the files that it opened, and a writer that dies leaves the
@@ -574,7 +575,7 @@ def _check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
 
 def remove_cache(path: Path, segment: str) -> None:
     """Remove what was made for FAISS from a segment of the index directory `path`."""
-    for ending in (".faiss", ".json"):
+    for ending in (".faiss", ".json", ".repeats.npy"):
         (path / "faiss" / f"{segment}{ending}").unlink(missing_ok=True)
 
 
