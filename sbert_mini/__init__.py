@@ -7,6 +7,7 @@ half never imports torch.
 | --- | --- | --- |
 | `Embedder` | texts -> vectors, int8 or fp32, without torch | |
 | `IndexWriter` | makes an index of texts, and changes it | |
+| `Record` | a row to index: a text with its id and columns | |
 | `SearchIndex` | an index, opened for search: FAISS with the rows that it was made from | |
 | `MiniBert`, `BertConfig` | the BERT encoder written from scratch | `train` |
 | `load` | a model as a trainable `SentenceTransformer` | `train` |
@@ -35,6 +36,7 @@ _HOMES = {
     "MiniBertModule": "sbert_mini.encoder.module",
     "MultiTaskTrainer": "sbert_mini.training.trainer",
     "Predictor": "sbert_mini.runtime.heads",
+    "Record": "sbert_mini.text.records",
     "SbertMiniError": "sbert_mini.errors",
     "SearchIndex": "sbert_mini.search.index",
     "Task": "sbert_mini.training.tasks",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from sbert_mini.runtime.heads import Predictor
     from sbert_mini.search.index import SearchIndex
     from sbert_mini.search.writer import IndexWriter
+    from sbert_mini.text.records import Record
     from sbert_mini.training.adamw import AdamW
     from sbert_mini.training.examples import Examples
     from sbert_mini.training.losses import CosineEmbeddingLoss
@@ -71,6 +74,7 @@ __all__ = [
     "MiniBertModule",
     "MultiTaskTrainer",
     "Predictor",
+    "Record",
     "SbertMiniError",
     "SearchIndex",
     "Task",
