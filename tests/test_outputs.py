@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -184,7 +185,6 @@ def test_the_suffix_decides_and_others_are_refused(sbmini, tmp_path):
     assert sbmini("dedup", "-i", "t.txt", "-o", "-").stdout == "bread\n"
     assert sbmini("dedup", "-i", "t.txt", "-o", "o.csv").returncode == 0
     assert (tmp_path / "o.csv").read_text() == "text\nbread\n"
-    assert sbmini("dedup", "-i", "t.csv", "-o", "/dev/null").returncode == 0
     assert not (tmp_path / "-").exists()
 
 
@@ -235,3 +235,22 @@ def test_records_from_python_keep_their_columns(default_embedder, tmp_path):
     assert set(second) == {"text", "embedding"}
     with pytest.raises(UsageError, match=r"\.csv, \.tsv or \.parquet"):
         EncodeJob(tmp_path / "o.xml", default_embedder, EncodeSettings())
+
+
+def test_pipes_are_written_to_and_never_replaced(sbmini, default_embedder, tmp_path):
+    (tmp_path / "t.txt").write_text("bread\n")
+    np.save(tmp_path / "x.npy", np.eye(5, dtype=np.float32))
+    for name in ("pipe", "p.npy", "p.jsonl"):
+        os.mkfifo(tmp_path / name)
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert sbmini("dedup", "-i", "t.txt", "-o", "pipe").returncode == 0
+    assert os.read(reader, 100) == b"bread\n"
+    os.close(reader)
+    one_error(sbmini("reduce", "fit", "x.npy", "-d", 2, "-o", "pipe"), 2, "regular file", "'pipe'")
+    assert sbmini("reduce", "fit", "x.npy", "-d", 2, "-o", "r").returncode == 0
+    one_error(sbmini("reduce", "apply", "r", "x.npy", "-o", "p.npy"), 2, "regular file", "'p.npy'")
+    for name in ("p.npy", "p.jsonl"):
+        one_error(sbmini("encode", "-i", "t.txt", "-o", name), 2, f"{name} is not a regular file")
+    with pytest.raises(UsageError, match="not a regular file"):
+        default_embedder.encode_to_npy(["a"], tmp_path / "p.npy")
+    assert all((tmp_path / name).is_fifo() for name in ("pipe", "p.npy", "p.jsonl"))

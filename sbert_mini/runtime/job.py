@@ -104,6 +104,12 @@ class EncodeJob:
         if self.output.is_dir() or not self.output.parent.is_dir():
             wrong = self.output if self.output.is_dir() else self.output.parent
             raise UsageError(f"{wrong} is {'a directory; name a file' if self.output.is_dir() else 'not a directory'}")
+        if (
+            self.output.exists() and not self.output.is_file()
+        ):  # the finished file would take the place of a device or a pipe
+            raise UsageError(
+                f"{self.output} is not a regular file: name another output, or none for JSON lines on stdout"
+            )
         self.folder = self.output.with_name(self.output.name + ".partial")
         self.done = 0
         self.counts = counts if counts is not None else EncodeCounts()
