@@ -149,7 +149,7 @@ def encode(
         precision=precision.value, dim=dim, prompt=prompt, truncation=truncation.value, batch_size=batch_size
     )
     default = None if output is None or to_stdout else output.with_name(output.name + ".rejects.jsonl")
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, default) as taken:
+    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, default, input) as taken:
         records: Iterable[Record] = (
             read_records(input, counts=read, on_reject=taken.take, **reading)
             if input

@@ -115,7 +115,7 @@ def create(
     from sbert_mini.text.records import ReadCounts, read_records
 
     embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory)) as taken:
+    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory), input) as taken:
         writer = IndexWriter(
             directory,
             embedder,
@@ -417,7 +417,7 @@ def _change(
     else:
         named = Embedder(model, graph=index.model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
         embedder = index.check_model(named)
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory)) as taken:
+    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory), input) as taken:
         writer = IndexWriter(
             directory,
             embedder,

@@ -1,7 +1,7 @@
 """Rows that could not be read: counted, and kept in a file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
@@ -25,12 +25,16 @@ class Rejects:
     Args:
         skip: whether rows are skipped; otherwise the first that cannot be read is an error.
         path: the rejects file.
+        default: where rejects go if no file is named.
+        inputs: the files that are read.
 
     Raises:
-        UsageError: a rejects file is named, and rows are not skipped.
+        UsageError: a rejects file is named, and rows are not skipped; or it is a file that is read.
     """
 
-    def __init__(self, skip: bool, path: Path | None, default: Path | None) -> None:
+    def __init__(
+        self, skip: bool, path: Path | None, default: Path | None, inputs: Sequence[Path] | None = None
+    ) -> None:
         if path is not None and not skip:
             raise UsageError("--rejects is for --on-error skip")
         if path is not None:
@@ -38,6 +42,9 @@ class Rejects:
         if skip and path is None and default is None:
             raise UsageError("--on-error skip needs --rejects FILE here, to keep what is skipped")
         self.path = path or default or Path()
+        for file in inputs or []:
+            if skip and self.path.exists() and file.exists() and self.path.samefile(file):
+                raise UsageError(f"the rejects would replace the input, {file}")
         self.count = 0
         self._skip = skip
         self._stream: IO[str] | None = None

@@ -113,7 +113,19 @@ def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
     (tmp_path / "in" / "a.csv").write_text(f"key,body\na,the cat\nb,{long}\n")
     (tmp_path / "in" / "b.csv").write_text("key,body\nc,the dog\n")
     columns = ("--text-column", "body", "--id-column", "key", "-m", model)
-    done = sbmini("encode", "--engine", "ray", "-i", "in/*.csv", "-o", "out", *columns, env={"RAY_DEDUP_LOGS": "0"})
+    done = sbmini(
+        "encode",
+        "--engine",
+        "ray",
+        "-i",
+        "in/a*.csv",
+        "-i",
+        "in/b.csv",
+        "-o",
+        "out",
+        *columns,
+        env={"RAY_DEDUP_LOGS": "0"},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-2].startswith("sbmini: 3 texts -> ")
     found, rows = shards(tmp_path / "out")
@@ -169,3 +181,11 @@ def test_what_cannot_begin_is_an_error(tmp_path, make_model):
     with pytest.raises(UsageError, match="holds x"):
         encode_files([tmp_path / "a.txt"], tmp_path / "full", settings)
     assert files_at(tmp_path / "a.txt") == files_at(tmp_path / "*.txt") == [tmp_path / "a.txt"]
+
+
+def test_a_job_goes_on_only_with_the_same_columns():
+    assert BulkSettings(text_column="a").to_json() == BulkSettings(text_column=["a"], max_row_bytes=9).to_json()
+    assert "text_separator" not in BulkSettings(text_column=["a"]).to_json()
+    joined = BulkSettings(text_column=("a", "b")).to_json()
+    assert (joined["text_column"], joined["text_separator"]) == (["a", "b"], " ")
+    assert json.loads(json.dumps(joined)) == joined

@@ -180,6 +180,7 @@ class _Columns:
         if name_of_id is None:
             name_of_id = next((name for name in ("id", "_id") if name in row and name not in self.texts), None)
         identity = None if name_of_id is None else _identity(row[name_of_id])
+        dropped: tuple[str | None, ...]
         if len(self.texts) == 1:
             text, dropped = row[self.texts[0]], (self.texts[0], name_of_id)
         else:
@@ -379,7 +380,7 @@ def _open(path: Path) -> BinaryIO:
         return io.BufferedReader(io.FileIO(_standard_input(), closefd=False))
     try:
         if path.suffix.lower() == ".gz":
-            return io.BufferedReader(gzip.open(path, "rb"))  # type: ignore[arg-type]
+            return io.BufferedReader(gzip.open(path, "rb"))
         return path.open("rb")
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror or error}") from error
