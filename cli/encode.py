@@ -228,12 +228,12 @@ def _on_ray(
 def _to_stdout(
     records: "Iterable[Record]", embedder: "Embedder", settings: "EncodeSettings", counts: "EncodeCounts"
 ) -> None:
-    from sbert_mini.runtime.job import checked_row, json_line, vector_columns
+    from sbert_mini.runtime.job import OutputRows, json_line
     from sbert_mini.runtime.precision import quantize_vectors
 
     eight_bits = settings.precision in ("int8", "uint8")
     ranges = embedder.component_ranges(settings.dim) if eight_bits else None
-    taken = vector_columns("jsonl", embedder.dimension)
+    rows = OutputRows("jsonl", embedder.dimension)
     pending: list[Record] = []
 
     def passing() -> Iterator[str]:
@@ -251,7 +251,7 @@ def _to_stdout(
     )
     for block in blocks:
         for record, vector in zip(pending, quantize_vectors(block, settings.precision, ranges), strict=False):
-            sys.stdout.write(json_line(checked_row(record, taken), vector))
+            sys.stdout.write(json_line(rows.of(record), vector))
         sys.stdout.flush()
         del pending[: len(block)]
 

@@ -33,8 +33,10 @@ def fit(
     """Fit a reduction on a file of vectors; on a sample of it, where there are more than 1,000 rows a component."""
     if output.suffix.lower() not in ("", ".safetensors"):
         raise UsageError(f"--output must end in .safetensors; found {output}")
-    if output.is_dir():
-        raise UsageError(f"--output must be a file, and {str(output)!r} is a directory")
+    if (
+        output.exists() and not output.is_file()
+    ):  # a file takes its place in one step, which would remove a device or a pipe
+        raise UsageError(f"--output must be a regular file, and {str(output)!r} is none")
     quiet_notes(quiet)
     from sbert_mini.search import reduction
 
@@ -62,6 +64,8 @@ def apply(
     """Reduce a file of vectors, block by block."""
     if output.suffix != ".npy":
         raise UsageError(f"--output must end in .npy; found {output}")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"--output must be a regular file, and {str(output)!r} is none")
     quiet_notes(quiet)
     from contextlib import nullcontext
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from sbert_mini.errors import SbertMiniError
+from sbert_mini.errors import SbertMiniError, UsageError
 
 _SEAL_BYTES = 65
 _parts: set[str] = set()  # the names that this process writes under now
@@ -35,8 +35,11 @@ def replacing(path: Path) -> Iterator[Path]:
     file is removed first (`remove_dead_parts`).
 
     Raises:
+        UsageError: `path` is a device, a pipe or a folder, whose place the file would take.
         OSError: the file cannot be written.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a regular file: name another one")
     remove_dead_parts(path)
     part = _part_name(path)
     handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)

@@ -110,7 +110,10 @@ def test_every_command_uses_all_its_inputs_and_columns(sbmini, tmp_path):
     found = [json.loads(line)["text"] for line in sbmini("encode", *two, "--dim", 1).stdout.splitlines()]
     assert found == ["apples are red", "is blue"]
     (line,) = sbmini("encode", "-i", "b.jsonl", *joined, "--text-separator", ", ").stdout.splitlines()
-    assert json.loads(line)["text"] == "the sky, is blue"
+    row = json.loads(line)
+    assert (row["title"], row["text"]) == ("the sky", "is blue")
+    (line,) = sbmini("encode", "the sky, is blue").stdout.splitlines()
+    assert row["embedding"] == json.loads(line)["embedding"]
     (tmp_path / "c.jsonl").write_text('{"title": "bread", "text": "rises"}\n')
     assert sbmini("index", "create", "i", "-i", "b.jsonl", "-i", "c.jsonl", *joined).stderr == "sbmini: 2 rows -> i\n"
     (tmp_path / "d.jsonl").write_text('{"title": "a dog", "text": "runs"}\n')

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from conftest import one_error
 from pyarrow import parquet
 
-from sbert_mini.errors import InputError, UsageError
+from sbert_mini.errors import UsageError
 from sbert_mini.runtime.job import EncodeJob, EncodeSettings
 from sbert_mini.runtime.precision import restore_vectors
 from sbert_mini.text.records import Record, read_records
@@ -184,16 +185,23 @@ def test_the_suffix_decides_and_others_are_refused(sbmini, tmp_path):
     assert sbmini("dedup", "-i", "t.txt", "-o", "-").stdout == "bread\n"
     assert sbmini("dedup", "-i", "t.txt", "-o", "o.csv").returncode == 0
     assert (tmp_path / "o.csv").read_text() == "text\nbread\n"
-    assert sbmini("dedup", "-i", "t.csv", "-o", "/dev/null").returncode == 0
     assert not (tmp_path / "-").exists()
 
 
-def test_columns_that_the_vectors_need_are_refused(default_embedder, tmp_path, sbmini):
-    (tmp_path / "s.jsonl").write_text('{"text": "a", "embedding": 1, "e3": 2}\n')
+def test_columns_that_the_vectors_need_are_replaced_with_a_warning(default_embedder, tmp_path, sbmini, caplog):
+    (tmp_path / "s.jsonl").write_text(
+        '{"text": "a", "embedding": 1, "e3": 2}\n{"text": "b", "embedding": 1, "e3": 2}\n'
+    )
     for output, name in (("o.jsonl", "embedding"), ("o.parquet", "embedding"), ("o.csv", "e3")):
-        with pytest.raises(InputError, match=f"'{name}' has the name"):
-            EncodeJob(tmp_path / output, default_embedder, EncodeSettings()).run(read_records(tmp_path / "s.jsonl"))
-    one_error(sbmini("encode", "-i", "s.jsonl"), 1, "s.jsonl, line 1", "'embedding'")
+        caplog.clear()
+        EncodeJob(tmp_path / output, default_embedder, EncodeSettings(dim=5)).run(read_records(tmp_path / "s.jsonl"))
+        assert caplog.text.count(f"the input's columns {name} are replaced") == 1
+    expected = default_embedder.encode(["a", "b"], truncate_dim=5)
+    np.testing.assert_allclose(np.stack(read(tmp_path / "o.jsonl")["embedding"]), expected, atol=1e-6)
+    np.testing.assert_allclose(read(tmp_path / "o.csv")["e3"], expected[:, 3], atol=1e-6)
+    done = sbmini("encode", "-i", "s.jsonl", "--dim", 5)
+    assert done.stderr == "sbmini: the input's columns embedding are replaced by those of the new vectors\n"
+    np.testing.assert_allclose(json.loads(done.stdout.splitlines()[1])["embedding"], expected[1], atol=1e-6)
     EncodeJob(tmp_path / "o.csv", default_embedder, EncodeSettings(dim=3)).run(read_records(tmp_path / "s.jsonl"))
     assert list(pd.read_csv(tmp_path / "o.csv")) == ["text", "embedding", "e3", "e0", "e1", "e2"]
 
@@ -235,3 +243,22 @@ def test_records_from_python_keep_their_columns(default_embedder, tmp_path):
     assert set(second) == {"text", "embedding"}
     with pytest.raises(UsageError, match=r"\.csv, \.tsv or \.parquet"):
         EncodeJob(tmp_path / "o.xml", default_embedder, EncodeSettings())
+
+
+def test_pipes_are_written_to_and_never_replaced(sbmini, default_embedder, tmp_path):
+    (tmp_path / "t.txt").write_text("bread\n")
+    np.save(tmp_path / "x.npy", np.eye(5, dtype=np.float32))
+    for name in ("pipe", "p.npy", "p.jsonl"):
+        os.mkfifo(tmp_path / name)
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert sbmini("dedup", "-i", "t.txt", "-o", "pipe").returncode == 0
+    assert os.read(reader, 100) == b"bread\n"
+    os.close(reader)
+    one_error(sbmini("reduce", "fit", "x.npy", "-d", 2, "-o", "pipe"), 2, "regular file", "'pipe'")
+    assert sbmini("reduce", "fit", "x.npy", "-d", 2, "-o", "r").returncode == 0
+    one_error(sbmini("reduce", "apply", "r", "x.npy", "-o", "p.npy"), 2, "regular file", "'p.npy'")
+    for name in ("p.npy", "p.jsonl"):
+        one_error(sbmini("encode", "-i", "t.txt", "-o", name), 2, f"{name} is not a regular file")
+    with pytest.raises(UsageError, match="not a regular file"):
+        default_embedder.encode_to_npy(["a"], tmp_path / "p.npy")
+    assert all((tmp_path / name).is_fifo() for name in ("pipe", "p.npy", "p.jsonl"))

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from sbert_mini.durable import remove_dead_parts, replacing, scratch_folder, write_durably
+from sbert_mini.errors import UsageError
 from sbert_mini.runtime.npy import NpyWriter
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="not a regular file"):
+        write_durably(tmp_path / "pipe", b"x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
 
 
 def dead_process():

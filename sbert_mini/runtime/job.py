@@ -18,6 +18,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,6 +50,8 @@ from sbert_mini.text.rows import (
 Output: TypeAlias = Literal["npy", "jsonl", "csv", "tsv", "parquet"]
 OUTPUT_SUFFIXES: Mapping[str, Output] = {".npy": "npy", **ROW_SUFFIXES}
 _BLOCK_ROWS = 8192
+
+log = logging.getLogger("sbert_mini")
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,12 @@ class EncodeJob:
         if self.output.is_dir() or not self.output.parent.is_dir():
             wrong = self.output if self.output.is_dir() else self.output.parent
             raise UsageError(f"{wrong} is {'a directory; name a file' if self.output.is_dir() else 'not a directory'}")
+        if (
+            self.output.exists() and not self.output.is_file()
+        ):  # the finished file would take the place of a device or a pipe
+            raise UsageError(
+                f"{self.output} is not a regular file: name another output, or none for JSON lines on stdout"
+            )
         self.folder = self.output.with_name(self.output.name + ".partial")
         self.done = 0
         self.counts = counts if counts is not None else EncodeCounts()
@@ -114,7 +123,7 @@ class EncodeJob:
         self._show_progress_bar = show_progress_bar
         self._dimension = embedder.dimension if settings.dim is None else settings.dim
         self._total: int | None = None
-        self._taken = vector_columns(self.kind, self._dimension)
+        self._rows = OutputRows(self.kind, self._dimension)
         self._records_bytes = 0
         self._digest = ""
         self._identity = {"fingerprint": embedder.fingerprint, "graph": embedder.graph, **vars(settings)}
@@ -225,9 +234,7 @@ class EncodeJob:
             vectors.write(np.ascontiguousarray(block, "<f4").tobytes())
             if self.kind != "npy":
                 for record in encoded:
-                    row = checked_row(record, self._taken)
-                    check_row(row, self.kind, record.place)
-                    lines.write((json.dumps([record.typed, row]) + "\n").encode())
+                    lines.write((json.dumps([record.typed, self._rows.of(record)]) + "\n").encode())
             flush(vectors)
             flush(lines)
             digest = self._chained(digest, encoded)
@@ -314,26 +321,38 @@ def output_kind(path: Path) -> Output:
     return kind
 
 
-def vector_columns(kind: Output, dimension: int) -> frozenset[str]:
-    """Return the names of the columns that hold a vector in a file of this kind."""
-    if kind in ("csv", "tsv"):
-        return frozenset(f"e{i}" for i in range(dimension))
-    return frozenset() if kind == "npy" else frozenset(["embedding"])
+class OutputRows:
+    """Records -> the rows that stand beside the vectors of an output.
 
+    A column of the input that has the name of a column of the vectors is left out for it, with a warning at the first one.
 
-def checked_row(record: Record, taken: frozenset[str]) -> dict[str, Any]:
-    """Return a record's row, none of whose columns has a name that the vector's columns have.
-
-    Raises:
-        InputError: one has.
+    Args:
+        kind: of the output.
+        dimension: components of a vector.
     """
-    row = named_row(record)
-    clash = taken.intersection(row)
-    if clash:
-        raise InputError(
-            f"{record.place}: the column {min(clash)!r} has the name of a column that is written: rename it, or write a .npy file"
+
+    def __init__(self, kind: Output, dimension: int) -> None:
+        self._kind = kind
+        self._taken = (
+            frozenset(f"e{i}" for i in range(dimension)) if kind in ("csv", "tsv") else frozenset(["embedding"])
         )
-    return row
+        self._warned = False
+
+    def of(self, record: Record) -> dict[str, Any]:
+        """Return a record's row.
+
+        Raises:
+            InputError: the format cannot hold it.
+        """
+        row = named_row(record)
+        replaced = sorted(self._taken.intersection(row))
+        if replaced and not self._warned:
+            log.warning("the input's columns %s are replaced by those of the new vectors", ", ".join(replaced))
+            self._warned = True
+        for name in replaced:
+            del row[name]
+        check_row(row, self._kind, record.place)
+        return row
 
 
 def json_line(row: Mapping[str, Any], vector: AnyArray) -> str:

@@ -27,10 +27,15 @@ class NpyWriter:
     Args:
         path: the file; replaced if it exists.
         dimension: components of each row.
+
+    Raises:
+        UsageError: the path is a directory, a device or a pipe.
     """
 
     def __init__(self, path: str | Path, dimension: int) -> None:
         self.path = Path(path)
+        if self.path.exists() and not self.path.is_file():  # the file would take the place of a device or a pipe
+            raise UsageError(f"{self.path} is not a regular file")
         self.rows = 0
         self._dimension = dimension
 
