@@ -36,7 +36,19 @@ import typer
 from sbert_mini.cli import main as cli
 from typer.core import TyperGroup
 
-NEUTRAL = {"--threads", "--batch-size", "--offline", "--debug", "--help", "--seed", "--workers", "--address", "--exact"}
+NEUTRAL = {
+    "--threads",
+    "--batch-size",
+    "--offline",
+    "--debug",
+    "--help",
+    "--seed",
+    "--workers",
+    "--address",
+    "--exact",
+    "--filter-timeout",
+    "--yes",
+}
 """A right value of these may change nothing that can be seen here (exact search of a few rows finds what the index finds); a
 wrong one and a second one still do."""
 ARGUMENTS_ONLY = {("bench", "speed"), ("bench", "search"), ("bench", "pairs"), ("index", "push"), ("train",)}
@@ -89,6 +101,7 @@ RIGHT: dict[str, list[list[str]]] = {
     "--top-k": [["1"]],
     "--min-score": [["0.999"]],
     "--filter": [["year > 2003"]],
+    "--column-type": [["year=text"]],
     "--pca": [["3"]],
     "--kind": [["HNSW32"]],
     "--vectors": [["v.npy"]],
@@ -153,7 +166,14 @@ ODD = {
     "text": ["", " ", "日本🎉", "a\nb", "NaN", "x" * 3000, "-", "'; drop table rows", "\udcff"],
     "choice": ["bogus", "", "INT8"],
 }
-KINDS = {"int": "integer", "int range": "integer", "float": "float", "str": "text", "path": "path"}
+KINDS = {
+    "int": "integer",
+    "int range": "integer",
+    "float": "float",
+    "float range": "float",
+    "str": "text",
+    "path": "path",
+}
 """The types of typer's parameters, by kind."""
 TOO_LONG = {("--rounds", "99999999999999999999999"), ("--resamples", "99999999999999999999999")}
 STDIN = ["", "the cat\na dog\n"]
