@@ -498,11 +498,11 @@ def test_bench_sts_says_what_is_absent_and_reports(sbmini, tmp_path, minilm):
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r'(src|href)="?(?!data:)http', page)
     assert "| mine" in (tmp_path / "out" / "report.md").read_text()
-    (tmp_path / "out" / "notes.png").write_bytes(b"a picture of somebody's own")
+    (tmp_path / "out" / "sts-notes.png").write_bytes(b"a picture of somebody's own")
     done = sbmini("bench", "sts", "--sets", "builtin", "--report", "out", "--resamples", 100)
     assert done.returncode == 0, done.stderr
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert names == {"sts.json", "sts.png", "sts-builtin.png", "notes.png", "report.md", "report.html"}
+    assert names == {"sts.json", "sts.png", "sts-builtin.png", "sts-notes.png", "report.md", "report.html"}
     (tmp_path / "file").write_text("")
     one_error(sbmini("bench", "sts", "--sets", "builtin", "--report", "file"), 2, "the report folder file is a file")
     (tmp_path / "out" / "speed.json").write_text("{}\n")

@@ -328,7 +328,7 @@ class SegmentSearch:
         repeats = self._repeats()
         self._groups = _Groups(repeats, self.segment.rows)
         firsts = self._groups.firsts
-        if kind_of(self.kind, len(firsts)) == EXACT:
+        if len(repeats) and kind_of(self.kind, len(firsts)) == EXACT:
             self.kind = EXACT
             return None
         try:

@@ -298,6 +298,7 @@ class SegmentWriter:
     def __enter__(self) -> "SegmentWriter":
         for left in (self._folder, self._final):  # what a writer that died left: no manifest names it
             shutil.rmtree(left, ignore_errors=True)
+        remove_cache(self._final.parent.parent, self._final.name)
         self._folder.mkdir(parents=True)
         with ExitStack() as parts:
             self._vectors = parts.enter_context(NpyWriter(self._folder / VECTORS, self._dimension))
