@@ -129,6 +129,9 @@ def _sweep(folder: Path, name: str) -> None:
 
 
 def _part_name(path: Path) -> Path:
+    path = path if path.name else path.resolve()  # "." and ".."
+    if not path.name:
+        raise UsageError(f"{path} is the root of the file system, beside which nothing is written")
     part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
     _parts.add(part.name)
     return part
