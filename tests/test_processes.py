@@ -168,3 +168,80 @@ index = SearchIndex(name)
 print(len(index.matching("year > 27")), len(index.search("river", 3, hybrid=True)))
 """
     assert run(tmp_path, code) == "2 3"
+
+
+def test_a_threaded_server_answers_four_clients_with_filters(tmp_path):
+    code = """
+import json, urllib.parse, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+index = made(300)
+def found(year):
+    return ids([index.search("river cat", 3, filter=f"year >= {year} and id <> '11'")])
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps(found(int(self.path[1:]))).encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+expected = {year: json.loads(json.dumps(found(year))) for year in range(10, 20)}
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+wrong = []
+def client():
+    for turn in range(50):
+        year = 10 + turn % 10
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/{year}", timeout=60) as answer:
+            if json.load(answer) != expected[year]: wrong.append(year)
+clients = [threading.Thread(target=client) for _ in range(4)]
+[c.start() for c in clients]; [c.join() for c in clients]
+server.shutdown(); server.server_close()
+print(wrong or "same")
+"""
+    assert run(tmp_path, code) == "same"
+
+
+def test_joblib_and_a_data_loaders_workers_get_the_same_answers(tmp_path):
+    code = """
+def answer(index, embedder, text):
+    return ids([index.search(text, 3, filter="year < 20", embedder=embedder)])
+
+def main():
+    import joblib, torch
+    index, embedder = made(300), Embedder(threads=1)
+    texts = ["river", "cat", "row 7"]
+    expected = [answer(index, embedder, text) for text in texts]
+    for backend in ("loky", "threading"):
+        found = joblib.Parallel(2, backend=backend)(joblib.delayed(answer)(index, embedder, text) for text in texts)
+        print(found == expected)
+
+    class Texts(torch.utils.data.Dataset):
+        def __len__(self): return 3
+        def __getitem__(self, i): return torch.from_numpy(embedder.encode(texts[i]))
+
+    vectors = torch.stack(list(torch.utils.data.DataLoader(Texts(), batch_size=None, num_workers=2)))
+    print(bool((vectors.numpy() == embedder.encode(texts)).all()))
+
+if __name__ == "__main__":
+    main()
+"""
+    assert run(tmp_path, code, limit=300).split() == ["True"] * 3
+
+
+def test_duplicates_and_components_are_found_after_a_fork(tmp_path):
+    code = """
+from sbert_mini.search.dedup import deduplicate
+from sbert_mini.search.reduction import fit
+embedder, vectors = Embedder(threads=1), unit(900)
+def kept():
+    return [v.of is None for v in deduplicate(["a cat", "A cat.", "a dog", "a  cat", "bread"], embedder)]
+def components():
+    return np.abs(fit(vectors, 8).apply(vectors[:5])).round(4).tolist()
+index = made(1500, "SQ8"); index.search(unit(40, 1), 3)
+expected = kept(), components()
+child = os.fork()
+same = (kept(), components()) == expected
+if child == 0:
+    os._exit(0 if same else 3)
+print(same, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert run(tmp_path, code) == "True 0"
