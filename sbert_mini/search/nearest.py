@@ -111,8 +111,14 @@ def check_kind(kind: str, dimension: int, pca: int | None = None) -> None:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"the kind must be auto, exact, or a FAISS factory string such as SQ8, HNSW32_SQ8 or IVF,SQ8; FAISS does not know "
-            f"{named!r}: {str(error).splitlines()[-1][:200]}"
+            f"{named!r}: {_reason(error)}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what FAISS says is wrong, without the place in its source."""
+    found = re.search(r"\.(?:cpp|h):\d+: (.*)", str(error), re.DOTALL)
+    return " ".join((found[1] if found else str(error)).split())[:200]
 
 
 def multiple_for(kind: str) -> int:
@@ -343,7 +349,7 @@ class SegmentSearch:
         except (RuntimeError, AssertionError) as error:
             raise UsageError(
                 f"FAISS cannot make and search an index of the kind {self.kind!r} of {self.segment.rows} rows: choose another "
-                f"--kind (auto, exact, SQ8, HNSW32_SQ8): {str(error).splitlines()[-1][-200:]}"
+                f"--kind (auto, exact, SQ8, HNSW32_SQ8): {_reason(error)}"
             ) from error
         try:
             self._file.parent.mkdir(exist_ok=True)
