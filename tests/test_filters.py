@@ -274,6 +274,7 @@ def test_a_csv_column_has_the_type_from_which_its_values_read_back(values, type)
         ([1, 2, None], "integer"),
         ([1, 2.5], "number"),
         ([1.0], "number"),
+        ([float("inf")], "text"),
         ([2**63 - 1, -(2**63)], "integer"),
         ([2**63], "text"),
         ([2**53 + 1, 0.5], "text"),

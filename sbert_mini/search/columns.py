@@ -70,7 +70,7 @@ def possible_types(value: Any, *, typed: bool) -> frozenset[str]:
         return _TRUTH
     if isinstance(value, int):
         return _whole(value)
-    return _NUMBER if isinstance(value, float) else _TEXT
+    return _NUMBER if isinstance(value, float) and math.isfinite(value) else _TEXT
 
 
 def _whole(value: int) -> frozenset[str]:
