@@ -212,6 +212,46 @@ def test_models_of_other_sizes(make_model, wanted, hidden, heads):
     assert cosine(engine.run(tokens), theirs).min() > 0.999
 
 
+def embedding_model(make_model, epsilon, spread):
+    """A model whose rows of embeddings are all 1 but for a part by position, of this deviation."""
+    from safetensors.torch import load_file, save_file
+
+    path = make_model(
+        hidden_size=64, num_attention_heads=2, intermediate_size=128, num_hidden_layers=1, layer_norm_eps=epsilon
+    )
+    file = path / "model.safetensors"
+    weights = load_file(file)
+    torch.manual_seed(3)
+    for name, weight in weights.items():
+        if name.endswith("word_embeddings.weight"):
+            weight.fill_(1)
+        elif name.endswith("position_embeddings.weight"):
+            weight.copy_(spread * torch.randn(weight.shape))
+        elif "token_type_embeddings" in name:
+            weight.zero_()
+        elif name.endswith("embeddings.LayerNorm.bias"):
+            weight.copy_(torch.linspace(-1, 1, 64))
+    save_file(weights, file, metadata={"format": "pt"})
+    return path
+
+
+@needs_native
+@levels
+@pytest.mark.parametrize("spread", [0.0, 0.001, 0.1])
+def test_a_constant_row_through_layer_norm_is_its_bias_and_epsilon_is_in_the_root(make_model, wanted, spread):
+    """LayerNorm of a row without spread is 0 / sqrt(0 + epsilon) * weight + bias; with a small one epsilon decides."""
+    path = embedding_model(make_model, 1e-4, spread)
+    engine = NativeEngine(find(path), wanted)
+    tokens = [Tokens([2, *range(9, 9 + n), 3], [0] * (n + 2), False) for n in (1, 5, 17)]
+    found = engine.run(tokens)
+    assert np.isfinite(found).all()
+    exact = OnnxEngine(find(path, "fp32"))
+    expected = np.concatenate([exact.run([t]) for t in tokens])
+    assert cosine(found, expected).min() > 0.999
+    if spread == 0:  # every token has the same row, so every text has the same vector
+        np.testing.assert_allclose(found, np.broadcast_to(found[:1], found.shape), atol=1e-6)
+
+
 @needs_native
 def test_a_graph_without_names_is_left_to_onnx_runtime(make_model):
     """As versions wrote them whose records are still taken."""

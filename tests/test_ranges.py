@@ -69,6 +69,17 @@ def test_restored_vectors_lie_within_a_step_of_the_exact_ones(rng, precision):
         restore_vectors(quantize_vectors(vectors, precision, ranges), ranges[:, :3])
 
 
+def test_what_lies_outside_the_ranges_gets_the_nearest_value_and_does_not_wrap_around():
+    vectors = np.array([[-9, -1.01], [-1.01, 0.25], [1.01, 1.5], [9, 99]], np.float32)
+    ranges = np.array([[-1, -1], [1, 1]], np.float32)
+    np.testing.assert_array_equal(
+        quantize_vectors(vectors, "int8", ranges), np.array([[-128, -128], [-128, 31], [127, 127], [127, 127]], np.int8)
+    )
+    np.testing.assert_array_equal(
+        quantize_vectors(vectors, "uint8", ranges), np.array([[0, 0], [0, 159], [255, 255], [255, 255]], np.uint8)
+    )
+
+
 @pytest.mark.parametrize("name", ["sbert-mini", "sbert-mini-fast"])
 def test_shipped_ranges_are_those_of_the_calibration_texts(name):
     folder = models.resolve(name) / "onnx"

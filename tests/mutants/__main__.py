@@ -1,0 +1,128 @@
+"""Plant the faults of `faults.json` one at a time in a copy of the tree, and run the nearest tests.
+
+    python -m tests.mutants measure          which tests run which lines, about 20 minutes (needs coverage)
+    python -m tests.mutants draw --seed 22   draw faults anew (needs cosmic-ray)
+    python -m tests.mutants run              plant each, what was run before is left out; `--only NAME`, `--again`
+    python -m tests.mutants page             write docs/mutants.md from what was run
+
+The nearest tests are those that run the changed lines, the quickest first, up to a sum of seconds.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import sys
+from pathlib import Path
+
+from tests.mutants.draw import draw
+from tests.mutants.measure import WORK, measure, measure_native, native_tests, tests_of
+from tests.mutants.page import write_page
+from tests.mutants.source import ROOT, Fault, find, plant, read_faults
+from tests.mutants.tree import LIBRARY, compile_native, copy_tree, run_tests
+
+RESULTS = WORK / "results.jsonl"
+MOST_SECONDS = 90.0
+"""Of the tests that are run for a fault, by the seconds that they took when they were measured."""
+MOST_TESTS = 120
+
+
+def nearest(fault: Fault) -> list[str]:
+    """Return the tests to run for a fault."""
+    if fault.room == "native":
+        return native_tests()
+    place = find(fault)
+    tests: list[str] = []
+    total = 0.0
+    for name, seconds in tests_of(place.file, place.first, place.last):
+        if tests and (total + seconds > MOST_SECONDS or len(tests) == MOST_TESTS):
+            break
+        tests.append(name)
+        total += seconds
+    return tests
+
+
+def try_fault(fault: Fault, tree: Path) -> dict[str, object]:
+    """Plant a fault in a copy of the tree, run the nearest tests, and take it out again; return the row of the result."""
+    try:
+        tests = nearest(fault)
+        place, text = plant(fault, tree)
+    except LookupError as error:
+        return {"name": fault.name, "after": fault.after, "result": "lost", "test": str(error)}
+    library = (tree / LIBRARY).read_bytes()
+    try:
+        if fault.room == "native" and not compile_native(tree):
+            return {"name": fault.name, "after": fault.after, "result": "caught", "test": "the compiler"}
+        result, test = run_tests(tree, tests, limit_s=4 * MOST_SECONDS)
+    finally:
+        place.file.write_text(text, "utf-8")
+        (tree / LIBRARY).write_bytes(library)
+    return {"name": fault.name, "after": fault.after, "result": result, "test": test, "tests": len(tests)}
+
+
+def results() -> dict[tuple[str, str], dict[str, object]]:
+    """Return the newest result of each fault, by its name and its changed lines."""
+    if not RESULTS.is_file():
+        return {}
+    rows = [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()]
+    return {(row["name"], row["after"]): row for row in rows}
+
+
+def run(names: list[str], *, again: bool, jobs: int) -> int:
+    """Try the faults that were not tried yet; return the exit status: 1 where too few of the drawn ones are caught."""
+    faults = [fault for fault in read_faults() if not names or fault.name in names]
+    done = {} if again else results()
+    todo = [fault for fault in faults if (fault.name, fault.after) not in done]
+    trees = [copy_tree(WORK / f"tree-{job}") for job in range(jobs)]
+    free = list(trees)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool, RESULTS.open("a", encoding="utf-8") as file:
+
+        def one(fault: Fault) -> dict[str, object]:
+            tree = free.pop()
+            try:
+                return try_fault(fault, tree)
+            finally:
+                free.append(tree)
+
+        for row in pool.map(one, todo):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            print(f"{row['name']:14} {row['result']:9} {row['test']}", flush=True)
+    final = results()
+    rows = [(fault, final.get((fault.name, fault.after), {}).get("result")) for fault in faults]
+    drawn = [result for fault, result in rows if fault.drawn]
+    caught = sum(result in ("caught", "time") for result in drawn)
+    others = [result for fault, result in rows if not fault.drawn]
+    print(
+        f"drawn: {caught} of {len(drawn)} caught; by hand: {sum(r in ('caught', 'time') for r in others)} of {len(others)}"
+    )
+    return 0 if caught >= 0.9 * len(drawn) and all(result in ("caught", "time") for result in others) else 1
+
+
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("measure").add_argument("extra", nargs="*")
+    drawing = verbs.add_parser("draw")
+    drawing.add_argument("--seed", type=int, default=22)
+    drawing.add_argument("--per-room", type=int, default=10)
+    running = verbs.add_parser("run")
+    running.add_argument("--only", action="append", default=[])
+    running.add_argument("--again", action="store_true")
+    running.add_argument("--jobs", type=int, default=2)
+    verbs.add_parser("page")
+    given = parser.parse_args()
+    if given.verb == "measure":
+        measure_native()
+        return measure(given.extra)
+    if given.verb == "draw":
+        print(f"{len(draw(given.seed, given.per_room))} faults in the table")
+        return 0
+    if given.verb == "page":
+        write_page(ROOT / "docs" / "mutants.md", results())
+        return 0
+    return run(given.only, again=given.again, jobs=given.jobs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
