@@ -595,7 +595,7 @@ PROCESS = """
 import json, os, sys
 import torch, torch.distributed as dist
 from safetensors.torch import save_file
-folder, start, kind = sys.argv[1:4]
+folder, start, kinds = sys.argv[1:4]
 world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
 torch.set_num_threads(1)
 if world > 1:
@@ -608,40 +608,48 @@ from sbert_mini.training.examples import Examples
 from sbert_mini.training.tasks import Task, TaskConfig
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
-loss = kind if kind in ("cosent", "cached-multiple-negatives-ranking") else "multiple-negatives-ranking"
-more = tasks(value=0.5)
-pairs = more[2].train
-config = TaskConfig("rank", "siamese", loss, high=5.0, positive=0.0, mini_batch_size=2)
-given = [Task(t.config, t.train, None, t.margin) for t in more] + [Task(config, pairs)]
-torch.manual_seed(rank)  # heads must be agreed upon, whatever each process draws
-dtype = torch.float32 if kind == "resumed" else torch.float64  # checkpoints are read in single precision
-model = load(start, device="cpu").to(dtype)
-args = SentenceTransformerTrainingArguments(
-    output_dir=f"{folder}/run{world}", max_steps=4, learning_rate=1e-3, save_strategy="steps", save_steps=2, seed=3,
-    report_to="none", disable_tqdm=True, use_cpu=True, logging_steps=1, ddp_backend="gloo" if world > 1 else None,
-    gradient_accumulation_steps=2 if kind == "accumulated" else 1, save_total_limit=2, max_grad_norm=0.05,
-)
-trainer = MultiTaskTrainer(model, args, given, FitterConfig(batch_size=16, surgery=None if kind == "none" else "pcgrad"))
-if rank == 0:
-    torch.manual_seed(0)
+
+def one(kind):
+    loss = kind if kind in ("cosent", "cached-multiple-negatives-ranking") else "multiple-negatives-ranking"
+    more = tasks(value=0.5)
+    pairs = more[2].train
+    config = TaskConfig("rank", "siamese", loss, high=5.0, positive=0.0, mini_batch_size=2)
+    given = [Task(t.config, t.train, None, t.margin) for t in more] + [Task(config, pairs)]
+    torch.manual_seed(rank)  # heads must be agreed upon, whatever each process draws
+    dtype = torch.float32 if kind == "resumed" else torch.float64  # checkpoints are read in single precision
+    model = load(start, device="cpu").to(dtype)
+    args = SentenceTransformerTrainingArguments(
+        output_dir=f"{folder}/{kind}/run{world}", max_steps=4, learning_rate=1e-3, save_strategy="steps", save_steps=2, seed=3,
+        report_to="none", disable_tqdm=True, use_cpu=True, logging_steps=1, ddp_backend="gloo" if world > 1 else None,
+        gradient_accumulation_steps=2 if kind == "accumulated" else 1, save_total_limit=2, max_grad_norm=0.05,
+    )
+    trainer = MultiTaskTrainer(model, args, given, FitterConfig(batch_size=16, surgery=None if kind == "none" else "pcgrad"))
+    if rank == 0:
+        torch.manual_seed(0)
+        for objective in trainer.objectives.values():
+            for parameter in objective.parameters():
+                torch.nn.init.normal_(parameter, std=0.02)
     for objective in trainer.objectives.values():
-        for parameter in objective.parameters():
-            torch.nn.init.normal_(parameter, std=0.02)
-for objective in trainer.objectives.values():
-    objective.to(dtype)
-if len(sys.argv) > 4:
-    trainer.train(resume_from_checkpoint=sys.argv[4])
-else:
-    trainer.train()
-state = {**model.state_dict(), **{f"{n}.{k}": t for n, o in trainer.objectives.items() for k, t in o.state_dict().items()}}
-state["margin"] = torch.tensor(trainer.objectives["sts"].margin.value)
-save_file({n: t.contiguous() for n, t in state.items()}, f"{folder}/{world}-{rank}.safetensors")
+        objective.to(dtype)
+    if len(sys.argv) > 4:
+        trainer.train(resume_from_checkpoint=sys.argv[4])
+    else:
+        trainer.train()
+    state = {**model.state_dict(), **{f"{n}.{k}": t for n, o in trainer.objectives.items() for k, t in o.state_dict().items()}}
+    state["margin"] = torch.tensor(trainer.objectives["sts"].margin.value)
+    save_file({n: t.contiguous() for n, t in state.items()}, f"{folder}/{kind}/{world}-{rank}.safetensors")
+
+
+for kind in kinds.split(","):
+    os.makedirs(f"{folder}/{kind}", exist_ok=True)
+    one(kind)
 processes.leave()
 os._exit(0)  # as the command ends: libraries that are taken apart while threads of theirs run may abort
 """
 
 
-def run_processes(folder, start, kind, world, *more):
+def run_processes(folder, start, kinds, world, *more):
+    """Train each kind, one after the other in one launch; return kind -> each process' weights."""
     (folder / "process.py").write_text(PROCESS)
     (folder / "store").unlink(missing_ok=True)
     own = {
@@ -650,33 +658,38 @@ def run_processes(folder, start, kind, world, *more):
     }  # fmt: skip
     running = [
         subprocess.Popen(
-            [sys.executable, folder / "process.py", folder, start, kind, *more],
+            [sys.executable, folder / "process.py", folder, start, ",".join(kinds), *more],
             env={**own, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in range(world)
     ]  # fmt: skip
     said = [process.communicate(timeout=240)[0] for process in running]
     assert all(process.returncode == 0 for process in running), "\n".join(said)
-    return [load_file(folder / f"{world}-{rank}.safetensors") for rank in range(world)]
+    return {kind: [load_file(folder / kind / f"{world}-{rank}.safetensors") for rank in range(world)] for kind in kinds}
 
 
-@pytest.mark.parametrize("kind", ["pcgrad", "cosent", "none", "accumulated", "cached-multiple-negatives-ranking"])
-def test_two_processes_take_the_steps_of_one(make_model, tmp_path, kind):
+KINDS = ("pcgrad", "cosent", "none", "accumulated", "cached-multiple-negatives-ranking")
+
+
+def test_two_processes_take_the_steps_of_one(make_model, tmp_path):
+    """Each kind by one process, then by two: one launch of each for all kinds, as starting costs more than training."""
     start = make_model(seed=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    (one,) = run_processes(tmp_path, start, kind, 1)
-    first, second = run_processes(tmp_path, start, kind, 2)
+    alone, together = (run_processes(tmp_path, start, KINDS, world) for world in (1, 2))
     begun = load(start, device="cpu").double().state_dict()
-    assert max(float((one[n] - t).abs().max()) for n, t in begun.items()) > 1e-3, "it must have moved"
-    for name, tensor in one.items():
-        assert torch.equal(first[name], second[name]), f"{name}: the processes are out of step"
-        torch.testing.assert_close(first[name], tensor, rtol=0, atol=1e-6, msg=name)
+    for kind in KINDS:
+        (one,), (first, second) = alone[kind], together[kind]
+        assert max(float((one[n] - t).abs().max()) for n, t in begun.items()) > 1e-3, f"{kind}: it must have moved"
+        for name, tensor in one.items():
+            assert torch.equal(first[name], second[name]), f"{kind}, {name}: the processes are out of step"
+            torch.testing.assert_close(first[name], tensor, rtol=0, atol=1e-6, msg=f"{kind}, {name}")
 
 
 def test_two_processes_resume_where_they_were(make_model, tmp_path):
     """With dropout, of which each process has its own masks."""
     start = make_model(seed=2, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
-    straight = run_processes(tmp_path, start, "resumed", 2)
-    again = run_processes(tmp_path, start, "resumed", 2, str(tmp_path / "run2" / "checkpoint-2"))
+    straight = run_processes(tmp_path, start, ["resumed"], 2)["resumed"]
+    half = tmp_path / "resumed" / "run2" / "checkpoint-2"
+    again = run_processes(tmp_path, start, ["resumed"], 2, str(half))["resumed"]
     for one, other in zip(straight, again, strict=True):
         assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
 
