@@ -107,9 +107,9 @@ def train(
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sbert_mini.evaluation.tables import NO_BEST, figure_text
-    from sbert_mini.training import fit as training
-    from sbert_mini.training import processes
-    from sbert_mini.training.progress import ProgressCallback
+    from sbert_mini.models import resolve
+    from sbert_mini.training.data import read_data
+    from sbert_mini.training.launchers import refuse_sharding
     from sbert_mini.training.recipe import find_recipe, read_recipe
 
     if report is not None and dry_run:
@@ -118,7 +118,17 @@ def train(
         from sbert_mini.evaluation.report import check_folder
 
         check_folder(report)
-    plan = training.prepare(read_recipe(find_recipe(recipe)), output=output)
+    chosen = read_recipe(find_recipe(recipe))
+    refuse_sharding()
+    held = read_data(chosen)
+    resolve(chosen.local_model(chosen.model.start), offline=offline)
+    # Importing torch takes seconds: what recipe, files and names suffice to know has been told by now.
+    from sbert_mini.training import fit as training
+    from sbert_mini.training import processes
+    from sbert_mini.training.progress import ProgressCallback
+
+    plan = training.prepare(chosen, output=output, data=held)
+    del held
     for finding in plan.findings if first else ():
         note(f"task {finding.task}: {finding.text}" if finding.task else finding.text)
     if dry_run:

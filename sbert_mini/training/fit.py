@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,16 +22,17 @@ from sbert_mini import models
 from sbert_mini.durable import write_durably
 from sbert_mini.encoder.checkpoint import weight_files
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
-from sbert_mini.errors import InputError, SbertMiniError, UsageError
+from sbert_mini.errors import SbertMiniError, UsageError
 from sbert_mini.evaluation.measure import machine
-from sbert_mini.evaluation.sets import KNOWN, find_set
 from sbert_mini.layout import read_layout
 from sbert_mini.runtime.conversion import file_sha256
 from sbert_mini.training import checkpoints, losses, outputs, processes
 from sbert_mini.training.card import write_card
 from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts, why_unmeasurable
+from sbert_mini.training.data import RecipeData, read_data
 from sbert_mini.training.distill import teacher_vectors
-from sbert_mini.training.examples import Examples, read_examples
+from sbert_mini.training.examples import Examples
+from sbert_mini.training.launchers import refuse_sharding
 from sbert_mini.training.recipe import MarginPart, Recipe, TaskPart
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task, TaskConfig
@@ -83,28 +84,29 @@ class Fit:
     resumed_from: int
 
 
-def prepare(recipe: Recipe, *, output: Path | None = None) -> Plan:
+def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | None = None) -> Plan:
     """Return the plan of a recipe: its data read and checked.
 
     Args:
         recipe: the recipe.
         output: the model directory; None for the recipe's.
+        data: what the recipe's files hold, where it has been read.
 
     Raises:
         UsageError: something in the recipe does not fit its data.
         InputError: a file is missing or cannot be read, or a row of it cannot be meant.
     """
-    evaluation = _evaluation_sets(recipe)
+    data = data or read_data(recipe)
     tasks = []
     found: list[Finding] = []
     for part in recipe.tasks:
-        task = _task(recipe, part, evaluation)
+        task = _task(recipe, part, data)
         if not task.only_measured:
             found += findings(part.name, task.train, task.dev, task.labels)
         tasks.append(task)
     found += _dev_findings(tasks)
     found += _hidden_models(recipe)
-    counted = overlap_counts({task.config.name: task.train for task in tasks}, evaluation)
+    counted = overlap_counts({task.config.name: task.train for task in tasks}, data.evaluation)
     for name, counts in counted.items():
         for task_name, count in counts.items():
             text = f"{count} training rows stand in {name}; data.drop_evaluation = true leaves such rows out"
@@ -141,18 +143,7 @@ def _dev_findings(tasks: Sequence[Task]) -> list[Finding]:
     return found
 
 
-def _evaluation_sets(recipe: Recipe) -> dict[str, list[tuple[str, str]]]:
-    """Return the pairs of the STS sets in the folder that the recipe names: set -> pairs."""
-    if recipe.data.evaluation is None:
-        return {}
-    folder = recipe.resolve(recipe.data.evaluation, in_data=False)
-    held = {name: find_set(folder, name) for name in KNOWN}
-    if not any(held.values()):
-        raise InputError(f"data.evaluation: {folder} holds none of {', '.join(KNOWN)}")
-    return {name: list(zip(s.first, s.second, strict=True)) for name, s in held.items() if s is not None}
-
-
-def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tuple[str, str]]]) -> Task:
+def _task(recipe: Recipe, part: TaskPart, data: RecipeData) -> Task:
     config = TaskConfig(
         name=part.name,
         structure=part.structure,
@@ -177,22 +168,13 @@ def _task(recipe: Recipe, part: TaskPart, evaluation: Mapping[str, Iterable[tupl
     )
     if recipe.model.encoder == "frozen" and not recipe.phases and part.files("train") and not config.has_weights:
         raise UsageError(f"task {part.name!r}: the encoder is frozen, and the loss {part.loss} has no head to train")
-    label = part.label or ("label" if config.needs_label else None)
-
-    def read(which: str, limit: int | None) -> Examples | None:
-        paths = [recipe.resolve(name) for name in part.files(which)]
-        if not paths:
-            return None
-        held = read_examples(paths, part.text_columns(), label, graded=config.graded)
-        return held.kept([i < limit for i in range(len(held))], "over the limit") if limit is not None else held
-
-    train, dev = read("train", part.limit), read("dev", part.dev_limit)
+    train, dev = data.tables[part.name]
     if train is None:
         return Task(config, Examples(()), dev, _margin(part.margin))
     if part.drop_overlap and dev is not None:
         train = train.kept([not x for x in overlap(train.texts, dev.texts)], "in the dev set")
     if drop := recipe.data.drop_evaluation:
-        rows = [pair for name, pairs in evaluation.items() if drop is True or name in drop for pair in pairs]
+        rows = [pair for name, pairs in data.evaluation.items() if drop is True or name in drop for pair in pairs]
         train = train.kept([not x for x in overlap(train.texts, rows)], "in an STS set")
     task = Task(config, train, dev, _margin(part.margin)).trained()
     return replace(task, train=task.train.in_both_orders()) if part.both_orders else task
@@ -297,7 +279,7 @@ def arguments(
         run: the folder of checkpoints.
         seed: of everything that is drawn; None for the recipe's.
     """
-    processes.refuse_sharding()
+    refuse_sharding()
     train, optimizer = recipe.train, recipe.optimizer
     steps = _steps(recipe, tasks)
     with_dev = any(task.dev is not None for task in tasks)

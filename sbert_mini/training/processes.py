@@ -5,15 +5,12 @@ loss is that of the whole sub-batch, negatives of all processes included. Then e
 processes, and only then are gradients projected: every process takes the same step.
 """
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-from sbert_mini.errors import UsageError
 
 
 def count() -> int:
@@ -89,20 +86,6 @@ def everyone(value: Any) -> list[Any]:
     found: list[Any] = [None] * count()
     dist.all_gather_object(found, value)
     return found
-
-
-def refuse_sharding() -> None:
-    """Refuse a launcher's FSDP or DeepSpeed, before either is loaded.
-
-    Raises:
-        UsageError: the environment asks for one of them.
-    """
-    for variable, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
-        if os.environ.get(variable, "false").lower() in ("1", "true", "yes", "on"):
-            raise UsageError(
-                f"{variable} is set: the fitter projects whole gradients of each task, which {name} shards; start it by torchrun "
-                "alone"
-            )
 
 
 def leave() -> None:

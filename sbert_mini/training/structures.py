@@ -35,6 +35,16 @@ def metrics_of(loss: str) -> tuple[str, ...]:
     return ("accuracy",) if loss in (*RANKING, "triplet") else ("pearson", "spearman")
 
 
+def is_graded(loss: str) -> bool:
+    """Return whether the labels of a task of this loss are scores."""
+    return loss != "cross-entropy"
+
+
+def needs_label(loss: str) -> bool:
+    """Return whether a task of this loss needs a label a row."""
+    return loss not in (*RANKING, "triplet", "distillation")
+
+
 def has_dev_figure(structure: str, loss: str) -> bool:
     """Return whether a dev figure can be taken: single texts under a ranking loss have none, nor has distillation."""
     return bool(metrics_of(loss)) and not (structure == "single" and loss in RANKING)

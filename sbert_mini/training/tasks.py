@@ -49,7 +49,9 @@ from sbert_mini.training.structures import (
     STRUCTURES,
     are_shares,
     has_dev_figure,
+    is_graded,
     metrics_of,
+    needs_label,
 )
 
 
@@ -157,12 +159,12 @@ class TaskConfig:
     @property
     def graded(self) -> bool:
         """Whether labels are scores."""
-        return self.loss != "cross-entropy"
+        return is_graded(self.loss)
 
     @property
     def needs_label(self) -> bool:
         """Whether the loss needs a label."""
-        return self.loss not in (*RANKING, "triplet", "distillation")
+        return needs_label(self.loss)
 
     @property
     def has_dev_figure(self) -> bool:

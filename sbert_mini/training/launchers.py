@@ -1,0 +1,19 @@
+"""What a launcher may ask of training by the environment, told before torch is imported."""
+
+import os
+
+from sbert_mini.errors import UsageError
+
+
+def refuse_sharding() -> None:
+    """Refuse a launcher's FSDP or DeepSpeed, before either is loaded.
+
+    Raises:
+        UsageError: the environment asks for one of them.
+    """
+    for variable, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
+        if os.environ.get(variable, "false").lower() in ("1", "true", "yes", "on"):
+            raise UsageError(
+                f"{variable} is set: the fitter projects whole gradients of each task, which {name} shards; start it by torchrun "
+                "alone"
+            )
