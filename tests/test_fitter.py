@@ -19,8 +19,10 @@ from sbert_mini.encoder.module import load
 from sbert_mini.errors import UsageError
 from sbert_mini.training import trainer as trainer_module
 from sbert_mini.training.examples import Examples
+from sbert_mini.training.fit import computing_threads, fit, prepare
 from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import HardNegativeMargin
+from sbert_mini.training.recipe import read_recipe
 from sbert_mini.training.surgery import projection_orders
 from sbert_mini.training.tasks import Objective, Task, TaskConfig
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
@@ -437,6 +439,13 @@ def train(folder, *arguments, **options):
     )
 
 
+def fitted(folder, output=None, **options):
+    """Train by the function that the command calls, in this process: starting another takes longer than training."""
+    plan = prepare(read_recipe(folder / "recipe.toml"), output=folder / output if output else None)
+    with computing_threads(1):
+        return fit(plan, offline=True, **options)
+
+
 def content(folder):
     """The bytes of every file of a model that training makes."""
     return {
@@ -480,17 +489,14 @@ def test_killed_and_resumed_a_run_ends_in_the_same_bytes(workshop):
 def test_killed_after_its_last_checkpoint_a_run_is_finished_without_another_step(workshop):
     recipe = RECIPE.replace("[optimizer]", '[optimizer]\ndecay = "constant"').replace("steps = 60", "steps = 14")
     (workshop / "recipe.toml").write_text(recipe)
-    whole = train(workshop, "-o", "whole", "--json")
-    assert whole.returncode == 0, whole.stderr
+    whole = fitted(workshop, "whole")
     with subprocess.Popen([SBMINI, "train", "recipe.toml", "--threads", "1", "-o", "cut"], cwd=workshop) as run:
         deadline = time.monotonic() + 100
         while not (workshop / "cut.run" / "checkpoint-14").exists() and time.monotonic() < deadline:
             time.sleep(0.001)
         run.kill()
     if not (workshop / "cut").exists():  # it may have been quicker
-        done = train(workshop, "-o", "cut", "--resume", "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["figures"] == json.loads(whole.stdout)["figures"]
+        assert fitted(workshop, "cut", resume=True).figures == whole.figures
     for name, data in content(workshop / "whole").items():
         assert data.replace(b"whole", b"cut") == content(workshop / "cut")[name], name
 
@@ -513,12 +519,10 @@ def test_changed_data_are_not_gone_on_with(workshop):
     "name",
     ["paraphrase", "sentiment", "search", "multitask", "cs224n-paper", "simcse-unsupervised", "simcse-supervised"],
 )
-def test_every_recipe_that_ships_trains(name, tmp_path, make_model):
+def test_every_recipe_that_ships_trains(name, tmp_path, make_model, monkeypatch):
     """On small files of the right shape, from a small model, for two steps."""
     import gzip
     import re as regex
-
-    from sbert_mini.training.recipe import read_recipe
 
     make_model(seed=9).rename(tmp_path / "start")
     shipped = Path(sbert_mini.__file__).parent / "examples" / "recipes" / f"{name}.toml"
@@ -547,8 +551,8 @@ def test_every_recipe_that_ships_trains(name, tmp_path, make_model):
     text = regex.sub(r"^max_seq_length = .*$", "max_seq_length = 32", text, flags=regex.MULTILINE)
     text = regex.sub(r"^every = .*$", "every = 2", text, flags=regex.MULTILINE)
     (tmp_path / "recipe.toml").write_text(text)
-    done = train(tmp_path, "--data", str(tmp_path / "data") if recipe.data.folder else str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("SBMINI_DATA", str(tmp_path / "data") if recipe.data.folder else str(tmp_path))
+    assert fitted(tmp_path).steps in (1, 2)  # of the better weights
     if "cs224n" in name:
         from sbert_mini.evaluation.sets import trained_on
 

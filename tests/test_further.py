@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import one_error
 from safetensors.torch import load_file, save_file
-from test_fitter import SBMINI, arguments, content, model_of, sentences, tasks, train, weights_of, workshop  # noqa: F401
+from test_fitter import SBMINI, arguments, content, fitted, model_of, sentences, tasks, train, weights_of, workshop  # noqa: F401
 from torch.nn import functional
 
 from sbert_mini.encoder.adapters import ProjectedAttention
@@ -508,12 +508,9 @@ def test_killed_and_resumed_with_each_rule_a_run_ends_in_the_same_bytes(workshop
     text = (workshop / "recipe.toml").read_text()
     every = next(line for line in text.splitlines() if line.startswith("every"))
     changed(workshop, (every, "every = 4"))
-    whole = train(workshop, "-o", "whole", "--json")
-    assert whole.returncode == 0, whole.stderr
+    fitted(workshop, "whole")
     kill_after(workshop, "trainer.MultiTaskTrainer", "_save_checkpoint", "a[0].state.global_step == 4")
-    done = train(workshop, "-o", "killed", "--resume", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["resumed_from"] == 4
+    assert fitted(workshop, "killed", resume=True).resumed_from == 4
     first, second = content(workshop / "whole"), content(workshop / "killed")
     assert set(first) == set(second)
     assert [n for n in first if first[n] != second[n] and n != "README.md"] == []
@@ -525,17 +522,15 @@ PHASES = '[[phase]]\nencoder = "frozen"\nsteps = 6\n[[phase]]\nsteps = 6\nlearni
 def test_two_phases_train_heads_first_and_go_on_where_they_were_killed(workshop):  # noqa: F811
     changed(workshop, ("steps = 60", ""))
     (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + PHASES)
-    whole = train(workshop, "-o", "whole", "--json")
-    assert whole.returncode == 0, whole.stderr
-    assert "phase 1 of 2: encoder frozen" in whole.stderr
+    said = []
+    fitted(workshop, "whole", on_progress=said.append)
+    assert any("phase 1 of 2: encoder frozen" in line for line in said)
     logs = [workshop / "whole.run" / f"phase-{n}" / "log.jsonl" for n in (1, 2)]
     assert all(log.is_file() for log in logs)
     assert not list((workshop / "whole.run").rglob("model*"))
     kill_after(workshop, "fit", "_fit_phase", "True")
     one_error(train(workshop, "-o", "killed", "-q"), 2, "phase-1/model of an earlier run")
-    done = train(workshop, "-o", "killed", "--resume", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["resumed_from"] == 6
+    assert fitted(workshop, "killed", resume=True).resumed_from == 6
     first, second = content(workshop / "whole"), content(workshop / "killed")
     assert [n for n in first if first[n] != second[n] and n != "README.md"] == []
 
@@ -547,8 +542,7 @@ def test_a_phase_begins_with_the_heads_of_the_one_before(workshop):  # noqa: F81
     (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + still)
     kill_after(workshop, "fit", "_fit_phase", "True")
     first = content(workshop / "killed.run" / "phase-1" / "model")
-    done = train(workshop, "-o", "killed", "--resume")
-    assert done.returncode == 0, done.stderr
+    fitted(workshop, "killed", resume=True)
     second = content(workshop / "killed")
     heads = [name for name in first if name.startswith("heads/") and name.endswith(".safetensors")]
     assert len(heads) == 2
