@@ -85,7 +85,7 @@ def sbmini(tmp_path: Path, minilm: Path) -> Callable[..., subprocess.CompletedPr
                 **{k: v for k, v in os.environ.items() if k != "SBMINI_DATA"},
                 **(env or {}),
             },  # it would find real data
-            timeout=120,
+            timeout=600,
             **options,
         )
         done.stdout, done.stderr = (
