@@ -15,7 +15,8 @@ import pytest
 from conftest import one_error, tiny_model
 from safetensors.numpy import load_file, save_file
 
-from sbert_mini import Embedder
+from sbert_mini import Embedder, IndexWriter
+from sbert_mini.text.records import Record
 
 SBMINI = str(Path(sys.executable).with_name("sbmini"))
 LINES = [f"a text with the number {i} and {'more ' * (i % 11)}words" for i in range(9000)]
@@ -118,7 +119,7 @@ def test_a_killed_run_resumes_too(tmp_path, small_model):
     expected = Embedder(small_model, threads=1).encode(LINES)
     command = ["encode", "-i", "t.txt", "-o", "v.npy", "-m", small_model, "--threads", "1", "--resume", "-q"]
     state, before = tmp_path / "v.npy.partial" / "state.json", None
-    for count in (5000, len(LINES)):  # the last window is kept when the next one has come
+    for count in (7000, len(LINES)):  # a window of 2,048 is kept when two more have come
         with fed(tmp_path, command, LINES[:count]) as child:
             wait_for(child, lambda: state.exists() and state.read_bytes() != before)  # noqa: B023
             child.kill()
@@ -348,11 +349,15 @@ def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini, tmp_path):
     assert (described["rows"], described["deleted_rows_kept"], described["segment_kinds"]) == (20, 0, ["exact"])
 
 
-def test_many_segments_are_worth_a_note(sbmini, tmp_path):
+def test_many_segments_are_worth_a_note(sbmini, tmp_path, default_embedder):
     (tmp_path / "a.txt").write_text("bread\n")
     assert sbmini("index", "create", "ix", "-i", "a.txt").returncode == 0
-    for i in range(16):
+    writer = IndexWriter(tmp_path / "ix", default_embedder)
+    for i in range(14):
+        writer.add([Record(f"row {i}")])
+    for i in (14, 15):
         done = sbmini("index", "add", "ix", "-i", "-", stdin=f"row {i}\n")
+        assert done.returncode == 0, done.stderr
         assert ("sbmini index compact ix" in done.stderr) == (i == 15)
 
 
