@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-files check-commands check-long bench model paper ablations clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long bench model paper ablations clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -42,13 +42,19 @@ lint: $(VENV)/all.done   ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint               ## install everything, lint, type-check, run the tests
-	$(BIN)/python -m pytest -m "not long" -n 2
+	$(BIN)/python -m pytest -m "not long and not frameworks and not wheel" -n 2
 
 check-files: $(VENV)/all.done  ## read 10,000 generated files as pandas and pyarrow do, or refuse them in one line
 	$(BIN)/python -m tests.generated.files --count 10000
 
 check-commands: $(VENV)/all.done  ## run 2,000 generated command lines: no traceback, and each option changes something
 	$(BIN)/python -m tests.generated.commands --count 2000
+
+check-frameworks: $(VENV)/all.done  ## bulk encoding on Ray and an index in Milvus, with the real frameworks
+	$(BIN)/python -m pytest -m "frameworks and not long"
+
+check-wheel: $(VENV)/all.done  ## build the sdist and the wheel, and look into both
+	$(BIN)/python -m pytest -m wheel
 
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long

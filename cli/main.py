@@ -7,8 +7,9 @@ import select
 import sys
 import traceback
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from . import signals
 
@@ -103,12 +104,18 @@ def _prepare() -> None:
     ours.propagate = False  # a library may put a handler of its own at the root
 
 
+@cache
+def _command() -> Any:
+    """Return the tree of commands, which takes longer to build than most commands to answer: once a process."""
+    return typer.main.get_command(app)
+
+
 def run() -> int:
     """Run the command line in `sys.argv` and return its exit code."""
     debug = "--debug" in sys.argv[1:]
     signals.raise_interrupts()
     try:
-        code = app(standalone_mode=False)
+        code = _command()(standalone_mode=False)
         if code == 130:  # typer swallows Ctrl-C and returns this
             raise KeyboardInterrupt
         sys.stdout.flush()

@@ -16,6 +16,10 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_TH
 
 ROOT = Path(__file__).parent.parent
 MINILM = "all-MiniLM-L6-v2"
+try:
+    (Path.home() / ".cache" / "sbmini").mkdir(parents=True, exist_ok=True)
+except OSError:  # a home that cannot be written: graphs of the models in packages are kept here
+    os.environ.setdefault("SBMINI_CACHE_DIR", str(ROOT / "build" / "test-cache"))
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +89,7 @@ def sbmini(tmp_path: Path, minilm: Path) -> Callable[..., subprocess.CompletedPr
                 **{k: v for k, v in os.environ.items() if k != "SBMINI_DATA"},
                 **(env or {}),
             },  # it would find real data
-            timeout=120,
+            timeout=600,
             **options,
         )
         done.stdout, done.stderr = (

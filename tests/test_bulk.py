@@ -69,7 +69,7 @@ def shards(folder):
 
 def run_cluster(model, output, files, *, kill="no", stop="no"):
     command = [sys.executable, "-c", CLUSTER, str(model), str(output), kill, stop, *map(str, files)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def check_all(output, files, model):
@@ -106,6 +106,7 @@ def test_a_job_that_died_goes_on_by_id(tmp_path, files, make_model):
     assert (again.rows, again.kept) == (5400, 5400)  # nothing is left to do
 
 
+@pytest.mark.frameworks
 def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
     model = make_model()
     long = "a red house " * 200
@@ -156,7 +157,6 @@ def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
     )
     one_error(sbmini("index", "create", "iy", "-i", "all.csv", *columns, "--vectors", "in"), 1, "no Parquet shard")
     one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "out", *columns), 2, "holds a job already")
-    one_error(sbmini("encode", "--engine", "ray", "-i", "nowhere*", "-o", "o"), 1, "matches none")
     (tmp_path / "in" / "b.csv").write_text("key,body\nc,the dog,and more\n")
     done = sbmini("encode", "--engine", "ray", "-i", "in/b.csv", "-o", "bad", *columns)
     assert done.returncode == 1
@@ -164,9 +164,16 @@ def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
     assert "Warning" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("sbmini: error: ")
     assert done.stderr.splitlines()[-1].endswith("b.csv, line 2: 3 columns, and the header names 2 (key, body)")
+
+
+def test_what_the_command_refuses_before_ray_is_started(sbmini, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("text\nthe cat\n")
+    one_error(sbmini("encode", "--engine", "ray", "-i", "nowhere*", "-o", "o"), 1, "matches none")
     one_error(sbmini("encode", "--engine", "ray", "text"), 2, "--input", "--output")
     one_error(sbmini("encode", "--workers", 2, "text"), 2, "--engine ray")
     one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "o", "--precision", "int8"), 2, "--precision")
+    assert not (tmp_path / "o").exists()
 
 
 def test_what_cannot_begin_is_an_error(tmp_path, make_model):

@@ -1,18 +1,22 @@
 """Long runs, files of every kind, changes of an index: the commands' work, through the command."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import one_error
+from conftest import one_error, tiny_model
 from safetensors.numpy import load_file, save_file
 
-from sbert_mini import Embedder
+from sbert_mini import Embedder, IndexWriter
+from sbert_mini.text.records import Record
 
 SBMINI = str(Path(sys.executable).with_name("sbmini"))
 LINES = [f"a text with the number {i} and {'more ' * (i % 11)}words" for i in range(9000)]
@@ -26,12 +30,55 @@ def one_error_after_a_note(done, part):
     assert part in error
 
 
-@pytest.fixture
-def slow_model(make_model):
-    """A model that takes long enough for an interruption to come in the middle."""
-    path = make_model(hidden_size=64, num_attention_heads=4, intermediate_size=128, num_hidden_layers=5)
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """A converted model of 64 components that tests only read."""
+    path = tmp_path_factory.mktemp("small")
+    tiny_model(path, hidden_size=64, num_attention_heads=4, intermediate_size=128, num_hidden_layers=1)
     Embedder(path)
     return path
+
+
+@contextmanager
+def fed(folder, command, lines):
+    """Run a command whose input t.txt is a pipe that gives these lines and stays open: the command then waits, and when it
+    is interrupted is no matter of its speed."""
+    pipe = folder / "t.txt"
+    os.mkfifo(pipe)
+    child = subprocess.Popen([SBMINI, *map(str, command)], cwd=folder, stderr=subprocess.PIPE, text=True)
+    end = None
+    while end is None:
+        with suppress(OSError):  # nobody reads it yet
+            end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.01)
+    os.set_blocking(end, True)
+
+    def feed():
+        left = memoryview("".join(f"{line}\n" for line in lines).encode())
+        with suppress(BrokenPipeError):
+            while left:
+                left = left[os.write(end, left) :]
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+        feeder.join()
+        os.close(end)
+        pipe.unlink()
+
+
+def wait_for(child, happened):
+    """Wait until something has happened, for as long as the command runs."""
+    end = time.monotonic() + 600
+    while not happened():
+        assert child.poll() is None, child.stderr.read()
+        assert time.monotonic() < end, "it hangs"
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(
@@ -43,23 +90,19 @@ def slow_model(make_model):
         ("v.parquet", ["--precision", "binary", "--dim", "64"]),
     ],
 )
-def test_an_interrupted_run_resumes_to_the_same_bytes(sbmini, tmp_path, slow_model, output, options):
-    (tmp_path / "t.txt").write_text("\n".join(LINES))
-    (tmp_path / "whole").mkdir()
-    command = ["encode", "-i", tmp_path / "t.txt", "-m", slow_model, "--threads", 1, *options]
-    assert sbmini(*command, "-o", f"whole/{output}").returncode == 0
-    child = subprocess.Popen(
-        [SBMINI, *map(str, command), "-o", output], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / f"{output}.partial" / "state.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=60)
+def test_an_interrupted_run_resumes_to_the_same_bytes(sbmini, tmp_path, small_model, output, options):
+    command = ["encode", "-i", tmp_path / "t.txt", "-m", small_model, "--threads", 1, *options]
+    with fed(tmp_path, [*command, "-o", output], LINES[:7000]) as child:
+        wait_for(child, (tmp_path / f"{output}.partial" / "state.json").exists)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=600)
     assert child.returncode == 130, errors
     assert errors.startswith("sbmini: interrupted; ")
     assert "texts are kept in" in errors
     assert not (tmp_path / output).exists()
+    (tmp_path / "t.txt").write_text("\n".join(LINES))
+    (tmp_path / "whole").mkdir()
+    assert sbmini(*command, "-o", f"whole/{output}").returncode == 0
     one_error(sbmini(*command, "-o", output), 2, "holds an interrupted run", "--resume")
     one_error(sbmini(*command, "--batch-size", 7, "-o", output, "--resume"), 2, "batch_size = 32", "7")
     (tmp_path / "other.txt").write_text("\n".join(["another first text", *LINES[1:]]))
@@ -72,49 +115,31 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(sbmini, tmp_path, slow_mod
     assert not (tmp_path / f"{output}.partial").exists()
 
 
-def test_a_killed_run_resumes_too(tmp_path, slow_model):
-    expected = Embedder(slow_model, threads=1).encode(LINES)
+def test_a_killed_run_resumes_too(tmp_path, small_model):
+    expected = Embedder(small_model, threads=1).encode(LINES)
+    command = ["encode", "-i", "t.txt", "-o", "v.npy", "-m", small_model, "--threads", "1", "--resume", "-q"]
+    state, before = tmp_path / "v.npy.partial" / "state.json", None
+    for count in (7000, len(LINES)):  # a window of 2,048 is kept when two more have come
+        with fed(tmp_path, command, LINES[:count]) as child:
+            wait_for(child, lambda: state.exists() and state.read_bytes() != before)  # noqa: B023
+            child.kill()
+            child.wait()
+        before = state.read_bytes()
     (tmp_path / "t.txt").write_text("\n".join(LINES))
-    command = [
-        SBMINI,
-        "encode",
-        "-i",
-        "t.txt",
-        "-o",
-        "v.npy",
-        "-m",
-        str(slow_model),
-        "--threads",
-        "1",
-        "--resume",
-        "-q",
-    ]
-    state = tmp_path / "v.npy.partial" / "state.json"
-    for kill in range(2):
-        child = subprocess.Popen(command, cwd=tmp_path)
-        deadline, before = time.monotonic() + 60, state.stat().st_mtime_ns if kill else 0
-        while not (state.exists() and state.stat().st_mtime_ns > before) and time.monotonic() < deadline:
-            time.sleep(0.002)
-        child.kill()
-        child.wait()
-    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    assert subprocess.run([SBMINI, *map(str, command)], cwd=tmp_path).returncode == 0
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected, atol=1e-5)
     assert not state.parent.exists()
 
 
-def test_an_interruption_before_anything_is_kept_leaves_nothing(tmp_path, minilm):
-    (tmp_path / "t.txt").write_text("\n".join("many words " * 100 for _ in range(5000)))
-    child = subprocess.Popen(
-        [SBMINI, "encode", "-i", "t.txt", "-o", "v.npy"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "v.npy.partial").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=60)
+def test_an_interruption_before_anything_is_kept_leaves_nothing(tmp_path, small_model):
+    command = ["encode", "-i", "t.txt", "-o", "v.npy", "-m", small_model]
+    with fed(tmp_path, command, LINES[:1000]) as child:
+        wait_for(child, (tmp_path / "v.npy.partial").exists)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=600)
     assert child.returncode == 130
     assert errors == "sbmini: interrupted; nothing of this run was kept\n"
-    assert [p.name for p in tmp_path.iterdir()] == ["t.txt"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_output_holds_the_same_vectors(sbmini, tmp_path, default_embedder):
@@ -324,11 +349,15 @@ def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini, tmp_path):
     assert (described["rows"], described["deleted_rows_kept"], described["segment_kinds"]) == (20, 0, ["exact"])
 
 
-def test_many_segments_are_worth_a_note(sbmini, tmp_path):
+def test_many_segments_are_worth_a_note(sbmini, tmp_path, default_embedder):
     (tmp_path / "a.txt").write_text("bread\n")
     assert sbmini("index", "create", "ix", "-i", "a.txt").returncode == 0
-    for i in range(16):
+    writer = IndexWriter(tmp_path / "ix", default_embedder)
+    for i in range(14):
+        writer.add([Record(f"row {i}")])
+    for i in (14, 15):
         done = sbmini("index", "add", "ix", "-i", "-", stdin=f"row {i}\n")
+        assert done.returncode == 0, done.stderr
         assert ("sbmini index compact ix" in done.stderr) == (i == 15)
 
 

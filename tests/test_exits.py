@@ -24,7 +24,7 @@ def test_data_for_a_closed_output_is_an_error_and_files_alone_are_fine(sbmini, t
     def closed(*args):
         script = 'exec "$0" "$@" >&-'
         return subprocess.run(
-            ["sh", "-c", script, SBMINI, *args], capture_output=True, text=True, cwd=tmp_path, timeout=60
+            ["sh", "-c", script, SBMINI, *args], capture_output=True, text=True, cwd=tmp_path, timeout=600
         )
 
     one_error(closed("encode", "a cat"), 1, "standard output is closed")

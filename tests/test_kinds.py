@@ -388,7 +388,7 @@ def test_another_process_keeps_what_it_opened(tmp_path, make_model, records, vec
         delete(path, filter="n > 9")
         assert len(compact(path)) == 10
         assert {f.name for f in (path / "segments").iterdir()} == {"000001", "000003"}
-        out, _ = reader.communicate("\n", timeout=60)
+        out, _ = reader.communicate("\n", timeout=600)
         assert out == "3001 5\n"
     finally:
         reader.kill()

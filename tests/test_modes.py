@@ -40,7 +40,7 @@ def test_a_saved_model_has_the_modes_that_the_umask_leaves(tmp_path):
             {"kind": "Dense", "in_features": 28, "out_features": 12, "activation_function": "torch.nn.modules.linear.Identity"},
         ],
     )  # fmt: skip
-    subprocess.run([sys.executable, "-c", SAVE, start], check=True, cwd=tmp_path, timeout=120)
+    subprocess.run([sys.executable, "-c", SAVE, start], check=True, cwd=tmp_path, timeout=600)
     for umask in (0o022, 0o027, 0o077):
         for name in (f"{umask:03o}", f"{umask:03o}-soup"):
             found = modes(tmp_path / name)
@@ -53,6 +53,6 @@ def test_a_saved_model_has_the_modes_that_the_umask_leaves(tmp_path):
 def test_an_encoded_file_has_the_mode_that_the_umask_leaves(tmp_path, umask):
     command = str(Path(sys.executable).with_name("sbmini"))
     subprocess.run(
-        [command, "encode", "-q", "a cat", "-o", "v.npy"], check=True, cwd=tmp_path, timeout=60, umask=umask,
+        [command, "encode", "-q", "a cat", "-o", "v.npy"], check=True, cwd=tmp_path, timeout=600, umask=umask,
     )  # fmt: skip
     assert modes(tmp_path) == {"v.npy": 0o666 & ~umask}

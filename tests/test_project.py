@@ -105,6 +105,22 @@ def test_every_package_is_listed_and_every_module_has_a_docstring():
         assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), path
 
 
+def test_every_file_of_the_tree_is_packaged():
+    """By the patterns of pyproject.toml; what is really in a wheel is looked at by `make check-wheel`."""
+    settings = PYPROJECT["tool"]["setuptools"]
+    taken = set()
+    for package in settings["packages"]:
+        folder = ROOT / settings["package-dir"].get(package, package.replace(".", "/"))
+        taken |= {
+            file for pattern in ("*.py", *settings["package-data"].get(package, ())) for file in folder.glob(pattern)
+        }
+    compiled = {ROOT / name for module in settings["ext-modules"] for name in (*module["sources"], *module["depends"])}
+    tracked = subprocess.run(["git", "ls-files", "sbert_mini", "cli"], cwd=ROOT, capture_output=True, text=True)
+    files = {ROOT / name for name in tracked.stdout.split()} or set(SOURCES)
+    assert files - compiled <= taken
+    assert not compiled & taken
+
+
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory):
     """The sdist, and the wheel built from it."""
@@ -119,6 +135,7 @@ def distributions(tmp_path_factory):
     return out
 
 
+@pytest.mark.wheel
 def test_the_wheel_holds_the_tree_and_nothing_else(distributions):
     (wheel,) = distributions.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -136,6 +153,7 @@ def test_the_wheel_holds_the_tree_and_nothing_else(distributions):
     assert wheel.stat().st_size < 44_000_000
 
 
+@pytest.mark.wheel
 def test_the_wheel_works_from_any_folder(distributions, tmp_path):
     (wheel,) = distributions.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -153,6 +171,7 @@ def test_the_wheel_works_from_any_folder(distributions, tmp_path):
     assert len(json.loads(line)["embedding"]) == 384
 
 
+@pytest.mark.wheel
 def test_the_sdist_can_be_built_from(distributions):
     (sdist,) = distributions.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -336,5 +355,15 @@ def test_readme_figures_are_those_measured_and_its_commands_those_of_help():
 
 def test_make_lists_its_verbs():
     listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True).stdout
-    for verb in ("demo", "test", "lint", "bench", "check-long", "clean"):
+    for verb in (
+        "demo",
+        "test",
+        "lint",
+        "bench",
+        "check-files",
+        "check-frameworks",
+        "check-wheel",
+        "check-long",
+        "clean",
+    ):
         assert re.search(rf"^{verb}\s", listed, re.M), verb

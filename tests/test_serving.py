@@ -43,8 +43,8 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for _ in range(300):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+        for _ in range(3000):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=120):
                 return
             time.sleep(0.1)
         raise AssertionError("milvus-lite did not start")
@@ -76,6 +76,7 @@ def index(tmp_path_factory, embedder, passages):
     return IndexWriter(tmp_path_factory.mktemp("index") / "index", embedder).create(records_of(passages))
 
 
+@pytest.mark.frameworks
 def test_the_same_options_and_results(server, index, embedder):
     counts = serving.push(index, server.address("same"), batch_rows=100)
     assert (counts.rows, counts.sent, counts.removed) == (240, 240, 0)
@@ -120,6 +121,7 @@ def test_the_same_options_and_results(server, index, embedder):
     remote.close()
 
 
+@pytest.mark.frameworks
 def test_a_push_follows_updates_and_deletions(server, tmp_path, embedder, passages):
     address = server.address("follows")
     index = IndexWriter(tmp_path / "index", embedder).create(records_of(passages)[:60])
@@ -137,6 +139,7 @@ def test_a_push_follows_updates_and_deletions(server, tmp_path, embedder, passag
     assert [hit.id for hit in remote.search("x", 9, filter="lang = 'en'")] == [ids[9]]
 
 
+@pytest.mark.frameworks
 def test_another_model_or_a_strange_collection_is_refused(server, index, tmp_path, make_model):
     serving.push(index, server.address("mine"))
     other = IndexWriter(tmp_path / "other", Embedder(make_model())).create([Record("the cat")])
@@ -156,6 +159,7 @@ def test_another_model_or_a_strange_collection_is_refused(server, index, tmp_pat
         serving.push(large, server.address("large"))
 
 
+@pytest.mark.frameworks
 def test_a_server_that_is_killed_loses_nothing(tmp_path, index):
     server = Server(tmp_path / "data")
     try:
@@ -170,6 +174,7 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path, index):
         server.kill()
 
 
+@pytest.mark.frameworks
 def test_a_push_outlives_a_server_that_is_away_for_a_while(tmp_path, index, caplog):
     server = Server(tmp_path / "data")
     address = server.address("through")
@@ -192,6 +197,7 @@ def test_a_push_outlives_a_server_that_is_away_for_a_while(tmp_path, index, capl
         server.kill()
 
 
+@pytest.mark.frameworks
 def test_a_push_that_was_broken_off_is_finished_by_another(tmp_path, index, monkeypatch):
     server = Server(tmp_path / "data")
     address = server.address("broken")
@@ -213,6 +219,7 @@ def test_a_push_that_was_broken_off_is_finished_by_another(tmp_path, index, monk
         server.kill()
 
 
+@pytest.mark.frameworks
 def test_the_commands_push_and_search(server, sbmini, tmp_path):
     rows = [{"id": f"r{i}", "text": f"Notes on bread number {i}.", "year": 2000 + i} for i in range(20)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -141,5 +141,5 @@ assert encode() == (0 if lib.sbmini_level() else 2)
 lib.sbmini_close(model)
 print("sound")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout) == (0, "sound\n"), done.stderr

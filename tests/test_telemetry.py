@@ -22,7 +22,7 @@ print(os.environ["ORT_DISABLE_TELEMETRY"])
         env={**environment, "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     assert [path for path in tmp_path.rglob("*") if "icrosoft" in path.name or "onnxruntime" in path.name] == []

@@ -1,6 +1,7 @@
 """Pictures of result records, as PNG. matplotlib, without a display."""
 
 import io
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ def require() -> None:
 def _figure(
     width: float, height: float, rows: int = 1, columns: int = 1, heights: Sequence[float] | None = None
 ) -> tuple["Figure", Any]:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where HOME cannot be written it tells of its own cache
     try:
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
