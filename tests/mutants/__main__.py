@@ -17,23 +17,24 @@ from pathlib import Path
 from tests.mutants.draw import draw
 from tests.mutants.measure import WORK, measure, measure_native, native_tests, tests_of
 from tests.mutants.page import write_page
-from tests.mutants.source import ROOT, Fault, find, plant, read_faults
-from tests.mutants.tree import LIBRARY, compile_native, copy_tree, run_tests
+from tests.mutants.source import ROOT, Fault, plant, read_faults
+from tests.mutants.tree import LIBRARY, collected, compile_native, copy_tree, run_tests
 
 RESULTS = WORK / "results.jsonl"
 MOST_SECONDS = 90.0
 """Of the tests that are run for a fault, by the seconds that they took when they were measured."""
-MOST_TESTS = 120
+MOST_TESTS = 200
 
 
-def nearest(fault: Fault) -> list[str]:
-    """Return the tests to run for a fault."""
+def nearest(fault: Fault, existing: frozenset[str]) -> list[str]:
+    """Return the tests to run for a fault, of those that there are."""
     if fault.room == "native":
         return native_tests()
-    place = find(fault)
     tests: list[str] = []
     total = 0.0
-    for name, seconds in tests_of(place.file, place.first, place.last):
+    for name, seconds in tests_of(fault):
+        if name not in existing:
+            continue
         if tests and (total + seconds > MOST_SECONDS or len(tests) == MOST_TESTS):
             break
         tests.append(name)
@@ -41,10 +42,10 @@ def nearest(fault: Fault) -> list[str]:
     return tests
 
 
-def try_fault(fault: Fault, tree: Path) -> dict[str, object]:
+def try_fault(fault: Fault, tree: Path, existing: frozenset[str]) -> dict[str, object]:
     """Plant a fault in a copy of the tree, run the nearest tests, and take it out again; return the row of the result."""
     try:
-        tests = nearest(fault)
+        tests = nearest(fault, existing)
         place, text = plant(fault, tree)
     except LookupError as error:
         return {"name": fault.name, "after": fault.after, "result": "lost", "test": str(error)}
@@ -74,12 +75,13 @@ def run(names: list[str], *, again: bool, jobs: int) -> int:
     todo = [fault for fault in faults if (fault.name, fault.after) not in done]
     trees = [copy_tree(WORK / f"tree-{job}") for job in range(jobs)]
     free = list(trees)
+    existing = collected(trees[0])
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool, RESULTS.open("a", encoding="utf-8") as file:
 
         def one(fault: Fault) -> dict[str, object]:
             tree = free.pop()
             try:
-                return try_fault(fault, tree)
+                return try_fault(fault, tree, existing)
             finally:
                 free.append(tree)
 

@@ -6,6 +6,7 @@ A child process of a test, such as the command `sbmini`, counts as that test. Ne
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.source import ROOT
+from tests.mutants.source import ROOT, Fault, find, sources
 from tests.mutants.tree import compile_native, copy_tree, run_tests
 
 WORK = ROOT / "build" / "mutants"
 DATA = WORK / "coverage"
 SECONDS = WORK / "seconds.jsonl"
+MEASURED = WORK / "measured"
+"""The code that was measured: a fault is looked up there, so that a later change of the code does not shift its lines."""
 SETTINGS = f"""[run]
 branch = true
 parallel = true
@@ -52,6 +55,10 @@ def measure(extra: list[str]) -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     for file in [*WORK.glob("coverage*"), SECONDS]:
         file.unlink(missing_ok=True)
+    shutil.rmtree(MEASURED, ignore_errors=True)
+    for file in sources(ROOT):
+        (MEASURED / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, MEASURED / file.relative_to(ROOT))
     settings = WORK / "coverage.ini"
     settings.write_text(SETTINGS)
     python = sys.executable
@@ -85,13 +92,18 @@ def measure_native() -> None:
     (WORK / "native.json").write_text(json.dumps({name: sorted(numbers) for name, numbers in lines.items()}))
 
 
-def tests_of(file: Path, first: int, last: int) -> list[tuple[str, float]]:
-    """Return the tests that run one of these lines with their seconds, the quickest first."""
+def tests_of(fault: Fault) -> list[tuple[str, float]]:
+    """Return the tests that run the lines of a fault with their seconds, the quickest first.
+
+    Raises:
+        LookupError: the lines were not in the code when it was measured.
+    """
     from coverage import CoverageData
 
     data = CoverageData(str(DATA))
     data.read()
-    contexts = data.contexts_by_lineno(str(file))
-    names = {name for line in range(first, last + 1) for name in contexts.get(line, []) if name}
+    place = find(fault, MEASURED)
+    contexts = data.contexts_by_lineno(str(ROOT / place.file.relative_to(MEASURED)))
+    names = {name for line in range(place.first, place.last + 1) for name in contexts.get(line, []) if name}
     seconds = dict(json.loads(line) for line in SECONDS.read_text().splitlines())
     return sorted(((name, seconds[name]) for name in names if name in seconds), key=lambda pair: (pair[1], pair[0]))

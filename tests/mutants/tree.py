@@ -47,6 +47,13 @@ def compile_native(folder: Path, *, coverage: bool = False) -> bool:
     return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0
 
 
+def collected(folder: Path) -> frozenset[str]:
+    """Return the names of all tests of a copy."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-o", "addopts=-q", "-p", "no:randomly"]
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=True)
+    return frozenset(line for line in done.stdout.splitlines() if "::" in line)
+
+
 def run_tests(folder: Path, tests: list[str], limit_s: float) -> tuple[str, str]:
     """Run tests in a copy until one fails.
 
@@ -73,5 +80,7 @@ def run_tests(folder: Path, tests: list[str], limit_s: float) -> tuple[str, str]
         return "time", ""
     if process.returncode == 0:
         return "survived", ""
+    if process.returncode != 1:  # not a failed test: pytest could not begin
+        return "none", f"pytest ended with {process.returncode}"
     failed = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return "caught", failed[0].split(" - ")[0].split(" ", 1)[1] if failed else f"exit {process.returncode}"
+    return "caught", failed[0].split(" - ")[0].split(" ", 1)[1] if failed else ""
