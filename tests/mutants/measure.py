@@ -1,6 +1,7 @@
 """Which tests run which lines: the suite once under coverage, each line with the names of its tests, and each test's seconds.
 
-A child process of a test, such as the command `sbmini`, counts as that test. Needs coverage (not a dependency of the project):
+A child process of a test, such as the command `sbmini`, counts as that test: coverage starts in each process that finds
+`COVERAGE_PROCESS_START` in its environment, and reads the test's name from there too. Needs coverage (not a dependency of the project):
 `python -m tests.mutants measure` installs nothing and says so where it is missing.
 """
 
@@ -23,6 +24,8 @@ DATA = WORK / "coverage"
 SECONDS = WORK / "seconds.jsonl"
 MEASURED = WORK / "measured"
 """The code that was measured: a fault is looked up there, so that a later change of the code does not shift its lines."""
+SELECTED = "not long and not frameworks and not wheel"
+"""As in `make test`."""
 SETTINGS = f"""[run]
 branch = true
 parallel = true
@@ -30,7 +33,7 @@ data_file = {DATA}
 source = {ROOT / "sbert_mini"}
     {ROOT / "cli"}
 context = ${{SBMINI_TEST-}}
-patch = subprocess
+patch = _exit
 disable_warnings = module-not-measured,no-data-collected,couldnt-parse
 """
 
@@ -62,9 +65,9 @@ def measure(extra: list[str]) -> int:
     settings = WORK / "coverage.ini"
     settings.write_text(SETTINGS)
     python = sys.executable
-    command = [python, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest", "-p", "tests.mutants.measure"]
-    command += ["-m", "not long", "-n", "2", "--maxfail=1000", *extra]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    command = [python, "-m", "pytest", "-p", "tests.mutants.measure", "-m", SELECTED, "-n", "2", "--maxfail=1000"]
+    names = {"PYTHONPATH": str(ROOT), "COVERAGE_PROCESS_START": str(settings)}
+    done = subprocess.run([*command, *extra], cwd=ROOT, env={**os.environ, **names}, check=False)
     subprocess.run([python, "-m", "coverage", "combine", f"--rcfile={settings}", "-q"], cwd=ROOT, check=True)
     return done.returncode
 

@@ -152,3 +152,12 @@ def test_a_report_overwrites_no_file_of_another(tmp_path, name):
     (tmp_path / "holiday.png").write_bytes(b"")
     (tmp_path / "notes.md").write_text("")
     check_folder(tmp_path)
+
+
+def test_a_soup_makes_the_folders_above(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        tiny_model(tmp_path / name, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    soup([tmp_path / "a", tmp_path / "b"], tmp_path / "new" / "folder" / "soup")
+    assert (tmp_path / "new" / "folder" / "soup" / "config.json").is_file()
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["soup"]
