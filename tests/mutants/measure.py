@@ -1,8 +1,7 @@
 """Which tests run which lines: the suite once under coverage, each line with the names of its tests, and each test's seconds.
 
 A child process of a test, such as the command `sbmini`, counts as that test: coverage starts in each process that finds
-`COVERAGE_PROCESS_START` in its environment, and reads the test's name from there too. Needs coverage (not a dependency of the project):
-`python -m tests.mutants measure` installs nothing and says so where it is missing.
+`COVERAGE_PROCESS_START` in its environment, and reads the test's name there too.
 """
 
 import json
