@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long bench model paper ablations clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long mutants bench model paper ablations clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -58,6 +58,10 @@ check-wheel: $(VENV)/all.done  ## build the sdist and the wheel, and look into b
 
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long
+
+mutants: $(VENV)/all.done  ## plant 100 faults one at a time and run the nearest tests, about an hour; the same command goes on
+	$(PIP) -e ".[mutants]"
+	$(BIN)/python -m tests.mutants run
 
 bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
 	$(BIN)/sbmini bench sts -m all-MiniLM-L6-v2 --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)

@@ -2,8 +2,9 @@
 
     python -m tests.mutants measure          which tests run which lines, about 20 minutes (needs coverage)
     python -m tests.mutants draw --seed 22   draw faults anew (needs cosmic-ray)
-    python -m tests.mutants run              plant each, what was run before is left out; `--only NAME`, `--again`
-    python -m tests.mutants page             write docs/mutants.md from what was run
+    python -m tests.mutants run              plant those that were not caught before; `--only NAME`, `--again` for all
+
+`run` measures first where that was not done, and writes docs/mutants.md in the end. It may be broken off and goes on.
 
 The nearest tests are those that run the changed lines, the quickest first, up to a sum of seconds.
 """
@@ -15,8 +16,8 @@ import sys
 from pathlib import Path
 
 from tests.mutants.draw import draw
-from tests.mutants.measure import WORK, measure, measure_native, native_tests, tests_of
-from tests.mutants.page import write_page
+from tests.mutants.measure import DATA, WORK, measure, measure_native, native_tests, tests_of
+from tests.mutants.page import CAUGHT, write_page
 from tests.mutants.source import ROOT, Fault, plant, read_faults
 from tests.mutants.tree import LIBRARY, collected, compile_native, copy_tree, run_tests
 
@@ -24,6 +25,8 @@ RESULTS = WORK / "results.jsonl"
 MOST_SECONDS = 90.0
 """Of the tests that are run for a fault, by the seconds that they took when they were measured."""
 MOST_TESTS = 200
+LEAST_CAUGHT = 0.9
+PAGE = ROOT / "docs" / "mutants.md"
 
 
 def nearest(fault: Fault, existing: frozenset[str]) -> list[str]:
@@ -70,9 +73,12 @@ def results() -> dict[tuple[str, str], dict[str, object]]:
 
 def run(names: list[str], *, again: bool, jobs: int) -> int:
     """Try the faults that were not tried yet; return the exit status: 1 where too few of the drawn ones are caught."""
+    if not DATA.is_file():
+        measure_native()
+        measure([])
     faults = [fault for fault in read_faults() if not names or fault.name in names]
     done = {} if again else results()
-    todo = [fault for fault in faults if (fault.name, fault.after) not in done]
+    todo = [fault for fault in faults if done.get((fault.name, fault.after), {}).get("result") not in CAUGHT]
     trees = [copy_tree(WORK / f"tree-{job}") for job in range(jobs)]
     free = list(trees)
     existing = collected(trees[0])
@@ -85,19 +91,19 @@ def run(names: list[str], *, again: bool, jobs: int) -> int:
             finally:
                 free.append(tree)
 
-        for row in pool.map(one, todo):
+        for future in concurrent.futures.as_completed([pool.submit(one, fault) for fault in todo]):
+            row = future.result()
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             print(f"{row['name']:14} {row['result']:9} {row['test']}", flush=True)
     final = results()
-    rows = [(fault, final.get((fault.name, fault.after), {}).get("result")) for fault in faults]
-    drawn = [result for fault, result in rows if fault.drawn]
-    caught = sum(result in ("caught", "time") for result in drawn)
-    others = [result for fault, result in rows if not fault.drawn]
-    print(
-        f"drawn: {caught} of {len(drawn)} caught; by hand: {sum(r in ('caught', 'time') for r in others)} of {len(others)}"
-    )
-    return 0 if caught >= 0.9 * len(drawn) and all(result in ("caught", "time") for result in others) else 1
+    if not names:
+        write_page(PAGE, final)
+    caught = {fault: final.get((fault.name, fault.after), {}).get("result") in CAUGHT for fault in faults}
+    drawn = [caught[fault] for fault in faults if fault.drawn]
+    by_hand = [caught[fault] for fault in faults if not fault.drawn]
+    print(f"drawn: {sum(drawn)} of {len(drawn)} caught; by hand: {sum(by_hand)} of {len(by_hand)}")
+    return 0 if sum(drawn) >= LEAST_CAUGHT * len(drawn) and all(by_hand) else 1
 
 
 def main() -> int:
@@ -112,16 +118,12 @@ def main() -> int:
     running.add_argument("--only", action="append", default=[])
     running.add_argument("--again", action="store_true")
     running.add_argument("--jobs", type=int, default=2)
-    verbs.add_parser("page")
     given = parser.parse_args()
     if given.verb == "measure":
         measure_native()
         return measure(given.extra)
     if given.verb == "draw":
         print(f"{len(draw(given.seed, given.per_room))} faults in the table")
-        return 0
-    if given.verb == "page":
-        write_page(ROOT / "docs" / "mutants.md", results())
         return 0
     return run(given.only, again=given.again, jobs=given.jobs)
 

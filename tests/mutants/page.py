@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tests.mutants.source import ROOMS, ROOT, read_faults
 
+CAUGHT = ("caught", "time")
+"""Results of a fault that a test found, by failing or by not coming to an end."""
 HEAD = """# Planted faults
 
 `make mutants` plants faults in a copy of the code, one at a time, and runs the tests that reach the changed lines. A fault that
@@ -13,7 +15,7 @@ no test notices shows a missing test. The drawn faults come from [Cosmic Ray](ht
 operators (and a few of the same kind for C++), by seed, on lines that a test runs. The others were written by hand: they are
 mistakes that a change of this code could bring in. The table is `tests/mutants/faults.json`.
 
-This page is written by `python -m tests.mutants page`.
+This page is written by `make mutants`.
 """
 
 
@@ -29,7 +31,7 @@ def write_page(file: Path, results: dict[tuple[str, str], dict[str, object]]) ->
     state = {fault.name: results.get((fault.name, fault.after), {}).get("result", "not run") for fault in faults}
     counts: Counter[tuple[str, bool, bool]] = Counter()
     for fault in faults:
-        counts[fault.room, fault.drawn, state[fault.name] in ("caught", "time")] += 1
+        counts[fault.room, fault.drawn, state[fault.name] in CAUGHT] += 1
     lines = [HEAD, f"Run on the code of {commit.stdout.decode().strip()}.", ""]
     lines += ["| room | drawn | caught | by hand | caught |", "| --- | --- | --- | --- | --- |"]
     totals = [0, 0, 0, 0]
@@ -44,7 +46,7 @@ def write_page(file: Path, results: dict[tuple[str, str], dict[str, object]]) ->
         lines.append(f"| {room} | {' | '.join(map(str, row))} |")
     lines += [f"| all | {' | '.join(map(str, totals))} |", "", "## Survivors", ""]
     for fault in faults:
-        if state[fault.name] not in ("caught", "time"):
+        if state[fault.name] not in CAUGHT:
             reason = fault.survives or "no reason is known yet"
             lines += [
                 f"- **{fault.name}** (`{fault.scope or 'module'}`): {_code(fault.before)} becomes {_code(fault.after)}."
