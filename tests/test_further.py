@@ -657,7 +657,7 @@ def run_processes(folder, start, kinds, world, *more):
         )
         for rank in range(world)
     ]  # fmt: skip
-    said = [process.communicate(timeout=240)[0] for process in running]
+    said = [process.communicate(timeout=600)[0] for process in running]
     assert all(process.returncode == 0 for process in running), "\n".join(said)
     return {kind: [load_file(folder / kind / f"{world}-{rank}.safetensors") for rank in range(world)] for kind in kinds}
 

@@ -127,7 +127,7 @@ def test_two_processes_take_the_steps_of_one_with_conflicts_in_both(tmp_path):
         for rank in ("0", "1")
     ]
     try:
-        said = [child.communicate(timeout=240)[1] for child in children]
+        said = [child.communicate(timeout=600)[1] for child in children]
     finally:
         for child in children:
             child.kill()
