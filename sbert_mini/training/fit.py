@@ -408,17 +408,17 @@ def _fit_phase(
     with_dev = any(task.dev is not None for task in tasks)
     patience = recipe.evaluation.patience if with_dev else 0
     stopping = [Patience(patience, [task.config for task in tasks])] if patience else []
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(plan.run / "tensorboard"))
     if is_first_process():
         _trim_log(run / "log.jsonl", int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     try:
-        trainer = MultiTaskTrainer(
-            model,
-            settings,
-            tasks,
-            fitter_config(recipe),
-            callbacks=[_Log(run), _AtEnd(), *stopping, *callbacks],
-        )
+        with _tensorboard_in(plan.run / "tensorboard"):
+            trainer = MultiTaskTrainer(
+                model,
+                settings,
+                tasks,
+                fitter_config(recipe),
+                callbacks=[_Log(run), _AtEnd(), *stopping, *callbacks],
+            )
     except (ValueError, RuntimeError) as error:
         if isinstance(error, SbertMiniError):
             raise
@@ -450,6 +450,20 @@ def _fit_phase(
                 shutil.rmtree(folder / "model", ignore_errors=True)
     processes.wait()
     return done
+
+
+@contextlib.contextmanager
+def _tensorboard_in(folder: Path) -> Iterator[None]:
+    """Name the folder to TensorBoard's callback while the trainer is made, unless the user named one."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _write_card(
