@@ -438,12 +438,7 @@ def workshop(tmp_path, make_model):
 def command(folder, *arguments):
     """Run the command in this process, in a folder: starting another takes longer than what most tests do there."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    environment, arguments_before, threads, stdin_before = (
-        dict(os.environ),
-        sys.argv,
-        torch.get_num_threads(),
-        sys.stdin,
-    )
+    environment, arguments_before, threads = dict(os.environ), sys.argv, torch.get_num_threads()
     out, errors = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
     log, notes = logging.getLogger("sbert_mini"), NoteHandler()
     level = log.level
