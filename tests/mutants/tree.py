@@ -1,6 +1,7 @@
 """A copy of the tree in which a fault is planted, and its compiled code."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,10 +49,10 @@ def compile_native(folder: Path, *, coverage: bool = False) -> bool:
 
 
 def collected(folder: Path) -> frozenset[str]:
-    """Return the names of all tests of a copy."""
+    """Return the names of all tests of a copy that can be given on a command line as they are."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-o", "addopts=-q", "-p", "no:randomly"]
     done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=True)
-    return frozenset(line for line in done.stdout.splitlines() if "::" in line)
+    return frozenset(line for line in done.stdout.splitlines() if re.fullmatch(r"[^:]+::[^\\*:]+", line))
 
 
 def run_tests(folder: Path, tests: list[str], limit_s: float) -> tuple[str, str]:
