@@ -7,13 +7,15 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 import torch
-from forked import FORKED, Forked, encode_without_ours
+from launch import FORKED, Forked, encode_without_ours, one_thread  # noqa: F401
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses
 
 import sbert_mini
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
 from sbert_mini.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = [
     "A cat sleeps.",

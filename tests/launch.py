@@ -1,16 +1,28 @@
-"""Processes of their own for the tests, without the seconds that importing takes: forked from a server that has imported the
-libraries, and nothing of ours."""
+"""Commands and processes of their own for the tests, without the seconds that importing the libraries takes.
 
+A command is answered in the tests' process. A process is forked from a server that has imported the libraries, and
+nothing of ours.
+"""
+
+import contextlib
+import io
+import logging
 import os
+import signal
 import sys
 import traceback
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
 
 FORKED = get_context("forkserver")
 FORKED.set_forkserver_preload(
     [
         "pytest",
+        "hypothesis.strategies",
         "torch.distributed",
         "peft",
         "datasets",
@@ -22,6 +34,39 @@ FORKED.set_forkserver_preload(
 )
 LIMIT = 600
 """Seconds that a process may take."""
+
+
+@pytest.fixture
+def one_thread():
+    """Let torch compute with one thread: where other tests run beside, more threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def answered(folder, *arguments):
+    """Run the command line in a folder, in this process, and leave the process as it was; return what a process would."""
+    from sbert_mini.cli.main import run
+    from sbert_mini.cli.notes import NoteHandler
+
+    log, out, errors, handler = logging.getLogger("sbert_mini"), io.StringIO(), io.StringIO(), NoteHandler()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = sys.argv, dict(os.environ), log.level, log.propagate
+    sys.argv, log.propagate = ["sbmini", *map(str, arguments)], False
+    log.addHandler(handler)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), contextlib.chdir(folder):
+            code = run()
+    finally:
+        log.removeHandler(handler)
+        sys.argv, variables, level, log.propagate = before
+        log.setLevel(level)
+        os.environ.clear()
+        os.environ.update(variables)
+        for number, old in handlers.items():
+            signal.signal(number, old)
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=errors.getvalue())
 
 
 class Forked:
@@ -79,7 +124,27 @@ def encode_without_ours(path, texts, output, lora_rank):
     if lora_rank:
         config = LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=lora_rank, target_modules=["query", "value"])
         model.add_adapter(config)
-        sizes = model[0].auto_model.config
         found = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        assert found == sizes.num_hidden_layers * 2 * 2 * lora_rank * sizes.hidden_size
+        assert found == 6 * 2 * 2 * lora_rank * 384
     np.save(output, model.encode(texts))
+
+
+def fit_and_be_killed(output, step=None, line=None):
+    """Train by `recipe.toml`, and be killed by SIGKILL when the checkpoint of a step is saved, or a line is told."""
+    from transformers import TrainerCallback
+
+    from sbert_mini.training.fit import computing_threads, fit, prepare
+    from sbert_mini.training.recipe import read_recipe
+
+    class Kill(TrainerCallback):
+        def on_save(self, args, state, control, **options):
+            if state.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def tell(said):
+        if line is not None and said.startswith(line):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    plan = prepare(read_recipe(Path("recipe.toml").resolve()), output=output)
+    with computing_threads(1):
+        fit(plan, offline=True, callbacks=[Kill()], on_progress=tell)
