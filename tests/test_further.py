@@ -599,10 +599,12 @@ def train_in_processes(folder, start, kinds, kill_at=None, checkpoint=None):
         config = TaskConfig("rank", "siamese", loss, high=5.0, positive=0.0, mini_batch_size=2)
         given = [Task(t.config, t.train, None, t.margin) for t in more] + [Task(config, more[2].train)]
         torch.manual_seed(rank)  # heads must be agreed upon, whatever each process draws
-        dtype = torch.float32 if "resumed" in kind else torch.float64  # checkpoints are read in single precision
+        resumed = "resumed" in kind
+        dtype = torch.float32 if resumed else torch.float64  # checkpoints are read in single precision
         model = load(start, device="cpu").to(dtype)
         args = arguments(
-            folder / kind / f"run{world}", max_steps=4, save_strategy="steps", save_steps=2,
+            folder / kind / f"run{world}", max_steps=4 if resumed else 2, save_steps=2,
+            save_strategy="steps" if resumed else "no",
             ddp_backend="gloo" if world > 1 else None, gradient_accumulation_steps=2 if kind == "accumulated" else 1,
             save_total_limit=2, max_grad_norm=0.05,
         )  # fmt: skip
