@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import one_error
-from test_fitter import sentences, train, workshop  # noqa: F401
+from launch import answered, one_thread  # noqa: F401
+from test_fitter import sentences, workshop  # noqa: F401
 from torch.nn import functional
 
 from sbert_mini import Embedder
@@ -16,6 +17,8 @@ from sbert_mini.training.distill import DistillationLoss, teacher_vectors
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.tasks import Objective, Task, TaskConfig
 from sbert_mini.training.trainer import MultiTaskTrainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RNG = np.random.default_rng(5)
 
@@ -139,7 +142,7 @@ teacher_graph = "int8"
 dimensions = [4]
 """
     (workshop / "recipe.toml").write_text(recipe.replace("{steps}", "1"), "utf-8")
-    done = train(workshop, "--dry-run", "-q")
+    done = answered(workshop, "train", "recipe.toml", "--threads", 1, "--dry-run", "-q")
     assert done.returncode == 0, done.stderr
     assert "distillation" in done.stdout
     assert not (workshop / "student.run").exists()
@@ -148,7 +151,7 @@ dimensions = [4]
         (workshop / "recipe.toml").write_text(
             recipe.replace("{steps}", str(steps)).replace('"student"', f'"student{steps}"')
         )
-        done = train(workshop, "-q")
+        done = answered(workshop, "train", "recipe.toml", "--threads", 1, "-q")
         assert done.returncode == 0, done.stderr
         embedder = Embedder(workshop / f"student{steps}", graph="fp32")
         assert embedder.path.joinpath("README.md").read_text("utf-8").count("distillation") >= 2
@@ -188,4 +191,4 @@ dimensions = [4]
 """
     assert old in text
     (workshop / "recipe.toml").write_text(text.replace(old, new).replace('"T"', model), "utf-8")
-    one_error(train(workshop, "-q"), 2, says)
+    one_error(answered(workshop, "train", "recipe.toml", "-q"), 2, says)

@@ -3,21 +3,22 @@
 import json
 import math
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import one_error
+from launch import Forked, answered, fit_and_be_killed, one_thread  # noqa: F401
 from safetensors.torch import load_file, save_file
-from test_fitter import SBMINI, arguments, content, fitted, model_of, sentences, tasks, train, weights_of, workshop  # noqa: F401
+from test_fitter import arguments, content, fitted, model_of, sentences, tasks, weights_of, workshop  # noqa: F401
 from torch.nn import functional
 
 from sbert_mini.encoder.adapters import ProjectedAttention
 from sbert_mini.encoder.module import load
 from sbert_mini.errors import CorruptModelError, UsageError
+from sbert_mini.training import processes
 from sbert_mini.training.averaging import WeightAverage, soup
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.lora import Lora
@@ -28,6 +29,8 @@ from sbert_mini.training.regularizers import Pass
 from sbert_mini.training.smart import Bregman, Smart
 from sbert_mini.training.tasks import Task, TaskConfig
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # --- SMART, R-Drop ----------------------------------------------------------------------------------------------------
 
@@ -247,14 +250,14 @@ def test_a_soup_is_the_mean_and_of_one_shape(make_model, tmp_path):
         soup([paths[0], make_model(seed=1, num_hidden_layers=1)], tmp_path / "other")
 
 
-def test_the_soup_command(make_model, tmp_path, sbmini):
+def test_the_soup_command(make_model, tmp_path):
     paths = [str(make_model(seed=seed)) for seed in (1, 2)]
-    done = sbmini("soup", *paths, "-o", str(tmp_path / "soup"))
+    done = answered(tmp_path, "soup", *paths, "-o", tmp_path / "soup")
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "soup") in done.stderr
-    assert sbmini("encode", "a cat", "-m", str(tmp_path / "soup")).returncode == 0
-    one_error(sbmini("soup", paths[0], "-o", str(tmp_path / "x")), 2, "at least two models")
-    one_error(sbmini("soup", paths[0], str(tmp_path / "gone"), "-o", str(tmp_path / "x")), 1, "gone")
+    assert answered(tmp_path, "encode", "a cat", "-m", tmp_path / "soup").returncode == 0
+    one_error(answered(tmp_path, "soup", paths[0], "-o", tmp_path / "x"), 2, "at least two models")
+    one_error(answered(tmp_path, "soup", paths[0], tmp_path / "gone", "-o", tmp_path / "x"), 1, "gone")
 
 
 # --- rates ------------------------------------------------------------------------------------------------------------
@@ -475,25 +478,6 @@ def changed(folder, *pairs):
     (folder / "recipe.toml").write_text(text)
 
 
-def kill_after(folder, holder, name, when):
-    """Train into `killed`, and be killed by SIGKILL after a call of a function of the fitter."""
-    code = (
-        "import os, signal, sys\n"
-        "from sbert_mini.training import fit, trainer\n"
-        f"kept = {holder}.{name}\n"
-        "def call(*a, **k):\n"
-        "    done = kept(*a, **k)\n"
-        f"    if {when}: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return done\n"
-        f"{holder}.{name} = call\n"
-        "from sbert_mini.cli.main import main\n"
-        "sys.argv = ['sbmini', 'train', 'recipe.toml', '--threads', '1', '-o', 'killed']\n"
-        "main()\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
-
-
 TABLES = {
     "smart": "[regularization]\nsmart = 1.0\nbregman = 1.0\nsmart_radius = 0.01\n"
     '[average]\nkind = "checkpoints"\nstart = 0.0\n',
@@ -504,19 +488,19 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_killed_and_resumed_with_each_rule_a_run_ends_in_the_same_bytes(workshop, name):  # noqa: F811
-    changed(workshop, ("steps = 60", "steps = 12"), ("[model]", TABLES[name] + "[model]"))
+    changed(workshop, ("steps = 60", "steps = 8"), ("[model]", TABLES[name] + "[model]"))
     text = (workshop / "recipe.toml").read_text()
     every = next(line for line in text.splitlines() if line.startswith("every"))
     changed(workshop, (every, "every = 4"))
     fitted(workshop, "whole")
-    kill_after(workshop, "trainer.MultiTaskTrainer", "_save_checkpoint", "a[0].state.global_step == 4")
+    Forked(fit_and_be_killed, workshop / "killed", 4, folder=workshop).end(-signal.SIGKILL)
     assert fitted(workshop, "killed", resume=True).resumed_from == 4
     first, second = content(workshop / "whole"), content(workshop / "killed")
     assert set(first) == set(second)
     assert [n for n in first if first[n] != second[n] and n != "README.md"] == []
 
 
-PHASES = '[[phase]]\nencoder = "frozen"\nsteps = 6\n[[phase]]\nsteps = 6\nlearning_rate = 1e-4\n'
+PHASES = '[[phase]]\nencoder = "frozen"\nsteps = 3\n[[phase]]\nsteps = 3\nlearning_rate = 1e-4\n'
 
 
 def test_two_phases_train_heads_first_and_go_on_where_they_were_killed(workshop):  # noqa: F811
@@ -528,9 +512,10 @@ def test_two_phases_train_heads_first_and_go_on_where_they_were_killed(workshop)
     logs = [workshop / "whole.run" / f"phase-{n}" / "log.jsonl" for n in (1, 2)]
     assert all(log.is_file() for log in logs)
     assert not list((workshop / "whole.run").rglob("model*"))
-    kill_after(workshop, "fit", "_fit_phase", "True")
-    one_error(train(workshop, "-o", "killed", "-q"), 2, "phase-1/model of an earlier run")
-    assert fitted(workshop, "killed", resume=True).resumed_from == 6
+    Forked(fit_and_be_killed, workshop / "killed", None, "phase 2 of 2", folder=workshop).end(-signal.SIGKILL)
+    with pytest.raises(UsageError, match="phase-1/model of an earlier run"):
+        fitted(workshop, "killed")
+    assert fitted(workshop, "killed", resume=True).resumed_from == 3
     first, second = content(workshop / "whole"), content(workshop / "killed")
     assert [n for n in first if first[n] != second[n] and n != "README.md"] == []
 
@@ -540,7 +525,13 @@ def test_a_phase_begins_with_the_heads_of_the_one_before(workshop):  # noqa: F81
     changed(workshop, ("steps = 60", ""))
     still = PHASES.replace("learning_rate = 1e-4", "learning_rate = 0.0\nhead_learning_rate = 0.0")
     (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + still)
-    kill_after(workshop, "fit", "_fit_phase", "True")
+
+    def stop(line):
+        if line.startswith("phase 2 of 2"):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fitted(workshop, "killed", on_progress=stop)
     first = content(workshop / "killed.run" / "phase-1" / "model")
     fitted(workshop, "killed", resume=True)
     second = content(workshop / "killed")
@@ -552,13 +543,14 @@ def test_a_phase_begins_with_the_heads_of_the_one_before(workshop):  # noqa: F81
 def test_dry_run_tells_the_cost_of_each_phase(workshop):  # noqa: F811
     changed(workshop, ("steps = 60", ""))
     (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + PHASES)
-    done = train(workshop, "--dry-run", "--json")
+    done = answered(workshop, "train", "recipe.toml", "--threads", 1, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [p["encoder"] for p in found["phases"]] == ["frozen", "trained"]
-    assert found["steps"] == 12
+    assert found["steps"] == 6
     assert all(p["seconds_a_step"] > 0 and p["peak_bytes"] > 1e8 for p in found["phases"])
-    assert "phase 2, encoder trained: 6 steps of" in train(workshop, "--dry-run").stdout
+    said = answered(workshop, "train", "recipe.toml", "--threads", 1, "--dry-run").stdout
+    assert "phase 2, encoder trained: 3 steps of" in said
 
 
 @pytest.mark.parametrize(
@@ -580,85 +572,78 @@ def test_dry_run_tells_the_cost_of_each_phase(workshop):  # noqa: F811
 )  # fmt: skip
 def test_mistakes_in_the_further_tables_are_named(workshop, old, new, said):  # noqa: F811
     changed(workshop, (old, new))
-    one_error(train(workshop, "--dry-run", "-q"), 2, "recipe.toml, line", said)
+    one_error(answered(workshop, "train", "recipe.toml", "--dry-run", "-q"), 2, "recipe.toml, line", said)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
 
-PROCESS = """
-import json, os, sys
-import torch, torch.distributed as dist
-from safetensors.torch import save_file
-folder, start, kinds = sys.argv[1:4]
-world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-torch.set_num_threads(1)
-if world > 1:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", world_size=world, rank=rank)
-from sentence_transformers import SentenceTransformerTrainingArguments
-from test_fitter import tasks
-from sbert_mini.encoder.module import load
-from sbert_mini.training import processes
-from sbert_mini.training.examples import Examples
-from sbert_mini.training.tasks import Task, TaskConfig
-from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
+def train_in_processes(folder, start, kinds, kill_at=None, checkpoint=None):
+    """What one of the processes does: train each kind, and write its weights; or be killed when it has saved a step."""
+    import torch.distributed as dist
+    from transformers import TrainerCallback
 
-def one(kind):
-    loss = kind if kind in ("cosent", "cached-multiple-negatives-ranking") else "multiple-negatives-ranking"
-    more = tasks(value=0.5)
-    pairs = more[2].train
-    config = TaskConfig("rank", "siamese", loss, high=5.0, positive=0.0, mini_batch_size=2)
-    given = [Task(t.config, t.train, None, t.margin) for t in more] + [Task(config, pairs)]
-    torch.manual_seed(rank)  # heads must be agreed upon, whatever each process draws
-    dtype = torch.float32 if kind == "resumed" else torch.float64  # checkpoints are read in single precision
-    model = load(start, device="cpu").to(dtype)
-    args = SentenceTransformerTrainingArguments(
-        output_dir=f"{folder}/{kind}/run{world}", max_steps=4, learning_rate=1e-3, save_strategy="steps", save_steps=2, seed=3,
-        report_to="none", disable_tqdm=True, use_cpu=True, logging_steps=1, ddp_backend="gloo" if world > 1 else None,
-        gradient_accumulation_steps=2 if kind == "accumulated" else 1, save_total_limit=2, max_grad_norm=0.05,
-    )
-    trainer = MultiTaskTrainer(model, args, given, FitterConfig(batch_size=16, surgery=None if kind == "none" else "pcgrad"))
-    if rank == 0:
-        torch.manual_seed(0)
+    class Kill(TrainerCallback):
+        def on_save(self, args, state, control, **options):
+            if state.global_step == kill_at:
+                processes.wait()  # until the others' part of the checkpoint is there, too
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", world_size=world, rank=rank)
+    for kind in kinds:
+        loss = kind if kind in ("cosent", "cached-multiple-negatives-ranking") else "multiple-negatives-ranking"
+        more = tasks(value=0.5)
+        config = TaskConfig("rank", "siamese", loss, high=5.0, positive=0.0, mini_batch_size=2)
+        given = [Task(t.config, t.train, None, t.margin) for t in more] + [Task(config, more[2].train)]
+        torch.manual_seed(rank)  # heads must be agreed upon, whatever each process draws
+        resumed = "resumed" in kind
+        dtype = torch.float32 if resumed else torch.float64  # checkpoints are read in single precision
+        model = load(start, device="cpu").to(dtype)
+        args = arguments(
+            folder / kind / f"run{world}", max_steps=4 if resumed else 2, save_steps=2,
+            save_strategy="steps" if resumed else "no",
+            ddp_backend="gloo" if world > 1 else None, gradient_accumulation_steps=2 if kind == "accumulated" else 1,
+            save_total_limit=2, max_grad_norm=0.05,
+        )  # fmt: skip
+        fitter = FitterConfig(batch_size=16, surgery=None if kind == "none" else "pcgrad")
+        trainer = MultiTaskTrainer(model, args, given, fitter, callbacks=[Kill()])
+        if rank == 0:
+            torch.manual_seed(0)
+            for objective in trainer.objectives.values():
+                for parameter in objective.parameters():
+                    torch.nn.init.normal_(parameter, std=0.02)
         for objective in trainer.objectives.values():
-            for parameter in objective.parameters():
-                torch.nn.init.normal_(parameter, std=0.02)
-    for objective in trainer.objectives.values():
-        objective.to(dtype)
-    if len(sys.argv) > 4:
-        trainer.train(resume_from_checkpoint=sys.argv[4])
-    else:
-        trainer.train()
-    state = {**model.state_dict(), **{f"{n}.{k}": t for n, o in trainer.objectives.items() for k, t in o.state_dict().items()}}
-    state["margin"] = torch.tensor(trainer.objectives["sts"].margin.value)
-    save_file({n: t.contiguous() for n, t in state.items()}, f"{folder}/{kind}/{world}-{rank}.safetensors")
+            objective.to(dtype)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        heads = {f"{n}.{k}": t for n, o in trainer.objectives.items() for k, t in o.state_dict().items()}
+        state = {**model.state_dict(), **heads, "margin": torch.tensor(trainer.objectives["sts"].margin.value)}
+        save_file({n: t.contiguous() for n, t in state.items()}, folder / kind / f"{world}-{rank}.safetensors")
+    processes.leave()
 
 
-for kind in kinds.split(","):
-    os.makedirs(f"{folder}/{kind}", exist_ok=True)
-    one(kind)
-processes.leave()
-os._exit(0)  # as the command ends: libraries that are taken apart while threads of theirs run may abort
-"""
-
-
-def run_processes(folder, start, kinds, world, *more):
+def run_processes(folder, start, kinds, world, *more, ends=0):
     """Train each kind, one after the other in one launch; return kind -> each process' weights."""
-    (folder / "process.py").write_text(PROCESS)
     (folder / "store").unlink(missing_ok=True)
+    for kind in kinds:
+        (folder / kind).mkdir(exist_ok=True)
     own = {
-        **os.environ, "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "GLOO_SOCKET_IFNAME": "lo",
-        "PYTHONPATH": str(Path(__file__).parent), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
+        "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "GLOO_SOCKET_IFNAME": "lo",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
     }  # fmt: skip
     running = [
-        subprocess.Popen(
-            [sys.executable, folder / "process.py", folder, start, ",".join(kinds), *more],
-            env={**own, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        Forked(
+            train_in_processes, folder, start, kinds, *more,
+            folder=folder, name=f"said-{rank}", env={**own, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(world)
     ]  # fmt: skip
-    said = [process.communicate(timeout=600)[0] for process in running]
-    assert all(process.returncode == 0 for process in running), "\n".join(said)
+    for process in running:
+        process.end(ends)
+    if ends:
+        return None
     return {kind: [load_file(folder / kind / f"{world}-{rank}.safetensors") for rank in range(world)] for kind in kinds}
 
 
@@ -678,12 +663,13 @@ def test_two_processes_take_the_steps_of_one(make_model, tmp_path):
             torch.testing.assert_close(first[name], tensor, rtol=0, atol=1e-6, msg=f"{kind}, {name}")
 
 
-def test_two_processes_resume_where_they_were(make_model, tmp_path):
+def test_two_processes_that_were_killed_resume_where_they_were(make_model, tmp_path):
     """With dropout, of which each process has its own masks."""
     start = make_model(seed=2, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
-    straight = run_processes(tmp_path, start, ["resumed"], 2)["resumed"]
+    straight = run_processes(tmp_path, start, ["resumed-never"], 2)["resumed-never"]
+    run_processes(tmp_path, start, ["resumed"], 2, 2, ends=-signal.SIGKILL)
     half = tmp_path / "resumed" / "run2" / "checkpoint-2"
-    again = run_processes(tmp_path, start, ["resumed"], 2, str(half))["resumed"]
+    again = run_processes(tmp_path, start, ["resumed"], 2, None, str(half))["resumed"]
     for one, other in zip(straight, again, strict=True):
         assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
 
@@ -700,6 +686,6 @@ def test_a_batch_is_shared_by_processes_in_whole_examples():
 
 
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_fsdp_and_deepspeed_are_refused_in_one_line(workshop, variable):  # noqa: F811
-    done = train(workshop, "-q", env={**os.environ, variable: "true"})
-    one_error(done, 2, variable, "torchrun alone")
+def test_fsdp_and_deepspeed_are_refused_in_one_line(workshop, monkeypatch, variable):  # noqa: F811
+    monkeypatch.setenv(variable, "true")
+    one_error(answered(workshop, "train", "recipe.toml", "-q"), 2, variable, "torchrun alone")

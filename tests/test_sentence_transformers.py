@@ -2,21 +2,20 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
+from launch import FORKED, Forked, encode_without_ours, one_thread  # noqa: F401
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses
 
 import sbert_mini
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
 from sbert_mini.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = [
     "A cat sleeps.",
@@ -33,25 +32,11 @@ def cosine(a, b):
     return np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def encode_in_a_plain_process(path, texts, code="model = SentenceTransformer(sys.argv[1], local_files_only=True)"):
+def encode_in_a_plain_process(path, texts, lora_rank=0):
     """Encode in a process in which sbert_mini cannot be imported."""
-    script = f"""
-import sys, json
-class Refuse:
-    def find_spec(self, name, *_):
-        if name.partition(".")[0] == "sbert_mini":
-            raise ImportError("sbert_mini is not to be imported here")
-sys.meta_path.insert(0, Refuse())
-from sentence_transformers import SentenceTransformer
-{code}
-print(json.dumps(model.encode(json.load(sys.stdin)).tolist()))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(path)],
-        input=json.dumps(texts), capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return np.array(json.loads(done.stdout.splitlines()[-1]))
+    output = path.parent / "plain.npy"
+    Forked(encode_without_ours, path, texts, output, lora_rank, folder=path.parent).end()
+    return np.load(output)
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +82,7 @@ def test_a_stock_model_built_on_our_module_saves_the_standard_layout_too(minilm,
 
 def test_lora_can_be_added_to_a_saved_directory(model, tmp_path):
     model.save(str(tmp_path / "saved"))
-    code = """
-from peft import LoraConfig, TaskType
-model = SentenceTransformer(sys.argv[1], local_files_only=True)
-model.add_adapter(LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=4, target_modules=["query", "value"]))
-assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 6 * 2 * 2 * 4 * 384
-"""
-    adapted = encode_in_a_plain_process(tmp_path / "saved", TEXTS[:2], code)
+    adapted = encode_in_a_plain_process(tmp_path / "saved", TEXTS[:2], lora_rank=4)
     assert (1 - cosine(adapted, model.encode(TEXTS[:2]))).max() <= 1e-6  # a fresh adapter changes nothing yet
 
 
@@ -215,11 +194,11 @@ def test_a_spawn_pool_gives_the_same_vectors(make_model):
     model = sbert_mini.load(make_model())
     texts = ["the cat", "a dog runs", "red [SEP] bread", "bread dough rises ."]
     np.testing.assert_array_equal(copy.deepcopy(model).encode(texts), model.encode(texts))
-    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+    with ProcessPoolExecutor(1, FORKED) as other:  # a process that has nothing of ours, as a spawned one
         np.testing.assert_array_equal(other.submit(model.encode, texts).result(), model.encode(texts))
-    pool = model.start_multi_process_pool(["cpu", "cpu"])
+    pool = model.start_multi_process_pool(["cpu"])  # a second one would take as long again to start
     try:
-        np.testing.assert_allclose(model.encode(texts, pool=pool), model.encode(texts), atol=1e-6)
+        np.testing.assert_allclose(model.encode(texts, pool=pool, chunk_size=3), model.encode(texts), atol=1e-6)
     finally:
         model.stop_multi_process_pool(pool)
 
