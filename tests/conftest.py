@@ -1,8 +1,15 @@
+import contextlib
+import io
+import itertools
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -101,6 +108,51 @@ def sbmini(tmp_path: Path, minilm: Path) -> Callable[..., subprocess.CompletedPr
     return run
 
 
+def run_here(arguments: list[str], stdin: bytes = b"", env: dict | None = None) -> subprocess.CompletedProcess:
+    """Run the command line in this process: its exit code and what it printed. What a command sets in a process is set back."""
+    from sbert_mini.cli.main import run
+    from sbert_mini.cli.notes import NoteHandler
+
+    assert len(stdin) < 60_000, "more than a pipe takes before it is read"
+    ours, signals = logging.getLogger("sbert_mini"), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in signals]
+    logged, notes = (ours.level, ours.propagate), NoteHandler()
+    out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", write_through=True) for _ in range(2))
+    read, write = os.pipe()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), os.fdopen(read, encoding="utf-8") as source:
+        os.write(write, stdin)
+        os.close(write)
+        patch.setattr(sys, "argv", ["sbmini", *arguments])
+        patch.setattr(sys, "stdin", source)
+        patch.delenv("SBMINI_DATA", raising=False)  # it would find real data
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        ours.addHandler(notes)
+        ours.propagate = False
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+                code = run()
+        finally:
+            ours.removeHandler(notes)
+            ours.propagate = logged[1]
+            ours.setLevel(logged[0])
+            for number, handler in zip(signals, handlers, strict=True):
+                signal.signal(number, handler)
+    printed = (stream.buffer.getvalue().decode("utf-8", "replace") for stream in (out, errors))
+    return subprocess.CompletedProcess(["sbmini", *arguments], code, *printed)
+
+
+@pytest.fixture
+def sbmini_here(tmp_path: Path, minilm: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
+    """`sbmini` in this process, where a start costs nothing: for tests of what a command answers, not of a process."""
+
+    def run(*args: object, stdin: str | bytes = b"", env: dict | None = None) -> subprocess.CompletedProcess:
+        monkeypatch.chdir(tmp_path)
+        return run_here(list(map(str, args)), stdin.encode() if isinstance(stdin, str) else stdin, env)
+
+    return run
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261123)
@@ -123,8 +175,44 @@ def one_error(done, code, *parts):
         assert part in done.stderr
 
 
-def tiny_model(path: Path, *, seed: int = 0, modules: list[dict] | None = None, **config) -> Path:
-    """Write a small, random, complete model directory, and return it."""
+_kept: dict[str, Path] = {}  # what was made once in this process, by its options
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    _kept["folder"] = tmp_path_factory.mktemp("kept")
+    yield
+    _kept.clear()
+
+
+def _copy_of_kept(name: str, options: dict, path: Path, make: Callable[[Path], object]) -> Path:
+    """Fill the folder with what `make` writes for the options, which is run once; the files' times of change stay."""
+    key = f"{name} {json.dumps(options, sort_keys=True)}"
+    if key not in _kept:
+        folder = Path(tempfile.mkdtemp(dir=_kept["folder"]))
+        make(folder)
+        _kept[key] = folder
+    return Path(shutil.copytree(_kept[key], path, dirs_exist_ok=True))
+
+
+def tiny_model(path: Path, *, seed: int = 0, **options) -> Path:
+    """Put a small, random, complete model directory at the path, and return it. The same options give the same files."""
+    import torch
+
+    options["seed"] = seed
+    _copy_of_kept("model", options, path, lambda folder: _write_model(folder, **options))
+    torch.manual_seed(seed)  # what follows does not depend on whether it was kept
+    return path
+
+
+def tiny_converted_model(path: Path, **options) -> Path:
+    """Put the model directory of `tiny_model` with its graphs at the path: for tests that do not test conversion."""
+    from sbert_mini.runtime.conversion import find
+
+    return _copy_of_kept("converted", options, path, lambda folder: find(tiny_model(folder, **options)))
+
+
+def _write_model(path: Path, *, seed: int, modules: list[dict] | None = None, **config) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -165,19 +253,26 @@ def tiny_model(path: Path, *, seed: int = 0, modules: list[dict] | None = None, 
             kind = f"sentence_transformers.models.{module['kind']}"
             entries.append({"idx": index, "name": str(index), "path": folder, "type": kind})
         (path / "modules.json").write_text(json.dumps(entries), "utf-8")
-    return path
+
+
+def _numbered(folder: Path, make: Callable[..., Path]) -> Callable[..., Path]:
+    numbers = itertools.count(1)
+
+    def made(**options) -> Path:
+        path = folder / f"model-{next(numbers)}"
+        path.mkdir()
+        return make(path, **options)
+
+    return made
 
 
 @pytest.fixture
-def make_model(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """A function that writes a small random model directory."""
-    count = 0
+def make_model(tmp_path: Path) -> Callable[..., Path]:
+    """A function that gives a small random model directory of the test's own."""
+    return _numbered(tmp_path, tiny_model)
 
-    def make(**options) -> Path:
-        nonlocal count
-        count += 1
-        path = tmp_path / f"model-{count}"
-        path.mkdir()
-        return tiny_model(path, **options)
 
-    return make
+@pytest.fixture
+def converted_model(tmp_path: Path) -> Callable[..., Path]:
+    """`make_model`, with the graphs made already: for tests that do not test conversion."""
+    return _numbered(tmp_path, tiny_converted_model)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import one_error, tiny_model
+from conftest import one_error, tiny_converted_model
 from safetensors.numpy import load_file, save_file
 
 from sbert_mini import Embedder, IndexWriter
@@ -34,9 +34,7 @@ def one_error_after_a_note(done, part):
 def small_model(tmp_path_factory):
     """A converted model of 64 components that tests only read."""
     path = tmp_path_factory.mktemp("small")
-    tiny_model(path, hidden_size=64, num_attention_heads=4, intermediate_size=128, num_hidden_layers=1)
-    Embedder(path)
-    return path
+    return tiny_converted_model(path, hidden_size=64, num_attention_heads=4, intermediate_size=128, num_hidden_layers=1)
 
 
 @contextmanager
@@ -142,13 +140,13 @@ def test_an_interruption_before_anything_is_kept_leaves_nothing(tmp_path, small_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_output_holds_the_same_vectors(sbmini, tmp_path, default_embedder):
+def test_every_output_holds_the_same_vectors(sbmini_here, tmp_path, default_embedder):
     from pyarrow import parquet
 
     (tmp_path / "t.jsonl").write_text('{"key": 7, "text": "a cat"}\n{"key": 8, "text": "naïve café"}\n', "utf-8")
     expected = default_embedder.encode(["a cat", "naïve café"])
     for output in ("v.npy", "v.jsonl", "v.parquet"):
-        done = sbmini("encode", "-i", "t.jsonl", "--id-column", "key", "-o", output)
+        done = sbmini_here("encode", "-i", "t.jsonl", "--id-column", "key", "-o", output)
         assert done.stderr == f"sbmini: 2 texts -> {output}\n"
     table = parquet.read_table(tmp_path / "v.parquet").to_pydict()
     lines = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text("utf-8").splitlines()]
@@ -156,7 +154,7 @@ def test_every_output_holds_the_same_vectors(sbmini, tmp_path, default_embedder)
     assert table["text"] == [line["text"] for line in lines] == ["a cat", "naïve café"]
     for vectors in (np.load(tmp_path / "v.npy"), table["embedding"], [line["embedding"] for line in lines]):
         np.testing.assert_array_equal(np.array(vectors, np.float32), expected)
-    done = sbmini("encode", "-i", "v.parquet", "-o", "again.npy", "--precision", "ubinary")  # Parquet in, bits out
+    done = sbmini_here("encode", "-i", "v.parquet", "-o", "again.npy", "--precision", "ubinary")  # Parquet in, bits out
     assert done.returncode == 0, done.stderr
     again = np.load(tmp_path / "again.npy")
     assert (again.dtype, again.shape) == (np.uint8, (2, 48))
@@ -167,11 +165,11 @@ BAD_ROWS = b'{"id": 1, "text": "good"}\nnot json\n{"id": 2}\n\xff\n{"id": 3, "te
 
 
 @pytest.mark.parametrize("command", [["encode", "-o", "out.npy"], ["index", "create", "out.npy"]])
-def test_rows_that_cannot_be_read_are_skipped_when_asked_for_and_kept(sbmini, tmp_path, command):
+def test_rows_that_cannot_be_read_are_skipped_when_asked_for_and_kept(sbmini_here, tmp_path, command):
     (tmp_path / "t.jsonl").write_bytes(BAD_ROWS)
-    one_error(sbmini(*command, "-i", "t.jsonl"), 1, "t.jsonl, line 2: not JSON")
+    one_error(sbmini_here(*command, "-i", "t.jsonl"), 1, "t.jsonl, line 2: not JSON")
     assert [p.name for p in tmp_path.iterdir()] == ["t.jsonl"]
-    done = sbmini(*command, "-i", "t.jsonl", "--on-error", "skip")
+    done = sbmini_here(*command, "-i", "t.jsonl", "--on-error", "skip")
     assert done.returncode == 4
     assert "4 rows could not be read, and are in out.npy.rejects.jsonl" in done.stderr
     rejects = [json.loads(line) for line in (tmp_path / "out.npy.rejects.jsonl").read_text().splitlines()]
@@ -180,82 +178,85 @@ def test_rows_that_cannot_be_read_are_skipped_when_asked_for_and_kept(sbmini, tm
     if command[0] == "encode":
         assert np.load(tmp_path / "out.npy").shape == (2, 384)
     else:
-        hits = json.loads(sbmini("search", "out.npy", "good", "--json").stdout)["results"][0]["hits"]
+        hits = json.loads(sbmini_here("search", "out.npy", "good", "--json").stdout)["results"][0]["hits"]
         assert {hit["id"] for hit in hits} == {"1", "4"}
 
 
-def test_texts_that_are_too_long_can_be_rejected(sbmini, tmp_path):
+def test_texts_that_are_too_long_can_be_rejected(sbmini_here, tmp_path):
     (tmp_path / "t.txt").write_text("short\n" + "bread " * 300 + "\n")
     long = ["--truncation", "error", "--on-error", "skip", "--rejects", "r"]
-    assert sbmini("encode", "-i", "t.txt", "-o", "v.npy", *long).returncode == 4
+    assert sbmini_here("encode", "-i", "t.txt", "-o", "v.npy", *long).returncode == 4
     assert np.load(tmp_path / "v.npy").shape == (1, 384)
     assert json.loads((tmp_path / "r").read_text())["error"] == "the text is longer than 256 tokens"
-    one_error(sbmini("encode", "a", "--rejects", "r"), 2, "--on-error skip")
-    one_error(sbmini("encode", "a", "--on-error", "skip"), 2, "--rejects FILE")
+    one_error(sbmini_here("encode", "a", "--rejects", "r"), 2, "--on-error skip")
+    one_error(sbmini_here("encode", "a", "--on-error", "skip"), 2, "--rejects FILE")
     (tmp_path / "t.jsonl").write_text('{"text": "a"}\n')
-    one_error(sbmini("encode", "-i", "t.jsonl", "-o", "t.jsonl"), 2, "would replace the input")
-    one_error(sbmini("encode", "a", "--resume"), 2, "--output")
+    one_error(sbmini_here("encode", "-i", "t.jsonl", "-o", "t.jsonl"), 2, "would replace the input")
+    one_error(sbmini_here("encode", "a", "--resume"), 2, "--output")
 
 
-def test_an_index_is_changed_described_and_checked(sbmini, tmp_path):
+def test_an_index_is_changed_described_and_checked(sbmini_here, tmp_path):
     (tmp_path / "a.csv").write_text("url,body,year\nu1,bread rises,2001\nu2,stars shine,2002\n")
     (tmp_path / "b.csv").write_text("url,body,year\nu3,trains run,2003\n")
     (tmp_path / "c.csv").write_text("url,body,year\nu1,bread falls,2004\nu4,birds sing,2005\n")
     columns = ["--text-column", "body", "--id-column", "url"]
-    assert sbmini("index", "create", "ix", "-i", "a.csv", *columns).stderr == "sbmini: 2 rows -> ix\n"
-    assert sbmini("index", "add", "ix", "-i", "b.csv", *columns).stderr == "sbmini: 1 rows -> ix\n"
-    one_error(sbmini("index", "add", "ix", "-i", "c.csv", *columns), 1, "line 2", "'u1' is in the index already")
-    done = sbmini("index", "update", "ix", "-i", "c.csv", *columns)
+    assert sbmini_here("index", "create", "ix", "-i", "a.csv", *columns).stderr == "sbmini: 2 rows -> ix\n"
+    assert sbmini_here("index", "add", "ix", "-i", "b.csv", *columns).stderr == "sbmini: 1 rows -> ix\n"
+    one_error(sbmini_here("index", "add", "ix", "-i", "c.csv", *columns), 1, "line 2", "'u1' is in the index already")
+    done = sbmini_here("index", "update", "ix", "-i", "c.csv", *columns)
     assert done.stderr == "sbmini: 2 rows (1 of them in the place of older ones) -> ix\n"
-    assert sbmini("index", "delete", "ix", "u2").stderr == "sbmini: 1 row deleted from ix\n"
-    one_error(sbmini("index", "delete", "ix", "u2"), 1, "'u2' is not in the index")
-    one_error(sbmini("index", "delete", "ix"), 2, "--ids-from")
-    hits = json.loads(sbmini("search", "ix", "bread", "--json").stdout)["results"][0]["hits"]
+    assert sbmini_here("index", "delete", "ix", "u2").stderr == "sbmini: 1 row deleted from ix\n"
+    one_error(sbmini_here("index", "delete", "ix", "u2"), 1, "'u2' is not in the index")
+    one_error(sbmini_here("index", "delete", "ix"), 2, "--ids-from")
+    hits = json.loads(sbmini_here("search", "ix", "bread", "--json").stdout)["results"][0]["hits"]
     assert {hit["id"]: hit["columns"]["year"] for hit in hits} == {"u1": "2004", "u3": "2003", "u4": "2005"}
     assert hits[0]["text"] == "bread falls"
-    described = json.loads(sbmini("index", "info", "ix", "--json").stdout)
+    described = json.loads(sbmini_here("index", "info", "ix", "--json").stdout)
     assert (described["rows"], described["generation"], described["segments"]) == (3, 4, 3)
     assert (described["deleted_rows_kept"], described["model_name"]) == (2, "sbert-mini")
-    assert "generation          4" in sbmini("index", "info", "ix").stdout
-    assert sbmini("index", "verify", "ix").stderr == "sbmini: ix is sound: 3 rows, generation 4\n"
+    assert "generation          4" in sbmini_here("index", "info", "ix").stdout
+    assert sbmini_here("index", "verify", "ix").stderr == "sbmini: ix is sound: 3 rows, generation 4\n"
     file = tmp_path / "ix" / "segments" / "000001" / "vectors.npy"
     data = bytearray(file.read_bytes())
     data[700] ^= 16
     file.write_bytes(data)
-    one_error(sbmini("index", "verify", "ix"), 1, "1 damaged", "vectors.npy: block 0")
-    assert sbmini("index", "delete", "ix", "--ids-from", "-", stdin="u3\nu4\n").returncode == 0
+    one_error(sbmini_here("index", "verify", "ix"), 1, "1 damaged", "vectors.npy: block 0")
+    assert sbmini_here("index", "delete", "ix", "--ids-from", "-", stdin="u3\nu4\n").returncode == 0
 
 
-def test_search_takes_queries_from_a_file_and_shows_what_is_asked_for(sbmini, tmp_path):
+def test_search_takes_queries_from_a_file_and_shows_what_is_asked_for(sbmini_here, tmp_path):
     (tmp_path / "t.txt").write_text("bread rises\nstars shine\ntrains run\n")
-    assert sbmini("index", "create", "ix", "-i", "t.txt").returncode == 0
+    assert sbmini_here("index", "create", "ix", "-i", "t.txt").returncode == 0
     (tmp_path / "q.csv").write_text("n,text\n1,bread\n2,stars\n")
-    done = sbmini("search", "ix", "-i", "q.csv", "-k", 2, "--jsonl", "--without-text")
+    done = sbmini_here("search", "ix", "-i", "q.csv", "-k", 2, "--jsonl", "--without-text")
     first, second = map(json.loads, done.stdout.splitlines())
     assert (first["query"], second["query"]) == ("bread", "stars")
     assert set(first["hits"][0]) == {"rank", "id", "score"}
-    lines = sbmini("search", "ix", "bread", "--without-text").stdout.splitlines()
+    lines = sbmini_here("search", "ix", "bread", "--without-text").stdout.splitlines()
     assert [line.count("\t") for line in lines] == [1, 1, 1]
-    assert sbmini("search", "ix", "bread", "--min-score", 1.1, "--fail-if-empty").returncode == 1
-    assert sbmini("search", "ix", "bread", "--fail-if-empty").returncode == 0
-    assert sbmini("search", "ix", "bread", "--min-score", 1.1).returncode == 0
-    one_error(sbmini("search", "ix", "bread", "-i", "q.csv"), 2, "both")
-    one_error(sbmini("search", "ix", "bread", "--json", "--jsonl"), 2, "exclude")
-    everything = json.loads(sbmini("search", "ix", "bread", "-k", 9999, "--json").stdout)["results"][0]["hits"]
+    assert sbmini_here("search", "ix", "bread", "--min-score", 1.1, "--fail-if-empty").returncode == 1
+    assert sbmini_here("search", "ix", "bread", "--fail-if-empty").returncode == 0
+    assert sbmini_here("search", "ix", "bread", "--min-score", 1.1).returncode == 0
+    one_error(sbmini_here("search", "ix", "bread", "-i", "q.csv"), 2, "both")
+    one_error(sbmini_here("search", "ix", "bread", "--json", "--jsonl"), 2, "exclude")
+    everything = json.loads(sbmini_here("search", "ix", "bread", "-k", 9999, "--json").stdout)["results"][0]["hits"]
     assert len(everything) == 3
 
 
-def test_models_are_listed_described_and_converted(sbmini, make_model):
-    listed = sbmini("models", "list").stdout.splitlines()
+def test_models_are_listed_described_and_converted(sbmini_here, make_model):
+    listed = sbmini_here("models", "list").stdout.splitlines()
     assert listed[0].startswith("* sbert-mini\t")
     path = make_model()
-    described = json.loads(sbmini("models", "info", path, "--json").stdout)
+    described = json.loads(sbmini_here("models", "info", path, "--json").stdout)
     assert (described["dimension"], described["layers"], described["graphs"]) == (28, 3, [])
-    assert "max seq length  31" in sbmini("models", "info", path).stdout
-    done = sbmini("models", "convert", path)
+    assert "max seq length  31" in sbmini_here("models", "info", path).stdout
+    done = sbmini_here("models", "convert", path)
     assert done.stdout.splitlines() == [f"{path}/onnx/model.onnx", f"{path}/onnx/model_int8.onnx"]
-    assert json.loads(sbmini("models", "info", path, "--json").stdout)["graphs"] == ["model.onnx", "model_int8.onnx"]
-    assert listed[0] != sbmini("models", "list", env={"SBMINI_MODEL": str(path)}).stdout.splitlines()[0]
+    assert json.loads(sbmini_here("models", "info", path, "--json").stdout)["graphs"] == [
+        "model.onnx",
+        "model_int8.onnx",
+    ]
+    assert listed[0] != sbmini_here("models", "list", env={"SBMINI_MODEL": str(path)}).stdout.splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -275,10 +276,10 @@ def test_models_are_listed_described_and_converted(sbmini, make_model):
         ("t.txt", b"NUL \x00 inside\n", 1, ["t.txt, line 1: a NUL byte (0x00) at position 5"]),
     ],
 )
-def test_bad_files_get_one_line(sbmini, tmp_path, name, content, code, parts):
+def test_bad_files_get_one_line(sbmini_here, tmp_path, name, content, code, parts):
     (tmp_path / name).write_bytes(content)
     for command in (["encode", "-o", "v.npy"], ["index", "create", "ix"]):
-        done = sbmini(*command, "-i", name)
+        done = sbmini_here(*command, "-i", name)
         if code:
             one_error(done, code, *parts)
             assert [p.name for p in tmp_path.iterdir()] == [name]
@@ -286,123 +287,127 @@ def test_bad_files_get_one_line(sbmini, tmp_path, name, content, code, parts):
             assert done.returncode == 0, done.stderr
 
 
-def test_other_mistakes_get_one_line(sbmini, tmp_path, make_model):
+def test_other_mistakes_get_one_line(sbmini_here, tmp_path, make_model):
     (tmp_path / "t.csv").write_text("id,text\na,one\nb,two\na,three\n")
-    one_error(sbmini("index", "create", "ix", "-i", "t.csv"), 1, "'a' stands on line 2 and again on line 4")
-    one_error(sbmini("encode", "-i", "t.csv", "--text-column", "body"), 1, "no column 'body'", "id, text")
-    one_error(sbmini("encode", "-i", "t.csv", "--input-format", "xml"), 2, "'xml'")
+    one_error(sbmini_here("index", "create", "ix", "-i", "t.csv"), 1, "'a' stands on line 2 and again on line 4")
+    one_error(sbmini_here("encode", "-i", "t.csv", "--text-column", "body"), 1, "no column 'body'", "id, text")
+    one_error(sbmini_here("encode", "-i", "t.csv", "--input-format", "xml"), 2, "'xml'")
     (tmp_path / "folder.txt").mkdir()
-    one_error(sbmini("encode", "-i", "folder.txt"), 2, "is a directory")
+    one_error(sbmini_here("encode", "-i", "folder.txt"), 2, "is a directory")
     path = make_model()
     Embedder(path)
     graph = path / "onnx" / "model_int8.onnx"
     data = bytearray(graph.read_bytes())
     data[len(data) // 2] ^= 64
     graph.write_bytes(data)
-    one_error(sbmini("encode", "a", "-m", path), 1, "does not match its checksum")
+    one_error(sbmini_here("encode", "a", "-m", path), 1, "does not match its checksum")
     path = make_model()
     tensors = load_file(path / "model.safetensors")
     tensors["encoder.layer.1.output.dense.bias"][3] = float("nan")
     save_file(tensors, path / "model.safetensors")
-    one_error_after_a_note(sbmini("encode", "a", "-m", path), "encoder.layer.1.output.dense.bias holds NaN or infinity")
+    one_error_after_a_note(
+        sbmini_here("encode", "a", "-m", path), "encoder.layer.1.output.dense.bias holds NaN or infinity"
+    )
     assert not (path / "onnx" / "sbmini.json").exists()
     full = subprocess.run(f"{SBMINI} encode hello > /dev/full", shell=True, capture_output=True, text=True)  # noqa: S602
     assert (full.returncode, full.stderr.count("\n")) == (1, 1)
     assert "No space left" in full.stderr
 
 
-def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini, tmp_path):
+def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini_here, tmp_path):
     rows = [{"id": f"r{i}", "text": f"Notes on bread number {i}.", "year": 2000 + i, "lang": "en"} for i in range(30)]
     rows[7]["text"] = "An error E-1042 of the oven."
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert sbmini("encode", "-i", "a.jsonl", "-o", "a.npy").returncode == 0
-    assert sbmini("index", "create", "ix", "-i", "a.jsonl", "--vectors", "a.npy").stderr.endswith("30 rows -> ix\n")
-    one_error(
-        sbmini("index", "create", "iy", "-i", "a.jsonl", "--kind", "Nonsense"), 2, "FAISS does not know 'Nonsense'"
+    assert sbmini_here("encode", "-i", "a.jsonl", "-o", "a.npy").returncode == 0
+    assert sbmini_here("index", "create", "ix", "-i", "a.jsonl", "--vectors", "a.npy").stderr.endswith(
+        "30 rows -> ix\n"
     )
-    one_error(sbmini("index", "create", "iy", "-i", "a.jsonl", "--vectors", "a.jsonl"), 1, "is not a .npy file")
     one_error(
-        sbmini("index", "create", "iy", "-i", "a.jsonl", "--vectors", "a.npy", "--on-error", "skip"),
+        sbmini_here("index", "create", "iy", "-i", "a.jsonl", "--kind", "Nonsense"), 2, "FAISS does not know 'Nonsense'"
+    )
+    one_error(sbmini_here("index", "create", "iy", "-i", "a.jsonl", "--vectors", "a.jsonl"), 1, "is not a .npy file")
+    one_error(
+        sbmini_here("index", "create", "iy", "-i", "a.jsonl", "--vectors", "a.npy", "--on-error", "skip"),
         2,
         "--on-error skip",
     )
-    found = json.loads(sbmini("search", "ix", "bread", "--filter", "year >= 2027", "--json").stdout)["results"][0][
+    found = json.loads(sbmini_here("search", "ix", "bread", "--filter", "year >= 2027", "--json").stdout)["results"][0][
         "hits"
     ]
     assert {hit["id"] for hit in found} == {"r27", "r28", "r29"}
-    assert sbmini("search", "ix", "E-1042", "--hybrid", "-k", 1).stdout.split("\t")[1] == "r7"
-    assert sbmini("search", "ix", "bread", "--exact", "-k", 4).stdout.count("\n") == 4
+    assert sbmini_here("search", "ix", "E-1042", "--hybrid", "-k", 1).stdout.split("\t")[1] == "r7"
+    assert sbmini_here("search", "ix", "bread", "--exact", "-k", 4).stdout.count("\n") == 4
     one_error(
-        sbmini("search", "ix", "bread", "--filter", "yeer > 1"),
+        sbmini_here("search", "ix", "bread", "--filter", "yeer > 1"),
         2,
         "no such column: yeer",
         "Columns: id (text), year (integer), lang (text)",
     )
-    one_error(sbmini("search", "ix", "bread", "--hybrid", "--min-score", 0.1), 2, "--min-score")
+    one_error(sbmini_here("search", "ix", "bread", "--hybrid", "--min-score", 0.1), 2, "--min-score")
     doomed = ("index", "delete", "ix", "--filter", "year < 2010")
-    assert sbmini(*doomed, "--dry-run").stderr == "sbmini: 10 rows would be deleted from ix\n"
-    assert sbmini(*doomed).stderr == "sbmini: 10 rows deleted from ix\n"
-    one_error(sbmini("index", "delete", "ix", "r1", "--filter", "1"), 2, "one of the three")
-    one_error(sbmini("index", "compact", "ix", "--pca", 8), 2, "--kind")
-    assert sbmini("index", "compact", "ix").stderr == "sbmini: ix: 20 rows in 1 segment, exact\n"
-    described = json.loads(sbmini("index", "info", "ix", "--json").stdout)
+    assert sbmini_here(*doomed, "--dry-run").stderr == "sbmini: 10 rows would be deleted from ix\n"
+    assert sbmini_here(*doomed).stderr == "sbmini: 10 rows deleted from ix\n"
+    one_error(sbmini_here("index", "delete", "ix", "r1", "--filter", "1"), 2, "one of the three")
+    one_error(sbmini_here("index", "compact", "ix", "--pca", 8), 2, "--kind")
+    assert sbmini_here("index", "compact", "ix").stderr == "sbmini: ix: 20 rows in 1 segment, exact\n"
+    described = json.loads(sbmini_here("index", "info", "ix", "--json").stdout)
     assert (described["rows"], described["deleted_rows_kept"], described["segment_kinds"]) == (20, 0, ["exact"])
 
 
-def test_many_segments_are_worth_a_note(sbmini, tmp_path, default_embedder):
+def test_many_segments_are_worth_a_note(sbmini_here, tmp_path, default_embedder):
     (tmp_path / "a.txt").write_text("bread\n")
-    assert sbmini("index", "create", "ix", "-i", "a.txt").returncode == 0
+    assert sbmini_here("index", "create", "ix", "-i", "a.txt").returncode == 0
     writer = IndexWriter(tmp_path / "ix", default_embedder)
     for i in range(14):
         writer.add([Record(f"row {i}")])
     for i in (14, 15):
-        done = sbmini("index", "add", "ix", "-i", "-", stdin=f"row {i}\n")
+        done = sbmini_here("index", "add", "ix", "-i", "-", stdin=f"row {i}\n")
         assert done.returncode == 0, done.stderr
         assert ("sbmini index compact ix" in done.stderr) == (i == 15)
 
 
-def test_duplicates_and_reductions(sbmini, tmp_path):
+def test_duplicates_and_reductions(sbmini_here, tmp_path):
     texts = ["How do I reset my password?", "How can I reset my password?", "Bread needs yeast.", "bread needs  YEAST."]
     (tmp_path / "t.txt").write_text("\n".join(texts) + "\n")
-    done = sbmini("dedup", "-i", "t.txt", "--threshold", 0.85, "--duplicates", "d.jsonl")
+    done = sbmini_here("dedup", "-i", "t.txt", "--threshold", 0.85, "--duplicates", "d.jsonl")
     assert done.stdout.splitlines() == [texts[0], texts[2]]
     assert done.stderr == "sbmini: 4 rows, 2 kept; 1 had the same text as a kept one, 1 were near one\n"
     near, same = (json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines())
     assert (near["line"], near["of"]["line"], near["reason"], same["reason"]) == (2, 1, "near", "same text")
     assert 0.85 <= near["score"] < 1
     (tmp_path / "t.csv").write_text("id,text,year\na,Bread needs yeast.,2001\nb,bread needs yeast.,2002\n")
-    done = sbmini("dedup", "-i", "t.csv", "-o", "kept.jsonl", "--duplicates", "-")
+    done = sbmini_here("dedup", "-i", "t.csv", "-o", "kept.jsonl", "--duplicates", "-")
     assert json.loads((tmp_path / "kept.jsonl").read_text()) == {
         "id": "a",
         "text": "Bread needs yeast.",
         "year": "2001",
     }
     assert json.loads(done.stdout)["of"] == {"line": 2, "id": "a", "text": "Bread needs yeast."}
-    one_error(sbmini("dedup", "-i", "t.csv", "--duplicates", "-"), 2, "--output")
-    one_error(sbmini("dedup", "-i", "t.csv", "--threshold", 0), 2, "above 0")
+    one_error(sbmini_here("dedup", "-i", "t.csv", "--duplicates", "-"), 2, "--output")
+    one_error(sbmini_here("dedup", "-i", "t.csv", "--threshold", 0), 2, "above 0")
 
     x = np.random.default_rng(0).standard_normal((50, 9)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    done = sbmini("reduce", "fit", "x.npy", "-d", 3, "-o", "pca.safetensors", "--whiten")
+    done = sbmini_here("reduce", "fit", "x.npy", "-d", 3, "-o", "pca.safetensors", "--whiten")
     assert "3 components hold" in done.stderr
-    assert sbmini("reduce", "apply", "pca.safetensors", "x.npy", "-o", "y.npy", "--no-normalize").returncode == 0
+    assert sbmini_here("reduce", "apply", "pca.safetensors", "x.npy", "-o", "y.npy", "--no-normalize").returncode == 0
     np.testing.assert_allclose(np.cov(np.load(tmp_path / "y.npy").T, bias=True), np.eye(3), atol=1e-3)
-    one_error(sbmini("reduce", "apply", "x.npy", "x.npy", "-o", "z.npy"), 1, "cannot be read as a reduction")
-    one_error(sbmini("reduce", "fit", "x.npy", "-d", 10, "-o", "p"), 2, "from 1 to the 9")
+    one_error(sbmini_here("reduce", "apply", "x.npy", "x.npy", "-o", "z.npy"), 1, "cannot be read as a reduction")
+    one_error(sbmini_here("reduce", "fit", "x.npy", "-d", 10, "-o", "p"), 2, "from 1 to the 9")
     assert not (tmp_path / "z.npy").exists()
 
 
-def test_damaged_indexes_get_one_line(sbmini, tmp_path):
+def test_damaged_indexes_get_one_line(sbmini_here, tmp_path):
     (tmp_path / "t.txt").write_text("bread rises\nstars shine\n")
-    assert sbmini("index", "create", "ix", "-i", "t.txt").returncode == 0
+    assert sbmini_here("index", "create", "ix", "-i", "t.txt").returncode == 0
     for name in ("CURRENT", "generations/000001.json", "segments/000001/rows.jsonl", "segments/000001/row_ids.npy"):
         file = tmp_path / "ix" / name
         data = file.read_bytes()
         for damaged in (data[:-5], bytes([data[0] ^ 1]) + data[1:], b""):
             file.write_bytes(damaged)
-            one_error(sbmini("search", "ix", "bread"), 1, file.name)
+            one_error(sbmini_here("search", "ix", "bread"), 1, file.name)
         file.write_bytes(data)
-    assert len(sbmini("search", "ix", "bread").stdout.splitlines()) == 2
+    assert len(sbmini_here("search", "ix", "bread").stdout.splitlines()) == 2
 
 
 def test_the_shell_completes_commands_and_options(sbmini):

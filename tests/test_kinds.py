@@ -54,14 +54,14 @@ def records():
     ]
 
 
-def make(path, make_model, records, vectors, **options):
-    return IndexWriter(path, Embedder(make_model())).create(records, vectors=vectors, **options)
+def make(path, converted_model, records, vectors, **options):
+    return IndexWriter(path, Embedder(converted_model())).create(records, vectors=vectors, **options)
 
 
 @pytest.mark.parametrize("pca", [None, 20])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_finds_what_brute_force_finds(tmp_path, make_model, records, vectors, rng, kind, pca):
-    index = make(tmp_path / "index", make_model, records, vectors, kind=kind, pca=pca)
+def test_every_kind_finds_what_brute_force_finds(tmp_path, converted_model, records, vectors, rng, kind, pca):
+    index = make(tmp_path / "index", converted_model, records, vectors, kind=kind, pca=pca)
     named = "exact" if kind == "exact" else kind if pca is None else f"PCA20,{kind}"
     assert index.segment_kinds == [named]
     queries = unit(vectors[:37] + 0.02 * rng.standard_normal((37, 28)))
@@ -82,9 +82,9 @@ def test_every_kind_finds_what_brute_force_finds(tmp_path, make_model, records, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_a_filter_k_rows_come_back_where_k_exist(tmp_path, make_model, records, vectors, kind, monkeypatch):
+def test_with_a_filter_k_rows_come_back_where_k_exist(tmp_path, converted_model, records, vectors, kind, monkeypatch):
     monkeypatch.setattr("sbert_mini.search.nearest.SCANNED_ROWS", 20)  # so that FAISS is asked at this size too
-    index = make(tmp_path / "index", make_model, records, vectors, kind=kind)
+    index = make(tmp_path / "index", converted_model, records, vectors, kind=kind)
     delete(tmp_path / "index", [str(i) for i in range(0, ROWS, 5)])
     index = SearchIndex(tmp_path / "index")
     queries = vectors[:13]
@@ -123,15 +123,15 @@ def test_the_kind_goes_by_the_number_of_rows():
     [("Nonsense", None, "does not know"), ("auto", 28, "below the 28"), ("auto", 0, "--pca")],
 )
 def test_a_kind_that_cannot_be_is_refused_before_anything_is_made(
-    tmp_path, make_model, records, vectors, kind, pca, message
+    tmp_path, converted_model, records, vectors, kind, pca, message
 ):
     with pytest.raises(UsageError, match=message):
-        make(tmp_path / "index", make_model, records, vectors, kind=kind, pca=pca)
+        make(tmp_path / "index", converted_model, records, vectors, kind=kind, pca=pca)
     assert not (tmp_path / "index").exists()
 
 
-def test_the_faiss_file_is_a_cache(tmp_path, make_model, records, vectors, caplog):
-    make(tmp_path / "index", make_model, records, vectors, kind="SQ8")
+def test_the_faiss_file_is_a_cache(tmp_path, converted_model, records, vectors, caplog):
+    make(tmp_path / "index", converted_model, records, vectors, kind="SQ8")
     folder = tmp_path / "index" / "faiss"
     _, expected = SearchIndex(tmp_path / "index").nearest(vectors[:5], 5)
     for damage in (shutil.rmtree, lambda folder: (folder / "000001.faiss").write_bytes(b"nonsense")):
@@ -142,8 +142,8 @@ def test_the_faiss_file_is_a_cache(tmp_path, make_model, records, vectors, caplo
             assert ("making the FAISS file anew" in caplog.text) == noted
 
 
-def test_damaged_lists_that_are_mapped_change_no_score(tmp_path, make_model, records, vectors, rng):
-    make(tmp_path / "index", make_model, records, vectors, kind="IVF32,SQ8")
+def test_damaged_lists_that_are_mapped_change_no_score(tmp_path, converted_model, records, vectors, rng):
+    make(tmp_path / "index", converted_model, records, vectors, kind="IVF32,SQ8")
     file = tmp_path / "index" / "faiss" / "000001.faiss"
     start = json.loads((file.with_suffix(".json")).read_text().rsplit("\n", 2)[0])["lists_start"]
     data = bytearray(file.read_bytes())
@@ -167,8 +167,8 @@ def test_damaged_lists_that_are_mapped_change_no_score(tmp_path, make_model, rec
     assert index.verify() == []
 
 
-def test_a_mapped_faiss_file_is_read_only_by_construction(tmp_path, make_model, records, vectors):
-    index = make(tmp_path / "index", make_model, records, vectors, kind="IVF32,SQ8")
+def test_a_mapped_faiss_file_is_read_only_by_construction(tmp_path, converted_model, records, vectors):
+    index = make(tmp_path / "index", converted_model, records, vectors, kind="IVF32,SQ8")
     (search,) = index._segment_searches()
     assert not any("add" in name or "remove" in name for name in dir(search))
     more = [Record("a dog", f"new {i}", {"n": -i}) for i in range(2000)]
@@ -180,7 +180,7 @@ def test_a_mapped_faiss_file_is_read_only_by_construction(tmp_path, make_model, 
 # --- vectors that are given ---
 
 
-def test_given_vectors_must_fit(tmp_path, make_model, records, vectors):
+def test_given_vectors_must_fit(tmp_path, converted_model, records, vectors):
     for given, message in (
         (vectors[:-1], "3000 vectors, and more rows"),
         (np.concatenate([vectors, vectors[:2]]), "3003 vectors, and 3001 rows"),
@@ -189,13 +189,13 @@ def test_given_vectors_must_fit(tmp_path, make_model, records, vectors):
         (np.where(np.arange(ROWS)[:, None] == 11, np.nan, vectors), "vector 12 has the length nan"),
     ):
         with pytest.raises(InputError, match=message):
-            make(tmp_path / "index", make_model, records, given)
+            make(tmp_path / "index", converted_model, records, given)
         assert not (tmp_path / "index").exists()
 
 
-def test_given_vectors_stay_with_their_rows_where_rows_repeat(tmp_path, make_model, vectors):
+def test_given_vectors_stay_with_their_rows_where_rows_repeat(tmp_path, converted_model, vectors):
     rows = [Record("one"), Record("two"), Record("one"), Record("three")]
-    index = make(tmp_path / "index", make_model, rows, vectors[:4])
+    index = make(tmp_path / "index", converted_model, rows, vectors[:4])
     assert [row.text for row in index.rows()] == ["one", "two", "three"]
     assert [index.search(vectors[i : i + 1], 1)[0][0].text for i in (0, 1, 3)] == ["one", "two", "three"]
 
@@ -203,8 +203,8 @@ def test_given_vectors_stay_with_their_rows_where_rows_repeat(tmp_path, make_mod
 # --- filters ---
 
 
-def test_rows_are_deleted_by_a_filter(tmp_path, make_model, records, vectors):
-    make(tmp_path / "index", make_model, records, vectors)
+def test_rows_are_deleted_by_a_filter(tmp_path, converted_model, records, vectors):
+    make(tmp_path / "index", converted_model, records, vectors)
     assert delete(tmp_path / "index", filter="lang = 'fr'") == 1000
     assert delete(tmp_path / "index", filter="lang = 'fr'") == 0
     index = SearchIndex(tmp_path / "index")
@@ -324,9 +324,9 @@ def test_a_hybrid_search_adds_up_reciprocal_ranks(tmp_path, embedder, passages):
 # --- compaction ---
 
 
-def test_compaction_keeps_rows_ids_numbers_and_order(tmp_path, make_model, records, vectors):
+def test_compaction_keeps_rows_ids_numbers_and_order(tmp_path, converted_model, records, vectors):
     path = tmp_path / "index"
-    index = make(path, make_model, records, vectors, kind="SQ8")
+    index = make(path, converted_model, records, vectors, kind="SQ8")
     writer = IndexWriter(path, index.embedder())
     writer.add([Record("a dog", f"new {i}", {"n": -i}) for i in range(30)], vectors=-vectors[30:60])
     writer.update([Record("a tree", str(i), {"n": i}) for i in range(7)], vectors=-vectors[100:107])
@@ -355,9 +355,9 @@ def test_compaction_keeps_rows_ids_numbers_and_order(tmp_path, make_model, recor
     assert added.nearest(vectors[:1], 1)[1][0, 0] in (0, 3038)  # numbers go on where they were
 
 
-def test_compaction_changes_the_kind(tmp_path, make_model, records, vectors):
+def test_compaction_changes_the_kind(tmp_path, converted_model, records, vectors):
     path = tmp_path / "index"
-    make(path, make_model, records, vectors)
+    make(path, converted_model, records, vectors)
     index = compact(path, kind="HNSW16", pca=16)
     assert (index.kind, index.segment_kinds, index.generation) == (SearchKind("HNSW16", 16), ["PCA16,HNSW16"], 2)
     assert compact(path).generation == 2  # nothing to gain
@@ -377,9 +377,9 @@ print(len(list(index.rows())), index.nearest(segment.vectors_at(segment.row_ids[
 """
 
 
-def test_another_process_keeps_what_it_opened(tmp_path, make_model, records, vectors):
+def test_another_process_keeps_what_it_opened(tmp_path, converted_model, records, vectors):
     path = tmp_path / "index"
-    make(path, make_model, records, vectors, kind="IVF32,SQ8")
+    make(path, converted_model, records, vectors, kind="IVF32,SQ8")
     reader = subprocess.Popen(
         [sys.executable, "-c", READER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -424,9 +424,9 @@ def test_duplicates_name_the_row_that_they_repeat(embedder):
         list(deduplicate(rows, embedder, threshold=0))
 
 
-def test_duplicates_are_found_beyond_the_exact_rows(make_model, monkeypatch):
+def test_duplicates_are_found_beyond_the_exact_rows(converted_model, monkeypatch):
     monkeypatch.setattr("sbert_mini.search.dedup.EXACT_ROWS", 300)
-    model = Embedder(make_model())
+    model = Embedder(converted_model())
     words = ["the", "cat", "dog", "red", "house", "tree", "a"]
     texts = [" ".join(words[(i // 7**p) % 7] for p in range(5)) for i in range(0, 16807, 23)]
     vectors = model.encode(texts)

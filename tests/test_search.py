@@ -109,7 +109,7 @@ def test_rows_are_added_replaced_and_deleted(copy, embedder, passages):
     assert (len(before), len(before.search("bread", 1000))) == (240, 240)  # opened before: as it was
 
 
-def test_changes_that_cannot_be_made_change_nothing(copy, embedder, passages, make_model):
+def test_changes_that_cannot_be_made_change_nothing(copy, embedder, passages, converted_model):
     writer = IndexWriter(copy, embedder)
     with pytest.raises(InputError, match=rf"line 9: the id '{passages[3]['id']}' is in the index already"):
         writer.add([Record("x", "fresh"), Record("y", passages[3]["id"], line=9)])
@@ -118,7 +118,7 @@ def test_changes_that_cannot_be_made_change_nothing(copy, embedder, passages, ma
     with pytest.raises(InputError, match="all 240 rows"):
         delete(copy, [row["id"] for row in passages])
     with pytest.raises(ModelMismatchError):
-        IndexWriter(copy, Embedder(make_model())).add([Record("x")])
+        IndexWriter(copy, Embedder(converted_model())).add([Record("x")])
     with pytest.raises(IndexNotFoundError):
         IndexWriter(copy / "nowhere", embedder).add([Record("x")])
     assert not (copy / "nowhere").exists()
@@ -132,9 +132,9 @@ def test_changes_that_cannot_be_made_change_nothing(copy, embedder, passages, ma
     assert index.verify() == []
 
 
-def test_rows_are_found_by_id_however_their_digests_fall(tmp_path, make_model):
+def test_rows_are_found_by_id_however_their_digests_fall(tmp_path, converted_model):
     records = [Record("the cat", f"id {i}", {"n": i}) for i in range(500)]
-    index = IndexWriter(tmp_path / "index", Embedder(make_model())).create(records)
+    index = IndexWriter(tmp_path / "index", Embedder(converted_model())).create(records)
     assert [index.get(r.id).columns["n"] for r in records] == list(range(500))
     assert index.get("id 500") is None
 
@@ -245,14 +245,14 @@ def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copy):
         SearchIndex(copy)
 
 
-def test_another_model_is_refused_naming_both(made, make_model):
-    other = Embedder(make_model())
+def test_another_model_is_refused_naming_both(made, converted_model):
+    other = Embedder(converted_model())
     with pytest.raises(ModelMismatchError, match=r"'.*all-MiniLM.*|gt_all.*' .*model-1"):
         SearchIndex(made).search("bread", embedder=other)
 
 
-def test_a_model_that_changed_or_vanished_under_its_name_is_refused(make_model, tmp_path):
-    path = make_model()
+def test_a_model_that_changed_or_vanished_under_its_name_is_refused(converted_model, tmp_path):
+    path = converted_model()
     IndexWriter(tmp_path / "index", Embedder(path)).create([Record("the cat")])
     (path / "vocab.txt").write_text((path / "vocab.txt").read_text().replace("cat", "cow"))
     with pytest.raises(ModelMismatchError, match="is another"):
@@ -262,8 +262,8 @@ def test_a_model_that_changed_or_vanished_under_its_name_is_refused(make_model, 
         SearchIndex(tmp_path / "index").search("cat")
 
 
-def test_rows_without_ids_are_known_by_their_content(tmp_path, make_model):
-    model = Embedder(make_model())
+def test_rows_without_ids_are_known_by_their_content(tmp_path, converted_model):
+    model = Embedder(converted_model())
     records = [Record("the cat"), Record("a dog"), Record("the cat"), Record("the cat", None, {"n": 1})]
     counts = IndexCounts()
     index = IndexWriter(tmp_path / "index", model, counts=counts).create(records)
@@ -271,8 +271,8 @@ def test_rows_without_ids_are_known_by_their_content(tmp_path, make_model):
     assert [row.id for row in index.rows()] == [records[i].content_id() for i in (0, 1, 3)]
 
 
-def test_what_cannot_be_stored_leaves_nothing_behind(tmp_path, make_model):
-    model = Embedder(make_model())
+def test_what_cannot_be_stored_leaves_nothing_behind(tmp_path, converted_model):
+    model = Embedder(converted_model())
     path = tmp_path / "index"
     twice = [Record("one", "a", line=2), Record("two", "b", line=3), Record("three", "a", line=4)]
     with pytest.raises(InputError, match="the id 'a' stands on line 2 and again on line 4"):
@@ -288,11 +288,11 @@ def test_what_cannot_be_stored_leaves_nothing_behind(tmp_path, make_model):
     assert [row.text for row in SearchIndex(path).rows()] == ["one"]
 
 
-def test_a_folder_of_something_else_is_not_touched(tmp_path, make_model):
+def test_a_folder_of_something_else_is_not_touched(tmp_path, converted_model):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"jpg")
     with pytest.raises(IndexExistsError, match=r"holds cat\.jpg"):
-        IndexWriter(tmp_path / "photos", Embedder(make_model())).create([Record("one")])
+        IndexWriter(tmp_path / "photos", Embedder(converted_model())).create([Record("one")])
     assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"jpg"
     with pytest.raises(IndexNotFoundError, match="holds no index"):
         SearchIndex(tmp_path / "photos")
@@ -301,7 +301,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, make_model):
     (tmp_path / "work" / "segments" / "thesis.txt").write_text("years of work")
     for records in ([Record("one")], []):
         with pytest.raises(IndexExistsError, match="holds segments"):
-            IndexWriter(tmp_path / "work", Embedder(make_model())).create(records)
+            IndexWriter(tmp_path / "work", Embedder(converted_model())).create(records)
     assert (tmp_path / "work" / "segments" / "thesis.txt").read_text() == "years of work"
 
 
@@ -312,8 +312,8 @@ def test_an_index_without_its_pointer_is_not_written_over(copy, embedder):
     assert len(list((copy / "segments" / "000001").iterdir())) == 9
 
 
-def test_records_that_cannot_be_stored_are_errors_with_their_position(tmp_path, make_model):
-    writer = IndexWriter(tmp_path / "index", Embedder(make_model()))
+def test_records_that_cannot_be_stored_are_errors_with_their_position(tmp_path, converted_model):
+    writer = IndexWriter(tmp_path / "index", Embedder(converted_model()))
     for wrong, message in (
         (Record("a", 5.5), "the id must be a string, an integer or None; found 5.5"),
         (Record(" "), "must be a string that is not blank"),
@@ -327,8 +327,8 @@ def test_records_that_cannot_be_stored_are_errors_with_their_position(tmp_path, 
     assert not (tmp_path / "index").exists()
 
 
-def test_rows_may_be_texts_dicts_records_and_rows_of_an_index(tmp_path, make_model):
-    writer = IndexWriter(tmp_path / "index", Embedder(make_model()))
+def test_rows_may_be_texts_dicts_records_and_rows_of_an_index(tmp_path, converted_model):
+    writer = IndexWriter(tmp_path / "index", Embedder(converted_model()))
     index = writer.create(
         ["a cat", {"text": "a dog", "id": 7, "year": np.int64(2020)}, Record("a fox", np.int32(8), {"year": 1})]
     )
@@ -337,15 +337,15 @@ def test_rows_may_be_texts_dicts_records_and_rows_of_an_index(tmp_path, make_mod
         ("7", "a dog", {"year": 2020}),
         ("8", "a fox", {"year": 1}),
     ]
-    other = IndexWriter(tmp_path / "other", Embedder(make_model())).create(index.rows())
+    other = IndexWriter(tmp_path / "other", Embedder(converted_model())).create(index.rows())
     assert list(other.rows()) == list(index.rows())
     assert writer.delete(filter="year > 5") == 1
     assert [row.id for row in SearchIndex(tmp_path / "index").rows()][1:] == ["8"]
 
 
-def test_rows_that_do_not_fit_are_rejects_where_rejects_are_taken(tmp_path, make_model):
+def test_rows_that_do_not_fit_are_rejects_where_rejects_are_taken(tmp_path, converted_model):
     rejects = []
-    writer = IndexWriter(tmp_path / "index", Embedder(make_model()), on_reject=rejects.append)
+    writer = IndexWriter(tmp_path / "index", Embedder(converted_model()), on_reject=rejects.append)
     rows = [
         {"text": "one", "n": 1},
         {"text": " "},
@@ -366,8 +366,8 @@ def test_rows_that_do_not_fit_are_rejects_where_rejects_are_taken(tmp_path, make
     assert SearchIndex(tmp_path / "index").search("six", 9, filter="n = 6")[0].text == "six"
 
 
-def test_the_models_prompt_for_documents_is_used_and_kept(tmp_path, make_model):
-    path = make_model()
+def test_the_models_prompt_for_documents_is_used_and_kept(tmp_path, converted_model):
+    path = converted_model()
     (path / "config_sentence_transformers.json").write_text(
         json.dumps({"prompts": {"query": "cat ", "passage": "dog "}})
     )
@@ -380,8 +380,8 @@ def test_the_models_prompt_for_documents_is_used_and_kept(tmp_path, make_model):
     )
 
 
-def test_another_dimension_or_graph_of_the_same_model_is_refused(tmp_path, make_model):
-    path = make_model()
+def test_another_dimension_or_graph_of_the_same_model_is_refused(tmp_path, converted_model):
+    path = converted_model()
     config = path / "config_sentence_transformers.json"
     config.write_text(json.dumps({"truncate_dim": 12}))
     IndexWriter(tmp_path / "index", Embedder(path)).create([Record("a red house")])
@@ -410,7 +410,7 @@ def hold(path, ready, release):
         release.wait(30)
 
 
-def test_one_writer_at_a_time(tmp_path, make_model):
+def test_one_writer_at_a_time(tmp_path, converted_model):
     context = multiprocessing.get_context("spawn")
     ready, release = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(tmp_path / "index", ready, release))
@@ -418,11 +418,11 @@ def test_one_writer_at_a_time(tmp_path, make_model):
     try:
         assert ready.wait(30)
         with pytest.raises(IndexLockedError, match="being written by another process"):
-            IndexWriter(tmp_path / "index", Embedder(make_model())).create([Record("one")])
+            IndexWriter(tmp_path / "index", Embedder(converted_model())).create([Record("one")])
     finally:
         release.set()
         holder.join()
-    IndexWriter(tmp_path / "index", Embedder(make_model())).create([Record("one")])
+    IndexWriter(tmp_path / "index", Embedder(converted_model())).create([Record("one")])
 
 
 def test_nan_vectors_are_not_stored(tmp_path):
@@ -454,8 +454,8 @@ print("done", flush=True)
 """
 
 
-def test_a_killed_writer_leaves_an_index_or_none(tmp_path, make_model, rng):
-    model = make_model()
+def test_a_killed_writer_leaves_an_index_or_none(tmp_path, converted_model, rng):
+    model = converted_model()
     Embedder(model)
     path = tmp_path / "index"
     for delay_s in rng.uniform(0, 0.12, 8):
