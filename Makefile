@@ -59,7 +59,7 @@ check-wheel: $(VENV)/all.done  ## build the sdist and the wheel, and look into b
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long
 
-bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
+bench: $(VENV)/all.done  ## measure the figures of README and docs/ against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
 	$(BIN)/sbmini bench sts -m all-MiniLM-L6-v2 --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench speed -m all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench search -m all-MiniLM-L6-v2 --binary --kind SQ8 --kind HNSW32_SQ8 --kind IVF256,SQ8 --kind IVF256,RaBitQ --kind PCA128,SQ8 --kind PCAW128,SQ8 --threads 2 --report $(REPORT)
@@ -72,12 +72,12 @@ bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, a
 	$(BIN)/python -m benchmarks.encoding
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.large_index
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.docs
 
 model: $(VENV)/all.done   ## train the shipped models anew and measure them, about two hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
 	$(BIN)/python -m benchmarks.model
 	$(BIN)/python -m benchmarks.model_figures
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.docs
 
 paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
 	$(BIN)/python -m benchmarks.paper
