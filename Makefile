@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long bench model paper ablations clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long docs bench model paper ablations clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -23,6 +23,10 @@ $(VENV)/all.done: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing sbert-mini with the extra 'all' into $(VENV): everything, with the test tools, about 2.3 GB with a CPU build of torch."
 	$(PIP) -e ".[all]"
 	@touch $@ $(VENV)/demo.done
+
+$(VENV)/docs.done: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[docs]"
+	@touch $@
 
 demo: $(VENV)/demo.done  ## install, index the collection that ships with the project, and search it
 	@du -sh $(VENV) | awk '{print "Installed: " $$1 " in $(VENV)"}'
@@ -58,6 +62,9 @@ check-wheel: $(VENV)/all.done  ## build the sdist and the wheel, and look into b
 
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long
+
+docs: $(VENV)/docs.done  ## build the documents as a site in build/site; a broken link stops it
+	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/all.done  ## measure the figures of README and docs/ against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
 	$(BIN)/sbmini bench sts -m all-MiniLM-L6-v2 --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
