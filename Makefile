@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long mutants bench model paper ablations clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long mutants docs bench model paper ablations clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -23,6 +23,10 @@ $(VENV)/all.done: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing sbert-mini with the extra 'all' into $(VENV): everything, with the test tools, about 2.3 GB with a CPU build of torch."
 	$(PIP) -e ".[all]"
 	@touch $@ $(VENV)/demo.done
+
+$(VENV)/docs.done: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[docs]"
+	@touch $@
 
 demo: $(VENV)/demo.done  ## install, index the collection that ships with the project, and search it
 	@du -sh $(VENV) | awk '{print "Installed: " $$1 " in $(VENV)"}'
@@ -63,7 +67,10 @@ mutants: $(VENV)/all.done  ## plant 100 faults one at a time and run the nearest
 	$(PIP) -e ".[mutants]"
 	$(BIN)/python -m tests.mutants run
 
-bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
+docs: $(VENV)/docs.done  ## build the documents as a site in build/site; a broken link stops it
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/all.done  ## measure the figures of README and docs/ against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
 	$(BIN)/sbmini bench sts -m all-MiniLM-L6-v2 --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench speed -m all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench search -m all-MiniLM-L6-v2 --binary --kind SQ8 --kind HNSW32_SQ8 --kind IVF256,SQ8 --kind IVF256,RaBitQ --kind PCA128,SQ8 --kind PCAW128,SQ8 --threads 2 --report $(REPORT)
@@ -76,12 +83,12 @@ bench: $(VENV)/all.done  ## measure the README's figures against SentenceBERT, a
 	$(BIN)/python -m benchmarks.encoding
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.large_index
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.docs
 
 model: $(VENV)/all.done   ## train the shipped models anew and measure them, about two hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
 	$(BIN)/python -m benchmarks.model
 	$(BIN)/python -m benchmarks.model_figures
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.docs
 
 paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
 	$(BIN)/python -m benchmarks.paper

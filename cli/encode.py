@@ -83,7 +83,7 @@ def encode(
     address: Annotated[
         str | None,
         typer.Option(
-            "--address", help="Of a Ray cluster; by default Ray runs on this machine alone.", show_default=False
+            "--address", help="Address of a Ray cluster; by default Ray runs on this machine alone.", show_default=False
         ),
     ] = None,
     workers: Annotated[

@@ -25,7 +25,7 @@ from . import bench, dedup, encode, index, models, predict, reduce, search, trai
 from .notes import ClosedOutput, Interrupted, NoteHandler, in_options  # noqa: E402
 from .once import OnceGroup, refuse_repeated_options  # noqa: E402
 
-EPILOG = "Documentation: README.md of the project. Every command has its own --help with an example."
+EPILOG = "Documentation: README.md and docs/ of the project. Every command has its own --help with an example."
 
 app = typer.Typer(
     name="sbmini",

@@ -27,7 +27,7 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="The reduction's file.", show_default=False)],
     dim: Annotated[int, typer.Option("--dim", "-d", min=1, help="Components to keep.", show_default=False)],
     whiten: Annotated[bool, typer.Option("--whiten", help="Bring each component to variance 1.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draw of a sample.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed for drawing the sample.")] = 0,
     quiet: options.Quiet = False,
 ) -> None:
     """Fit a reduction on a file of vectors; on a sample of it, where there are more than 1,000 rows a component."""

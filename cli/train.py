@@ -90,7 +90,7 @@ def train(
     """Train a model on one or several tasks, as a recipe says.
 
     The recipe names tasks, files, columns, losses, heads, batch sizes, schedule, gradient surgery, optimizer and evaluation; the
-    README describes each key. Data are checked first. Checkpoints lie in OUTPUT.run/ while it trains, and a run that was
+    docs/recipes.md describes each key. Data are checked first. Checkpoints lie in OUTPUT.run/ while it trains, and a run that was
     interrupted, or killed, goes on with --resume to the same weights as one that was not. The model directory loads in plain
     sentence-transformers; its task heads are for `sbmini predict`. Several processes train together under torchrun.
     """

@@ -341,16 +341,17 @@ def test_a_built_in_model_whose_package_is_absent_names_the_extra():
 # --- documents -------------------------------------------------------------------------------------------------------
 
 
-def test_readme_figures_are_those_measured_and_its_commands_those_of_help():
+def test_documents_figures_are_those_measured_and_their_commands_those_of_help():
     sys.path.insert(0, str(ROOT))
     try:
-        from benchmarks import readme
+        from benchmarks import docs
     finally:
         sys.path.remove(str(ROOT))
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert readme.updated(text) == text
-    faked = text.replace("times faster", "times  faster")
-    assert readme.updated(faked) == text != faked
+    texts = docs.documents()
+    assert docs.updated(texts) == texts
+    faked = {path: text.replace("| times ", "| times  ") for path, text in texts.items()}
+    assert faked[ROOT / "README.md"] != texts[ROOT / "README.md"]
+    assert docs.updated(faked) == texts
 
 
 def test_make_lists_its_verbs():
@@ -364,6 +365,7 @@ def test_make_lists_its_verbs():
         "check-frameworks",
         "check-wheel",
         "check-long",
+        "docs",
         "clean",
     ):
         assert re.search(rf"^{verb}\s", listed, re.M), verb

@@ -77,7 +77,7 @@ class ModelPart:
         encoder: `trained`; or `frozen`, to train heads alone.
         layers: which of the starting model's layers are kept, in order, counted from 0; by default all.
         max_seq_length: the longest input in tokens; by default the starting model's.
-        dropout: in the encoder; by default the starting model's.
+        dropout: the probability of dropout in the encoder, 0 to 0.95; by default the starting model's.
     """
 
     output: str = _key()
@@ -94,21 +94,21 @@ class TrainPart:
 
     Attributes:
         steps: optimizer steps; or give epochs, or phases.
-        epochs: passes; an epoch holds as many examples as all tasks together have.
-        batch_size: examples of a batch, all tasks together.
-        gradient_accumulation: batches of a step.
+        epochs: passes over the data, fractions included; an epoch holds as many examples as all tasks together have.
+        batch_size: examples in a batch, all tasks together.
+        gradient_accumulation: batches in an optimizer step; their gradients are averaged.
         schedule: how a batch is shared out among the tasks.
         floor: the fewest examples of a task in a batch.
         surgery: how the tasks' gradients are combined; `none` adds them up unseen.
         length_batches: whether examples of like length are put together.
-        precision: of the steps, and of the figures taken between them; `bf16` (mixed) is for GPUs, and for processors with
-            AVX512-BF16 or AMX, which are faster with it.
+        precision: the precision of the steps and of the evaluations between them; `bf16` (mixed) is for GPUs, and for
+            processors with AVX512-BF16 or AMX, which are faster with it.
         max_grad_norm: gradients are scaled to at most this length; 0 for never.
-        log_every: steps between two lines of the log.
+        log_every: steps between two lines in the log.
         save_every: steps between two checkpoints where no task has a dev file, by default 250; else each evaluation makes one.
         keep_checkpoints: how many checkpoints are kept while training, the best one beside them.
         report_to: `tensorboard`, or other trackers that sentence-transformers knows.
-        seed: of everything that is drawn.
+        seed: the random seed of the whole run, 0 or more.
     """
 
     steps: int | None = _key(None, low=1)
@@ -134,14 +134,14 @@ class OptimizerPart:
 
     Attributes:
         name: `adamw` and `adam` are this project's; `torch-adamw` is torch's fused one.
-        learning_rate: of the encoder.
-        head_learning_rate: of the heads.
-        weight_decay: of weights; biases and LayerNorm have none.
-        beta1: of the first moment.
-        beta2: of the second moment.
-        epsilon: added to the root of the second moment.
+        learning_rate: the encoder's highest learning rate, 0 or more.
+        head_learning_rate: the task heads' highest learning rate, 0 or more.
+        weight_decay: the decay of weights, 0 or more; biases and LayerNorm have none.
+        beta1: the decay rate of the average of gradients (first moment), 0 to 0.99999.
+        beta2: the decay rate of the average of squared gradients (second moment), 0 to 0.9999999.
+        epsilon: a small number added to the root of the second moment, 0 or more, against division by zero.
         warmup: the share of the steps during which the rate rises.
-        decay: how it falls afterwards.
+        decay: the curve of the learning rate after the warmup.
         layer_decay: each layer learns at this share of the next one's rate; 1 for one rate.
         unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.
     """
@@ -167,12 +167,13 @@ class RegularizationPart:
         r_drop: α of R-Drop; 0 for none. 1 to 5 are usual.
         smart: λ of SMART's adversarial regularization; 0 for none. 1 to 5 are usual.
         smart_radius: ε, the largest change of a component of the embeddings.
-        smart_step_size: η, of the steps uphill.
-        smart_steps: how many of them.
-        smart_noise: σ, of where they begin.
+        smart_step_size: η, the length of SMART's steps uphill, 0 or more.
+        smart_steps: the number of SMART's steps uphill, 1 or more.
+        smart_noise: σ, the standard deviation of the random noise from which SMART's steps start, 0 or more.
         bregman: μ of SMART's proximal term; 0 for none. 1 is usual.
-        bregman_momentum: of the average that it holds on to.
-        tasks: for which tasks; by default for all that have a head.
+        bregman_momentum: the share of the old average of the weights that each step keeps for the proximal term, 0 to
+            0.99999.
+        tasks: the tasks that are regularized; by default all that have a head.
     """
 
     r_drop: float = _key(0.0, low=0)
@@ -197,8 +198,8 @@ class AveragePart:
 
     Attributes:
         kind: `none`; `ema`, a moving average over steps; or `checkpoints`, the mean over evaluations.
-        decay: of `ema`.
-        start: of `checkpoints`: the share of the steps after which evaluations count.
+        decay: with `ema`: the share of the old average that each step keeps, 0 to 0.999999.
+        start: with `checkpoints`: the share of the steps after which evaluations count, 0 to 1.
     """
 
     kind: str = _key("none", choices=("none", "ema", "checkpoints"))
@@ -211,10 +212,10 @@ class LoraPart:
     """`[lora]`, where it stands: low-rank updates in place of the encoder's own weights; see `lora`.
 
     Attributes:
-        rank: of the updates.
-        alpha: they are multiplied with `alpha / rank`.
-        dropout: before them.
-        targets: the matrices: `query`, `key`, `value`, `dense`.
+        rank: the rank of the low-rank updates, 1 or more; a higher rank trains more parameters.
+        alpha: the updates are multiplied by `alpha / rank`; 0 or more.
+        dropout: the probability of dropout before the updates, 0 to 0.95.
+        targets: the encoder's matrices that get updates: `query`, `key`, `value`, `dense`.
     """
 
     rank: int = _key(8, low=1)
@@ -228,13 +229,13 @@ class PhasePart:
     """`[[phase]]`: what differs in a phase from `[model]`, `[train]` and `[optimizer]`; phases follow each other.
 
     Attributes:
-        encoder: `trained` or `frozen`.
+        encoder: whether the encoder is `trained` or `frozen` in this phase.
         steps: optimizer steps; or give epochs.
-        epochs: passes.
-        learning_rate: of the encoder.
-        head_learning_rate: of the heads.
-        warmup: the share of the phase's steps.
-        decay: how the rate falls.
+        epochs: passes over the data in this phase.
+        learning_rate: the encoder's highest learning rate in this phase.
+        head_learning_rate: the task heads' highest learning rate in this phase.
+        warmup: the share of the phase's steps during which the learning rate rises.
+        decay: the curve of the learning rate after the warmup.
     """
 
     encoder: str | None = _key(None, choices=("trained", "frozen"))
@@ -267,16 +268,20 @@ class MarginPart:
     """`[task.margin]`, for the loss `cosine-embedding`; see `losses`.
 
     Attributes:
-        rule: `fixed`, `scheduled` or `hard-negatives`.
-        value: of a fixed margin, or the first one of `hard-negatives`.
-        start: of `scheduled`.
-        end: of `scheduled`.
-        shape: of `scheduled`.
-        quantile: of `hard-negatives`.
-        rate: of `hard-negatives`.
-        low: of `hard-negatives`.
-        high: of `hard-negatives`.
-        every: of `hard-negatives`.
+        rule: how the margin moves: `fixed` keeps it, `scheduled` moves it over the steps, `hard-negatives` follows the
+            cosines of dissimilar pairs.
+        value: the margin of `fixed`, or the first margin of `hard-negatives`: a cosine, -1 to 1.
+        start: with `scheduled`: the margin at the first step, a cosine, -1 to 1.
+        end: with `scheduled`: the margin at the last step, a cosine, -1 to 1.
+        shape: with `scheduled`: the curve of the margin from `start` to `end`.
+        quantile: with `hard-negatives`: the margin moves towards this quantile of the dissimilar pairs' cosines, 0 to
+            1; 0.75 leaves the hardest quarter above it.
+        rate: with `hard-negatives`: the share of the distance to the quantile that the margin moves each time, above 0
+            and at most 1.
+        low: with `hard-negatives`: the margin's lowest value, a cosine, -1 to 1.
+        high: with `hard-negatives`: the margin's highest value, a cosine, -1 to 1.
+        every: with `hard-negatives`: when the margin moves: after each `batch`, or after each `epoch` by the quantile
+            of all its pairs.
     """
 
     rule: str = _key("fixed", choices=("fixed", "scheduled", "hard-negatives"))
@@ -296,9 +301,9 @@ class TaskPart:
     """`[[task]]`; what structures and losses there are is said in `tasks`.
 
     Attributes:
-        name: letters, digits, - and _.
-        structure: `single`, `siamese`, `triplet` or `pair`.
-        loss: the loss.
+        name: the task's name: letters, digits, - and _.
+        structure: what an example is: a `single` text, a `siamese` pair, a `triplet`, or a `pair` in one input.
+        loss: the loss that the task minimises.
         train: a file, or several; without it the task is only measured on its dev file.
         dev: a file, or several; without it the task has no dev figure.
         text: the column of text, or the columns.
@@ -306,29 +311,34 @@ class TaskPart:
         labels: the labels in order; by default those of the training data.
         label_shares: each label's share where the model will be used, in that order, if it differs from the training data's:
             the logits are adjusted while training.
-        low: the least score.
-        high: the greatest score.
-        positive: the least score of a row that a ranking loss takes.
+        low: the lowest score that occurs in the data's scale.
+        high: the highest score that occurs in the data's scale.
+        positive: a ranking loss trains on rows with at least this score.
         hidden: components of the head's hidden layer; 0 for none.
-        head_dropout: in the head.
-        weight: a factor of the loss.
-        metric: the dev figure that counts.
-        scale: of the cosines in ranking losses, cosent and angle.
-        triplet_margin: of the triplet loss.
-        mini_batch_size: of the cached ranking loss.
+        head_dropout: the probability of dropout in the head, 0 to 0.95.
+        weight: a factor of the loss, 0 or more.
+        metric: the dev figure that counts for the best model.
+        scale: the factor of the cosines in ranking losses, `cosent` and `angle`, 0 or more; a higher factor sharpens
+            the loss.
+        triplet_margin: with the loss `triplet`: the margin between the positive and the negative, 0 or more.
+        mini_batch_size: with the loss `cached-multiple-negatives-ranking`: examples computed at once; more needs more
+            memory.
         dimensions: lengths of the vectors' beginnings that the loss is also taken of, so that vectors can be cut (Matryoshka).
-        teacher: of the loss `distillation`: a model directory, a built-in name or a hub id.
+        teacher: with the loss `distillation`: the model whose vectors are learned: a directory, a built-in name or a
+            hub id.
         teacher_graph: what computes the teacher's vectors; int8 is faster.
-        vector_weight: of `distillation`: how much each vector must be the teacher's; 0 for one of another dimension.
-        similarity_weight: of `distillation`: how much the similarities within a batch must be the teacher's.
-        limit: the most training rows.
-        dev_limit: the most dev rows.
-        drop_overlap: whether training rows that stand in the dev set are left out.
+        vector_weight: with `distillation`: the weight of the loss between each vector and the teacher's, 0 or more; 0
+            for a teacher of another dimension.
+        similarity_weight: with `distillation`: the weight of the loss between the similarities within a batch and the
+            teacher's, 0 or more.
+        limit: the highest number of training rows.
+        dev_limit: the highest number of dev rows.
+        drop_overlap: whether training rows that also occur in the dev set are left out.
         both_orders: whether training pairs are also read the other way round: twice as many rows, for labels that do not depend
             on the order.
         adapter_size: components of projected attention layers of the task's own; 0 for none.
-        adapter_heads: their attention's heads.
-        margin: of the loss `cosine-embedding`.
+        adapter_heads: attention heads in these layers, 1 or more.
+        margin: the table `[task.margin]` of the loss `cosine-embedding`.
     """
 
     name: str = _key()

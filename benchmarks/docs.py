@@ -1,7 +1,7 @@
-"""Write what the README takes from elsewhere: its tables from `benchmarks/results/*.json`, its commands from
+"""Write the generated parts of README.md and docs/: tables from `benchmarks/results/*.json`, commands from
 `--help`, the keys of a recipe from `training.recipe`.
 
-python -m benchmarks.readme
+python -m benchmarks.docs
 """
 
 import inspect
@@ -30,7 +30,7 @@ from sbert_mini.training.recipe import (
     TrainPart,
 )
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 
 
 def sts(found: dict[str, Any]) -> str:
@@ -251,6 +251,13 @@ def model(found: dict[str, Any]) -> str:
     )
 
 
+def summary(found: dict[str, Any]) -> str:
+    """Return the README's table: the shipped models against the peer, without shortened vectors."""
+    return model({**found, "quality": {k: v for k, v in found["quality"].items() if "[:" not in k}}).replace(
+        "; `[:128]`: the first 128 dimensions", ""
+    )
+
+
 def ablations(found: dict[str, Any]) -> str:
     """Return the tables of the ablations, a group each: mean and standard deviation over the seeds."""
     parts = []
@@ -384,25 +391,34 @@ TABLES = {
 }
 
 
-def updated(text: str) -> str:
-    """Return the README with each part made anew between its two markers."""
+def documents() -> dict[Path, str]:
+    """Return README.md and every page of docs/, a text by its file."""
+    return {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+
+
+def updated(texts: dict[Path, str]) -> dict[Path, str]:
+    """Return the texts with each generated part made anew between its two markers."""
     large = json.loads((RESULTS / "large_index.json").read_text("utf-8"))
     parts = {"commands": commands(), "recipe": recipe_keys(), "capacity": capacity(large)}
     for name, table in TABLES.items():
         found = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
         parts[name] = f"{table(found)}\n\n{tables.machine_note(found)}"
+    shipped = json.loads((RESULTS / "model.json").read_text("utf-8"))
+    parts["summary"] = f"{summary(shipped)}\n\n{tables.machine_note(shipped)}"
+    texts = dict(texts)
     for name, part in parts.items():
-        block = f"<!-- {name} -->\n{part}\n<!-- end of {name} -->"
-        text, count = re.subn(
-            rf"<!-- {name} -->.*?<!-- end of {name} -->", block.replace("\\", r"\\"), text, flags=re.DOTALL
-        )
-        if count != 1:
-            raise SystemExit(f"README.md must hold the markers of {name!r} once; found {count}")
-    return text
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        homes = [path for path, text in texts.items() for _ in range(text.count(start))]
+        if len(homes) != 1 or texts[homes[0]].count(end) != 1:
+            raise SystemExit(f"the markers of {name!r} must stand once in README.md and docs/; found {len(homes)}")
+        before, rest = texts[homes[0]].split(start)
+        texts[homes[0]] = f"{before}{start}{part}\n{end}{rest.split(end)[1]}"
+    return texts
 
 
 def main() -> None:
-    README.write_text(updated(README.read_text("utf-8")), "utf-8")
+    for path, text in updated(documents()).items():
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
