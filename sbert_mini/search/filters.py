@@ -97,7 +97,7 @@ def matching(node: Node, columns: Columns, deadline: Deadline) -> AnyArray:
 
 def _constant(type: str, value: Any, rows: int) -> Values:
     """Return the same value for each of some rows; None for NULL."""
-    if type == "integer" and value not in _INT64:
+    if type == "integer" and value is not None and value not in _INT64:  # None would be looked for number by number
         raise FilterValueError(f"{value} is beyond 64 bits")
     filled = np.full(rows, _EMPTY[type] if value is None else value, _DTYPES[type])
     return Values(type, filled, np.full(rows, value is not None))
