@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -110,23 +111,27 @@ def sbmini(tmp_path: Path, minilm: Path) -> Callable[..., subprocess.CompletedPr
 
 def run_here(arguments: list[str], stdin: bytes = b"", env: dict | None = None) -> subprocess.CompletedProcess:
     """Run the command line in this process: its exit code and what it printed. What a command sets in a process is set back."""
-    from sbert_mini.cli.main import run
-    from sbert_mini.cli.notes import NoteHandler
-
     assert len(stdin) < 60_000, "more than a pipe takes before it is read"
     ours, signals = logging.getLogger("sbert_mini"), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in signals]
+    from sbert_mini.cli.main import run  # which sets handlers of its own
+    from sbert_mini.cli.notes import NoteHandler
+
     logged, notes = (ours.level, ours.propagate), NoteHandler()
     out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", write_through=True) for _ in range(2))
     read, write = os.pipe()
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), os.fdopen(read, encoding="utf-8") as source:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        mock.patch.dict(os.environ),  # set back as a whole
+        warnings.catch_warnings(),
+        os.fdopen(read, encoding="utf-8") as source,
+    ):
         os.write(write, stdin)
         os.close(write)
         patch.setattr(sys, "argv", ["sbmini", *arguments])
         patch.setattr(sys, "stdin", source)
-        patch.delenv("SBMINI_DATA", raising=False)  # it would find real data
-        for name, value in (env or {}).items():
-            patch.setenv(name, value)
+        os.environ.pop("SBMINI_DATA", None)  # it would find real data
+        os.environ.update(env or {})
         ours.addHandler(notes)
         ours.propagate = False
         try:
@@ -148,7 +153,11 @@ def sbmini_here(tmp_path: Path, minilm: Path, monkeypatch) -> Callable[..., subp
 
     def run(*args: object, stdin: str | bytes = b"", env: dict | None = None) -> subprocess.CompletedProcess:
         monkeypatch.chdir(tmp_path)
-        return run_here(list(map(str, args)), stdin.encode() if isinstance(stdin, str) else stdin, env)
+        return run_here(
+            [os.fsdecode(arg) if isinstance(arg, bytes) else str(arg) for arg in args],
+            stdin.encode() if isinstance(stdin, str) else stdin,
+            env,
+        )
 
     return run
 

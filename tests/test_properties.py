@@ -1,16 +1,18 @@
 """Whatever a file holds: the command answers with an exit code and at most a few lines, and never with a traceback."""
 
+import contextlib
 import csv
 import io
 import json
 import shutil
+import sys
 
 import pytest
-from conftest import run_here, tiny_converted_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sbert_mini.cli.main import run
 
-from sbert_mini import SearchIndex
+from sbert_mini import Embedder, SearchIndex
 from sbert_mini.text.words import is_silent
 
 cells = st.one_of(
@@ -61,14 +63,23 @@ def files(draw):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
+    from conftest import tiny_model
+
     folder = tmp_path_factory.mktemp("any")
-    return tiny_converted_model(folder, hidden_size=12, num_attention_heads=3, intermediate_size=8, num_hidden_layers=1)
+    Embedder(tiny_model(folder, hidden_size=12, num_attention_heads=3, intermediate_size=8, num_hidden_layers=1))
+    return folder
 
 
 def answer(*arguments):
-    """Return the exit code of a command and what it printed."""
-    done = run_here(list(map(str, arguments)))
-    return done.returncode, done.stdout, done.stderr
+    """Run the command line in this process and return its exit code and what it printed."""
+    before, out, errors = sys.argv, io.StringIO(), io.StringIO()
+    sys.argv = ["sbmini", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            code = run()
+    finally:
+        sys.argv = before
+    return code, out.getvalue(), errors.getvalue()
 
 
 def check(place, made, query):

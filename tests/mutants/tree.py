@@ -81,6 +81,8 @@ def run_tests(folder: Path, tests: list[str], limit_s: float) -> tuple[str, str]
         return "time", ""
     if process.returncode == 0:
         return "survived", ""
+    if process.returncode < 0:
+        return "caught", f"pytest was ended by signal {-process.returncode}"
     if process.returncode != 1:  # not a failed test: pytest could not begin
         return "none", f"pytest ended with {process.returncode}"
     failed = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
