@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,6 +120,9 @@ def train(
 
         check_folder(report)
     chosen = read_recipe(find_recipe(recipe))
+    for package in ("torch", "sentence_transformers"):  # without them no other advice helps
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
     refuse_sharding()
     held = read_data(chosen)
     resolve(chosen.local_model(chosen.model.start), offline=offline)

@@ -54,7 +54,7 @@ def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
     found = json.loads((out / "training.json").read_text())
     assert found["command"].startswith("sbmini train recipe.toml")
     assert found["start_trained_on"] == ["snli"]
-    assert [(p["number"], p["encoder"], p["steps"]) for p in found["phases"]] == [(1, "frozen", 6), (2, "trained", 6)]
+    assert [(p["number"], p["encoder"], p["steps"]) for p in found["phases"]] == [(1, "frozen", 3), (2, "trained", 3)]
     for number, phase in enumerate(found["phases"], start=1):
         log = (reported / "trained.run" / f"phase-{number}" / "log.jsonl").read_text().splitlines()
         lines = [json.loads(line) for line in log]
