@@ -126,7 +126,7 @@ def train(
     refuse_sharding()
     held = read_data(chosen)
     resolve(chosen.local_model(chosen.model.start), offline=offline)
-    # Importing torch takes seconds: what recipe, files and names suffice to know has been told by now.
+    # Importing torch takes seconds: mistakes in the recipe, its files and names are reported before.
     from sbert_mini.training import fit as training
     from sbert_mini.training import processes
     from sbert_mini.training.progress import ProgressCallback

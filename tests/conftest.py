@@ -11,8 +11,8 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -109,57 +109,57 @@ def sbmini(tmp_path: Path, minilm: Path) -> Callable[..., subprocess.CompletedPr
     return run
 
 
-def run_here(arguments: list[str], stdin: bytes = b"", env: dict | None = None) -> subprocess.CompletedProcess:
-    """Run the command line in this process: its exit code and what it printed. What a command sets in a process is set back."""
+def run_here(
+    folder: Path | str, *arguments: object, stdin: str | bytes = b"", env: dict | None = None
+) -> subprocess.CompletedProcess:
+    """Run the command line in this process, in a folder; return its exit code and what it printed.
+
+    A start costs nothing here: for tests of what a command answers, not of a process. What a command sets in its process
+    (signal handlers, environment, logging, warnings, torch's threads) is set back.
+    """
+    stdin = stdin.encode() if isinstance(stdin, str) else stdin
     assert len(stdin) < 60_000, "more than a pipe takes before it is read"
     ours, signals = logging.getLogger("sbert_mini"), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = [signal.getsignal(number) for number in signals]
+    environment, argv, standard_input = dict(os.environ), sys.argv, sys.stdin
     from sbert_mini.cli.main import run  # which sets handlers of its own
     from sbert_mini.cli.notes import NoteHandler
 
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
     logged, notes = (ours.level, ours.propagate), NoteHandler()
     out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace", write_through=True) for _ in range(2))
     read, write = os.pipe()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        mock.patch.dict(os.environ),  # set back as a whole
-        warnings.catch_warnings(),
-        os.fdopen(read, encoding="utf-8") as source,
-    ):
-        os.write(write, stdin)
-        os.close(write)
-        patch.setattr(sys, "argv", ["sbmini", *arguments])
-        patch.setattr(sys, "stdin", source)
-        os.environ.pop("SBMINI_DATA", None)  # it would find real data
-        os.environ.update(env or {})
-        ours.addHandler(notes)
-        ours.propagate = False
+    os.write(write, stdin)
+    os.close(write)
+    with warnings.catch_warnings(), os.fdopen(read, encoding="utf-8") as source, contextlib.chdir(folder):
         try:
+            sys.argv = ["sbmini", *(os.fsdecode(arg) if isinstance(arg, bytes) else str(arg) for arg in arguments)]
+            sys.stdin = source
+            os.environ.pop("SBMINI_DATA", None)  # it would find real data
+            os.environ.update(env or {})
+            ours.addHandler(notes)
+            ours.propagate = False
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
                 code = run()
         finally:
+            sys.argv, sys.stdin = argv, standard_input
+            os.environ.clear()
+            os.environ.update(environment)
             ours.removeHandler(notes)
-            ours.propagate = logged[1]
-            ours.setLevel(logged[0])
+            ours.level, ours.propagate = logged
             for number, handler in zip(signals, handlers, strict=True):
                 signal.signal(number, handler)
+            if torch:
+                torch.set_num_threads(threads)
     printed = (stream.buffer.getvalue().decode("utf-8", "replace") for stream in (out, errors))
     return subprocess.CompletedProcess(["sbmini", *arguments], code, *printed)
 
 
 @pytest.fixture
-def sbmini_here(tmp_path: Path, minilm: Path, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
-    """`sbmini` in this process, where a start costs nothing: for tests of what a command answers, not of a process."""
-
-    def run(*args: object, stdin: str | bytes = b"", env: dict | None = None) -> subprocess.CompletedProcess:
-        monkeypatch.chdir(tmp_path)
-        return run_here(
-            [os.fsdecode(arg) if isinstance(arg, bytes) else str(arg) for arg in args],
-            stdin.encode() if isinstance(stdin, str) else stdin,
-            env,
-        )
-
-    return run
+def sbmini_here(tmp_path: Path, minilm: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """`sbmini` by `run_here`, in the test's folder."""
+    return partial(run_here, tmp_path)
 
 
 @pytest.fixture

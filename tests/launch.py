@@ -1,19 +1,11 @@
-"""Commands and processes of their own for the tests, without the seconds that importing the libraries takes.
+"""Processes for the tests, forked from a server that has imported the libraries, and nothing of ours: that takes seconds."""
 
-A command is answered in the tests' process. A process is forked from a server that has imported the libraries, and
-nothing of ours.
-"""
-
-import contextlib
-import io
-import logging
 import os
 import signal
 import sys
 import traceback
 from multiprocessing import get_context
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -43,30 +35,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def answered(folder, *arguments):
-    """Run the command line in a folder, in this process, and leave the process as it was; return what a process would."""
-    from sbert_mini.cli.main import run
-    from sbert_mini.cli.notes import NoteHandler
-
-    log, out, errors, handler = logging.getLogger("sbert_mini"), io.StringIO(), io.StringIO(), NoteHandler()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    before = sys.argv, dict(os.environ), log.level, log.propagate
-    sys.argv, log.propagate = ["sbmini", *map(str, arguments)], False
-    log.addHandler(handler)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), contextlib.chdir(folder):
-            code = run()
-    finally:
-        log.removeHandler(handler)
-        sys.argv, variables, level, log.propagate = before
-        log.setLevel(level)
-        os.environ.clear()
-        os.environ.update(variables)
-        for number, old in handlers.items():
-            signal.signal(number, old)
-    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=errors.getvalue())
 
 
 class Forked:
@@ -130,7 +98,7 @@ def encode_without_ours(path, texts, output, lora_rank):
 
 
 def fit_and_be_killed(output, step=None, line=None):
-    """Train by `recipe.toml`, and be killed by SIGKILL when the checkpoint of a step is saved, or a line is told."""
+    """Train by `recipe.toml`; SIGKILL ends it when the checkpoint of a step is saved, or a line of progress is printed."""
     from transformers import TrainerCallback
 
     from sbert_mini.training.fit import computing_threads, fit, prepare

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import one_error
-from launch import answered, one_thread  # noqa: F401
+from conftest import one_error, run_here
+from launch import one_thread  # noqa: F401
 from test_fitter import sentences, workshop  # noqa: F401
 from torch.nn import functional
 
@@ -142,7 +142,7 @@ teacher_graph = "int8"
 dimensions = [4]
 """
     (workshop / "recipe.toml").write_text(recipe.replace("{steps}", "1"), "utf-8")
-    done = answered(workshop, "train", "recipe.toml", "--threads", 1, "--dry-run", "-q")
+    done = run_here(workshop, "train", "recipe.toml", "--threads", 1, "--dry-run", "-q")
     assert done.returncode == 0, done.stderr
     assert "distillation" in done.stdout
     assert not (workshop / "student.run").exists()
@@ -151,7 +151,7 @@ dimensions = [4]
         (workshop / "recipe.toml").write_text(
             recipe.replace("{steps}", str(steps)).replace('"student"', f'"student{steps}"')
         )
-        done = answered(workshop, "train", "recipe.toml", "--threads", 1, "-q")
+        done = run_here(workshop, "train", "recipe.toml", "--threads", 1, "-q")
         assert done.returncode == 0, done.stderr
         embedder = Embedder(workshop / f"student{steps}", graph="fp32")
         assert embedder.path.joinpath("README.md").read_text("utf-8").count("distillation") >= 2
@@ -191,4 +191,4 @@ dimensions = [4]
 """
     assert old in text
     (workshop / "recipe.toml").write_text(text.replace(old, new).replace('"T"', model), "utf-8")
-    one_error(answered(workshop, "train", "recipe.toml", "-q"), 2, says)
+    one_error(run_here(workshop, "train", "recipe.toml", "-q"), 2, says)

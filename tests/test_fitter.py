@@ -1,9 +1,7 @@
 """The fitter whole: one step against plain torch, resuming to the same bytes, what it saves, and the commands around it."""
 
 import contextlib
-import io
 import json
-import logging
 import os
 import shutil
 import signal
@@ -15,9 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import one_error
-from sbert_mini.cli.main import run
-from sbert_mini.cli.notes import NoteHandler
+from conftest import one_error, run_here
 from test_training import algorithm_1
 
 import sbert_mini
@@ -435,36 +431,8 @@ def workshop(tmp_path, make_model):
     return tmp_path
 
 
-def command(folder, *arguments):
-    """Run the command in this process, in a folder: starting another takes longer than what most tests do there."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    environment, arguments_before, threads = dict(os.environ), sys.argv, torch.get_num_threads()
-    out, errors = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
-    log, notes = logging.getLogger("sbert_mini"), NoteHandler()
-    level = log.level
-    log.addHandler(notes)
-    try:
-        sys.argv = ["sbmini", *map(str, arguments)]
-        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-            code = run()
-    finally:
-        sys.argv = arguments_before
-        log.removeHandler(notes)
-        log.setLevel(level)
-        os.environ.clear()
-        os.environ.update(environment)
-        torch.set_num_threads(threads)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    texts = []
-    for stream in (out, errors):
-        stream.flush()
-        texts.append(stream.buffer.getvalue().decode())
-    return subprocess.CompletedProcess(arguments, code, *texts)
-
-
 def train(folder, *arguments):
-    return command(folder, "train", "recipe.toml", "--threads", "1", *arguments)
+    return run_here(folder, "train", "recipe.toml", "--threads", "1", *arguments)
 
 
 @contextlib.contextmanager
@@ -658,7 +626,7 @@ def test_what_is_trained_is_a_model_with_heads_a_card_and_nothing_of_ours_in_its
     assert "exists already" in again.stderr
 
     def predict(*arguments):
-        return command(workshop, "predict", "-m", "trained", *arguments)
+        return run_here(workshop, "predict", "-m", "trained", *arguments)
 
     done = predict("-t", "mood", "--graph", "fp32", "the cat sleeps", "a dog")
     assert done.returncode == 0, done.stderr
@@ -745,7 +713,7 @@ def test_rows_of_evaluation_sets_are_counted_and_dropped(workshop):
     from sbert_mini.evaluation.sets import trained_on
 
     assert set(trained_on(workshop / "trained")) == {"sts13"}
-    scored = command(workshop, "bench", "sts", "-m", "trained", "--data", "sets", "--json")
+    scored = run_here(workshop, "bench", "sts", "-m", "trained", "--data", "sets", "--json")
     (model,) = json.loads(scored.stdout)["models"]
     assert model["mean_of"] == []
     assert "10 pairs" in model["sets"][0]["trained_on"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import one_error
-from launch import Forked, answered, fit_and_be_killed, one_thread  # noqa: F401
+from conftest import one_error, run_here
+from launch import Forked, fit_and_be_killed, one_thread  # noqa: F401
 from safetensors.torch import load_file, save_file
 from test_fitter import arguments, content, fitted, model_of, sentences, tasks, weights_of, workshop  # noqa: F401
 from torch.nn import functional
@@ -252,12 +252,12 @@ def test_a_soup_is_the_mean_and_of_one_shape(make_model, tmp_path):
 
 def test_the_soup_command(make_model, tmp_path):
     paths = [str(make_model(seed=seed)) for seed in (1, 2)]
-    done = answered(tmp_path, "soup", *paths, "-o", tmp_path / "soup")
+    done = run_here(tmp_path, "soup", *paths, "-o", tmp_path / "soup")
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "soup") in done.stderr
-    assert answered(tmp_path, "encode", "a cat", "-m", tmp_path / "soup").returncode == 0
-    one_error(answered(tmp_path, "soup", paths[0], "-o", tmp_path / "x"), 2, "at least two models")
-    one_error(answered(tmp_path, "soup", paths[0], tmp_path / "gone", "-o", tmp_path / "x"), 1, "gone")
+    assert run_here(tmp_path, "encode", "a cat", "-m", tmp_path / "soup").returncode == 0
+    one_error(run_here(tmp_path, "soup", paths[0], "-o", tmp_path / "x"), 2, "at least two models")
+    one_error(run_here(tmp_path, "soup", paths[0], tmp_path / "gone", "-o", tmp_path / "x"), 1, "gone")
 
 
 # --- rates ------------------------------------------------------------------------------------------------------------
@@ -543,13 +543,13 @@ def test_a_phase_begins_with_the_heads_of_the_one_before(workshop):  # noqa: F81
 def test_dry_run_tells_the_cost_of_each_phase(workshop):  # noqa: F811
     changed(workshop, ("steps = 60", ""))
     (workshop / "recipe.toml").write_text((workshop / "recipe.toml").read_text() + "\n" + PHASES)
-    done = answered(workshop, "train", "recipe.toml", "--threads", 1, "--dry-run", "--json")
+    done = run_here(workshop, "train", "recipe.toml", "--threads", 1, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [p["encoder"] for p in found["phases"]] == ["frozen", "trained"]
     assert found["steps"] == 6
     assert all(p["seconds_a_step"] > 0 and p["peak_bytes"] > 1e8 for p in found["phases"])
-    said = answered(workshop, "train", "recipe.toml", "--threads", 1, "--dry-run").stdout
+    said = run_here(workshop, "train", "recipe.toml", "--threads", 1, "--dry-run").stdout
     assert "phase 2, encoder trained: 3 steps of" in said
 
 
@@ -572,7 +572,7 @@ def test_dry_run_tells_the_cost_of_each_phase(workshop):  # noqa: F811
 )  # fmt: skip
 def test_mistakes_in_the_further_tables_are_named(workshop, old, new, said):  # noqa: F811
     changed(workshop, (old, new))
-    one_error(answered(workshop, "train", "recipe.toml", "--dry-run", "-q"), 2, "recipe.toml, line", said)
+    one_error(run_here(workshop, "train", "recipe.toml", "--dry-run", "-q"), 2, "recipe.toml, line", said)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -688,4 +688,4 @@ def test_a_batch_is_shared_by_processes_in_whole_examples():
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
 def test_fsdp_and_deepspeed_are_refused_in_one_line(workshop, monkeypatch, variable):  # noqa: F811
     monkeypatch.setenv(variable, "true")
-    one_error(answered(workshop, "train", "recipe.toml", "-q"), 2, variable, "torchrun alone")
+    one_error(run_here(workshop, "train", "recipe.toml", "-q"), 2, variable, "torchrun alone")

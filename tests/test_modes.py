@@ -4,8 +4,7 @@ import os
 from contextlib import contextmanager
 
 import pytest
-from conftest import tiny_model
-from launch import answered
+from conftest import run_here, tiny_model
 
 import sbert_mini
 from sbert_mini.runtime.heads import HeadConfig
@@ -55,5 +54,5 @@ def test_a_saved_model_has_the_modes_that_the_umask_leaves(tmp_path):
 @pytest.mark.parametrize("umask", UMASKS)
 def test_an_encoded_file_has_the_mode_that_the_umask_leaves(tmp_path, umask):
     with umask_of(umask):
-        assert answered(tmp_path, "encode", "-q", "a cat", "-o", "v.npy").returncode == 0
+        assert run_here(tmp_path, "encode", "-q", "a cat", "-o", "v.npy").returncode == 0
     assert modes(tmp_path) == {"v.npy": 0o666 & ~umask}

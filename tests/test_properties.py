@@ -1,16 +1,14 @@
 """Whatever a file holds: the command answers with an exit code and at most a few lines, and never with a traceback."""
 
-import contextlib
 import csv
 import io
 import json
 import shutil
-import sys
 
 import pytest
+from conftest import run_here
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sbert_mini.cli.main import run
 
 from sbert_mini import Embedder, SearchIndex
 from sbert_mini.text.words import is_silent
@@ -71,15 +69,11 @@ def place(tmp_path_factory):
 
 
 def answer(*arguments):
-    """Run the command line in this process and return its exit code and what it printed."""
-    before, out, errors = sys.argv, io.StringIO(), io.StringIO()
-    sys.argv = ["sbmini", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-            code = run()
-    finally:
-        sys.argv = before
-    return code, out.getvalue(), errors.getvalue()
+    """Return the exit code of a command, what it printed, and its errors without its notes."""
+    done = run_here(".", *arguments)
+    lines = done.stderr.splitlines(keepends=True)
+    errors = [line for line in lines if line.startswith("sbmini: error: ") or not line.startswith("sbmini: ")]
+    return done.returncode, done.stdout, "".join(errors)
 
 
 def check(place, made, query):

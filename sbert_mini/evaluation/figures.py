@@ -34,7 +34,7 @@ def require() -> None:
 def _figure(
     width: float, height: float, rows: int = 1, columns: int = 1, heights: Sequence[float] | None = None
 ) -> tuple["Figure", Any]:
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where HOME cannot be written it tells of its own cache
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its own cache where HOME cannot be written
     try:
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,4 +1,4 @@
-"""The rows that a recipe names, read and checked without torch, so that a mistake in them is told at once."""
+"""The rows that a recipe names, read and checked without torch, so that a mistake in them is reported at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

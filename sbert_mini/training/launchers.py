@@ -1,4 +1,4 @@
-"""What a launcher may ask of training by the environment, told before torch is imported."""
+"""Checks of what a launcher such as accelerate asks for in the environment. Without torch, so that they come first."""
 
 import os
 

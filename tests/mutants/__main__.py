@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from tests.mutants.draw import draw
-from tests.mutants.measure import DATA, WORK, measure, measure_native, native_tests, tests_of
+from tests.mutants.measure import DATA, WORK, measure, measure_native, measured_tests, native_tests, tests_of
 from tests.mutants.page import CAUGHT, write_page
 from tests.mutants.source import ROOT, Fault, plant, read_faults
 from tests.mutants.tree import LIBRARY, collected, compile_native, copy_tree, run_tests
@@ -42,7 +42,7 @@ def nearest(fault: Fault, existing: frozenset[str]) -> list[str]:
             break
         tests.append(name)
         total += seconds
-    return tests
+    return tests + sorted(existing - measured_tests())  # which lines newer tests run is not known
 
 
 def try_fault(fault: Fault, tree: Path, existing: frozenset[str]) -> dict[str, object]:

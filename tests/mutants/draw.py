@@ -64,6 +64,15 @@ def _in_annotation(text: str, line: int, column: int) -> bool:
     return False
 
 
+def _is_found(fault: Fault) -> bool:
+    """Return whether the pattern of a fault stands in the code in one place that can be told from others."""
+    try:
+        find(fault)
+    except LookupError:
+        return False
+    return True
+
+
 def python_faults(room: str, count: int, random_source: random.Random) -> list[Fault]:
     """Draw `count` faults of a room."""
     from cosmic_ray.ast import ast_nodes, get_ast
@@ -104,11 +113,8 @@ def python_faults(room: str, count: int, random_source: random.Random) -> list[F
         fault = Fault(
             f"{room}-{len(drawn) + 1}", room, True, scopes(file)[first], before, after, name.removeprefix("core/")
         )
-        try:
-            find(fault)
-        except LookupError:
-            continue
-        drawn.append(fault)
+        if _is_found(fault):
+            drawn.append(fault)
     return drawn
 
 
@@ -131,11 +137,8 @@ def native_faults(count: int, random_source: random.Random) -> list[Fault]:
         pattern, replacement = CPP_OPERATORS[operator]
         after = before[:column] + re.sub(pattern, replacement, before[column:], count=1)
         fault = Fault(f"native-{len(drawn) + 1}", "native", True, "", before, after, operator)
-        try:
-            find(fault)
-        except LookupError:
-            continue
-        drawn.append(fault)
+        if _is_found(fault):
+            drawn.append(fault)
     return drawn
 
 

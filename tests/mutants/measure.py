@@ -16,15 +16,13 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.source import ROOT, Fault, find, sources
-from tests.mutants.tree import compile_native, copy_tree, run_tests
+from tests.mutants.tree import SELECTED, compile_native, copy_tree, run_tests
 
 WORK = ROOT / "build" / "mutants"
 DATA = WORK / "coverage"
 SECONDS = WORK / "seconds.jsonl"
 MEASURED = WORK / "measured"
 """The code that was measured: a fault is looked up there, so that a later change of the code does not shift its lines."""
-SELECTED = "not long and not frameworks and not wheel"
-"""As in `make test`."""
 SETTINGS = f"""[run]
 branch = true
 parallel = true
@@ -93,6 +91,15 @@ def measure_native() -> None:
                 run = {line["line_number"] for line in file["lines"] if line["count"]}
                 lines.setdefault(Path(file["file"]).name, set()).update(run)
     (WORK / "native.json").write_text(json.dumps({name: sorted(numbers) for name, numbers in lines.items()}))
+
+
+def measured_tests() -> frozenset[str]:
+    """Return the names of the tests that were measured, those that failed included."""
+    from coverage import CoverageData
+
+    data = CoverageData(str(DATA))
+    data.read()
+    return frozenset(data.measured_contexts())
 
 
 def tests_of(fault: Fault) -> list[tuple[str, float]]:

@@ -32,7 +32,7 @@ def write_page(file: Path, results: dict[tuple[str, str], dict[str, object]]) ->
     counts: Counter[tuple[str, bool, bool]] = Counter()
     for fault in faults:
         counts[fault.room, fault.drawn, state[fault.name] in CAUGHT] += 1
-    lines = [HEAD, f"Run on the code of {commit.stdout.decode().strip()}.", ""]
+    lines = [HEAD, f"The newest run: the code of {commit.stdout.decode().strip()}.", ""]
     lines += ["| room | drawn | caught | by hand | caught |", "| --- | --- | --- | --- | --- |"]
     totals = [0, 0, 0, 0]
     for room in ROOMS:

@@ -13,6 +13,9 @@ from tests.mutants.source import ROOT
 
 LIBRARY = f"sbert_mini/native/_encoder{sysconfig.get_config_var('EXT_SUFFIX')}"
 
+SELECTED = "not long and not frameworks and not wheel"
+"""As in `make test`."""
+
 
 def copy_tree(folder: Path) -> Path:
     """Make `folder` a copy of the files that git knows, with the compiled library; return it."""
@@ -50,7 +53,18 @@ def compile_native(folder: Path, *, coverage: bool = False) -> bool:
 
 def collected(folder: Path) -> frozenset[str]:
     """Return the names of all tests of a copy that can be given on a command line as they are."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-o", "addopts=-q", "-p", "no:randomly"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-m",
+        SELECTED,
+        "-o",
+        "addopts=-q",
+        "-p",
+        "no:randomly",
+    ]
     done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=True)
     return frozenset(line for line in done.stdout.splitlines() if re.fullmatch(r"[^:]+::[^\\*:]+", line))
 
