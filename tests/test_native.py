@@ -252,6 +252,36 @@ def test_a_constant_row_through_layer_norm_is_its_bias_and_epsilon_is_in_the_roo
         np.testing.assert_allclose(found, np.broadcast_to(found[:1], found.shape), atol=1e-6)
 
 
+SIZES = {
+    "layers": 1, "hidden": 64, "intermediate": 128, "heads": 2, "vocabulary": 7, "positions": 5, "types": 2,
+}  # fmt: skip
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 0) for name in SIZES),
+        *((name, -1) for name in SIZES),
+        ("layers", 1001),
+        ("hidden", 96),  # no multiple of 64
+        ("intermediate", 96),
+        ("heads", 3),  # does not divide 64
+        ("heads", 4),  # heads of 16
+        *((name, (1 << 24) + 1) for name in ("vocabulary", "positions", "types")),
+    ],
+)
+def test_a_size_out_of_range_is_refused_where_all_others_fit(name, value):
+    """By the C++ code itself, before it takes memory: each size alone."""
+    library = native.library()
+    arrays = [np.zeros(1 << 12, np.float32) for _ in range(6)]
+    pointers = [array.ctypes.data for array in arrays]
+    made = library.sbmini_open(*SIZES.values(), 1e-12, *pointers)
+    assert made
+    library.sbmini_close(made)
+    assert library.sbmini_open(*{**SIZES, name: value}.values(), 1e-12, *pointers) is None
+
+
 @needs_native
 def test_a_graph_without_names_is_left_to_onnx_runtime(make_model):
     """As versions wrote them whose records are still taken."""

@@ -64,6 +64,15 @@ def _in_annotation(text: str, line: int, column: int) -> bool:
     return False
 
 
+def _compiles(code: str) -> bool:
+    """Return whether Python accepts the code: a fault that stops at its import says nothing about the tests."""
+    try:
+        compile(code, "mutated", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
 def _is_found(fault: Fault) -> bool:
     """Return whether the pattern of a fault stands in the code in one place that can be told from others."""
     try:
@@ -106,7 +115,7 @@ def python_faults(room: str, count: int, random_source: random.Random) -> list[F
         if _in_annotation(text, line, column):
             continue
         mutated = mutate_code(text, operators[name], occurrence)
-        change = _changed(text, mutated) if mutated is not None else None
+        change = _changed(text, mutated) if mutated is not None and _compiles(mutated) else None
         if change is None:
             continue
         first, _, before, after = change
