@@ -125,6 +125,8 @@ def run() -> int:
         raise
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
+        if signals.came():
+            return _report(KeyboardInterrupt())
         if debug or package not in EXTRA_OF:
             raise
         return _report(MissingExtraError("this command", package, EXTRA_OF[package]))
@@ -140,6 +142,10 @@ def run() -> int:
         if debug and not isinstance(error, typer.TyperException):
             traceback.print_exc()
         return _report(error)
+    except Exception:
+        if debug or not signals.came():
+            raise
+        return _report(KeyboardInterrupt())
     return code if isinstance(code, int) else 0
 
 
@@ -160,7 +166,10 @@ def _report(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the exit's own flush is silent
         return 0
     if isinstance(error, (KeyboardInterrupt, typer.Abort, Interrupted)):
+        from sbert_mini.durable import remove_own_parts
+
         signals.end_at_once()
+        remove_own_parts()
         with suppress(OSError):  # the terminal may be gone
             print(f"sbmini: interrupted; {str(error) or 'nothing of this run was kept'}", file=sys.stderr)
         return signals.exit_code()

@@ -2,26 +2,40 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_first: int = signal.SIGINT
+_REPEAT_S = 0.5
+_first: int | None = None
 
 
 def end_at_once() -> None:
     """Let a signal end the process without a traceback. One that the caller ignores (nohup) stays ignored."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
     _handle(_end)
 
 
 def raise_interrupts() -> None:
-    """Let a signal raise KeyboardInterrupt in the main thread. One that the caller ignores (nohup) stays ignored."""
+    """Let a signal raise KeyboardInterrupt in the main thread. One that the caller ignores (nohup) stays ignored.
+
+    The exception can arrive anywhere, and code that expects none there may drop it (a destructor) or raise another one
+    (an import). It is therefore raised again until it is being handled, and `came` tells what any exception is due to.
+    """
+    global _first  # noqa: PLW0603
+    _first = None
     _handle(_raise)
+
+
+def came() -> bool:
+    """Return whether a signal came since `raise_interrupts`."""
+    return _first is not None
 
 
 def exit_code() -> int:
     """Return 128 + the number of the signal that came first."""
-    return 128 + _first
+    return 128 + (_first or signal.SIGINT)
 
 
 def _handle(handler: object) -> None:
@@ -35,7 +49,20 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
     _first = number
     for other in (signal.SIGTERM, signal.SIGHUP):  # they often come in pairs: the second must not stop the cleaning up
         signal.signal(other, signal.SIG_IGN)
+    sys.unraisablehook = _report_but_interrupts
+    signal.signal(signal.SIGALRM, _raise_again)
+    signal.setitimer(signal.ITIMER_REAL, _REPEAT_S, _REPEAT_S)
     raise KeyboardInterrupt
+
+
+def _raise_again(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    if sys.exc_info()[0] is None:  # else the first one is being handled
+        raise KeyboardInterrupt
+
+
+def _report_but_interrupts(unraisable: "sys.UnraisableHookArgs") -> None:
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):  # which will be raised again
+        sys.__unraisablehook__(unraisable)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001

@@ -14,7 +14,7 @@ from typing import IO, Any
 from sbert_mini.errors import SbertMiniError, UsageError
 
 _SEAL_BYTES = 65
-_parts: set[str] = set()  # the names that this process writes under now
+_parts: dict[str, Path] = {}  # what this process writes now, by name
 
 
 def write_durably(path: Path, data: bytes | memoryview) -> None:
@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(handle)
-        _parts.discard(part.name)
+        _parts.pop(part.name, None)
     flush_directory(path.parent)
 
 
@@ -73,7 +73,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
-        _parts.discard(folder.name)
+        _parts.pop(folder.name, None)
 
 
 def save_file(tensors: Mapping[str, Any], path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -98,7 +98,7 @@ def give_usual_mode(path: Path) -> None:
             os.close(handle)
             probe.unlink()
     finally:
-        _parts.discard(probe.name)
+        _parts.pop(probe.name, None)
 
 
 def remove_dead_parts(path: Path) -> None:
@@ -113,6 +113,22 @@ def remove_dead_parts(path: Path) -> None:
 def remove_all_dead_parts(folder: Path) -> None:
     """Remove what `remove_dead_parts` would for any target in a folder that holds our own files alone."""
     _sweep(folder, ".+")
+
+
+def remove_own_parts() -> None:
+    """Remove every temporary file and folder that this process still writes, because it ends now.
+
+    An exception that a signal raises can arrive just before the `try` that would remove a new file.
+    """
+    for name, part in list(_parts.items()):
+        if f".{os.getpid()}." not in name:  # of the process that forked this one
+            continue
+        with suppress(OSError):
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+        _parts.pop(name, None)
 
 
 def _sweep(folder: Path, name: str) -> None:
@@ -133,7 +149,7 @@ def _part_name(path: Path) -> Path:
     if not path.name:
         raise UsageError(f"{path} is the root of the file system, beside which nothing is written")
     part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
-    _parts.add(part.name)
+    _parts[part.name] = part.absolute()
     return part
 
 

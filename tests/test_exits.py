@@ -45,3 +45,26 @@ def test_a_signal_cleans_up(number, code, tmp_path):
         assert process.stderr.read() == b"sbmini: interrupted; nothing of this run was kept\n"
         assert process.wait(60) == code
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_that_a_destructor_swallows_is_raised_again(tmp_path):
+    """Python drops an exception that a signal raises inside `__del__`, and code may turn it into another one."""
+    script = """
+import signal, time
+from sbert_mini.cli import signals
+class Swallows:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0)
+signals.raise_interrupts()
+assert not signals.came()
+try:
+    Swallows()
+    print("swallowed", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(2)  # cleaning up is not interrupted
+    print(signals.came(), signals.exit_code())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("swallowed\nTrue 143\n", "")

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
-from sbert_mini.durable import remove_dead_parts, replacing, scratch_folder, write_durably
+from sbert_mini.durable import remove_dead_parts, remove_own_parts, replacing, scratch_folder, write_durably
 from sbert_mini.errors import UsageError
 from sbert_mini.runtime.npy import NpyWriter
 
@@ -29,6 +30,23 @@ def dead_process():
 
 def names(folder):
     return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_process_that_ends_removes_its_own_parts_and_nothing_else(tmp_path):
+    """Whether or not the `with` that would remove them was entered yet; a forked child leaves its parent's alone."""
+    (tmp_path / "kept.txt").write_text("kept")
+    with ExitStack() as parts:
+        parts.enter_context(scratch_folder(tmp_path / "out"))
+        parts.enter_context(replacing(tmp_path / "out.npy")).write_bytes(b"half")
+        if not (child := os.fork()):
+            remove_own_parts()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert len(names(tmp_path)) == 3
+        remove_own_parts()
+        assert names(tmp_path) == ["kept.txt"]
+        with pytest.raises(FileNotFoundError):
+            parts.close()
 
 
 def test_parts_of_dead_processes_are_removed_by_whoever_writes_the_same_target(tmp_path):
