@@ -26,7 +26,8 @@ from sbert_mini.training.rates import depth, parameter_groups, set_trained, unfr
 from sbert_mini.training.recipe import AveragePart, LoraPart, RegularizationPart
 from sbert_mini.training.regularizers import Pass
 from sbert_mini.training.smart import Bregman, Smart
-from sbert_mini.training.tasks import Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Task
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
 # --- SMART, R-Drop ----------------------------------------------------------------------------------------------------
@@ -599,7 +600,8 @@ from test_fitter import tasks
 from sbert_mini.encoder.module import load
 from sbert_mini.training import processes
 from sbert_mini.training.examples import Examples
-from sbert_mini.training.tasks import Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Task
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
 
