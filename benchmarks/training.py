@@ -34,7 +34,8 @@ def main() -> None:
 
     import sbert_mini
     from sbert_mini.training.examples import Examples, read_examples
-    from sbert_mini.training.tasks import Task, TaskConfig
+    from sbert_mini.training.task_config import TaskConfig
+    from sbert_mini.training.tasks import Task
     from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
     logging.set_verbosity_error()

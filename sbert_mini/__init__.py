@@ -40,7 +40,7 @@ _HOMES = {
     "SbertMiniError": "sbert_mini.errors",
     "SearchIndex": "sbert_mini.search.index",
     "Task": "sbert_mini.training.tasks",
-    "TaskConfig": "sbert_mini.training.tasks",
+    "TaskConfig": "sbert_mini.training.task_config",
     "load": "sbert_mini.encoder.module",
     "pcgrad_weights": "sbert_mini.training.surgery",
 }
@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from sbert_mini.training.examples import Examples
     from sbert_mini.training.losses import CosineEmbeddingLoss
     from sbert_mini.training.surgery import pcgrad_weights
-    from sbert_mini.training.tasks import Task, TaskConfig
+    from sbert_mini.training.task_config import TaskConfig
+    from sbert_mini.training.tasks import Task
     from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
 __all__ = [

@@ -15,7 +15,8 @@ from sbert_mini.encoder.module import load
 from sbert_mini.errors import UsageError
 from sbert_mini.training.distill import DistillationLoss, teacher_vectors
 from sbert_mini.training.examples import Examples
-from sbert_mini.training.tasks import Objective, Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Objective, Task
 from sbert_mini.training.trainer import MultiTaskTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

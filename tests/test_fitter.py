@@ -26,7 +26,8 @@ from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import HardNegativeMargin
 from sbert_mini.training.recipe import read_recipe
 from sbert_mini.training.surgery import projection_orders
-from sbert_mini.training.tasks import Objective, Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Objective, Task
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
 SBMINI = str(Path(sys.executable).with_name("sbmini"))
@@ -774,7 +775,7 @@ def test_label_shares_give_the_posterior_of_the_other_shares(make_model):
 
 
 def test_label_shares_that_cannot_be_are_refused():
-    with pytest.raises(UsageError, match="label_shares are for the loss cross-entropy"):
+    with pytest.raises(UsageError, match="label_shares is for the loss cross-entropy"):
         TaskConfig("t", "siamese", "cosent", label_shares=(0.5, 0.5))
     with pytest.raises(UsageError, match="1 together"):
         TaskConfig("t", "single", "cross-entropy", label_shares=(0.5, 0.6))

@@ -27,7 +27,8 @@ from sbert_mini.training.rates import depth, parameter_groups, set_trained, unfr
 from sbert_mini.training.recipe import AveragePart, LoraPart, RegularizationPart
 from sbert_mini.training.regularizers import Pass
 from sbert_mini.training.smart import Bregman, Smart
-from sbert_mini.training.tasks import Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Task
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

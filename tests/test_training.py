@@ -19,7 +19,8 @@ from sbert_mini.training.examples import Examples, TokenizedTexts, read_examples
 from sbert_mini.training.heads import Head
 from sbert_mini.training.recipe import read_recipe
 from sbert_mini.training.schedule import BundleSampler, ExampleStream, Schedule, shares, whole_sizes
-from sbert_mini.training.tasks import Objective, Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Objective, Task
 
 # --- gradient surgery -------------------------------------------------------------------------------------------------
 
@@ -586,11 +587,11 @@ def test_tasks_check_what_they_are_given():
             "cosent is for the structures siamese; found 'single'",
         ),
         (lambda: TaskConfig("a b", "single", "cross-entropy"), UsageError, "letters, digits"),
-        (lambda: TaskConfig("t", "single", "hinge"), UsageError, "the loss must be one of"),
+        (lambda: TaskConfig("t", "single", "hinge"), UsageError, "task.loss must be one of"),
         (
             lambda: TaskConfig("t", "siamese", "cosent", metric="accuracy"),
             UsageError,
-            "must be one of pearson, spearman",
+            "has pearson, spearman; found 'accuracy'",
         ),
     ):
         with pytest.raises(kind, match=match):

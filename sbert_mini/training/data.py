@@ -8,7 +8,7 @@ from sbert_mini.evaluation.sets import KNOWN, find_set
 from sbert_mini.training.checks import check_scores
 from sbert_mini.training.examples import Examples, read_examples
 from sbert_mini.training.recipe import Recipe, TaskPart
-from sbert_mini.training.structures import is_graded, needs_label
+from sbert_mini.training.task_config import LOSSES
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ def _evaluation_sets(recipe: Recipe) -> dict[str, list[tuple[str, str]]]:
 
 
 def _tables(recipe: Recipe, part: TaskPart) -> tuple[Examples | None, Examples | None]:
-    graded = is_graded(part.loss)
-    label = part.label or ("label" if needs_label(part.loss) else None)
+    spec = LOSSES[part.loss]
+    graded = spec.graded
+    label = part.label or ("label" if spec.needs_label else None)
 
     def read(which: str, limit: int | None) -> Examples | None:
         paths = [recipe.resolve(name) for name in part.files(which)]

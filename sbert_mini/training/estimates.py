@@ -76,7 +76,7 @@ def _with_rows(task: Task, rows: Sequence[int]) -> Task:
     labels = task.labels
     config = replace(task.config, labels=labels) if labels else task.config
     taught = None
-    if config.loss == "distillation":  # what the teacher says costs nothing
+    if config.spec.taught:  # what the teacher says costs nothing
         taught, config = np.zeros((len(train), 1), np.float32), replace(config, vector_weight=0.0)
     return Task(config, train, None if not task.only_measured else task.dev, task.margin, taught)
 

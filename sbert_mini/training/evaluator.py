@@ -18,7 +18,8 @@ from sbert_mini.text.batching import batches_by_length
 from sbert_mini.training import processes
 from sbert_mini.training.checks import has_no_rivals
 from sbert_mini.training.examples import Examples, TokenizedTexts
-from sbert_mini.training.tasks import Objective, Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Objective, Task
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included."""
@@ -84,14 +85,14 @@ def task_figures(
     """
     config = task.config
     with torch.inference_mode():
-        if config.loss == "cross-entropy":
+        if config.head_kind == "classification":
             assert objective.head is not None  # noqa: S101
             device = next(objective.head.parameters()).device
             best = objective.head(*(v.to(device) for v in vectors)).argmax(dim=-1).tolist()
             return {**classification_figures([str(x) for x in examples.labels or ()], [task.labels[i] for i in best])}
         if not config.needs_label:
             return {"accuracy": None if has_no_rivals(examples.texts) else _ranking_accuracy(vectors)}
-        if config.loss == "regression":
+        if config.head_kind == "regression":
             assert objective.head is not None  # noqa: S101
             device = next(objective.head.parameters()).device
             predicted = torch.sigmoid(objective.head(*(v.to(device) for v in vectors))[:, 0]).cpu().numpy()

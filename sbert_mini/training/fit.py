@@ -35,7 +35,7 @@ from sbert_mini.training.examples import Examples
 from sbert_mini.training.launchers import refuse_sharding
 from sbert_mini.training.recipe import MarginPart, Recipe, TaskPart
 from sbert_mini.training.schedule import Change
-from sbert_mini.training.tasks import Task, TaskConfig
+from sbert_mini.training.tasks import Task
 from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer, Patience
 
 log = logging.getLogger("sbert_mini")
@@ -144,28 +144,7 @@ def _dev_findings(tasks: Sequence[Task]) -> list[Finding]:
 
 
 def _task(recipe: Recipe, part: TaskPart, data: RecipeData) -> Task:
-    config = TaskConfig(
-        name=part.name,
-        structure=part.structure,
-        loss=part.loss,
-        labels=tuple(part.labels),
-        label_shares=tuple(part.label_shares),
-        low=part.low,
-        high=part.high,
-        positive=part.positive,
-        hidden=part.hidden,
-        head_dropout=part.head_dropout,
-        weight=part.weight,
-        metric=part.metric,
-        scale=part.scale,
-        triplet_margin=part.triplet_margin,
-        mini_batch_size=part.mini_batch_size,
-        dimensions=tuple(part.dimensions),
-        vector_weight=part.vector_weight,
-        similarity_weight=part.similarity_weight,
-        adapter_size=part.adapter_size,
-        adapter_heads=part.adapter_heads,
-    )
+    config = part.config()
     if recipe.model.encoder == "frozen" and not recipe.phases and part.files("train") and not config.has_weights:
         raise UsageError(f"task {part.name!r}: the encoder is frozen, and the loss {part.loss} has no head to train")
     train, dev = data.tables[part.name]
@@ -228,7 +207,7 @@ def _taught(plan: Plan, tasks: Sequence[Task], offline: bool, on_progress: Calla
     graphs: dict[str, Any] = {part.name: part.teacher_graph for part in plan.recipe.tasks}
     found = []
     for task in tasks:
-        if task.config.loss != "distillation":
+        if not task.config.spec.taught:
             found.append(task)
             continue
         texts = [row[0] for row in task.train.texts]

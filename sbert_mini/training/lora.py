@@ -11,7 +11,7 @@ from sbert_mini.durable import save_file
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.encoder.checkpoint import WEIGHTS
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UsageError
-from sbert_mini.training.structures import LORA_TARGETS
+from sbert_mini.training.task_config import LORA_TARGETS
 
 FOLDER = "lora"
 _NAME = "default"
@@ -28,7 +28,7 @@ class Lora:
         rank: r.
         alpha: α.
         dropout: before A.
-        targets: the matrices: some of `structures.LORA_TARGETS` (`dense`: all but query, key, value).
+        targets: the matrices: some of `task_config.LORA_TARGETS` (`dense`: all but query, key, value).
 
     Raises:
         MissingExtraError: peft is not installed.

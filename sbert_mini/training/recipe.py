@@ -23,17 +23,7 @@ from sbert_mini.evaluation.sets import KNOWN
 from sbert_mini.models import BUILTIN, DEFAULT_MODEL
 from sbert_mini.paths import expanded
 from sbert_mini.training.schedule import SCHEDULES
-from sbert_mini.training.structures import (
-    LORA_TARGETS,
-    LOSSES,
-    METRICS,
-    NESTED,
-    SIMILARITY,
-    STRUCTURES,
-    are_shares,
-    has_dev_figure,
-    metrics_of,
-)
+from sbert_mini.training.task_config import COLUMNS, LORA_TARGETS, LOSSES, METRICS, STRUCTURES, TWO_SIDED, TaskConfig
 
 log = logging.getLogger("sbert_mini")
 T = TypeVar("T")
@@ -353,31 +343,40 @@ class TaskPart:
     low: float = _key(0.0)
     high: float = _key(1.0)
     positive: float | None = _key(None)
-    hidden: int = _key(0, low=0)
-    head_dropout: float = _key(0.1, low=0, high=0.95)
-    weight: float = _key(1.0, low=0)
+    hidden: int = _key(0)
+    head_dropout: float = _key(0.1)
+    weight: float = _key(1.0)
     metric: str | None = _key(None, choices=METRICS)
-    scale: float = _key(20.0, low=0)
-    triplet_margin: float = _key(0.3, low=0)
-    mini_batch_size: int = _key(32, low=1)
+    scale: float = _key(20.0)
+    triplet_margin: float = _key(0.3)
+    mini_batch_size: int = _key(32)
     dimensions: list[int] = _key([])
     teacher: str | None = _key(None)
     teacher_graph: str = _key("fp32", choices=("fp32", "int8"))
-    vector_weight: float = _key(1.0, low=0)
-    similarity_weight: float = _key(1.0, low=0)
+    vector_weight: float = _key(1.0)
+    similarity_weight: float = _key(1.0)
     limit: int | None = _key(None, low=1)
     dev_limit: int | None = _key(None, low=1)
     drop_overlap: bool = _key(False)
     both_orders: bool = _key(False)
-    adapter_size: int = _key(0, low=0)
-    adapter_heads: int = _key(4, low=1)
+    adapter_size: int = _key(0)
+    adapter_heads: int = _key(4)
     margin: MarginPart | None = _key(None)
 
     def text_columns(self) -> list[str]:
         """Return the columns of text: those named, else the structure's usual ones."""
-        usual = {"single": ["text"], "triplet": ["anchor", "positive", "negative"]}
         named = [self.text] if isinstance(self.text, str) else self.text
-        return named or usual.get(self.structure, ["sentence1", "sentence2"])
+        return named or list(COLUMNS[self.structure])
+
+    def config(self) -> TaskConfig:
+        """Return what the task is, without its data.
+
+        Raises:
+            UsageError: it cannot be meant; the error names the key.
+        """
+        values: dict[str, Any] = {key.name: getattr(self, key.name) for key in fields(TaskConfig)}
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return TaskConfig(**values)
 
     def files(self, which: str) -> list[str]:
         """Return the files of `train` or `dev`."""
@@ -600,78 +599,16 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
     for number, task in enumerate(recipe.tasks):
         if names.index(task.name) < number:
             raise reader.error(["task", number, "name"], f"task.name: two tasks are called {task.name!r}")
-        wanted = STRUCTURES[task.structure]
-        if len(task.text_columns()) != wanted:
-            raise reader.error(
-                ["task", number, "text"],
-                f"task.text: the structure {task.structure} has {wanted} columns of text; found {len(task.text_columns())}",
-            )
-        if not re.fullmatch(r"(?!train_)[A-Za-z0-9_-]+", task.name):
-            raise reader.error(
-                ["task", number, "name"],
-                f"task.name is made of letters, digits, - and _, and does not begin with train_; found {task.name!r}",
-            )
-        if repeated := sorted({label for label in task.labels if task.labels.count(label) > 1}):
-            raise reader.error(["task", number, "labels"], f"task.labels: {repeated[0]!r} is named twice")
-        margin = task.margin
-        if margin and margin.rule == "hard-negatives" and not margin.low <= margin.value <= margin.high:
-            raise reader.error(["task", number, "margin", "value"], "task.margin.value must be between low and high")
-        if task.structure not in LOSSES[task.loss]:
-            raise reader.error(
-                ["task", number, "loss"],
-                f"task.loss: {task.loss} is for the structures {', '.join(LOSSES[task.loss])}; found {task.structure!r}",
-            )
-        if not task.files("train") and not task.files("dev"):
-            told = "is missing" if task.train is None else "names no file"
-            raise reader.error(["task", number, "train"], f"task.train {told}")
-        if not task.files("train") and (task.loss in ("cross-entropy", "regression") or task.adapter_size):
-            raise reader.error(
-                ["task", number],
-                f"task.train is missing: {task.loss} has a head to train; only a task without one can be measured alone",
-            )
-        if task.dev and not has_dev_figure(task.structure, task.loss):
-            raise reader.error(
-                ["task", number, "dev"],
-                f"task.dev: single texts have no dev figure under {task.loss}; measure by a task that has a dev file alone",
-            )
-        if task.adapter_size % task.adapter_heads or (
-            task.adapter_size and task.loss not in (*SIMILARITY, "cross-entropy", "regression")
-        ):
-            raise reader.error(
-                ["task", number, "adapter_size"],
-                f"task.adapter_size: it must be a multiple of adapter_heads = {task.adapter_heads}, and the task have a head",
-            )
-        if task.metric is not None and task.metric not in metrics_of(task.loss):
-            raise reader.error(
-                ["task", number, "metric"],
-                f"task.metric: a task of the loss {task.loss} has {', '.join(metrics_of(task.loss))}; found {task.metric!r}",
-            )
-        if task.both_orders and task.structure not in ("siamese", "pair"):
-            raise reader.error(["task", number, "both_orders"], "task.both_orders is for pairs: siamese and pair")
-        if (task.loss == "distillation") is not (task.teacher is not None):
-            raise reader.error(
-                ["task", number, "teacher"], "task.teacher is for the loss distillation, which needs one to learn from"
-            )
-        if task.dimensions and (task.loss not in NESTED or min(task.dimensions) < 1):
-            raise reader.error(
-                ["task", number, "dimensions"],
-                f"task.dimensions are at least 1, and for the losses {', '.join(NESTED)}; found {task.dimensions}",
-            )
-        if task.label_shares and task.loss != "cross-entropy":
-            raise reader.error(["task", number, "label_shares"], "task.label_shares is for the loss cross-entropy")
-        if task.label_shares and not are_shares(task.label_shares):
-            raise reader.error(
-                ["task", number, "label_shares"],
-                f"task.label_shares must be above 0, and 1 together; found {task.label_shares}",
-            )
-        if not task.low < task.high:
-            raise reader.error(
-                ["task", number, "high"], f"task.high must be above task.low = {task.low}; found {task.high}"
-            )
-        if task.margin is not None and task.loss != "cosine-embedding":
-            raise reader.error(["task", number, "margin"], "task.margin is for the loss cosine-embedding")
-        if task.metric is not None and not task.dev:
-            raise reader.error(["task", number, "metric"], "task.metric needs task.dev")
+        try:
+            config = task.config()
+            if task.train is not None and not task.files("train") and not task.files("dev"):
+                raise UsageError("task.train names no file", "train")
+            config.check_data(train=bool(task.files("train")), dev=bool(task.files("dev")))
+            if task.margin is not None:
+                config.check_margin()
+        except UsageError as error:
+            raise reader.error(["task", number, error.parameter or ""], str(error)) from error
+        _check_task(task, config, ["task", number], reader)
     if recipe.train.save_every is not None and any(task.dev for task in recipe.tasks):
         raise reader.error(
             ["train", "save_every"],
@@ -688,6 +625,27 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
             f"train.batch_size: {recipe.train.batch_size} examples cannot hold train.floor = {recipe.train.floor} of each of "
             f"{len(trained)} tasks",
         )
+
+
+def _check_task(task: TaskPart, config: TaskConfig, place: list[str | int], reader: "_Reader") -> None:
+    """Refuse what only a recipe can say of a task, and cannot mean."""
+    wanted = STRUCTURES[task.structure]
+    if len(task.text_columns()) != wanted:
+        raise reader.error(
+            [*place, "text"],
+            f"task.text: the structure {task.structure} has {wanted} columns of text; found {len(task.text_columns())}",
+        )
+    margin = task.margin
+    if margin and margin.rule == "hard-negatives" and not margin.low <= margin.value <= margin.high:
+        raise reader.error([*place, "margin", "value"], "task.margin.value must be between low and high")
+    if task.both_orders and task.structure not in TWO_SIDED:
+        raise reader.error([*place, "both_orders"], f"task.both_orders is for pairs: {' and '.join(TWO_SIDED)}")
+    if config.spec.taught is not (task.teacher is not None):
+        raise reader.error(
+            [*place, "teacher"], "task.teacher is for the loss distillation, which needs one to learn from"
+        )
+    if task.metric is not None and not task.dev:
+        raise reader.error([*place, "metric"], "task.metric needs task.dev")
 
 
 class _Reader:

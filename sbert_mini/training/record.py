@@ -13,7 +13,8 @@ from sbert_mini.models import resolve
 from sbert_mini.runtime.heads import Predictor, head_names
 from sbert_mini.training.evaluator import classification_figures, standing
 from sbert_mini.training.fit import Plan, phase_run, run_notes, start_name
-from sbert_mini.training.tasks import Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Task
 
 POINTS = 200
 """The most points of a curve over the steps: neighbours are averaged."""

@@ -17,7 +17,6 @@ other cosine losses are sentence-transformers' own. With `dimensions` a loss of 
 vectors and of those of their beginnings (Matryoshka; Kusupati et al. 2022, arXiv 2205.13147, equation 1, with equal weights).
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,152 +40,7 @@ from sbert_mini.training.distill import DistillationLoss
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import CosineEmbeddingLoss, FixedMargin, Margin
-from sbert_mini.training.structures import (
-    LOSSES,
-    NESTED,
-    RANKING,
-    SIMILARITY,
-    STRUCTURES,
-    are_shares,
-    has_dev_figure,
-    is_graded,
-    metrics_of,
-    needs_label,
-)
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """What a task is, without its data.
-
-    Attributes:
-        name: letters, digits, - and _; the name of its head.
-        structure: one of `structures.STRUCTURES`.
-        loss: one of `structures.LOSSES`.
-        labels: the labels of a classification, in the order of the outputs; empty to take those of the training data, sorted.
-        label_shares: each label's share where the model will be used, in the order of the outputs; empty for the training data's.
-            See `Objective.loss_of`.
-        low: the least score.
-        high: the greatest score.
-        positive: for ranking losses with a label, the least score of a row that is trained on; None for `high`.
-        hidden: components of the head's hidden layer; 0 for none.
-        head_dropout: before each of the head's layers.
-        weight: a factor of the loss.
-        metric: the dev figure that counts: None for accuracy where there are classes or a ranking, and pearson
-            elsewhere.
-        scale: of the cosines in the ranking losses and in cosent and angle: 1 / temperature.
-        triplet_margin: of the triplet loss, on cosine distance.
-        mini_batch_size: texts that the cached ranking loss holds the graph of at a time.
-        dimensions: lengths of the vectors' beginnings that the loss is also taken of; empty for the whole vectors alone.
-        vector_weight: of `distillation`; see `distill.DistillationLoss`.
-        similarity_weight: of `distillation`.
-        adapter_size: components of the task's projected attention layers (`encoder.adapters`); 0 for none.
-        adapter_heads: their attention's heads; they divide `adapter_size`.
-    """
-
-    name: str
-    structure: str
-    loss: str
-    labels: tuple[str, ...] = ()
-    label_shares: tuple[float, ...] = ()
-    low: float = 0.0
-    high: float = 1.0
-    positive: float | None = None
-    hidden: int = 0
-    head_dropout: float = 0.1
-    weight: float = 1.0
-    metric: str | None = None
-    scale: float = 20.0
-    triplet_margin: float = 0.3
-    mini_batch_size: int = 32
-    dimensions: tuple[int, ...] = ()
-    vector_weight: float = 1.0
-    similarity_weight: float = 1.0
-    adapter_size: int = 0
-    adapter_heads: int = 4
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"(?!train_)[A-Za-z0-9_-]+", self.name):
-            raise UsageError(
-                f"a task's name is made of letters, digits, - and _, and does not begin with train_; found {self.name!r}"
-            )
-        if self.structure not in STRUCTURES:
-            raise UsageError(
-                f"task {self.name!r}: the structure must be one of {', '.join(STRUCTURES)}; found {self.structure!r}"
-            )
-        if self.loss not in LOSSES:
-            raise UsageError(f"task {self.name!r}: the loss must be one of {', '.join(LOSSES)}; found {self.loss!r}")
-        if self.structure not in LOSSES[self.loss]:
-            raise UsageError(
-                f"task {self.name!r}: the loss {self.loss} is for the structures {', '.join(LOSSES[self.loss])}; "
-                f"found {self.structure!r}"
-            )
-        if self.metric is not None and self.metric not in metrics_of(self.loss):
-            raise UsageError(
-                f"task {self.name!r}: the metric of the loss {self.loss} must be one of {', '.join(metrics_of(self.loss))}; "
-                f"found {self.metric!r}"
-            )
-        if repeated := sorted({label for label in self.labels if self.labels.count(label) > 1}):
-            raise UsageError(f"task {self.name!r}: the label {repeated[0]!r} is named twice")
-        if self.adapter_size and (self.head_kind is None or self.adapter_size % self.adapter_heads):
-            raise UsageError(
-                f"task {self.name!r}: an adapter is for a task with a head, and its size a multiple of its heads; found the loss "
-                f"{self.loss}, size {self.adapter_size} and {self.adapter_heads} heads"
-            )
-        if self.dimensions and (self.loss not in NESTED or min(self.dimensions) < 1):
-            raise UsageError(
-                f"task {self.name!r}: dimensions are at least 1, and for the losses {', '.join(NESTED)}; found "
-                f"{list(self.dimensions)} for {self.loss}"
-            )
-        if self.label_shares and (self.loss != "cross-entropy" or not are_shares(self.label_shares)):
-            raise UsageError(
-                f"task {self.name!r}: label_shares are for the loss cross-entropy, above 0 and 1 together; found "
-                f"{list(self.label_shares)} for {self.loss}"
-            )
-        if not self.low < self.high:
-            raise UsageError(f"task {self.name!r}: low must be below high; found {self.low} and {self.high}")
-
-    @property
-    def views(self) -> int:
-        """How often each text is encoded in training: twice, under two dropout masks, where it is its own positive."""
-        return 2 if self.structure == "single" and self.loss in RANKING else 1
-
-    @property
-    def has_outputs(self) -> bool:
-        """Whether the regularizers can compare two passes of it."""
-        return self.head_kind is not None
-
-    @property
-    def graded(self) -> bool:
-        """Whether labels are scores."""
-        return is_graded(self.loss)
-
-    @property
-    def needs_label(self) -> bool:
-        """Whether the loss needs a label."""
-        return needs_label(self.loss)
-
-    @property
-    def has_dev_figure(self) -> bool:
-        """Whether a dev figure can be taken."""
-        return has_dev_figure(self.structure, self.loss)
-
-    @property
-    def main_metric(self) -> str:
-        """The dev figure that counts; of a task that can have none, a name that no figure has."""
-        return self.metric or (*metrics_of(self.loss), "none")[0]
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether its head has weights to train."""
-        return self.head_kind in ("classification", "regression") or bool(self.adapter_size)
-
-    @property
-    def head_kind(self) -> str | None:
-        """The kind of head that is saved with the model, or None."""
-        if self.loss in ("cross-entropy", "regression"):
-            return {"cross-entropy": "classification", "regression": "regression"}[self.loss]
-        return "similarity" if self.loss in SIMILARITY else None
+from sbert_mini.training.task_config import STRUCTURES, TaskConfig
 
 
 @dataclass(frozen=True)
@@ -214,20 +68,13 @@ class Task:
     def __post_init__(self) -> None:
         config = self.config
         if self.teacher_vectors is not None and (
-            config.loss != "distillation" or len(self.teacher_vectors) != len(self.train)
+            not config.spec.taught or len(self.teacher_vectors) != len(self.train)
         ):
             raise UsageError(
                 f"task {config.name!r}: a teacher's vectors are for the loss distillation, one a row; found "
                 f"{len(self.teacher_vectors)} for {config.loss} and {len(self.train)} rows"
             )
-        if not self.train.texts and not self.train.counts and (self.dev is None or config.has_weights):
-            raise UsageError(
-                f"task {config.name!r}: without training data it is only measured: it needs dev data, and a loss without weights"
-            )
-        if self.dev is not None and not config.has_dev_figure:
-            raise UsageError(
-                f"task {config.name!r}: single texts have no dev figure under {config.loss}; measure by another task"
-            )
+        config.check_data(train=not self.only_measured, dev=self.dev is not None)
         for name, examples in (("train", self.train), ("dev", self.dev)):
             if examples is None or (examples is self.train and self.only_measured):
                 continue
@@ -255,8 +102,8 @@ class Task:
                 raise UsageError(
                     f"task {config.name!r}: label_shares has {len(config.label_shares)} shares for {len(self.labels)} labels"
                 )
-        if self.margin is not None and config.loss != "cosine-embedding":
-            raise UsageError(f"task {config.name!r}: only the loss cosine-embedding has a margin")
+        if self.margin is not None:
+            config.check_margin()
 
     @property
     def only_measured(self) -> bool:
@@ -273,7 +120,7 @@ class Task:
     def trained(self) -> "Task":
         """Return the task with the rows only that its loss is for: a ranking loss is trained and scored on positive rows."""
         config = self.config
-        if config.loss not in RANKING or self.only_measured or self.train.labels is None:
+        if not config.spec.ranking or self.only_measured or self.train.labels is None:
             return self
         least = config.high if config.positive is None else config.positive
         found = [
@@ -364,7 +211,7 @@ class Objective(nn.Module):
             self.adapter = ProjectedAttention(bert.hidden_size, layers, config.adapter_size, heads)
         self._adjustment: Tensor | None
         self.register_buffer("_adjustment", task.logit_adjustment(), persistent=False)
-        self.margin = task.margin or FixedMargin() if config.loss == "cosine-embedding" else None
+        self.margin = task.margin or FixedMargin() if config.spec.margin else None
         if too_long := [d for d in config.dimensions if d > dimension]:
             raise UsageError(
                 f"task {config.name!r}: dimensions must be at most the model's {dimension}; found {too_long[0]}"
@@ -383,7 +230,7 @@ class Objective(nn.Module):
     @property
     def stock_features(self) -> bool:
         """Whether the loss runs the model itself, a column at a time (GradCache)."""
-        return self.config.loss == "cached-multiple-negatives-ranking"
+        return self.config.spec.cached
 
     def forward(self, vectors: Sequence[Tensor], targets: Tensor | None) -> Tensor:
         """Return the loss of a batch.
@@ -410,7 +257,7 @@ class Objective(nn.Module):
     @property
     def loss_of_outputs(self) -> bool:
         """Whether the loss is a function of the outputs."""
-        return self.config.loss in ("cross-entropy", "regression")
+        return self.config.spec.of_outputs
 
     def outputs(self, vectors: Sequence[Tensor]) -> Tensor:
         """Return logits, scores in [0, 1], or cosines: what the task says of a batch.
@@ -419,7 +266,7 @@ class Objective(nn.Module):
         """
         assert self.head is not None  # noqa: S101
         found: Tensor = self.head(*vectors)
-        return torch.sigmoid(found[:, 0]) if self.config.loss == "regression" else found
+        return torch.sigmoid(found[:, 0]) if self.config.head_kind == "regression" else found
 
     def loss_of(self, outputs: Tensor, targets: Tensor | None) -> Tensor:
         """Return the loss, where it is a function of the outputs.
@@ -432,7 +279,7 @@ class Objective(nn.Module):
         Source: Menon et al. 2021 (arXiv 2007.07314), equation 10, there for equal shares; Saerens et al. 2002, equation 2.4.
         """
         assert targets is not None  # noqa: S101
-        if self.config.loss == "cross-entropy":
+        if self.config.head_kind == "classification":
             return functional.cross_entropy(
                 outputs + self._adjustment if self._adjustment is not None else outputs, targets
             )

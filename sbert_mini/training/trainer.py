@@ -40,7 +40,8 @@ from sbert_mini.training.regularizers import Pass, Regularizer
 from sbert_mini.training.schedule import BundleSampler, Schedule
 from sbert_mini.training.smart import Bregman, Smart
 from sbert_mini.training.surgery import GradientBuffer, Rule, Surgeon, cosines
-from sbert_mini.training.tasks import Objective, Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Objective, Task
 
 log = logging.getLogger("sbert_mini")
 
@@ -208,7 +209,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             raise UsageError("at least one task is needed")
         if all(task.only_measured for task in tasks):
             raise UsageError("no task has training data")
-        if untaught := [t.config.name for t in tasks if t.config.loss == "distillation" and t.teacher_vectors is None]:
+        if untaught := [t.config.name for t in tasks if t.config.spec.taught and t.teacher_vectors is None]:
             raise UsageError(f"task {untaught[0]!r}: the loss distillation needs teacher_vectors")
         names = [task.config.name for task in tasks]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -367,7 +368,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             with self.accelerator.autocast():  # in the precision of the steps
                 vectors = [encode_tokenized(partial(self._embed, self.model), column) for column in columns]
         keys = None
-        if task.config.loss.endswith("multiple-negatives-ranking"):
+        if task.config.spec.ranking:
             numbers: dict[str, int] = {}
             keys = [tuple({numbers.setdefault(normalized(t), len(numbers)) for t in row}) for row in task.train.texts]
         lengths = np.max([column.lengths for column in columns], axis=0)
@@ -551,7 +552,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             loss_of=(lambda outputs: objective.loss_of(outputs, targets)) if by_outputs else None,
             embedded=(*batch["features"][0]["input_ids"].shape, self._encoder.model.config.hidden_size),
             run=lambda further: objective.outputs(self._vectors(model, objective, batch, further)),
-            classes=objective.config.loss == "cross-entropy",
+            classes=objective.config.head_kind == "classification",
             teacher=lambda: self._teacher_outputs(objective, batch),
         )
         return torch.stack([loss, *(rule(clean) for rule in rules)]).sum()

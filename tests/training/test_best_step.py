@@ -8,7 +8,8 @@ from transformers import TrainerCallback
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.fit import fit, prepare
 from sbert_mini.training.recipe import read_recipe
-from sbert_mini.training.tasks import Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Task
 
 
 class Weights(TrainerCallback):

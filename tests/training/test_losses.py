@@ -7,7 +7,8 @@ from small import one_step, sentences, trainer_on
 
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.losses import CosineEmbeddingLoss, HardNegativeMargin
-from sbert_mini.training.tasks import Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Task
 from sbert_mini.training.trainer import FitterConfig
 
 

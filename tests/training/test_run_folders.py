@@ -14,7 +14,8 @@ from sbert_mini.training.checkpoints import STATE, is_checkpoint
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.fit import fit, newest_checkpoint, prepare
 from sbert_mini.training.recipe import read_recipe
-from sbert_mini.training.tasks import Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Task
 
 RECIPE = (
     '[model]\nstart = "start"\noutput = "out"\n[train]\nsteps = 2\nbatch_size = 4\n[[task]]\nname = "t"\n'

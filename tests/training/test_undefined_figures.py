@@ -17,7 +17,8 @@ from sbert_mini.training.checks import why_unmeasurable
 from sbert_mini.training.evaluator import standing, task_figures
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.record import thinned
-from sbert_mini.training.tasks import Objective, Task, TaskConfig
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Objective, Task
 from sbert_mini.training.trainer import Patience
 
 

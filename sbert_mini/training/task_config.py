@@ -1,0 +1,299 @@
+"""What a task is, without its data: the table of losses, and every rule of a task. No torch.
+
+A loss is a row of `LOSSES`. `TaskConfig` refuses what cannot be meant; the reader of recipes adds file and line to its error.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sbert_mini.errors import UsageError
+
+STRUCTURES = {"single": 1, "siamese": 2, "triplet": 3, "pair": 2}
+"""Structure -> texts a row."""
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "single": ("text",),
+    "siamese": ("sentence1", "sentence2"),
+    "triplet": ("anchor", "positive", "negative"),
+    "pair": ("sentence1", "sentence2"),
+}
+"""Structure -> the usual names of its columns of text."""
+TWO_SIDED = ("siamese", "pair")
+"""Structures whose rows can be read the other way round."""
+LORA_TARGETS = ("query", "key", "value", "dense")
+"""The encoder's matrices that LoRA can update, by the last part of their names."""
+METRICS = ("accuracy", "macro_f1", "pearson", "spearman")
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """What is known of a loss: a row of `LOSSES`.
+
+    Attributes:
+        structures: those that it is for.
+        labels: what a row's label is: one of some classes, a score, or nothing (`none`: a score is read where there is one);
+            or `teacher`: vectors of another model stand in for labels.
+        metrics: the dev figures of its tasks, the main one first; empty where there are none.
+        head: the kind of head that is saved with the model, or None.
+        margin: whether it takes a margin that may move.
+        nested: whether it can also be taken of the vectors' beginnings (`dimensions`).
+        ranking: whether the other rows of a batch are negatives.
+        cached: whether it runs the model by itself, in pieces (GradCache).
+        unmeasured: structures under which it has no dev figure.
+    """
+
+    structures: tuple[str, ...]
+    labels: Literal["classes", "scores", "none", "teacher"]
+    metrics: tuple[str, ...]
+    head: Literal["classification", "regression", "similarity"] | None = None
+    margin: bool = False
+    nested: bool = False
+    ranking: bool = False
+    cached: bool = False
+    unmeasured: tuple[str, ...] = ()
+
+    @property
+    def needs_label(self) -> bool:
+        """Whether every row needs a label."""
+        return self.labels in ("classes", "scores")
+
+    @property
+    def graded(self) -> bool:
+        """Whether labels, where there are some, are scores."""
+        return self.labels != "classes"
+
+    @property
+    def taught(self) -> bool:
+        """Whether it learns from a teacher's vectors."""
+        return self.labels == "teacher"
+
+    @property
+    def of_outputs(self) -> bool:
+        """Whether the loss is a function of a head's outputs, which has weights to train."""
+        return self.head in ("classification", "regression")
+
+
+_CORRELATIONS = ("pearson", "spearman")
+_RANKED = ("siamese", "triplet", "single")
+LOSSES: Mapping[str, LossSpec] = {
+    "cross-entropy": LossSpec(("single", "siamese", "pair"), "classes", ("accuracy", "macro_f1"), "classification"),
+    "regression": LossSpec(("siamese", "pair"), "scores", _CORRELATIONS, "regression"),
+    "cosine-embedding": LossSpec(("siamese",), "scores", _CORRELATIONS, "similarity", margin=True),
+    "cosine-mse": LossSpec(("siamese",), "scores", _CORRELATIONS, "similarity", nested=True),
+    "cosent": LossSpec(("siamese",), "scores", _CORRELATIONS, "similarity", nested=True),
+    "angle": LossSpec(("siamese",), "scores", _CORRELATIONS, "similarity", nested=True),
+    "multiple-negatives-ranking": LossSpec(
+        _RANKED, "none", ("accuracy",), nested=True, ranking=True, unmeasured=("single",)
+    ),
+    "cached-multiple-negatives-ranking": LossSpec(
+        _RANKED, "none", ("accuracy",), ranking=True, cached=True, unmeasured=("single",)
+    ),
+    "triplet": LossSpec(("triplet",), "none", ("accuracy",), nested=True),
+    "distillation": LossSpec(("single",), "teacher", (), nested=True),
+}
+"""Loss -> what is known of it; `tasks` has its class."""
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "hidden": (0, math.inf),
+    "head_dropout": (0, 0.95),
+    "weight": (0, math.inf),
+    "scale": (0, math.inf),
+    "triplet_margin": (0, math.inf),
+    "mini_batch_size": (1, math.inf),
+    "vector_weight": (0, math.inf),
+    "similarity_weight": (0, math.inf),
+    "adapter_size": (0, math.inf),
+    "adapter_heads": (1, math.inf),
+}
+"""A task's numbers: the least and the greatest value."""
+
+
+def with_(field: str) -> tuple[str, ...]:
+    """Return the losses whose row has this field set."""
+    return tuple(name for name, spec in LOSSES.items() if getattr(spec, field))
+
+
+def are_shares(values: Sequence[float]) -> bool:
+    """Return whether numbers are above 0 and, to a thousandth, 1 together."""
+    return all(value > 0 for value in values) and abs(sum(values) - 1) <= 1e-3
+
+
+def _refuse(key: str, text: str) -> None:
+    raise UsageError(f"task.{key}{text}", key)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What a task is, without its data.
+
+    Attributes:
+        name: letters, digits, - and _; the name of its head.
+        structure: one of `STRUCTURES`.
+        loss: one of `LOSSES`.
+        labels: the labels of a classification, in the order of the outputs; empty to take those of the training data, sorted.
+        label_shares: each label's share where the model will be used, in the order of the outputs; empty for the training data's.
+            See `Objective.loss_of`.
+        low: the least score.
+        high: the greatest score.
+        positive: for ranking losses with a label, the least score of a row that is trained on; None for `high`.
+        hidden: components of the head's hidden layer; 0 for none.
+        head_dropout: before each of the head's layers.
+        weight: a factor of the loss.
+        metric: the dev figure that counts: None for accuracy where there are classes or a ranking, and pearson
+            elsewhere.
+        scale: of the cosines in the ranking losses and in cosent and angle: 1 / temperature.
+        triplet_margin: of the triplet loss, on cosine distance.
+        mini_batch_size: texts that the cached ranking loss holds the graph of at a time.
+        dimensions: lengths of the vectors' beginnings that the loss is also taken of; empty for the whole vectors alone.
+        vector_weight: of `distillation`; see `distill.DistillationLoss`.
+        similarity_weight: of `distillation`.
+        adapter_size: components of the task's projected attention layers (`encoder.adapters`); 0 for none.
+        adapter_heads: their attention's heads; they divide `adapter_size`.
+    """
+
+    name: str
+    structure: str
+    loss: str
+    labels: tuple[str, ...] = ()
+    label_shares: tuple[float, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    positive: float | None = None
+    hidden: int = 0
+    head_dropout: float = 0.1
+    weight: float = 1.0
+    metric: str | None = None
+    scale: float = 20.0
+    triplet_margin: float = 0.3
+    mini_batch_size: int = 32
+    dimensions: tuple[int, ...] = ()
+    vector_weight: float = 1.0
+    similarity_weight: float = 1.0
+    adapter_size: int = 0
+    adapter_heads: int = 4
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"(?!train_)[A-Za-z0-9_-]+", self.name):
+            _refuse(
+                "name",
+                f" is made of letters, digits, - and _, and does not begin with train_; found {self.name!r}",
+            )
+        for key, choices in (("structure", tuple(STRUCTURES)), ("loss", tuple(LOSSES))):
+            if getattr(self, key) not in choices:
+                _refuse(key, f" must be one of {', '.join(choices)}; found {getattr(self, key)!r}")
+        self._check_numbers()
+        spec = self.spec
+        if self.structure not in spec.structures:
+            _refuse(
+                "loss", f": {self.loss} is for the structures {', '.join(spec.structures)}; found {self.structure!r}"
+            )
+        if self.metric is not None and self.metric not in spec.metrics:
+            _refuse("metric", f": a task of the loss {self.loss} has {', '.join(spec.metrics)}; found {self.metric!r}")
+        if repeated := sorted({label for label in self.labels if self.labels.count(label) > 1}):
+            _refuse("labels", f": {repeated[0]!r} is named twice")
+        if self.adapter_size and (spec.head is None or self.adapter_size % self.adapter_heads):
+            _refuse(
+                "adapter_size",
+                f": it must be a multiple of adapter_heads = {self.adapter_heads}, and the task have a head; found "
+                f"{self.adapter_size} for {self.loss}",
+            )
+        if self.dimensions and (not spec.nested or min(self.dimensions) < 1):
+            _refuse(
+                "dimensions",
+                f" are at least 1, and for the losses {', '.join(with_('nested'))}; found {list(self.dimensions)} for "
+                f"{self.loss}",
+            )
+        if self.label_shares and spec.labels != "classes":
+            _refuse("label_shares", f" is for the loss cross-entropy; found {self.loss}")
+        if self.label_shares and not are_shares(self.label_shares):
+            _refuse("label_shares", f" must be above 0, and 1 together; found {list(self.label_shares)}")
+        if not self.low < self.high:
+            _refuse("high", f" must be above task.low = {self.low}; found {self.high}")
+
+    def _check_numbers(self) -> None:
+        for key in ("low", "high", "positive", *RANGES):
+            value = getattr(self, key)
+            low, high = RANGES.get(key, (-math.inf, math.inf))
+            if value is None:
+                continue
+            if not math.isfinite(value):
+                _refuse(key, f" must be finite; found {value}")
+            if not value >= low:
+                _refuse(key, f" must be at least {low}; found {value}")
+            if not value <= high:
+                _refuse(key, f" must be at most {high}; found {value}")
+
+    def check_data(self, *, train: bool, dev: bool) -> None:
+        """Refuse a task that lacks the rows that it needs, or has rows that nothing can be measured on.
+
+        Raises:
+            UsageError: the text names what is missing.
+        """
+        if not train and not dev:
+            _refuse("train", " is missing, and there are no dev rows to measure on either")
+        if not train and self.has_weights:
+            _refuse(
+                "train",
+                f" is missing: {self.loss} has a head to train; only a task without one can be measured alone",
+            )
+        if dev and not self.has_dev_figure:
+            _refuse(
+                "dev",
+                f": single texts have no dev figure under {self.loss}; measure by a task that has a dev file alone",
+            )
+
+    def check_margin(self) -> None:
+        """Refuse a margin where the loss takes none.
+
+        Raises:
+            UsageError: it takes none.
+        """
+        if not self.spec.margin:
+            _refuse("margin", f" is for the loss {', '.join(with_('margin'))}; found {self.loss}")
+
+    @property
+    def spec(self) -> LossSpec:
+        """What is known of its loss."""
+        return LOSSES[self.loss]
+
+    @property
+    def views(self) -> int:
+        """How often each text is encoded in training: twice, under two dropout masks, where it is its own positive."""
+        return 2 if self.spec.ranking and STRUCTURES[self.structure] == 1 else 1
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether the regularizers can compare two passes of it."""
+        return self.head_kind is not None
+
+    @property
+    def graded(self) -> bool:
+        """Whether labels are scores."""
+        return self.spec.graded
+
+    @property
+    def needs_label(self) -> bool:
+        """Whether the loss needs a label."""
+        return self.spec.needs_label
+
+    @property
+    def has_dev_figure(self) -> bool:
+        """Whether a dev figure can be taken."""
+        return bool(self.spec.metrics) and self.structure not in self.spec.unmeasured
+
+    @property
+    def main_metric(self) -> str:
+        """The dev figure that counts; of a task that can have none, a name that no figure has."""
+        return self.metric or (*self.spec.metrics, "none")[0]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its head has weights to train."""
+        return self.spec.of_outputs or bool(self.adapter_size)
+
+    @property
+    def head_kind(self) -> str | None:
+        """The kind of head that is saved with the model, or None."""
+        return self.spec.head
