@@ -25,15 +25,16 @@ def test_what_lacks_more_gets_more_by_hand():
 @given(lacks=st.lists(st.floats(0.01, 1), min_size=2, max_size=4), worse=st.integers(0, 3), more=st.floats(0, 1))
 def test_a_task_that_falls_behind_gets_no_smaller_share(lacks, worse, more):
     names = [f"t{i}" for i in range(len(lacks))]
+    # 36 is divided alike among two, three and four: what is left of a budget would go to the earlier tasks at the start.
     worse %= len(lacks)
 
     def sizes(values):
-        schedule = Schedule("dynamic", dict.fromkeys(names, 10), 40, 1, floor=3)
+        schedule = Schedule("dynamic", dict.fromkeys(names, 10), 36, 1, floor=3)
         return schedule.reallocate(dict(zip(names, values, strict=True)), 0)
 
     before = sizes(lacks)
     after = sizes([x + more if i == worse else x for i, x in enumerate(lacks)])
-    assert sum(before) == sum(after) == 40
+    assert sum(before) == sum(after) == 36
     assert min(*before, *after) >= 3
     assert after[worse] >= before[worse]
     highest, lowest = lacks.index(max(lacks)), lacks.index(min(lacks))
