@@ -434,9 +434,9 @@ def test_a_task_with_projected_attention_leaves_the_shared_vectors_and_predicts_
 
 
 def test_adapters_are_for_tasks_with_heads():
-    with pytest.raises(UsageError, match="an adapter is for a task with a head"):
+    with pytest.raises(UsageError, match="the task have a head; found 8 for multiple-negatives-ranking"):
         TaskConfig("r", "siamese", "multiple-negatives-ranking", adapter_size=8)
-    with pytest.raises(UsageError, match="multiple of its heads"):
+    with pytest.raises(UsageError, match="multiple of adapter_heads = 4"):
         TaskConfig("r", "single", "cross-entropy", adapter_size=7)
 
 
@@ -462,7 +462,7 @@ def test_unsupervised_simcse_is_the_ranking_loss_of_two_dropout_masks(make_model
     assert "eval_sts_pearson" in trainer.evaluate()
     with pytest.raises(UsageError, match="no dev figure"):
         Task(task.config, texts, texts)
-    with pytest.raises(UsageError, match="it is only measured"):
+    with pytest.raises(UsageError, match="only a task without one can be measured alone"):
         Task(TaskConfig("c", "single", "cross-entropy"), Examples(()), tasks()[0].dev)
     with pytest.raises(UsageError, match="no task has training data"):
         MultiTaskTrainer(model, arguments(tmp_path), [measured])
