@@ -91,8 +91,8 @@ def recipe(names: Sequence[str] = TASKS, loss: str = "cosine-mse", more: str = "
 
 def fitted(text: str, seed: int, folder: Path) -> dict[str, float]:
     """Fit by a recipe in `folder`, and return the dev figures and the shares of conflicting steps."""
-    from sbert_mini.training.fit import fit, prepare
-    from sbert_mini.training.recipe import read_recipe
+    from sbert_mini.recipes.fit import fit, prepare
+    from sbert_mini.recipes.recipe import read_recipe
 
     folder.mkdir(exist_ok=True)
     (folder / "recipe.toml").write_text(text, "utf-8")
@@ -139,8 +139,8 @@ def sequential(seed: int, steps: int) -> dict[str, float]:
     import torch
     from transformers import set_seed
 
-    from sbert_mini.training.fit import arguments, fitter_config, load_start, prepare
-    from sbert_mini.training.recipe import read_recipe
+    from sbert_mini.recipes.fit import arguments, fitter_config, load_start, prepare
+    from sbert_mini.recipes.recipe import read_recipe
     from sbert_mini.training.trainer import MultiTaskTrainer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -179,17 +179,17 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
     )
     from torch.nn import functional
 
-    from sbert_mini import models
     from sbert_mini.evaluation.sts import pearson, spearman
-    from sbert_mini.training.fit import prepare
-    from sbert_mini.training.recipe import read_recipe
+    from sbert_mini.model import registry
+    from sbert_mini.recipes.fit import prepare
+    from sbert_mini.recipes.recipe import read_recipe
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.toml"
         file.write_text(recipe(("quora", "sts"), steps=steps), "utf-8")
         quora, sts, dev = prepare(read_recipe(file)).tasks
         torch.manual_seed(seed)
-        whole = SentenceTransformer(str(models.resolve("all-MiniLM-L6-v2")))
+        whole = SentenceTransformer(str(registry.resolve("all-MiniLM-L6-v2")))
         model = SentenceTransformer(modules=[whole[0], whole[1]])  # without Normalize
         softmax = losses.SoftmaxLoss(model, model.get_embedding_dimension() or 0, num_labels=2)
         for task, loss in ((quora, softmax), (sts, losses.CosineSimilarityLoss(model))):
@@ -321,7 +321,7 @@ def main() -> None:
     if "SBMINI_DATA" not in os.environ:
         sys.exit("SBMINI_DATA must name the data folder")
     os.environ.update(OMP_NUM_THREADS=str(chosen.threads), TOKENIZERS_PARALLELISM="false")
-    from sbert_mini.training.fit import computing_threads
+    from sbert_mini.recipes.fit import computing_threads
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     for seed in SEEDS:

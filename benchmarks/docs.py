@@ -1,5 +1,5 @@
 """Write the generated parts of README.md and docs/: tables from `benchmarks/results/*.json`, commands from
-`--help`, the keys of a recipe from `training.recipe`.
+`--help`, the keys of a recipe from `recipes.recipe`.
 
 python -m benchmarks.docs
 """
@@ -16,19 +16,17 @@ from typing import Any
 
 from benchmarks.harness import RESULTS
 from sbert_mini.evaluation import tables
-from sbert_mini.training.recipe import (
-    AveragePart,
+from sbert_mini.recipes.recipe import (
     DataPart,
     EvaluationPart,
-    LoraPart,
     MarginPart,
     ModelPart,
     OptimizerPart,
     PhasePart,
-    RegularizationPart,
     TaskPart,
     TrainPart,
 )
+from sbert_mini.training.config import AveragePart, LoraPart, RegularizationPart
 
 ROOT = Path(__file__).parent.parent
 
@@ -289,7 +287,7 @@ def _mean_and_spread(entry: dict[str, float | None] | None) -> str:
 
 
 def recipe_keys() -> str:
-    """Return a table of every key of a recipe, from the docstrings and defaults of `training.recipe`."""
+    """Return a table of every key of a recipe, from the docstrings and defaults of `recipes.recipe`."""
     rows = ["| key | default | what it says |", "| --- | --- | --- |"]
     for kind in RECIPE:
         text = inspect.getdoc(kind) or ""

@@ -19,10 +19,11 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.model import NAMES
-from sbert_mini import Embedder, models
+from sbert_mini import Embedder
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
 from sbert_mini.evaluation.speed import Encode, dynamic_int8, flops_per_text, int8_rate, onnx_runtime
-from sbert_mini.layout import read_layout
+from sbert_mini.model import registry
+from sbert_mini.model.layout import read_layout
 from sbert_mini.runtime.conversion import find, open_tokenizer
 from sbert_mini.runtime.graph import INPUTS
 from sbert_mini.runtime.native import LEVELS, level
@@ -43,8 +44,8 @@ def apart(file: Path, model: str, threads: int) -> Encode:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    pad_id = read_layout(models.resolve(model)).config.pad_token_id
-    tokenizer = open_tokenizer(read_layout(models.resolve(model)))
+    pad_id = read_layout(registry.resolve(model)).config.pad_token_id
+    tokenizer = open_tokenizer(read_layout(registry.resolve(model)))
 
     def encode(texts: Sequence[str], size: int) -> FloatArray:
         tokens = tokenizer.encode(list(texts))
@@ -72,12 +73,12 @@ def contestants(model: str, threads: int, folder: Path) -> dict[str, Encode]:
     for backend in (*LEVELS[1 : level() + 1], "onnx"):
         embedder = Embedder(model, threads=threads, backend=backend)  # type: ignore[arg-type]
         found[f"sbert_mini, {embedder.backend}"] = lambda texts, size, e=embedder: e.encode(texts, batch_size=size)  # type: ignore[misc]
-    exact = find(models.resolve(model), "fp32")
+    exact = find(registry.resolve(model), "fp32")
     file = dynamic_int8(exact.file, folder / f"{model}.onnx")
     found[TOGETHER] = onnx_runtime(file, exact.layout, threads)
     found[APART] = apart(file, model, threads)
     torch.set_num_threads(threads)
-    peer = SentenceTransformer(str(models.resolve(PEER)), local_files_only=True, device="cpu")
+    peer = SentenceTransformer(str(registry.resolve(PEER)), local_files_only=True, device="cpu")
     found[f"{PEER}, sentence-transformers"] = lambda texts, size: np.asarray(
         peer.encode(list(texts), batch_size=size, normalize_embeddings=True, show_progress_bar=False)
     )
@@ -112,7 +113,7 @@ def measured(model: str, texts: Sequence[str], threads: int, rounds: int, folder
             "p99_ms": float(np.percentile(single_ms, 99)),
         }
         print(f"{model:16s} {name:50s}{summary(rates[name])['median']:8,.0f} texts/s")
-    layout = read_layout(models.resolve(model))
+    layout = read_layout(registry.resolve(model))
     lengths = [len(t.ids) for t in open_tokenizer(layout).encode(list(texts))]
     limit = int8_rate(layout, threads) / float(np.mean([flops_per_text(layout.config, n) for n in lengths]))
     return {"contestants": found, "limit_texts_per_s": limit, "tokens_per_text": float(np.mean(lengths))}

@@ -47,8 +47,8 @@ PRUNED_CARD = (
 def train(name: str, threads: int) -> None:
     """Train a model by its recipe, or go on; nothing where it is trained already."""
     recipe = Path("benchmarks") / f"{name}.toml"
-    from sbert_mini.training.fit import is_finished, prepare
-    from sbert_mini.training.recipe import read_recipe
+    from sbert_mini.recipes.fit import is_finished, prepare
+    from sbert_mini.recipes.recipe import read_recipe
 
     if is_finished(prepare(read_recipe(recipe))):
         print(f"{name} is trained already", file=sys.stderr)
@@ -107,7 +107,7 @@ def ship(name: str) -> dict[str, int]:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
     card = (source / "README.md").read_text("utf-8")
     if LOADS not in card:
-        raise ValueError(f"the card of {source} does not say {LOADS!r}: see sbert_mini/training/card.py")
+        raise ValueError(f"the card of {source} does not say {LOADS!r}: see sbert_mini/recipes/card.py")
     (target / "README.md").write_text(
         card.replace(LOADS, TRAVELS.format(name=name) + (PRUNED_CARD if name in PRUNED else "")), "utf-8"
     )

@@ -21,8 +21,9 @@ import numpy as np
 
 from benchmarks.harness import RESULTS, data_file
 from benchmarks.model import FOLDER, NAMES, SHIPPED
-from sbert_mini import Embedder, models
+from sbert_mini import Embedder
 from sbert_mini.evaluation.measure import machine
+from sbert_mini.model import registry
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import read_records
 
@@ -221,7 +222,7 @@ def hubness(embedder: Embedder, data: Path, k: int = 10) -> dict[str, float]:
 
 def rare_words(embedder: Embedder) -> dict[str, float]:
     """Return how often a title finds its article among 1,000, by the word pieces that its words are split into."""
-    from sbert_mini.layout import read_layout
+    from sbert_mini.model.layout import read_layout
     from sbert_mini.runtime.conversion import open_tokenizer
 
     rows = list(read_records(FOLDER / "titles-dev.tsv", text_column="title"))
@@ -329,7 +330,7 @@ def main() -> None:
         "audit": {},
     }
     for name in (*NAMES, PEER):
-        embedder = Embedder(models.resolve(name), threads=chosen.threads)
+        embedder = Embedder(registry.resolve(name), threads=chosen.threads)
         found["scores"][name] = scores(embedder, data)
         found["audit"][name] = {
             "associations": associations(embedder), "hubness": hubness(embedder, data), "rare_words": rare_words(embedder),

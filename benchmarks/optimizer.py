@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
-from sbert_mini.models import resolve
+from sbert_mini.model.registry import resolve
 from sbert_mini.training.adamw import AdamW
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.harness import RESULTS, START
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.report import write_report
-from sbert_mini.runtime.heads import Predictor
+from sbert_mini.runtime.predictor import Predictor
 from sbert_mini.text.records import Record, read_records
 
 FOLDER = Path("build/paper")
@@ -107,11 +107,11 @@ def main() -> None:
         return
     os.environ["SBMINI_PAPER"] = str(folder)
     model = folder / "model"
+    from sbert_mini.recipes.fit import is_finished
+    from sbert_mini.recipes.fit import prepare as plan_of
+    from sbert_mini.recipes.recipe import read_recipe
+    from sbert_mini.recipes.record import training_record
     from sbert_mini.training.checks import overlap
-    from sbert_mini.training.fit import is_finished
-    from sbert_mini.training.fit import prepare as plan_of
-    from sbert_mini.training.recipe import read_recipe
-    from sbert_mini.training.record import training_record
 
     plan = plan_of(read_recipe(RECIPE))
     if not is_finished(plan):

@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.model import NAMES
-from sbert_mini import models
 from sbert_mini.evaluation.measure import alternate, process, summary, timed
-from sbert_mini.layout import read_layout
+from sbert_mini.model import registry
+from sbert_mini.model.layout import read_layout
 from sbert_mini.runtime.conversion import open_tokenizer
 
 ROWS = 100_000
@@ -30,7 +30,7 @@ SBMINI = str(Path(sys.executable).with_name("sbmini"))
 
 def end_to_end(model: str, source: Path, texts: Sequence[str], threads: int, folder: Path) -> dict[str, Any]:
     """Return what `sbmini encode` of a million sentences takes, and the share of it that tokenizing is."""
-    tokenizer = open_tokenizer(read_layout(models.resolve(model)))
+    tokenizer = open_tokenizer(read_layout(registry.resolve(model)))
     token_s = timed(partial(tokenizer.encode, texts)) / len(texts)
     options = ("-i", str(source), "-o", str(folder / f"{model}.npy"), "-m", model, "-q", "--threads", str(threads))
     seconds, peak = process([SBMINI, "encode", *options])

@@ -33,10 +33,12 @@ def main() -> None:
     from transformers.utils import logging
 
     import sbert_mini
+    from sbert_mini.model import registry
+    from sbert_mini.training.config import FitterConfig
     from sbert_mini.training.examples import Examples, read_examples
     from sbert_mini.training.task_config import TaskConfig
     from sbert_mini.training.tasks import Task
-    from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
+    from sbert_mini.training.trainer import MultiTaskTrainer
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -54,7 +56,7 @@ def main() -> None:
         Task(TaskConfig("sts", "siamese", "cosine-mse", high=5.0), sts),
         Task(TaskConfig("nli", "triplet", "multiple-negatives-ranking"), nli),
     ]
-    path = str(sbert_mini.models.resolve("all-MiniLM-L6-v2"))
+    path = str(registry.resolve("all-MiniLM-L6-v2"))
     steps = EXAMPLES // BATCH
 
     def arguments(folder: str, **more: Any) -> SentenceTransformerTrainingArguments:

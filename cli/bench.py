@@ -207,7 +207,7 @@ def sts(
 
 
 def _name(model: str | None) -> str:
-    from sbert_mini.models import default_name
+    from sbert_mini.model.registry import default_name
 
     return model or default_name()
 
@@ -217,7 +217,7 @@ def _sets(
 ) -> "tuple[list[PairSet], list[str]]":
     """Return the sets that were asked for and are there, and the names of the others."""
     from sbert_mini.evaluation import sets
-    from sbert_mini.models import is_offline
+    from sbert_mini.model.registry import is_offline
 
     found = [sets.read_pairs(file, columns=[c.strip() for c in columns.split(",")]) for file in files or []]
     wanted = [name.strip() for item in names or [] for name in item.split(",") if name.strip()]

@@ -168,7 +168,7 @@ def _replacing(file: Path) -> Iterator[IO[str]]:
         with file.open("w", encoding="utf-8") as stream:
             yield stream
         return
-    from sbert_mini.durable import replacing
+    from sbert_mini.files.durable import replacing
 
     with replacing(file) as part, part.open("w", encoding="utf-8", newline="\n") as stream:
         yield stream

@@ -378,12 +378,12 @@ def push(
     """
     quiet_notes(quiet)
     from sbert_mini.progress import ProgressBar
-    from sbert_mini.scale import serving
+    from sbert_mini.scale import milvus
     from sbert_mini.search.index import SearchIndex
 
     index = SearchIndex(directory)
     with ProgressBar("rows", len(index)) if progress_wanted(quiet) else nullcontext() as bar:
-        counts = serving.push(index, address, batch_rows=batch_size, on_progress=None if bar is None else bar.move_to)
+        counts = milvus.push(index, address, batch_rows=batch_size, on_progress=None if bar is None else bar.move_to)
     removed = f", {counts.removed} that the index does not hold were removed" if counts.removed else ""
     note(f"{counts.rows} rows -> {address}{removed}")
 
@@ -513,7 +513,7 @@ def _given_vectors(place: Path | None, on_error: options.OnErrorChoice) -> "Iter
     if place is None or not place.is_dir():
         yield None if place is None else options.read_vectors(place)
         return
-    from sbert_mini.durable import scratch_folder
+    from sbert_mini.files.durable import scratch_folder
     from sbert_mini.scale.bulk import read_shards
 
     with scratch_folder(place) as folder:

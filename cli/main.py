@@ -166,7 +166,7 @@ def _report(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the exit's own flush is silent
         return 0
     if isinstance(error, (KeyboardInterrupt, typer.Abort, Interrupted)):
-        from sbert_mini.durable import remove_own_parts
+        from sbert_mini.files.durable import remove_own_parts
 
         signals.end_at_once()
         remove_own_parts()

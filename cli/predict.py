@@ -66,7 +66,7 @@ def predict(
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
         input = [Path("-")]
     quiet_notes(quiet)
-    from sbert_mini.runtime.heads import Predictor
+    from sbert_mini.runtime.predictor import Predictor
 
     predictor = Predictor(model, task, graph=graph.value, threads=threads, offline=offline)
     needed = predictor.texts_each

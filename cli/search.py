@@ -14,7 +14,7 @@ from . import options
 from .notes import quiet_notes
 
 if TYPE_CHECKING:
-    from sbert_mini.scale.serving import MilvusIndex
+    from sbert_mini.scale.milvus import MilvusIndex
     from sbert_mini.search.index import Hit, SearchIndex
 
 EXAMPLE = """Examples:
@@ -138,7 +138,7 @@ def search(
 
 def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s: float) -> "SearchIndex | MilvusIndex":
     if directory.startswith("milvus:"):
-        from sbert_mini.scale.serving import MilvusIndex
+        from sbert_mini.scale.milvus import MilvusIndex
 
         return MilvusIndex(directory, threads=threads, offline=offline)
     from sbert_mini.search.index import SearchIndex

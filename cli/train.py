@@ -16,7 +16,7 @@ from . import options
 from .notes import Interrupted, note, progress_wanted, quiet_notes
 
 if TYPE_CHECKING:
-    from sbert_mini.training.fit import Plan
+    from sbert_mini.recipes.fit import Plan
 
 EXAMPLE = """Examples:
 
@@ -108,10 +108,10 @@ def train(
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sbert_mini.evaluation.tables import NO_BEST, figure_text
-    from sbert_mini.models import resolve
-    from sbert_mini.training.data import read_data
-    from sbert_mini.training.launchers import refuse_sharding
-    from sbert_mini.training.recipe import find_recipe, read_recipe
+    from sbert_mini.model.registry import resolve
+    from sbert_mini.recipes.data import read_data
+    from sbert_mini.recipes.launchers import refuse_sharding
+    from sbert_mini.recipes.recipe import find_recipe, read_recipe
 
     if report is not None and dry_run:
         raise UsageError("--report tells of a run, and --dry-run makes none: give one of the two")
@@ -127,9 +127,9 @@ def train(
     held = read_data(chosen)
     resolve(chosen.local_model(chosen.model.start), offline=offline)
     # Importing torch takes seconds: mistakes in the recipe, its files and names are reported before.
-    from sbert_mini.training import fit as training
+    from sbert_mini.recipes import fit as training
+    from sbert_mini.recipes.progress import ProgressCallback
     from sbert_mini.training import processes
-    from sbert_mini.training.progress import ProgressCallback
 
     plan = training.prepare(chosen, output=output, data=held)
     del held
@@ -191,7 +191,7 @@ def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> dict[str
     """Write the report of a run that is over, and return its record."""
     from sbert_mini.evaluation.measure import command_line, machine
     from sbert_mini.evaluation.report import write_report
-    from sbert_mini.training.record import training_record
+    from sbert_mini.recipes.record import training_record
 
     note("predicting the dev sets once more, for the report")
     found = training_record(plan, threads=threads, offline=offline)
@@ -224,8 +224,8 @@ def soup(
 
 
 def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
-    from sbert_mini.training import fit as training
-    from sbert_mini.training.estimates import estimate
+    from sbert_mini.recipes import fit as training
+    from sbert_mini.recipes.estimates import estimate
     from sbert_mini.training.schedule import Schedule
 
     recipe = plan.recipe
@@ -295,7 +295,7 @@ def _duration(seconds: float) -> str:
 @recipes.command("list", epilog="Example:\n\n  sbmini recipes list\n")
 def list_recipes() -> None:
     """List the recipes: name, and what it trains."""
-    from sbert_mini.training.recipe import built_in
+    from sbert_mini.recipes.recipe import built_in
 
     for name, file in built_in().items():
         print(f"{name}\t{file.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
@@ -306,7 +306,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A built-in recipe's name; ./NAME is a file.", show_default=False)],
 ) -> None:
     """Print a recipe, to be changed and given to `sbmini train`."""
-    from sbert_mini.training.recipe import find_recipe
+    from sbert_mini.recipes.recipe import find_recipe
 
     quiet_notes(quiet=False)
     file = find_recipe(name)

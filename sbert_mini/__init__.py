@@ -22,20 +22,20 @@ half never imports torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from sbert_mini.version import __version__
 
 _HOMES = {
     "AdamW": "sbert_mini.training.adamw",
-    "BertConfig": "sbert_mini.layout",
+    "BertConfig": "sbert_mini.model.layout",
     "CosineEmbeddingLoss": "sbert_mini.training.losses",
     "Embedder": "sbert_mini.runtime.embedder",
     "Examples": "sbert_mini.training.examples",
-    "FitterConfig": "sbert_mini.training.trainer",
+    "FitterConfig": "sbert_mini.training.config",
     "IndexWriter": "sbert_mini.search.writer",
     "MiniBert": "sbert_mini.encoder.bert",
     "MiniBertModule": "sbert_mini.encoder.module",
     "MultiTaskTrainer": "sbert_mini.training.trainer",
-    "Predictor": "sbert_mini.runtime.heads",
+    "Predictor": "sbert_mini.runtime.predictor",
     "Record": "sbert_mini.text.records",
     "SbertMiniError": "sbert_mini.errors",
     "SearchIndex": "sbert_mini.search.index",
@@ -49,19 +49,20 @@ if TYPE_CHECKING:
     from sbert_mini.encoder.bert import MiniBert
     from sbert_mini.encoder.module import MiniBertModule, load
     from sbert_mini.errors import SbertMiniError
-    from sbert_mini.layout import BertConfig
+    from sbert_mini.model.layout import BertConfig
     from sbert_mini.runtime.embedder import Embedder
-    from sbert_mini.runtime.heads import Predictor
+    from sbert_mini.runtime.predictor import Predictor
     from sbert_mini.search.index import SearchIndex
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import Record
     from sbert_mini.training.adamw import AdamW
+    from sbert_mini.training.config import FitterConfig
     from sbert_mini.training.examples import Examples
     from sbert_mini.training.losses import CosineEmbeddingLoss
     from sbert_mini.training.surgery import pcgrad_weights
     from sbert_mini.training.task_config import TaskConfig
     from sbert_mini.training.tasks import Task
-    from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
+    from sbert_mini.training.trainer import MultiTaskTrainer
 
 __all__ = [
     "AdamW",

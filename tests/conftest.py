@@ -33,7 +33,7 @@ except OSError:  # a home that cannot be written: graphs of the models in packag
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The model directory of the real all-MiniLM-L6-v2, converted, so that no test depends on which one was first."""
-    from sbert_mini.models import resolve
+    from sbert_mini.model.registry import resolve
     from sbert_mini.runtime.conversion import find
 
     path = resolve(MINILM)
@@ -226,7 +226,7 @@ def _write_model(path: Path, *, seed: int, modules: list[dict] | None = None, **
     from safetensors.torch import save_file
 
     from sbert_mini.encoder.bert import MiniBert
-    from sbert_mini.layout import BertConfig
+    from sbert_mini.model.layout import BertConfig
 
     torch.manual_seed(seed)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[", "]", "sep", "cls", ".", ",", "?"]

@@ -19,8 +19,8 @@ from sbert_mini.evaluation import retrieval, sets, speed, sts, tables
 from sbert_mini.evaluation.contestants import Contestant, open_contestant
 from sbert_mini.evaluation.measure import median_ratio, process, summary
 from sbert_mini.evaluation.pairs import most_similar_pair
-from sbert_mini.layout import BertConfig
-from sbert_mini.models import resolve
+from sbert_mini.model.layout import BertConfig
+from sbert_mini.model.registry import resolve
 from sbert_mini.runtime.conversion import find
 
 

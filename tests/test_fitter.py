@@ -19,16 +19,17 @@ from test_training import algorithm_1
 import sbert_mini
 from sbert_mini.encoder.module import load
 from sbert_mini.errors import UsageError
+from sbert_mini.recipes.fit import computing_threads, fit, prepare
+from sbert_mini.recipes.recipe import read_recipe
 from sbert_mini.training import trainer as trainer_module
+from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples
-from sbert_mini.training.fit import computing_threads, fit, prepare
 from sbert_mini.training.heads import Head
 from sbert_mini.training.losses import HardNegativeMargin
-from sbert_mini.training.recipe import read_recipe
 from sbert_mini.training.surgery import projection_orders
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Objective, Task
-from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
+from sbert_mini.training.trainer import MultiTaskTrainer
 
 SBMINI = str(Path(sys.executable).with_name("sbmini"))
 WORDS = ["the", "cat", "dog", "runs", "sleeps", "red", "blue", "house", "tree", "bread", "dough", "rises"]
@@ -663,7 +664,7 @@ def test_torch_is_not_loaded_by_predict(workshop):
     (workshop / "recipe.toml").write_text(RECIPE.replace("steps = 60", "steps = 2").replace("every = 7", "every = 2"))
     fitted(workshop)
     script = (
-        "import sys; from sbert_mini.runtime.heads import Predictor\n"
+        "import sys; from sbert_mini.runtime.predictor import Predictor\n"
         "print(Predictor(sys.argv[1], 'mood').predict(['the cat'])[0].label)\n"
         "heavy = {'torch', 'transformers', 'sentence_transformers', 'scipy', 'sklearn', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -20,16 +20,16 @@ from sbert_mini.encoder.module import load
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.training import processes
 from sbert_mini.training.averaging import WeightAverage, soup
+from sbert_mini.training.config import AveragePart, FitterConfig, LoraPart, RegularizationPart
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.lora import Lora
 from sbert_mini.training.r_drop import RDrop
 from sbert_mini.training.rates import depth, parameter_groups, set_trained, unfrozen_depth
-from sbert_mini.training.recipe import AveragePart, LoraPart, RegularizationPart
 from sbert_mini.training.regularizers import Pass
 from sbert_mini.training.smart import Bregman, Smart
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
-from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
+from sbert_mini.training.trainer import MultiTaskTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from sbert_mini import IndexWriter, SearchIndex
-from sbert_mini.durable import json_bytes, read_sealed_json, write_sealed_json
 from sbert_mini.errors import CorruptIndexError
+from sbert_mini.files.durable import json_bytes, read_sealed_json, write_sealed_json
 from sbert_mini.search.writer import compact, delete
 from sbert_mini.text.records import Record
 

@@ -433,15 +433,15 @@ def test_built_in_names_win_over_folders(sbmini, tmp_path, make_model):
 
 
 def test_a_path_object_is_a_directory_whatever_its_name(tmp_path, monkeypatch):
-    from sbert_mini import models
+    from sbert_mini.model import registry
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sbert-mini").mkdir()
-    assert models.resolve(Path("sbert-mini")) == models.resolve("./sbert-mini") == tmp_path / "sbert-mini"
-    assert models.name_of(Path("sbert-mini")) == "./sbert-mini"
-    assert models.directory(models.name_of(Path("sbert-mini"))) == tmp_path / "sbert-mini"
-    assert models.resolve("sbert-mini").parent.name == "pretrained"
-    assert models.directory("sbert-mini") is None
+    assert registry.resolve(Path("sbert-mini")) == registry.resolve("./sbert-mini") == tmp_path / "sbert-mini"
+    assert registry.name_of(Path("sbert-mini")) == "./sbert-mini"
+    assert registry.directory(registry.name_of(Path("sbert-mini"))) == tmp_path / "sbert-mini"
+    assert registry.resolve("sbert-mini").parent.name == "pretrained"
+    assert registry.directory("sbert-mini") is None
 
 
 def test_paths_that_are_not_utf8_work_in_every_command(sbmini, tmp_path, make_model):

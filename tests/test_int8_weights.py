@@ -10,11 +10,11 @@ from launch import one_thread  # noqa: F401
 from test_fitter import fitted, sentences, workshop  # noqa: F401
 
 from sbert_mini import Embedder
-from sbert_mini.encoder.checkpoint import read_bert_weights
-from sbert_mini.encoder.int8_weights import PRODUCTS, SMOOTH
 from sbert_mini.encoder.module import load
 from sbert_mini.errors import CorruptModelError
-from sbert_mini.layout import read_layout
+from sbert_mini.model.int8_weights import PRODUCTS, SMOOTH
+from sbert_mini.model.layout import read_layout
+from sbert_mini.model.weights import read_bert_weights
 from sbert_mini.runtime.conversion import find
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,7 +7,7 @@ import pytest
 from conftest import run_here, tiny_model
 
 import sbert_mini
-from sbert_mini.runtime.heads import HeadConfig
+from sbert_mini.model.heads import HeadConfig
 from sbert_mini.training.averaging import soup
 from sbert_mini.training.heads import Head
 

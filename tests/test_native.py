@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from sbert_mini import Embedder
-from sbert_mini.encoder.onnx_file import read_onnx
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.models import resolve
+from sbert_mini.model.onnx_file import read_onnx
+from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import native
 from sbert_mini.runtime.conversion import file_sha256, find
 from sbert_mini.runtime.engine import OnnxEngine, open_engine

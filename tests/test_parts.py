@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from sbert_mini.durable import remove_dead_parts, remove_own_parts, replacing, scratch_folder, write_durably
 from sbert_mini.errors import UsageError
+from sbert_mini.files.durable import remove_dead_parts, remove_own_parts, replacing, scratch_folder, write_durably
 from sbert_mini.runtime.npy import NpyWriter
 
 

@@ -12,10 +12,11 @@ from tokenizers import Tokenizer
 
 import sbert_mini
 from benchmarks import model_figures
-from sbert_mini import Embedder, models
+from sbert_mini import Embedder
 from sbert_mini.errors import ModelNotFoundError
 from sbert_mini.evaluation.sets import builtin_pairs
 from sbert_mini.evaluation.sts import spearman
+from sbert_mini.model import registry
 from sbert_mini.runtime.quantization import calibration_texts
 
 SHIPPED = {"sbert-mini": 25e6, "sbert-mini-fast": 18e6}
@@ -39,7 +40,7 @@ def shipped(name):
 
 
 def test_it_is_small_and_says_what_it_is(name):
-    folder = models.resolve(name)
+    folder = registry.resolve(name)
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert sum(len(zlib.compress(file.read_bytes())) for file in files) <= SHIPPED[name]
     assert not list(folder.rglob("*.safetensors"))
@@ -62,17 +63,17 @@ def test_it_is_small_and_says_what_it_is(name):
 
 
 def test_it_is_the_default():
-    assert models.default_name() == "sbert-mini"
-    assert Embedder().path == models.resolve("sbert-mini")
+    assert registry.default_name() == "sbert-mini"
+    assert Embedder().path == registry.resolve("sbert-mini")
 
 
 def test_a_model_that_is_gone_says_what_to_do(monkeypatch):
-    gone = dataclasses.replace(models.BUILTIN["sbert-mini"], folder="gone")
-    monkeypatch.setitem(models.BUILTIN, "sbert-mini", gone)
+    gone = dataclasses.replace(registry.BUILTIN["sbert-mini"], folder="gone")
+    monkeypatch.setitem(registry.BUILTIN, "sbert-mini", gone)
     with pytest.raises(
         ModelNotFoundError, match="'sbert-mini' is missing from this installation: install sbert-mini again"
     ):
-        models.resolve("sbert-mini")
+        registry.resolve("sbert-mini")
 
 
 def test_it_is_saved_for_other_tools(name, shipped, tmp_path):
@@ -130,7 +131,8 @@ def test_training_and_torch_read_its_weights_back(name, shipped):
 
 def test_the_pruned_vocabulary_splits_latin_and_greek_as_the_whole_one():
     whole, pruned = (
-        Tokenizer.from_file(str(models.resolve(name) / "tokenizer.json")) for name in ("sbert-mini", "sbert-mini-fast")
+        Tokenizer.from_file(str(registry.resolve(name) / "tokenizer.json"))
+        for name in ("sbert-mini", "sbert-mini-fast")
     )
     texts = calibration_texts()
     texts += ["TGF-β and α-helix, 10 µm", "façade Straße naïve ½ ™ € “quoted” — dash", "Ångström", "x² + y₂ ≤ ∞"]

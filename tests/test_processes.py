@@ -122,7 +122,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("backend", [None, "onnx", "torch"])
 def test_an_embedder_is_pickled_and_copied(tmp_path, backend):
     code = f"""
-from sbert_mini.models import resolve
+from sbert_mini.model.registry import resolve
 model = Embedder("all-MiniLM-L6-v2", graph="fp32" if {backend!r} == "torch" else "int8", threads=1, backend={backend!r})
 expected = model.encode(["a cat", "a dog runs"])
 for other in (pickle.loads(pickle.dumps(model)), copy.copy(model), copy.deepcopy(model)):

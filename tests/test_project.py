@@ -15,8 +15,8 @@ import pytest
 from filelock import FileLock
 
 import sbert_mini
-from sbert_mini import models
 from sbert_mini.errors import MissingExtraError, ModelNotFoundError, SbertMiniError, UsageError
+from sbert_mini.model import registry
 from sbert_mini.runtime import native
 
 ROOT = Path(__file__).parent.parent
@@ -74,8 +74,8 @@ def test_a_room_imports_only_rooms_above_it():
     assert {room_of(".".join(p.relative_to(ROOT).with_suffix("").parts)) for p in SOURCES} <= set(order)
     checked = 0
     for path in SOURCES:
-        if path.name == "__main__.py" or path == ROOT / "sbert_mini" / "__init__.py":
-            continue  # the two entry points, which name what they load
+        if path.name == "__main__.py":
+            continue  # the entry point, which is the command's
         room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
         for module, _ in imports(path):
             if module.split(".")[0] == "sbert_mini":
@@ -280,16 +280,16 @@ def test_names_lead_to_directories(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org").mkdir()
     (tmp_path / "org" / "model").mkdir()
-    assert models.resolve("org/model") == tmp_path / "org" / "model"  # a directory wins over a hub id
-    assert models.resolve("all-MiniLM-L6-v2").name == "model"
+    assert registry.resolve("org/model") == tmp_path / "org" / "model"  # a directory wins over a hub id
+    assert registry.resolve("all-MiniLM-L6-v2").name == "model"
     monkeypatch.setenv("SBMINI_MODEL", "org/model")
-    assert models.resolve() == tmp_path / "org" / "model"
+    assert registry.resolve() == tmp_path / "org" / "model"
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="must be a directory, and file is a file"):
-        models.resolve("file")
+        registry.resolve("file")
     for name in ("nowhere", "./org/nowhere", "a/b/c"):
         with pytest.raises(ModelNotFoundError, match="there is no model"):
-            models.resolve(name)
+            registry.resolve(name)
 
 
 def test_hub_ids_come_from_the_cache_without_a_network(tmp_path):
@@ -307,11 +307,11 @@ def refuse(event, arguments):
     if event in ("socket.__new__", "socket.getaddrinfo", "socket.connect"):
         raise AssertionError(f"a socket was opened: {event} {arguments}")
 sys.addaudithook(refuse)
-from sbert_mini import models
+from sbert_mini.model import registry
 for name in sys.argv[1:]:
-    print(models.resolve(name, offline=True))
+    print(registry.resolve(name, offline=True))
 try:
-    models.resolve("org/other@v1", offline=True)
+    registry.resolve("org/other@v1", offline=True)
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -327,15 +327,15 @@ except Exception as error:
 
 
 def test_a_built_in_model_whose_package_is_absent_names_the_extra():
-    missing = models.BuiltinModel("no_such_package_anywhere", "model", "minilm", "a model")
-    original = dict(models.BUILTIN)
+    missing = registry.BuiltinModel("no_such_package_anywhere", "model", "minilm", "a model")
+    original = dict(registry.BUILTIN)
     try:
-        models.BUILTIN["absent"] = missing
+        registry.BUILTIN["absent"] = missing
         with pytest.raises(ModelNotFoundError, match=r"no-such-package-anywhere.*sbert-mini\[minilm\]"):
-            models.resolve("absent")
+            registry.resolve("absent")
     finally:
-        models.BUILTIN.clear()
-        models.BUILTIN.update(original)
+        registry.BUILTIN.clear()
+        registry.BUILTIN.update(original)
 
 
 # --- documents -------------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from sbert_mini import Embedder, models
+from sbert_mini import Embedder
 from sbert_mini.errors import UsageError
+from sbert_mini.model import registry
 from sbert_mini.runtime import conversion
 from sbert_mini.runtime.precision import ComponentRanges, measure_ranges, quantize_vectors, restore_vectors
 from sbert_mini.runtime.quantization import calibration_texts
@@ -82,7 +83,7 @@ def test_what_lies_outside_the_ranges_gets_the_nearest_value_and_does_not_wrap_a
 
 @pytest.mark.parametrize("name", ["sbert-mini", "sbert-mini-fast"])
 def test_shipped_ranges_are_those_of_the_calibration_texts(name):
-    folder = models.resolve(name) / "onnx"
+    folder = registry.resolve(name) / "onnx"
     stored, record = (json.loads((folder / file).read_bytes()) for file in ("ranges.json", "sbmini.json"))
     assert stored["fingerprint"] == record["fingerprint"]
     measured = measure_ranges(Embedder(name, threads=2).encode(calibration_texts(), prompt=""))

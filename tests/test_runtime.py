@@ -25,7 +25,7 @@ from sbert_mini import Embedder
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.encoder.pooling import SentenceHead
 from sbert_mini.errors import CorruptModelError, TextTooLongError, UnsupportedModelError, UsageError
-from sbert_mini.layout import ModelLayout, read_layout
+from sbert_mini.model.layout import ModelLayout, read_layout
 from sbert_mini.runtime import conversion
 from sbert_mini.runtime.embedder import EncodeCounts
 from sbert_mini.runtime.engine import OnnxEngine, thread_count
@@ -511,7 +511,7 @@ def test_calibration_covers_short_and_long_texts(minilm):
 
 def test_an_int8_graph_needs_a_scale_for_each_product(make_model):
     layout: ModelLayout = read_layout(make_model())
-    from sbert_mini.encoder.checkpoint import read_bert_weights
+    from sbert_mini.model.weights import read_bert_weights
 
     weights = read_bert_weights(layout.path, layout.config)
     with pytest.raises(KeyError, match=r"0\.qkv"):

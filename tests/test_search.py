@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
-from sbert_mini.durable import read_sealed_json, write_sealed_json
 from sbert_mini.errors import (
     CorruptIndexError,
     CorruptModelError,
@@ -25,6 +24,7 @@ from sbert_mini.errors import (
     ModelNotFoundError,
     UsageError,
 )
+from sbert_mini.files.durable import read_sealed_json, write_sealed_json
 from sbert_mini.search import store as store_module
 from sbert_mini.search.store import CheckedFile, Store, file_checksums
 from sbert_mini.search.writer import IndexCounts, delete

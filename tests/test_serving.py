@@ -17,7 +17,7 @@ from conftest import one_error
 
 from sbert_mini import Embedder, IndexWriter
 from sbert_mini.errors import IndexNotFoundError, InputError, ModelMismatchError, RemoteIndexError, UsageError
-from sbert_mini.scale import serving
+from sbert_mini.scale import milvus
 from sbert_mini.scale.conditions import keys, to_milvus
 from sbert_mini.search.writer import delete
 from sbert_mini.text.records import Record
@@ -78,9 +78,9 @@ def index(tmp_path_factory, embedder, passages):
 
 @pytest.mark.frameworks
 def test_the_same_options_and_results(server, index, embedder):
-    counts = serving.push(index, server.address("same"), batch_rows=100)
+    counts = milvus.push(index, server.address("same"), batch_rows=100)
     assert (counts.rows, counts.sent, counts.removed) == (240, 240, 0)
-    remote = serving.MilvusIndex(server.address("same"), threads=1)
+    remote = milvus.MilvusIndex(server.address("same"), threads=1)
     assert len(remote) == 240
     assert remote.model == index.model
     queries = ["why does dough rise?", "keeping time on a railway", "how do bats see"]
@@ -125,15 +125,15 @@ def test_the_same_options_and_results(server, index, embedder):
 def test_a_push_follows_updates_and_deletions(server, tmp_path, embedder, passages):
     address = server.address("follows")
     index = IndexWriter(tmp_path / "index", embedder).create(records_of(passages)[:60])
-    serving.push(index, address)
+    milvus.push(index, address)
     ids = [row.id for row in index.rows()]
     delete(tmp_path / "index", ids[:7])
     index = IndexWriter(tmp_path / "index", embedder).update(
         [Record("Entirely new text.", ids[9], {"lang": "en"}), Record("One more.", "more")]
     )
-    counts = serving.push(index, address)
+    counts = milvus.push(index, address)
     assert (counts.rows, counts.removed) == (54, 7)
-    remote = serving.MilvusIndex(address)
+    remote = milvus.MilvusIndex(address)
     found = {hit.id: (hit.text, hit.columns) for hit in remote.search("bread", 100)}
     assert found == {row.id: (row.text, row.columns) for row in index.rows()}
     assert [hit.id for hit in remote.search("x", 9, filter="lang = 'en'")] == [ids[9]]
@@ -141,22 +141,22 @@ def test_a_push_follows_updates_and_deletions(server, tmp_path, embedder, passag
 
 @pytest.mark.frameworks
 def test_another_model_or_a_strange_collection_is_refused(server, index, tmp_path, make_model):
-    serving.push(index, server.address("mine"))
+    milvus.push(index, server.address("mine"))
     other = IndexWriter(tmp_path / "other", Embedder(make_model())).create([Record("the cat")])
     with pytest.raises(ModelMismatchError, match="was made with the model"):
-        serving.push(other, server.address("mine"))
+        milvus.push(other, server.address("mine"))
     with pytest.raises(IndexNotFoundError, match="sbmini index push"):
-        serving.MilvusIndex(server.address("nowhere"))
+        milvus.MilvusIndex(server.address("nowhere"))
     from pymilvus import MilvusClient
 
     MilvusClient(uri=f"http://127.0.0.1:{server.port}").create_collection("strange", dimension=4)
     with pytest.raises(UsageError, match="made by something else"):
-        serving.push(index, server.address("strange"))
+        milvus.push(index, server.address("strange"))
     large = IndexWriter(tmp_path / "large", Embedder(make_model())).create(
         [Record("the cat", "a", {"x": "y" * 70_000})]
     )
     with pytest.raises(InputError, match="nothing was sent"):
-        serving.push(large, server.address("large"))
+        milvus.push(large, server.address("large"))
 
 
 @pytest.mark.frameworks
@@ -164,10 +164,10 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path, index):
     server = Server(tmp_path / "data")
     try:
         address = server.address("kept")
-        serving.push(index, address)
+        milvus.push(index, address)
         server.kill()
         server.start()
-        remote = serving.MilvusIndex(address)
+        remote = milvus.MilvusIndex(address)
         assert len(remote) == 240
         assert {h.id for h in remote.search("bread", 9)} == {h.id for h in index.search("bread", 9)}
     finally:
@@ -187,10 +187,10 @@ def test_a_push_outlives_a_server_that_is_away_for_a_while(tmp_path, index, capl
             restarts[0].start()
 
     try:
-        counts = serving.push(index, address, batch_rows=20, on_progress=interrupt)
+        counts = milvus.push(index, address, batch_rows=20, on_progress=interrupt)
         assert counts.rows == 240
         assert "trying again" in caplog.text
-        remote = serving.MilvusIndex(address)
+        remote = milvus.MilvusIndex(address)
         assert sorted(hit.id for hit in remote.search("bread", 1000)) == sorted(row.id for row in index.rows())
     finally:
         restarts[0].join()
@@ -207,13 +207,13 @@ def test_a_push_that_was_broken_off_is_finished_by_another(tmp_path, index, monk
             server.kill()
 
     with monkeypatch.context() as patched:
-        patched.setattr(serving, "FIRST_PAUSE_S", 0.01)
+        patched.setattr(milvus, "FIRST_PAUSE_S", 0.01)
         with pytest.raises(RemoteIndexError, match=r"127\.0\.0\.1"):
-            serving.push(index, address, batch_rows=20, on_progress=interrupt)
+            milvus.push(index, address, batch_rows=20, on_progress=interrupt)
     server.start()
     try:
-        assert serving.push(index, address).rows == 240
-        hits = serving.MilvusIndex(address).search("bread", 1000)
+        assert milvus.push(index, address).rows == 240
+        hits = milvus.MilvusIndex(address).search("bread", 1000)
         assert len({hit.id for hit in hits}) == len(hits) == 240
     finally:
         server.kill()

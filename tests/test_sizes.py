@@ -10,8 +10,8 @@ from conftest import one_error
 
 from sbert_mini import Embedder
 from sbert_mini.errors import CorruptModelError
-from sbert_mini.layout import BertConfig, read_layout
-from sbert_mini.models import resolve
+from sbert_mini.model.layout import BertConfig, read_layout
+from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import native
 from sbert_mini.runtime.conversion import source_digests
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sbert_mini.errors import CorruptModelError, InputError, ModelNotFoundError, UsageError
-from sbert_mini.runtime.heads import HeadConfig, Predictor, read_head, siamese_features
+from sbert_mini.model.heads import HeadConfig, read_head
+from sbert_mini.recipes.recipe import read_recipe
+from sbert_mini.runtime.predictor import Predictor, siamese_features
 from sbert_mini.training import checks, losses, surgery
 from sbert_mini.training.adamw import AdamW
 from sbert_mini.training.examples import Examples, TokenizedTexts, read_examples
 from sbert_mini.training.heads import Head
-from sbert_mini.training.recipe import read_recipe
 from sbert_mini.training.schedule import BundleSampler, ExampleStream, Schedule, shares, whole_sizes
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Objective, Task
@@ -552,7 +553,7 @@ def test_pairs_are_one_input_and_a_forged_separator_is_none(make_model):
     assert np.abs(pair - forged).max() > 1e-3
     from sbert_mini.encoder.bert import MiniBert
     from sbert_mini.encoder.pooling import pool
-    from sbert_mini.layout import read_layout
+    from sbert_mini.model.layout import read_layout
     from sbert_mini.runtime.conversion import open_tokenizer
     from sbert_mini.text.batching import pad
 
@@ -660,7 +661,7 @@ def test_examples_are_read_with_the_line_of_what_is_wrong(tmp_path):
 
 
 def test_tokenized_texts_are_the_tokenizers(minilm):
-    from sbert_mini.layout import read_layout
+    from sbert_mini.model.layout import read_layout
     from sbert_mini.runtime.conversion import open_tokenizer
 
     tokenizer = open_tokenizer(read_layout(minilm))
@@ -810,7 +811,8 @@ def test_environment_variables_in_paths(tmp_path, monkeypatch):
 
 
 def test_a_recipes_choices_are_those_of_the_parts():
-    from sbert_mini.training import recipe, trainer
+    from sbert_mini.recipes import recipe
+    from sbert_mini.training import trainer
 
     assert (*surgery.RULES, "none") == recipe.SURGERY
     choices = {f.name: f.metadata["choices"] for f in recipe.fields(recipe.OptimizerPart)}

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sbert_mini.encoder.adapters import ProjectedAttention
-from sbert_mini.encoder.checkpoint import WEIGHTS, read_bert_weights
 from sbert_mini.errors import UsageError
-from sbert_mini.layout import BertConfig, read_json
+from sbert_mini.model.layout import BertConfig, read_json
+from sbert_mini.model.weights import WEIGHTS, read_bert_weights
 
 
 class BertOutput(NamedTuple):
@@ -253,7 +253,7 @@ class MiniBert(nn.Module):
         """Return the encoder of a model directory, in evaluation mode, its weights converted to `dtype`.
 
         Args:
-            path: a model directory; resolve names with `sbert_mini.models.resolve`.
+            path: a model directory; resolve names with `sbert_mini.model.registry.resolve`.
             dtype: of the parameters.
 
         Raises:
@@ -289,7 +289,7 @@ class MiniBert(nn.Module):
         """Write `config.json` and `model.safetensors` into the directory `path`, as `BertModel.from_pretrained` reads them."""
         import json
 
-        from sbert_mini.durable import save_file
+        from sbert_mini.files.durable import save_file
 
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)

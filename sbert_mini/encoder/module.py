@@ -20,11 +20,11 @@ from sentence_transformers.base.modules import Dense, InputModule, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
-from sbert_mini.durable import give_usual_mode
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.errors import UsageError
-from sbert_mini.layout import read_layout, read_modules
-from sbert_mini.models import resolve
+from sbert_mini.files.durable import give_usual_mode
+from sbert_mini.model.layout import read_layout, read_modules
+from sbert_mini.model.registry import resolve
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer
 
@@ -179,7 +179,7 @@ def load(
     """Return the trainable model: a `SentenceTransformer` whose encoder is `MiniBert`.
 
     Args:
-        name: a model directory, a built-in name or a hub id; see `sbert_mini.models`.
+        name: a model directory, a built-in name or a hub id; see `sbert_mini.model.registry`.
         device: where it runs, as torch spells it; None for what sentence-transformers chooses.
         offline: open no socket.
 

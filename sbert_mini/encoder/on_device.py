@@ -8,7 +8,7 @@ from torch.nn import functional
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.encoder.pooling import SentenceHead
 from sbert_mini.errors import UsageError
-from sbert_mini.layout import ModelLayout
+from sbert_mini.model.layout import ModelLayout
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens

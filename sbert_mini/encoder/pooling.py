@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sbert_mini.encoder.checkpoint import read_dense_weights
 from sbert_mini.errors import UsageError
-from sbert_mini.layout import POOLING_MODES, DenseLayer, ModelLayout, PoolingMode
+from sbert_mini.model.layout import POOLING_MODES, DenseLayer, ModelLayout, PoolingMode
+from sbert_mini.model.weights import read_dense_weights
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini import models
 from sbert_mini.errors import MissingExtraError, ModelError, ModelNotFoundError, UsageError
 from sbert_mini.evaluation.sets import trained_on
+from sbert_mini.model import registry
 from sbert_mini.shapes import FloatArray
 
 OWN_RUNTIMES = ("int8", "fp32", "torch")
@@ -57,7 +57,7 @@ class Contestant:
 
 def short_name(name: str) -> str:
     """Return how a model is called in tables: a directory's last part, any other name as it is."""
-    path = models.directory(name)
+    path = registry.directory(name)
     return name if path is None else path.name
 
 
@@ -90,7 +90,7 @@ def open_contestant(
         raise MissingExtraError(f"the runtime {runtime}", (error.name or "torch").partition(".")[0], "train") from error
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(threads)
-    path: Path | None = models.resolve(name, offline=offline) if runtime == "torch" else _peer_path(name, offline)
+    path: Path | None = registry.resolve(name, offline=offline) if runtime == "torch" else _peer_path(name, offline)
     if runtime == "torch":
         from sbert_mini.encoder.module import load
 
@@ -153,7 +153,7 @@ def _cached_card(name: str) -> Path:
 
 
 def _embedder(name: str, runtime: str, threads: int, *, offline: bool, progress: bool) -> Contestant:
-    from sbert_mini.layout import read_layout
+    from sbert_mini.model.layout import read_layout
     from sbert_mini.runtime.conversion import open_tokenizer
     from sbert_mini.runtime.embedder import Embedder
 
@@ -174,8 +174,8 @@ def _embedder(name: str, runtime: str, threads: int, *, offline: bool, progress:
 
 def _peer_path(name: str, offline: bool) -> Path | None:
     """Return a peer's directory; None for a hub id, which sentence-transformers fetches in its own way."""
-    if models.directory(name) is not None or name in models.BUILTIN or offline or models.is_offline():
-        return models.resolve(name, offline=offline)
+    if registry.directory(name) is not None or name in registry.BUILTIN or offline or registry.is_offline():
+        return registry.resolve(name, offline=offline)
     return None
 
 

@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sbert_mini import __version__
 from sbert_mini.errors import SbertMiniError
+from sbert_mini.version import __version__
 
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "faiss-cpu", "torch", "sentence-transformers", "transformers")
 

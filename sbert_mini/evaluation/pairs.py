@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini import models
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import MissingExtraError, UsageError
 from sbert_mini.evaluation.contestants import short_name
 from sbert_mini.evaluation.measure import alternate, silent, summary, timed
-from sbert_mini.layout import BertConfig, read_layout
+from sbert_mini.model import registry
+from sbert_mini.model.layout import BertConfig, read_layout
 from sbert_mini.shapes import FloatArray
 
 
@@ -126,7 +126,7 @@ def measure(
 
     from sbert_mini.runtime.embedder import Embedder
 
-    path = models.resolve(model, offline=offline)
+    path = registry.resolve(model, offline=offline)
     encoders = _cross_encoders(path, short_name(model), threads)  # first: what is missing is told before the long work
     embedder = Embedder(path, threads=threads)
     faiss.omp_set_num_threads(threads)

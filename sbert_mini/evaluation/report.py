@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sbert_mini.durable import write_durably
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.sts import StsResult
 from sbert_mini.evaluation.tables import TABLES, machine_note
+from sbert_mini.files.durable import write_durably
 
 TITLES = {
     "sts": "Quality: semantic textual similarity",

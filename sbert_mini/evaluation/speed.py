@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini import models
 from sbert_mini.errors import MissingExtraError, UsageError
 from sbert_mini.evaluation.contestants import PEER, short_name
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
-from sbert_mini.layout import BertConfig, ModelLayout, read_layout
+from sbert_mini.model import registry
+from sbert_mini.model.layout import BertConfig, ModelLayout, read_layout
 from sbert_mini.runtime.conversion import GRAPH_FILES, find, open_tokenizer
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
@@ -133,13 +133,13 @@ def measure(
     """
     if len(texts) < 64:
         raise UsageError(f"at least 64 texts are needed to measure with; found {len(texts)}")
-    path = models.resolve(model, offline=offline)
+    path = registry.resolve(model, offline=offline)
     layout = read_layout(path)
     name = short_name(model)
     with tempfile.TemporaryDirectory() as folder:
         encoders, peer_name, files, backends = _encoders(path, name, peer, threads, Path(folder), offline)
         disk_bytes = {label: file.stat().st_size for label, file in files.items()}
-        other = peer_name if peer is not None and models.resolve(peer, offline=offline) != path else None
+        other = peer_name if peer is not None and registry.resolve(peer, offline=offline) != path else None
         own = next(label for label in (f"{name} (fp32)", f"{name} (int8)") if label in encoders)
         reference = peer_name if peer_name is not None and other is None else own
         on_progress("closeness")
@@ -211,7 +211,7 @@ def _encoders(
 
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(threads)
-    where = str(models.resolve(peer, offline=offline))
+    where = str(registry.resolve(peer, offline=offline))
     model = SentenceTransformer(where, local_files_only=True, device="cpu", model_kwargs={"use_safetensors": True})
     label = f"{short_name(peer)} ({PEER})"
     encoders[label] = lambda texts, size: np.asarray(
@@ -313,7 +313,7 @@ def _processes(
         if f"{name} ({kind})" in labels
     }  # fmt: skip
     if peer_name is not None and peer is not None:
-        script = [sys.executable, "-c", _PEER_START, str(models.resolve(peer, offline=True))]
+        script = [sys.executable, "-c", _PEER_START, str(registry.resolve(peer, offline=True))]
         commands["a script that does the same with sentence-transformers"] = script
         encoding[peer_name] = [*script, str(lines)]
     peaks: dict[str, list[float]] = {label: [] for label in commands}

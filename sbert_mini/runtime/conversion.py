@@ -10,7 +10,7 @@ cache; graphs of a model in the Hugging Face cache go into ours. The record tell
 pooling are no longer those that the graphs were made from; then they are made again, and so they are where a graph is missing.
 A task with projected attention layers has graphs of its own, in `heads/<task>/onnx/`.
 A directory without safetensors (as a package may ship it) is taken at its record's word. It may hold the int8 graph alone: the
-other one is then made of the weights that this graph computes with (`encoder.int8_weights`), in the cache.
+other one is then made of the weights that this graph computes with (`model.int8_weights`), in the cache.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from sbert_mini import __version__
-from sbert_mini.durable import write_durably
-from sbert_mini.encoder.checkpoint import read_bert_weights, weight_files
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.layout import ModelLayout, read_layout
-from sbert_mini.models import cache_dir
+from sbert_mini.files.durable import write_durably
+from sbert_mini.model.layout import ModelLayout, read_layout
+from sbert_mini.model.registry import cache_dir
+from sbert_mini.model.weights import read_bert_weights, weight_files
 from sbert_mini.runtime import graph
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.runtime.precision import ComponentRanges, measure_ranges
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.tokenizer import TextTokenizer
+from sbert_mini.version import __version__
 
 Graph: TypeAlias = Literal["int8", "fp32"]
 GRAPH_FILES: Mapping[Graph, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}

@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from sbert_mini import models
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import (
     CorruptModelError,
@@ -21,6 +20,7 @@ from sbert_mini.errors import (
     UnsupportedModelError,
     UsageError,
 )
+from sbert_mini.model import registry
 from sbert_mini.progress import Counted, bar_over, expected
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.conversion import Graph, find, find_ranges, open_tokenizer
@@ -100,7 +100,7 @@ class Embedder:
     at least 0.9999 (int8) and 0.999999 (fp32). In bfloat16 on a GPU it may be less: nothing is promised there.
 
     Args:
-        model: a model directory, a built-in name or a hub id (`sbert_mini.models`); None for the default.
+        model: a model directory, a built-in name or a hub id (`sbert_mini.model.registry`); None for the default.
         graph: which graph computes: `int8`, or `fp32`.
         threads: for everything, tokenizing included; None for `engine.thread_count`'s choice.
         offline: open no socket.
@@ -109,7 +109,7 @@ class Embedder:
         backend: what computes: `native` (code of our own for int8 on x86-64: the better one of `avx512_vnni` and `amx_int8` that
             the processor has), `onnx` (ONNX Runtime) or `torch` (float weights); None for native code where it can compute the
             model, else ONNX Runtime. Their vectors are nearly the same.
-        adapter: a task's projected attention layers, which then alter the vectors (`runtime.heads.Predictor` passes them).
+        adapter: a task's projected attention layers, which then alter the vectors (`runtime.predictor.Predictor` passes them).
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
@@ -134,8 +134,8 @@ class Embedder:
             raise UsageError("a task's projected attention layers are computed by onnx, on the CPU, alone")
         self._reopened_with = {"device": device, "backend": backend, "adapter": adapter}
         self.threads = thread_count(threads)
-        self.model_name = models.name_of(model)
-        self._converted = find(models.resolve(model, offline=offline), graph, adapter)
+        self.model_name = registry.name_of(model)
+        self._converted = find(registry.resolve(model, offline=offline), graph, adapter)
         self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
         self._tokenizer = open_tokenizer(self._converted.layout)
 
@@ -373,7 +373,7 @@ class Embedder:
     ) -> FloatArray:
         """Return one vector of length 1 a pair, both texts read as one input: `[CLS] a [SEP] b [SEP]`.
 
-        Such vectors are for the task heads that were trained on them (`runtime.heads`), not for comparing with others.
+        Such vectors are for the task heads that were trained on them (`model.heads`), not for comparing with others.
 
         Args:
             pairs: the pairs: tuples, lists or arrays of two strings, or an array of two columns.

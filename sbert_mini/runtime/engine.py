@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
-from sbert_mini.paths import is_utf8
+from sbert_mini.files.paths import is_utf8
 from sbert_mini.runtime.conversion import ConvertedModel, start_check
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
@@ -124,7 +124,7 @@ def check_sizes(converted: ConvertedModel) -> None:
     Raises:
         CorruptModelError: they have not.
     """
-    from sbert_mini.encoder.onnx_file import read_onnx
+    from sbert_mini.model.onnx_file import read_onnx
     from sbert_mini.runtime.native import SizesDifferError, check_constants
 
     try:

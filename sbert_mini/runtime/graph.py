@@ -12,7 +12,7 @@ that the weights are multiplied with (SmoothQuant). The word embeddings are stor
 Embedding sums, LayerNorm, softmax, GELU, attention products and pooling stay in float32.
 
 Constants bear the names of the weights that they were made from (`<name>`, or `<name>/q`, `<name>/scale` and a product's
-`<product>/smooth`), so that the weights can be read back (`encoder.int8_weights`).
+`<product>/smooth`), so that the weights can be read back (`model.int8_weights`).
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbert_mini.encoder.checkpoint import read_dense_weights
-from sbert_mini.encoder.int8_weights import QUANTIZED, SCALE, SMOOTH
 from sbert_mini.errors import MissingExtraError
-from sbert_mini.layout import ModelLayout
+from sbert_mini.model.int8_weights import QUANTIZED, SCALE, SMOOTH
+from sbert_mini.model.layout import ModelLayout
+from sbert_mini.model.weights import read_dense_weights
 from sbert_mini.shapes import AnyArray, FloatArray
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def build(
     """Return the ONNX model of an encoder.
 
     Args:
-        weights: under `BertModel`'s names, as `encoder.checkpoint.read_bert_weights` returns them.
+        weights: under `BertModel`'s names, as `model.weights.read_bert_weights` returns them.
         layout: the model directory's description: sizes, pooling, projections.
         scales: for each of `product_names`, how it becomes uint8; None for a float32 graph.
         expose: whether the inputs of the matrix products are outputs of the graph too, under `product_names`.

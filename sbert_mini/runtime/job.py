@@ -28,8 +28,8 @@ from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 
-from sbert_mini.durable import flush, flush_directory, read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.files.durable import flush, flush_directory, read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.npy import HEADER_BYTES, npy_header

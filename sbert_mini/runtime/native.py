@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini.encoder.int8_weights import PRODUCTS, QUANTIZED, SCALE, SMOOTH
-from sbert_mini.encoder.onnx_file import OnnxFile, read_onnx
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
-from sbert_mini.layout import BertConfig, ModelLayout
+from sbert_mini.model.int8_weights import PRODUCTS, QUANTIZED, SCALE, SMOOTH
+from sbert_mini.model.layout import BertConfig, ModelLayout
+from sbert_mini.model.onnx_file import OnnxFile, read_onnx
 from sbert_mini.runtime.conversion import ConvertedModel, Graph, start_check
 from sbert_mini.runtime.graph import WORDS
 from sbert_mini.shapes import AnyArray, FloatArray

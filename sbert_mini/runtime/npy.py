@@ -6,8 +6,8 @@ from types import TracebackType
 
 import numpy as np
 
-from sbert_mini.durable import replacing
 from sbert_mini.errors import UsageError
+from sbert_mini.files.durable import replacing
 from sbert_mini.shapes import FloatArray
 
 HEADER_BYTES = 128

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini.durable import read_sealed_json, write_sealed_json
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError, UsageError
-from sbert_mini.paths import is_utf8
+from sbert_mini.files.durable import read_sealed_json, write_sealed_json
+from sbert_mini.files.paths import is_utf8
 from sbert_mini.runtime.conversion import Graph
 from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.npy import NpyWriter

@@ -30,8 +30,8 @@ from typing import IO, Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 
-from sbert_mini.durable import flush, json_bytes, write_durably
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
+from sbert_mini.files.durable import flush, json_bytes, write_durably
 from sbert_mini.shapes import AnyArray, IntArray
 
 ColumnType: TypeAlias = Literal["integer", "number", "boolean", "text"]

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini.durable import read_sealed_json, remove_all_dead_parts, write_durably, write_sealed_json
 from sbert_mini.errors import CorruptIndexError, UsageError
+from sbert_mini.files.durable import read_sealed_json, remove_all_dead_parts, write_durably, write_sealed_json
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray

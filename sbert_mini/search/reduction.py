@@ -10,8 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from sbert_mini.durable import write_durably
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.files.durable import write_durably
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.shapes import FloatArray
 

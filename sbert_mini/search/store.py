@@ -50,16 +50,6 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from sbert_mini import __version__
-from sbert_mini.durable import (
-    flush,
-    flush_directory,
-    json_bytes,
-    read_sealed_json,
-    remove_all_dead_parts,
-    write_durably,
-    write_sealed_json,
-)
 from sbert_mini.errors import (
     CorruptIndexError,
     CorruptModelError,
@@ -68,10 +58,20 @@ from sbert_mini.errors import (
     IndexNotFoundError,
     UsageError,
 )
+from sbert_mini.files.durable import (
+    flush,
+    flush_directory,
+    json_bytes,
+    read_sealed_json,
+    remove_all_dead_parts,
+    write_durably,
+    write_sealed_json,
+)
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema
 from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
+from sbert_mini.version import __version__
 
 FORMAT = "sbert-mini index"
 FORMAT_VERSION = 3

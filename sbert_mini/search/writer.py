@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from sbert_mini.errors import InputError, ModelMismatchError, UsageError
-from sbert_mini.models import directory
+from sbert_mini.model.registry import directory
 from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError
-from sbert_mini.paths import is_utf8
+from sbert_mini.files.paths import is_utf8
 
 _BATCH_ROWS = 1024
 _PIECE_BYTES = 16 << 20

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn, TypeAlias, get_args
 
 from sbert_mini.errors import InputError, UsageError
-from sbert_mini.paths import expanded
+from sbert_mini.files.paths import expanded
 from sbert_mini.text.parquet import read_rows
 
 Format: TypeAlias = Literal["txt", "csv", "tsv", "jsonl", "parquet"]

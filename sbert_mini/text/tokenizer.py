@@ -23,7 +23,7 @@ from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.layout import read_json
+from sbert_mini.model.layout import read_json
 from sbert_mini.text.borders import Borders
 
 _CHARACTERS_PER_TOKEN = 16

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sbert_mini.durable import save_file
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.training import outputs
+from sbert_mini.files import outputs
+from sbert_mini.files.durable import save_file
 
 RULES = ("ema", "checkpoints")
 FILE = "average.safetensors"

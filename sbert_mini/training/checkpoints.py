@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from sbert_mini.durable import save_file
 from sbert_mini.errors import CorruptModelError
+from sbert_mini.files.durable import save_file
 
 OPTIMIZER, STATE = "optimizer.safetensors", "fitter.json"
 

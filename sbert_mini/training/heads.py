@@ -1,4 +1,4 @@
-"""Task heads in torch: trained beside the encoder, saved with the model, read back here or without torch (`runtime.heads`)."""
+"""Task heads in torch: trained beside the encoder, saved with the model, read back here or without torch (`model.heads`)."""
 
 import math
 from pathlib import Path
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sbert_mini.durable import save_file
-from sbert_mini.runtime.heads import WEIGHTS, HeadConfig, read_head
+from sbert_mini.files.durable import save_file
+from sbert_mini.model.heads import WEIGHTS, HeadConfig, read_head
 
 
 def siamese_features(u: Tensor, v: Tensor) -> Tensor:
-    """Return `u, v, |u - v|, u * v` side by side, as `runtime.heads.siamese_features`.
+    """Return `u, v, |u - v|, u * v` side by side, as `runtime.predictor.siamese_features`.
 
     Shapes: u, v (batch, dim); the result (batch, 4 dim).
     """
@@ -20,7 +20,7 @@ def siamese_features(u: Tensor, v: Tensor) -> Tensor:
 
 
 class Head(nn.Module):
-    """Sentence vectors -> a task's outputs; what it reads and computes is said in `runtime.heads`.
+    """Sentence vectors -> a task's outputs; what it reads and computes is said in `model.heads`.
 
     Args:
         config: what it is.

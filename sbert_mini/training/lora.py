@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sbert_mini.durable import save_file
 from sbert_mini.encoder.bert import MiniBert
-from sbert_mini.encoder.checkpoint import WEIGHTS
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UsageError
+from sbert_mini.files.durable import save_file
+from sbert_mini.model.weights import WEIGHTS
 from sbert_mini.training.task_config import LORA_TARGETS
 
 FOLDER = "lora"

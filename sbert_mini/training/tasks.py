@@ -29,10 +29,10 @@ from sentence_transformers.sentence_transformer import losses as stock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sbert_mini.durable import save_file
 from sbert_mini.encoder.adapters import ProjectedAttention
 from sbert_mini.errors import CorruptModelError, InputError, UsageError
-from sbert_mini.runtime.heads import ADAPTER, HeadConfig, read_adapter, read_head
+from sbert_mini.files.durable import save_file
+from sbert_mini.model.heads import ADAPTER, HeadConfig, read_adapter, read_head
 from sbert_mini.shapes import FloatArray
 from sbert_mini.training import processes
 from sbert_mini.training.checks import check_labels, check_scores

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,86 +23,32 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
 from sbert_mini.errors import TrainingError, UsageError
+from sbert_mini.files import outputs
 from sbert_mini.shapes import IntArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
-from sbert_mini.training import averaging, checkpoints, outputs, processes
+from sbert_mini.training import averaging, checkpoints, processes
 from sbert_mini.training.adamw import AdamW
 from sbert_mini.training.averaging import WeightAverage
 from sbert_mini.training.checks import normalized
+from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.evaluator import Measured, TaskEvaluator, encode_tokenized, standing
 from sbert_mini.training.examples import Examples, TokenizedTexts
 from sbert_mini.training.lora import Lora
 from sbert_mini.training.r_drop import RDrop
 from sbert_mini.training.rates import depth, parameter_groups, set_trained, unfrozen_depth
-from sbert_mini.training.recipe import AveragePart, LoraPart, RegularizationPart
 from sbert_mini.training.regularizers import Pass, Regularizer
 from sbert_mini.training.schedule import BundleSampler, Schedule
 from sbert_mini.training.smart import Bregman, Smart
-from sbert_mini.training.surgery import GradientBuffer, Rule, Surgeon, cosines
+from sbert_mini.training.surgery import GradientBuffer, Surgeon, cosines
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Objective, Task
 
 log = logging.getLogger("sbert_mini")
 
-OPTIMIZERS = ("adamw", "adam", "torch-adamw")
 LIKE_LENGTHS = 0.8
 """Columns whose longest texts are, on average, at least this share of the longest of all go through the encoder together."""
 TEACHER = "teacher.safetensors"
-
-
-@dataclass(frozen=True)
-class FitterConfig:
-    """What `MultiTaskTrainer` needs beside sentence-transformers' training arguments.
-
-    Attributes:
-        batch_size: examples of a step (of each of its micro-batches, where gradients are accumulated), all tasks together.
-        schedule: how they are shared out; one of `schedule.SCHEDULES`.
-        floor: the fewest examples of a task in a step.
-        surgery: one of `surgery.RULES`; a function from a Gram matrix to weights; or None to add gradients up as autograd does,
-            without looking at them.
-        steps_per_epoch: batches of an epoch; None for as many as hold as many examples as all tasks together have.
-        encoder: `trained`, or `frozen`: heads alone are trained, on vectors that are computed once, without dropout.
-        head_learning_rate: of the heads; None for the encoder's.
-        optimizer: `adamw` and `adam` are this project's; `torch-adamw` is torch's fused one.
-        length_batches: whether examples of like length are put together.
-        layer_decay: each layer learns at this share of the next one's rate; see `rates.parameter_groups`.
-        unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.
-        regularization: SMART, R-Drop and the like, and the tasks that they are for; see `recipe.RegularizationPart`.
-        average: of the weights, to be measured and saved in place of them; see `recipe.AveragePart`.
-        lora: low-rank updates in place of the encoder's own weights; see `recipe.LoraPart`. None for none.
-        train_rows: how many training rows of each task are measured beside the dev examples.
-    """
-
-    batch_size: int = 48
-    schedule: str = "round-robin"
-    floor: int = 1
-    surgery: str | Rule | None = "pcgrad"
-    steps_per_epoch: int | None = None
-    encoder: str = "trained"
-    head_learning_rate: float | None = None
-    optimizer: str = "adamw"
-    length_batches: bool = True
-    layer_decay: float = 1.0
-    unfreeze_every: int = 0
-    regularization: RegularizationPart = field(default_factory=RegularizationPart)
-    average: AveragePart = field(default_factory=AveragePart)
-    lora: LoraPart | None = None
-    train_rows: int = 0
-
-    def __post_init__(self) -> None:
-        if self.encoder == "frozen" and (self.lora or self.unfreeze_every or self.regularization.active):
-            raise UsageError("LoRA, gradual unfreezing and the regularizers need an encoder that is trained")
-        if self.lora and self.unfreeze_every:
-            raise UsageError("with LoRA the encoder's own weights stay frozen: there is nothing to unfreeze")
-        if not 0 < self.layer_decay <= 1 or self.unfreeze_every < 0:
-            raise UsageError("layer_decay must be in (0, 1], and unfreeze_every at least 0")
-        if self.encoder not in ("trained", "frozen"):
-            raise UsageError(f"the encoder must be trained or frozen; found {self.encoder!r}")
-        if self.optimizer not in OPTIMIZERS:
-            raise UsageError(f"the optimizer must be one of {', '.join(OPTIMIZERS)}; found {self.optimizer!r}")
-        if self.batch_size < 1 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
-            raise UsageError("batch_size and steps_per_epoch must be at least 1")
 
 
 def _best_standing(state: Any, tasks: Sequence[TaskConfig]) -> tuple[int, float] | None:
@@ -280,7 +226,7 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             raise UsageError("fp16 needs its losses scaled; use bf16")
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Do nothing: the card is written by `training.card`, from the recipe and the figures."""
+        """Do nothing: the card is written by `recipes.card`, from the recipe and the figures."""
 
     def _tokens(self, task: Task, examples: Examples, which: str) -> list[TokenizedTexts]:
         tokenizer = self._encoder.text_tokenizer

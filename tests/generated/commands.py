@@ -304,8 +304,8 @@ def make_files(folder: Path) -> None:
 
     from sbert_mini import Embedder
     from sbert_mini.encoder.bert import MiniBert
-    from sbert_mini.layout import BertConfig
-    from sbert_mini.runtime.heads import HeadConfig
+    from sbert_mini.model.heads import HeadConfig
+    from sbert_mini.model.layout import BertConfig
     from sbert_mini.training.heads import Head
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".,?:;", *map(chr, range(97, 123))]

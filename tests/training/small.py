@@ -6,7 +6,8 @@ from conftest import tiny_model
 from sentence_transformers import SentenceTransformerTrainingArguments
 
 from sbert_mini.encoder.module import load
-from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer
+from sbert_mini.training.config import FitterConfig
+from sbert_mini.training.trainer import MultiTaskTrainer
 
 WORDS = ["the", "cat", "dog", "runs", "sleeps", "red", "blue", "house", "tree", "bread", "dough", "rises"]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}

@@ -5,11 +5,11 @@ import pytest
 import torch
 from small import one_step, sentences, trainer_on
 
+from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.losses import CosineEmbeddingLoss, HardNegativeMargin
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
-from sbert_mini.training.trainer import FitterConfig
 
 
 def at_cosines(*cosines):

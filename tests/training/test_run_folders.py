@@ -8,12 +8,12 @@ from small import trainer_on
 
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.report import check_folder
-from sbert_mini.training import outputs
+from sbert_mini.files import outputs
+from sbert_mini.recipes.fit import fit, newest_checkpoint, prepare
+from sbert_mini.recipes.recipe import read_recipe
 from sbert_mini.training.averaging import soup
 from sbert_mini.training.checkpoints import STATE, is_checkpoint
 from sbert_mini.training.examples import Examples
-from sbert_mini.training.fit import fit, newest_checkpoint, prepare
-from sbert_mini.training.recipe import read_recipe
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
 

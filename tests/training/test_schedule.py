@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import sentences, trainer_on
 
+from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.schedule import Schedule
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
-from sbert_mini.training.trainer import FitterConfig
 
 
 def test_what_lacks_more_gets_more_by_hand():

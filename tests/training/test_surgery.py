@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from small import sentences, trainer_on
 
+from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.surgery import Surgeon, pcgrad_weights, projection_orders
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
-from sbert_mini.training.trainer import FitterConfig
 
 GRADIENTS = np.array([[1.0, 0.2, 0.0], [-0.6, 0.8, 0.3], [-0.5, -0.9, 0.7]])  # each conflicts with each
 GRAM = torch.from_numpy(GRADIENTS @ GRADIENTS.T)

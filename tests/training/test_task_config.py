@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sbert_mini.errors import UsageError
-from sbert_mini.training.recipe import read_recipe
+from sbert_mini.recipes.recipe import read_recipe
 from sbert_mini.training.task_config import LOSSES, STRUCTURES, TaskConfig
 
 RULES = [
@@ -73,5 +73,5 @@ def test_every_row_of_the_table_makes_a_task():
 
 
 def test_the_rules_need_no_torch():
-    code = "import sys, sbert_mini.training.task_config, sbert_mini.training.recipe; assert 'torch' not in sys.modules"
+    code = "import sys, sbert_mini.training.task_config, sbert_mini.recipes.recipe; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

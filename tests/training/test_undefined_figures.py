@@ -13,10 +13,10 @@ from small import sentences, trainer_on
 from sbert_mini.evaluation import figures, sts, tables
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.sets import PairSet
+from sbert_mini.recipes.record import thinned
 from sbert_mini.training.checks import why_unmeasurable
 from sbert_mini.training.evaluator import standing, task_figures
 from sbert_mini.training.examples import Examples
-from sbert_mini.training.record import thinned
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Objective, Task
 from sbert_mini.training.trainer import Patience
@@ -113,7 +113,7 @@ def test_a_constant_dev_set_counts_in_no_mean_and_chooses_no_step(tmp_path):
 
 
 def test_a_dynamic_schedule_goes_by_the_loss_where_a_figure_is_none(tmp_path):
-    from sbert_mini.training.trainer import FitterConfig
+    from sbert_mini.training.config import FitterConfig
 
     given = [graded([0, 5] * 6, "flat", dev=[3] * 6), graded([0, 5] * 6, "fine", dev=[5, 0, 4, 1, 3, 2])]
     trainer = trainer_on(

@@ -18,25 +18,27 @@ import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
 from transformers import TrainerCallback, TrainerState, set_seed
 
-from sbert_mini import models
-from sbert_mini.durable import write_durably
-from sbert_mini.encoder.checkpoint import weight_files
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
 from sbert_mini.errors import SbertMiniError, UsageError
 from sbert_mini.evaluation.measure import machine
-from sbert_mini.layout import read_layout
+from sbert_mini.files import outputs
+from sbert_mini.files.durable import write_durably
+from sbert_mini.model import registry
+from sbert_mini.model.layout import read_layout
+from sbert_mini.model.weights import weight_files
+from sbert_mini.recipes.card import write_card
+from sbert_mini.recipes.data import RecipeData, read_data
+from sbert_mini.recipes.launchers import refuse_sharding
+from sbert_mini.recipes.recipe import MarginPart, Recipe, TaskPart
 from sbert_mini.runtime.conversion import file_sha256
-from sbert_mini.training import checkpoints, losses, outputs, processes
-from sbert_mini.training.card import write_card
+from sbert_mini.training import checkpoints, losses, processes
 from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts, why_unmeasurable
-from sbert_mini.training.data import RecipeData, read_data
+from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.distill import teacher_vectors
 from sbert_mini.training.examples import Examples
-from sbert_mini.training.launchers import refuse_sharding
-from sbert_mini.training.recipe import MarginPart, Recipe, TaskPart
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task
-from sbert_mini.training.trainer import FitterConfig, MultiTaskTrainer, Patience
+from sbert_mini.training.trainer import MultiTaskTrainer, Patience
 
 log = logging.getLogger("sbert_mini")
 RUN_SUFFIX, RUN = ".run", "run.json"
@@ -121,7 +123,7 @@ def _hidden_models(recipe: Recipe) -> list[Finding]:
     return [
         Finding("", f"{name} is the built-in model, and ./{name} in the recipe means the folder of that name beside it")
         for name in named
-        if name in models.BUILTIN and (recipe.folder / name).is_dir()
+        if name in registry.BUILTIN and (recipe.folder / name).is_dir()
     ]
 
 
@@ -334,7 +336,7 @@ def fit(
             f"{plan.run} holds {kept.relative_to(plan.run)} of an earlier run: go on with it by --resume, or delete the folder"
         )
     seed = recipe.train.seed if seed is None else seed
-    start = models.resolve(start_name(recipe), offline=offline)
+    start = registry.resolve(start_name(recipe), offline=offline)
     if is_first_process():
         outputs.make_folder(plan.run)
         names = {"start": str(start_name(recipe)), "teachers": ", ".join(map(str, _teachers(recipe).values()))}
@@ -453,7 +455,7 @@ def _write_card(
         plan.output.name,
         plan.recipe,
         start,
-        [models.resolve(name, offline=offline) for name in _teachers(plan.recipe).values()],
+        [registry.resolve(name, offline=offline) for name in _teachers(plan.recipe).values()],
         tasks,
         done.figures,
         plan.overlap,
@@ -566,7 +568,7 @@ def is_finished(plan: Plan, *, seed: int | None = None, offline: bool = False) -
     if not (plan.output / "modules.json").is_file():
         return False
     seed = plan.recipe.train.seed if seed is None else seed
-    identity = _identity(plan, seed, models.resolve(start_name(plan.recipe), offline=offline), offline)
+    identity = _identity(plan, seed, registry.resolve(start_name(plan.recipe), offline=offline), offline)
     noted = run_notes(plan.run)
     return all(noted.get(key) == value for key, value in identity.items() if key != "processes")
 
@@ -574,7 +576,7 @@ def is_finished(plan: Plan, *, seed: int | None = None, offline: bool = False) -
 def _identity(plan: Plan, seed: int, start: Path, offline: bool) -> dict[str, Any]:
     """Return what must be the same for a run to go on."""
     teachers = {
-        task: _start_digest(models.resolve(name, offline=offline)) for task, name in _teachers(plan.recipe).items()
+        task: _start_digest(registry.resolve(name, offline=offline)) for task, name in _teachers(plan.recipe).items()
     }
     return {
         "recipe": plan.recipe.text,

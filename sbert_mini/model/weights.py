@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sbert_mini.encoder.int8_weights import read_int8_weights
 from sbert_mini.errors import CorruptModelError
-from sbert_mini.layout import BertConfig, DenseLayer, read_json
+from sbert_mini.model.int8_weights import read_int8_weights
+from sbert_mini.model.layout import BertConfig, DenseLayer, read_json
 from sbert_mini.shapes import AnyArray
 
 log = logging.getLogger("sbert_mini")

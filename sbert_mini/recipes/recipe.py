@@ -14,14 +14,15 @@ import re
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.sets import KNOWN
-from sbert_mini.models import BUILTIN, DEFAULT_MODEL
-from sbert_mini.paths import expanded
+from sbert_mini.files.paths import expanded
+from sbert_mini.model.registry import BUILTIN, DEFAULT_MODEL
+from sbert_mini.training.config import OPTIMIZERS, AveragePart, LoraPart, RegularizationPart, key
 from sbert_mini.training.schedule import SCHEDULES
 from sbert_mini.training.task_config import COLUMNS, LORA_TARGETS, LOSSES, METRICS, STRUCTURES, TWO_SIDED, TaskConfig
 
@@ -30,15 +31,6 @@ T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 _LISTS_OF = {str: "a list of strings", float: "a list of numbers", int: "a list of whole numbers"}
 SURGERY = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "sum-normalized", "mean", "none")
-
-
-def _key(
-    default: Any = MISSING, *, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()
-) -> Any:
-    metadata = {"low": low, "high": high, "choices": tuple(choices)}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -52,9 +44,9 @@ class DataPart:
         drop_evaluation: whether such pairs are left out: true for those of all sets, or a list of sets.
     """
 
-    folder: str | None = _key(None)
-    evaluation: str | None = _key(None)
-    drop_evaluation: bool | list[str] = _key(False)
+    folder: str | None = key(None)
+    evaluation: str | None = key(None)
+    drop_evaluation: bool | list[str] = key(False)
 
 
 @dataclass(frozen=True)
@@ -70,12 +62,12 @@ class ModelPart:
         dropout: the probability of dropout in the encoder, 0 to 0.95; by default the starting model's.
     """
 
-    output: str = _key()
-    start: str = _key(DEFAULT_MODEL)
-    encoder: str = _key("trained", choices=("trained", "frozen"))
-    layers: list[int] = _key([])
-    max_seq_length: int | None = _key(None, low=4)
-    dropout: float | None = _key(None, low=0, high=0.95)
+    output: str = key()
+    start: str = key(DEFAULT_MODEL)
+    encoder: str = key("trained", choices=("trained", "frozen"))
+    layers: list[int] = key([])
+    max_seq_length: int | None = key(None, low=4)
+    dropout: float | None = key(None, low=0, high=0.95)
 
 
 @dataclass(frozen=True)
@@ -101,21 +93,21 @@ class TrainPart:
         seed: the random seed of the whole run, 0 or more.
     """
 
-    steps: int | None = _key(None, low=1)
-    epochs: float | None = _key(None, low=1e-3)
-    batch_size: int = _key(48, low=1)
-    gradient_accumulation: int = _key(1, low=1)
-    schedule: str = _key("round-robin", choices=SCHEDULES)
-    floor: int = _key(4, low=1)
-    surgery: str = _key("pcgrad", choices=SURGERY)
-    length_batches: bool = _key(True)
-    precision: str = _key("fp32", choices=("fp32", "bf16"))
-    max_grad_norm: float = _key(1.0, low=0)
-    log_every: int = _key(20, low=1)
-    save_every: int | None = _key(None, low=1)
-    keep_checkpoints: int = _key(1, low=1)
-    report_to: list[str] = _key([])
-    seed: int = _key(0, low=0)
+    steps: int | None = key(None, low=1)
+    epochs: float | None = key(None, low=1e-3)
+    batch_size: int = key(48, low=1)
+    gradient_accumulation: int = key(1, low=1)
+    schedule: str = key("round-robin", choices=SCHEDULES)
+    floor: int = key(4, low=1)
+    surgery: str = key("pcgrad", choices=SURGERY)
+    length_batches: bool = key(True)
+    precision: str = key("fp32", choices=("fp32", "bf16"))
+    max_grad_norm: float = key(1.0, low=0)
+    log_every: int = key(20, low=1)
+    save_every: int | None = key(None, low=1)
+    keep_checkpoints: int = key(1, low=1)
+    report_to: list[str] = key([])
+    seed: int = key(0, low=0)
 
 
 @dataclass(frozen=True)
@@ -136,82 +128,17 @@ class OptimizerPart:
         unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.
     """
 
-    name: str = _key("adamw", choices=("adamw", "adam", "torch-adamw"))
-    learning_rate: float = _key(5e-5, low=0)
-    head_learning_rate: float = _key(1e-3, low=0)
-    weight_decay: float = _key(0.01, low=0)
-    beta1: float = _key(0.9, low=0, high=0.99999)
-    beta2: float = _key(0.999, low=0, high=0.9999999)
-    epsilon: float = _key(1e-8, low=0)
-    warmup: float = _key(0.1, low=0)
-    decay: str = _key("linear", choices=("linear", "cosine", "constant"))
-    layer_decay: float = _key(1.0, low=0.01, high=1)
-    unfreeze_every: int = _key(0, low=0)
-
-
-@dataclass(frozen=True)
-class RegularizationPart:
-    """`[regularization]`; see `smart` and `r_drop`.
-
-    Attributes:
-        r_drop: α of R-Drop; 0 for none. 1 to 5 are usual.
-        smart: λ of SMART's adversarial regularization; 0 for none. 1 to 5 are usual.
-        smart_radius: ε, the largest change of a component of the embeddings.
-        smart_step_size: η, the length of SMART's steps uphill, 0 or more.
-        smart_steps: the number of SMART's steps uphill, 1 or more.
-        smart_noise: σ, the standard deviation of the random noise from which SMART's steps start, 0 or more.
-        bregman: μ of SMART's proximal term; 0 for none. 1 is usual.
-        bregman_momentum: the share of the old average of the weights that each step keeps for the proximal term, 0 to
-            0.99999.
-        tasks: the tasks that are regularized; by default all that have a head.
-    """
-
-    r_drop: float = _key(0.0, low=0)
-    smart: float = _key(0.0, low=0)
-    smart_radius: float = _key(1e-5, low=0)
-    smart_step_size: float = _key(1e-3, low=0)
-    smart_steps: int = _key(1, low=1)
-    smart_noise: float = _key(1e-5, low=0)
-    bregman: float = _key(0.0, low=0)
-    bregman_momentum: float = _key(0.99, low=0, high=0.99999)
-    tasks: list[str] = _key([])
-
-    @property
-    def active(self) -> bool:
-        """Whether there is any."""
-        return bool(self.r_drop or self.smart or self.bregman)
-
-
-@dataclass(frozen=True)
-class AveragePart:
-    """`[average]`: of the weights, measured and saved in place of them; see `averaging`.
-
-    Attributes:
-        kind: `none`; `ema`, a moving average over steps; or `checkpoints`, the mean over evaluations.
-        decay: with `ema`: the share of the old average that each step keeps, 0 to 0.999999.
-        start: with `checkpoints`: the share of the steps after which evaluations count, 0 to 1.
-    """
-
-    kind: str = _key("none", choices=("none", "ema", "checkpoints"))
-    decay: float = _key(0.999, low=0, high=0.999999)
-    start: float = _key(0.5, low=0, high=1)
-
-
-@dataclass(frozen=True)
-class LoraPart:
-    """`[lora]`, where it stands: low-rank updates in place of the encoder's own weights; see `lora`.
-
-    Attributes:
-        rank: the rank of the low-rank updates, 1 or more; a higher rank trains more parameters.
-        alpha: the updates are multiplied by `alpha / rank`; 0 or more.
-        dropout: the probability of dropout before the updates, 0 to 0.95.
-        targets: the encoder's matrices that get updates: `query`, `key`, `value`, `dense`.
-    """
-
-    rank: int = _key(8, low=1)
-    alpha: float = _key(16.0, low=0)
-    dropout: float = _key(0.0, low=0, high=0.95)
-    targets: list[str] = _key(["query", "value"])
+    name: str = key("adamw", choices=OPTIMIZERS)
+    learning_rate: float = key(5e-5, low=0)
+    head_learning_rate: float = key(1e-3, low=0)
+    weight_decay: float = key(0.01, low=0)
+    beta1: float = key(0.9, low=0, high=0.99999)
+    beta2: float = key(0.999, low=0, high=0.9999999)
+    epsilon: float = key(1e-8, low=0)
+    warmup: float = key(0.1, low=0)
+    decay: str = key("linear", choices=("linear", "cosine", "constant"))
+    layer_decay: float = key(1.0, low=0.01, high=1)
+    unfreeze_every: int = key(0, low=0)
 
 
 @dataclass(frozen=True)
@@ -228,13 +155,13 @@ class PhasePart:
         decay: the curve of the learning rate after the warmup.
     """
 
-    encoder: str | None = _key(None, choices=("trained", "frozen"))
-    steps: int | None = _key(None, low=1)
-    epochs: float | None = _key(None, low=1e-3)
-    learning_rate: float | None = _key(None, low=0)
-    head_learning_rate: float | None = _key(None, low=0)
-    warmup: float | None = _key(None, low=0)
-    decay: str | None = _key(None, choices=("linear", "cosine", "constant"))
+    encoder: str | None = key(None, choices=("trained", "frozen"))
+    steps: int | None = key(None, low=1)
+    epochs: float | None = key(None, low=1e-3)
+    learning_rate: float | None = key(None, low=0)
+    head_learning_rate: float | None = key(None, low=0)
+    warmup: float | None = key(None, low=0)
+    decay: str | None = key(None, choices=("linear", "cosine", "constant"))
 
 
 @dataclass(frozen=True)
@@ -248,9 +175,9 @@ class EvaluationPart:
         train_rows: how many training rows of each task are measured beside the dev rows; 0 for none.
     """
 
-    every: int | None = _key(None, low=1)
-    patience: int = _key(0, low=0)
-    train_rows: int = _key(0, low=0)
+    every: int | None = key(None, low=1)
+    patience: int = key(0, low=0)
+    train_rows: int = key(0, low=0)
 
 
 @dataclass(frozen=True)
@@ -274,16 +201,16 @@ class MarginPart:
             of all its pairs.
     """
 
-    rule: str = _key("fixed", choices=("fixed", "scheduled", "hard-negatives"))
-    value: float = _key(0.5, low=-1, high=1)
-    start: float = _key(0.7, low=-1, high=1)
-    end: float = _key(0.2, low=-1, high=1)
-    shape: str = _key("linear", choices=("linear", "cosine"))
-    quantile: float = _key(0.75, low=0, high=1)
-    rate: float = _key(0.05, low=1e-6, high=1)
-    low: float = _key(0.0, low=-1, high=1)
-    high: float = _key(0.9, low=-1, high=1)
-    every: str = _key("batch", choices=("batch", "epoch"))
+    rule: str = key("fixed", choices=("fixed", "scheduled", "hard-negatives"))
+    value: float = key(0.5, low=-1, high=1)
+    start: float = key(0.7, low=-1, high=1)
+    end: float = key(0.2, low=-1, high=1)
+    shape: str = key("linear", choices=("linear", "cosine"))
+    quantile: float = key(0.75, low=0, high=1)
+    rate: float = key(0.05, low=1e-6, high=1)
+    low: float = key(0.0, low=-1, high=1)
+    high: float = key(0.9, low=-1, high=1)
+    every: str = key("batch", choices=("batch", "epoch"))
 
 
 @dataclass(frozen=True)
@@ -331,37 +258,37 @@ class TaskPart:
         margin: the table `[task.margin]` of the loss `cosine-embedding`.
     """
 
-    name: str = _key()
-    structure: str = _key(choices=tuple(STRUCTURES))
-    loss: str = _key(choices=tuple(LOSSES))
-    train: str | list[str] | None = _key(None)
-    dev: str | list[str] | None = _key(None)
-    text: str | list[str] | None = _key(None)
-    label: str | None = _key(None)
-    labels: list[str] = _key([])
-    label_shares: list[float] = _key([])
-    low: float = _key(0.0)
-    high: float = _key(1.0)
-    positive: float | None = _key(None)
-    hidden: int = _key(0)
-    head_dropout: float = _key(0.1)
-    weight: float = _key(1.0)
-    metric: str | None = _key(None, choices=METRICS)
-    scale: float = _key(20.0)
-    triplet_margin: float = _key(0.3)
-    mini_batch_size: int = _key(32)
-    dimensions: list[int] = _key([])
-    teacher: str | None = _key(None)
-    teacher_graph: str = _key("fp32", choices=("fp32", "int8"))
-    vector_weight: float = _key(1.0)
-    similarity_weight: float = _key(1.0)
-    limit: int | None = _key(None, low=1)
-    dev_limit: int | None = _key(None, low=1)
-    drop_overlap: bool = _key(False)
-    both_orders: bool = _key(False)
-    adapter_size: int = _key(0)
-    adapter_heads: int = _key(4)
-    margin: MarginPart | None = _key(None)
+    name: str = key()
+    structure: str = key(choices=tuple(STRUCTURES))
+    loss: str = key(choices=tuple(LOSSES))
+    train: str | list[str] | None = key(None)
+    dev: str | list[str] | None = key(None)
+    text: str | list[str] | None = key(None)
+    label: str | None = key(None)
+    labels: list[str] = key([])
+    label_shares: list[float] = key([])
+    low: float = key(0.0)
+    high: float = key(1.0)
+    positive: float | None = key(None)
+    hidden: int = key(0)
+    head_dropout: float = key(0.1)
+    weight: float = key(1.0)
+    metric: str | None = key(None, choices=METRICS)
+    scale: float = key(20.0)
+    triplet_margin: float = key(0.3)
+    mini_batch_size: int = key(32)
+    dimensions: list[int] = key([])
+    teacher: str | None = key(None)
+    teacher_graph: str = key("fp32", choices=("fp32", "int8"))
+    vector_weight: float = key(1.0)
+    similarity_weight: float = key(1.0)
+    limit: int | None = key(None, low=1)
+    dev_limit: int | None = key(None, low=1)
+    drop_overlap: bool = key(False)
+    both_orders: bool = key(False)
+    adapter_size: int = key(0)
+    adapter_heads: int = key(4)
+    margin: MarginPart | None = key(None)
 
     def text_columns(self) -> list[str]:
         """Return the columns of text: those named, else the structure's usual ones."""

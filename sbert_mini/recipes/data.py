@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from sbert_mini.errors import InputError
 from sbert_mini.evaluation.sets import KNOWN, find_set
+from sbert_mini.recipes.recipe import Recipe, TaskPart
 from sbert_mini.training.checks import check_scores
 from sbert_mini.training.examples import Examples, read_examples
-from sbert_mini.training.recipe import Recipe, TaskPart
 from sbert_mini.training.task_config import LOSSES
 
 

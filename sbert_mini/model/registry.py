@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sbert_mini.errors import ModelNotFoundError, UsageError
-from sbert_mini.paths import expanded
+from sbert_mini.files.paths import expanded
 
 log = logging.getLogger("sbert_mini")
 

@@ -7,7 +7,7 @@ from typing import Any
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.sets import TRAINED_ON, card_metadata
 from sbert_mini.evaluation.tables import NO_BEST, figure_text
-from sbert_mini.training.recipe import Recipe
+from sbert_mini.recipes.recipe import Recipe
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task
 

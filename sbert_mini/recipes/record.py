@@ -9,10 +9,11 @@ from typing import Any
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.sets import card_metadata
-from sbert_mini.models import resolve
-from sbert_mini.runtime.heads import Predictor, head_names
+from sbert_mini.model.heads import head_names
+from sbert_mini.model.registry import resolve
+from sbert_mini.recipes.fit import Plan, phase_run, run_notes, start_name
+from sbert_mini.runtime.predictor import Predictor
 from sbert_mini.training.evaluator import classification_figures, standing
-from sbert_mini.training.fit import Plan, phase_run, run_notes, start_name
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
 

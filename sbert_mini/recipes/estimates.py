@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sbert_mini.training.fit import Plan, arguments, fitter_config, load_start, phase_tasks, total_steps
-from sbert_mini.training.recipe import Recipe
+from sbert_mini.recipes.fit import Plan, arguments, fitter_config, load_start, phase_tasks, total_steps
+from sbert_mini.recipes.recipe import Recipe
 from sbert_mini.training.tasks import Task
 from sbert_mini.training.trainer import MultiTaskTrainer
 

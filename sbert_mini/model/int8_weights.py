@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sbert_mini.encoder.onnx_file import read_onnx
 from sbert_mini.errors import CorruptModelError
+from sbert_mini.model.onnx_file import read_onnx
 from sbert_mini.shapes import AnyArray
 
 QUANTIZED, SCALE, SMOOTH = "/q", "/scale", "/smooth"

@@ -1,0 +1,1 @@
+"""Files and folders: atomic replacement, locks, paths as users write them, output folders."""

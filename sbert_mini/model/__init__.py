@@ -1,0 +1,1 @@
+"""A model directory on disk: names, layout, weights, heads. No torch."""
