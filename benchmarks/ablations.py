@@ -91,8 +91,9 @@ def recipe(names: Sequence[str] = TASKS, loss: str = "cosine-mse", more: str = "
 
 def fitted(text: str, seed: int, folder: Path) -> dict[str, float]:
     """Fit by a recipe in `folder`, and return the dev figures and the shares of conflicting steps."""
-    from sbert_mini.recipes.fit import fit, prepare
-    from sbert_mini.recipes.recipe import read_recipe
+    from sbert_mini.recipes.fit import fit
+    from sbert_mini.recipes.plan import prepare
+    from sbert_mini.recipes.reader import read_recipe
 
     folder.mkdir(exist_ok=True)
     (folder / "recipe.toml").write_text(text, "utf-8")
@@ -139,8 +140,9 @@ def sequential(seed: int, steps: int) -> dict[str, float]:
     import torch
     from transformers import set_seed
 
-    from sbert_mini.recipes.fit import arguments, fitter_config, load_start, prepare
-    from sbert_mini.recipes.recipe import read_recipe
+    from sbert_mini.recipes.plan import prepare
+    from sbert_mini.recipes.reader import read_recipe
+    from sbert_mini.recipes.settings import training_arguments
     from sbert_mini.training.trainer import MultiTaskTrainer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -151,10 +153,11 @@ def sequential(seed: int, steps: int) -> dict[str, float]:
         for names in (*((name,) for name in TASKS), TASKS):
             file.write_text(recipe(names, steps=round(steps / 3)), "utf-8")
             plan = prepare(read_recipe(file))
-            model = load_start(plan.recipe) if model is None else model
-            settings = arguments(plan.recipe, plan.tasks, Path(folder) / "run", seed=seed)
-            settings.load_best_model_at_end, settings.save_strategy, settings.eval_strategy = False, "no", "no"
-            trainer = MultiTaskTrainer(model, settings, plan.tasks, fitter_config(plan.recipe))
+            (phase,) = plan.phases
+            model = plan.start.load() if model is None else model
+            off = {"load_best_model_at_end": False, "save_strategy": "no", "eval_strategy": "no"}
+            settings = training_arguments(phase, seed, Path(folder) / "run", **off)
+            trainer = MultiTaskTrainer(model, settings, plan.tasks, phase.fitter)
             if names != TASKS:
                 trainer.train()
                 heads |= {task: objective.state_dict() for task, objective in trainer.objectives.items()}
@@ -181,8 +184,8 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
 
     from sbert_mini.evaluation.sts import pearson, spearman
     from sbert_mini.model import registry
-    from sbert_mini.recipes.fit import prepare
-    from sbert_mini.recipes.recipe import read_recipe
+    from sbert_mini.recipes.plan import prepare
+    from sbert_mini.recipes.reader import read_recipe
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.toml"
@@ -321,7 +324,7 @@ def main() -> None:
     if "SBMINI_DATA" not in os.environ:
         sys.exit("SBMINI_DATA must name the data folder")
     os.environ.update(OMP_NUM_THREADS=str(chosen.threads), TOKENIZERS_PARALLELISM="false")
-    from sbert_mini.recipes.fit import computing_threads
+    from sbert_mini.recipes.settings import computing_threads
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     for seed in SEEDS:

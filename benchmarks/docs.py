@@ -10,23 +10,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import RESULTS
 from sbert_mini.evaluation import tables
-from sbert_mini.recipes.recipe import (
-    DataPart,
-    EvaluationPart,
-    MarginPart,
-    ModelPart,
-    OptimizerPart,
-    PhasePart,
-    TaskPart,
-    TrainPart,
-)
-from sbert_mini.training.config import AveragePart, LoraPart, RegularizationPart
+from sbert_mini.recipes.recipe import DataPart, EvaluationPart, ModelPart, OptimizerPart, PhasePart, TaskPart, TrainPart
+from sbert_mini.training.config import AverageConfig, LoraConfig, RegularizationConfig
+from sbert_mini.training.task_config import MarginConfig, TaskConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -289,39 +282,40 @@ def _mean_and_spread(entry: dict[str, float | None] | None) -> str:
 def recipe_keys() -> str:
     """Return a table of every key of a recipe, from the docstrings and defaults of `recipes.recipe`."""
     rows = ["| key | default | what it says |", "| --- | --- | --- |"]
-    for kind in RECIPE:
+    for table, kind in RECIPE:
         text = inspect.getdoc(kind) or ""
-        table = re.search(r"`(\[.*?\])`", text)
-        assert table is not None
         for field in fields(kind):
-            found = re.search(rf"^    {field.name}: (.*(?:\n        .*)*)", text, re.MULTILINE)
-            assert found is not None, f"{kind.__name__}.{field.name} is not described"
-            words = " ".join(found[1].split())
-            choices = field.metadata["choices"]
+            if field.type is TaskConfig:
+                continue  # its fields stand in the same table, and have rows of their own
+            description = re.search(rf"^    {field.name}: (.*(?:\n        .*)*)", text, re.MULTILINE)
+            assert description is not None, f"{kind.__name__}.{field.name} is not described"
+            words = " ".join(description[1].split())
+            choices = field.metadata.get("choices")
             words += f" One of {', '.join(f'`{c}`' for c in choices)}." if choices else ""
-            rows.append(f"| `{table[1]}` {field.name} | {_default(field)} | {words} |")
+            rows.append(f"| `{table}` {field.name} | {_default(field)} | {words} |")
     return "\n".join(rows)
 
 
-RECIPE = (
-    DataPart,
-    ModelPart,
-    LoraPart,
-    TrainPart,
-    OptimizerPart,
-    RegularizationPart,
-    AveragePart,
-    EvaluationPart,
-    PhasePart,
-    TaskPart,
-    MarginPart,
+RECIPE: Sequence[tuple[str, type]] = (
+    ("[data]", DataPart),
+    ("[model]", ModelPart),
+    ("[lora]", LoraConfig),
+    ("[train]", TrainPart),
+    ("[optimizer]", OptimizerPart),
+    ("[regularization]", RegularizationConfig),
+    ("[average]", AverageConfig),
+    ("[evaluation]", EvaluationPart),
+    ("[[phase]]", PhasePart),
+    ("[[task]]", TaskConfig),
+    ("[[task]]", TaskPart),
+    ("[task.margin]", MarginConfig),
 )
 
 
 def _default(field: Field[Any]) -> str:
     if field.default is MISSING:
         return "required" if field.default_factory is MISSING else ""
-    if field.default is None:
+    if field.default in (None, ()):
         return ""
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 

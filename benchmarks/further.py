@@ -74,8 +74,10 @@ def main() -> None:
     os.environ.update(
         OMP_NUM_THREADS=str(options.threads), TOKENIZERS_PARALLELISM="false", SBMINI_DATA=str(options.data)
     )
-    from sbert_mini.recipes.fit import computing_threads, fit, prepare
-    from sbert_mini.recipes.recipe import read_recipe
+    from sbert_mini.recipes.fit import fit
+    from sbert_mini.recipes.plan import prepare
+    from sbert_mini.recipes.reader import read_recipe
+    from sbert_mini.recipes.settings import computing_threads
 
     file = harness.RESULTS / "further.json"
     card = machine(options.threads)

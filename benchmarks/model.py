@@ -47,8 +47,9 @@ PRUNED_CARD = (
 def train(name: str, threads: int) -> None:
     """Train a model by its recipe, or go on; nothing where it is trained already."""
     recipe = Path("benchmarks") / f"{name}.toml"
-    from sbert_mini.recipes.fit import is_finished, prepare
-    from sbert_mini.recipes.recipe import read_recipe
+    from sbert_mini.recipes.plan import prepare
+    from sbert_mini.recipes.reader import read_recipe
+    from sbert_mini.recipes.run_folder import is_finished
 
     if is_finished(prepare(read_recipe(recipe))):
         print(f"{name} is trained already", file=sys.stderr)

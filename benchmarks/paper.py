@@ -107,10 +107,10 @@ def main() -> None:
         return
     os.environ["SBMINI_PAPER"] = str(folder)
     model = folder / "model"
-    from sbert_mini.recipes.fit import is_finished
-    from sbert_mini.recipes.fit import prepare as plan_of
-    from sbert_mini.recipes.recipe import read_recipe
+    from sbert_mini.recipes.plan import prepare as plan_of
+    from sbert_mini.recipes.reader import read_recipe
     from sbert_mini.recipes.record import training_record
+    from sbert_mini.recipes.run_folder import is_finished
     from sbert_mini.training.checks import overlap
 
     plan = plan_of(read_recipe(RECIPE))

@@ -2,11 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +14,7 @@ from . import options
 from .notes import Interrupted, note, progress_wanted, quiet_notes
 
 if TYPE_CHECKING:
-    from sbert_mini.recipes.fit import Plan
+    from sbert_mini.recipes.plan import Fit, Plan
 
 EXAMPLE = """Examples:
 
@@ -95,109 +93,140 @@ def train(
     interrupted, or killed, goes on with --resume to the same weights as one that was not. The model directory loads in plain
     sentence-transformers; its task heads are for `sbmini predict`. Several processes train together under torchrun.
     """
-    first = os.environ.get("RANK", "0") == "0"  # under torchrun the first process speaks
-    quiet = quiet or not first
+    from sbert_mini.recipes.launchers import is_first_process
+    from sbert_mini.runtime.engine import thread_count
+
+    quiet = quiet or not is_first_process()
     quiet_notes(quiet)
+    if report is not None and dry_run:
+        raise UsageError("--report tells of a run, and --dry-run makes none: give one of the two")
     if data is not None:
         if not data.is_dir():
             raise UsageError(f"the data folder {data} does not exist")
         os.environ["SBMINI_DATA"] = str(data.resolve())
-    from sbert_mini.runtime.engine import thread_count
-
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from sbert_mini.evaluation.tables import NO_BEST, figure_text
-    from sbert_mini.model.registry import resolve
-    from sbert_mini.recipes.data import read_data
-    from sbert_mini.recipes.launchers import refuse_sharding
-    from sbert_mini.recipes.recipe import find_recipe, read_recipe
-
-    if report is not None and dry_run:
-        raise UsageError("--report tells of a run, and --dry-run makes none: give one of the two")
-    if report is not None:
-        from sbert_mini.evaluation.report import check_folder
-
-        check_folder(report)
-    chosen = read_recipe(find_recipe(recipe))
-    for package in ("torch", "sentence_transformers"):  # without them no other advice helps
-        if find_spec(package) is None:
-            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
-    refuse_sharding()
-    held = read_data(chosen)
-    resolve(chosen.local_model(chosen.model.start), offline=offline)
-    # Importing torch takes seconds: mistakes in the recipe, its files and names are reported before.
-    from sbert_mini.recipes import fit as training
-    from sbert_mini.recipes.progress import ProgressCallback
-    from sbert_mini.training import processes
-
-    plan = training.prepare(chosen, output=output, data=held)
-    del held
-    for finding in plan.findings if first else ():
-        note(f"task {finding.task}: {finding.text}" if finding.task else finding.text)
+    plan = _plan(recipe, output, report, offline)
     if dry_run:
         _describe(plan, as_json, offline)
         return
-    if report is not None and resume and training.is_finished(plan, seed=seed, offline=offline):
-        if first:
-            note(f"{plan.output} is trained already")
-            saved = _report(plan, report, budget, offline)["saved"]
-            if as_json:
-                print(_document(plan, saved["step"], saved["step"], saved["figures"]))
-        return
-    if report is not None and resume and (plan.output / "modules.json").is_file():
-        raise UsageError(
-            f"{plan.output} is not what this recipe, seed and data gave: there is no report of it; name another output to train"
-        )
-    tell = note if first else lambda text: None  # noqa: ARG005
-    bar = ProgressCallback(bar=progress_wanted(quiet))
-    with training.computing_threads(budget):
-        try:
-            done = training.fit(plan, seed=seed, resume=resume, offline=offline, callbacks=[bar], on_progress=tell)
-        except KeyboardInterrupt:
-            kept = training.newest_checkpoint(plan.run)
-            if kept is None:
-                raise
-            raise Interrupted(f"{kept} is kept; the same command with --resume goes on from it") from None
-        finally:
-            bar.close()
-    processes.leave()
-    if not first:
+    done = _trained_already(plan, seed, offline) if report is not None and resume else None
+    if done is None:
+        done = _fit(plan, seed, budget, resume=resume, offline=offline, quiet=quiet)
+    if not is_first_process():
         return
     if as_json:
-        print(_document(plan, done.steps, done.resumed_from, done.figures), flush=True)
+        print(_document(plan, done), flush=True)
     for name, value in done.figures.items() if not as_json else ():
-        print(f"{name.replace('_', ' '):<24}{figure_text(value)}", flush=True)
-    if done.figures and done.figures["mean"] is None:
-        note(NO_BEST)
+        print(f"{name.replace('_', ' '):<24}{_figure(value)}", flush=True)
     note(f"the weights of step {done.steps} -> {done.output}")
     if report is not None:
         _report(plan, report, budget, offline)
 
 
-def _document(plan: "Plan", steps: int, resumed_from: int, figures: Mapping[str, float | None]) -> str:
+def _plan(name: str, output: Path | None, report: Path | None, offline: bool) -> "Plan":
+    """Return the plan of a recipe. Importing torch takes seconds: mistakes in the recipe, its files and names come before."""
+    from sbert_mini.model.registry import resolve
+    from sbert_mini.recipes.data import read_data
+    from sbert_mini.recipes.launchers import is_first_process, refuse_sharding
+    from sbert_mini.recipes.reader import read_recipe
+    from sbert_mini.recipes.recipe import find_recipe
+
+    if report is not None:
+        from sbert_mini.evaluation.report import check_folder
+
+        check_folder(report)
+    recipe = read_recipe(find_recipe(name))
+    for package in ("torch", "sentence_transformers"):  # without them no other advice helps
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    refuse_sharding()
+    data = read_data(recipe)
+    resolve(recipe.local_model(recipe.model.start), offline=offline)
+    from sbert_mini.recipes.plan import prepare
+
+    plan = prepare(recipe, output=output, data=data)
+    for finding in plan.findings if is_first_process() else ():
+        note(f"task {finding.task}: {finding.text}" if finding.task else finding.text)
+    return plan
+
+
+def _trained_already(plan: "Plan", seed: int | None, offline: bool) -> "Fit | None":
+    """Return what an earlier run of this plan gave, where its model is there; else None.
+
+    Raises:
+        UsageError: the output is a model of another plan.
+    """
+    from sbert_mini.recipes.record import saved_fit
+    from sbert_mini.recipes.run_folder import is_finished
+
+    if is_finished(plan, seed=seed, offline=offline):
+        note(f"{plan.output} is trained already")
+        return saved_fit(plan)
+    if (plan.output / "modules.json").is_file():
+        raise UsageError(
+            f"{plan.output} is not what this recipe, seed and data gave: there is no report of it; name another output to train"
+        )
+    return None
+
+
+def _fit(plan: "Plan", seed: int | None, threads: int, *, resume: bool, offline: bool, quiet: bool) -> "Fit":
+    """Train, with a bar and notes where they are wanted; an interrupt says what is kept."""
+    from sbert_mini.evaluation.tables import NO_BEST
+    from sbert_mini.recipes.callbacks import ProgressCallback
+    from sbert_mini.recipes.fit import fit
+    from sbert_mini.recipes.launchers import is_first_process
+    from sbert_mini.recipes.run_folder import newest_checkpoint
+    from sbert_mini.recipes.settings import computing_threads
+    from sbert_mini.training import processes
+
+    on_progress = note if is_first_process() else lambda text: None  # noqa: ARG005
+    bar = ProgressCallback(bar=progress_wanted(quiet))
+    with computing_threads(threads):
+        try:
+            done = fit(plan, seed=seed, resume=resume, offline=offline, callbacks=[bar], on_progress=on_progress)
+        except KeyboardInterrupt:
+            checkpoint = newest_checkpoint(plan.run)
+            if checkpoint is None:
+                raise
+            raise Interrupted(f"{checkpoint} is kept; the same command with --resume goes on from it") from None
+        finally:
+            bar.close()
+    processes.leave()
+    if is_first_process() and done.figures and done.figures["mean"] is None:
+        note(NO_BEST)
+    return done
+
+
+def _figure(value: float | None) -> str:
+    from sbert_mini.evaluation.tables import figure_text
+
+    return figure_text(value)
+
+
+def _document(plan: "Plan", done: "Fit") -> str:
     """Return what `--json` prints of a run that is over."""
-    found = {
+    document = {
         "output": str(plan.output),
-        "steps": steps,
-        "resumed_from": resumed_from,
-        "figures": dict(figures),
+        "steps": done.steps,
+        "resumed_from": done.resumed_from,
+        "figures": dict(done.figures),
         "overlap": {name: dict(counts) for name, counts in plan.overlap.items()},
     }
-    return json.dumps(found, ensure_ascii=False)
+    return json.dumps(document, ensure_ascii=False)
 
 
-def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> dict[str, Any]:
-    """Write the report of a run that is over, and return its record."""
+def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> None:
+    """Write the report of a run that is over."""
     from sbert_mini.evaluation.measure import command_line, machine
     from sbert_mini.evaluation.report import write_report
     from sbert_mini.recipes.record import training_record
 
     note("predicting the dev sets once more, for the report")
-    found = training_record(plan, threads=threads, offline=offline)
-    record: dict[str, Any] = {"command": command_line(), "machine": machine(threads), **found}
-    note(f"report -> {write_report(folder, 'training', record)}")
-    return record
+    record = training_record(plan, threads=threads, offline=offline)
+    document = {"command": command_line(), "machine": machine(threads), **record}
+    note(f"report -> {write_report(folder, 'training', document)}")
 
 
 def soup(
@@ -224,62 +253,30 @@ def soup(
 
 
 def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
-    from sbert_mini.recipes import fit as training
-    from sbert_mini.recipes.estimates import estimate
-    from sbert_mini.training.schedule import Schedule
+    """Print what a plan will do and cost."""
+    from sbert_mini.recipes.estimates import describe, estimate
 
-    recipe = plan.recipe
-    model = training.load_start(recipe, offline=offline)
     costs = estimate(plan, offline=offline)
-    counts = {task.config.name: len(task.train) for task in plan.tasks if not task.only_measured}
-    schedule = Schedule(recipe.train.schedule, counts, recipe.train.batch_size, 1, recipe.train.floor)
-    sizes = dict(zip(counts, schedule.sizes_at(0), strict=True))
-    found = {
-        "model": recipe.model.start,
-        "output": str(plan.output),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "steps": training.total_steps(plan),
-        "batch_size": recipe.train.batch_size,
-        "surgery": recipe.train.surgery,
-        "memory_bytes": max(cost.peak_bytes for cost in costs),
-        "seconds": sum(cost.seconds for cost in costs),
-        "phases": [asdict(cost) for cost in costs],
-        "tasks": [
-            {
-                "name": task.config.name,
-                "structure": task.config.structure,
-                "loss": task.config.loss,
-                "train_rows": len(task.train),
-                "dev_rows": len(task.dev) if task.dev is not None else 0,
-                "labels": list(task.labels),
-                "examples_a_batch": sizes.get(task.config.name, 0),
-                "dropped": {
-                    k.removeprefix("dropped: "): n for k, n in task.train.counts.items() if k.startswith("dropped: ")
-                },
-            }
-            for task in plan.tasks
-        ],
-    }
+    description = describe(plan, costs, offline=offline)
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(description, ensure_ascii=False))
         return
-    print(f"{found['model']} ({found['parameters']:,} parameters) -> {found['output']}")
-    print(f"{found['steps']:,} steps of {found['batch_size']} examples, surgery {found['surgery']}")
+    print(f"{description['model']} ({description['parameters']:,} parameters) -> {description['output']}")
+    print(f"{description['steps']:,} steps of {description['batch_size']} examples, surgery {description['surgery']}")
     for number, cost in enumerate(costs, start=1):
-        named = f"phase {number}, encoder {cost.encoder}: " if len(costs) > 1 else ""
+        phase = f"phase {number}, encoder {cost.encoder}: " if len(costs) > 1 else ""
         print(
-            f"{named}{cost.steps:,} steps of {cost.seconds_a_step:.2f} s: about {_duration(cost.seconds)}, evaluations left out; "
+            f"{phase}{cost.steps:,} steps of {cost.seconds_a_step:.2f} s: about {_duration(cost.seconds)}, evaluations left out; "
             f"up to {cost.peak_bytes / 1e9:.1f} GB, measured on this machine"
         )
-    for task in plan.tasks:
+    for task, entry in zip(plan.tasks, description["tasks"], strict=True):
         if task.only_measured:
-            print(f"{task.config.name}: measured only, {len(task.dev or ()):,} dev rows")
+            print(f"{entry['name']}: measured only, {entry['dev_rows']:,} dev rows")
             continue
-        size = sizes[task.config.name]
-        dev = f"{len(task.dev):,} dev rows" if task.dev is not None else "no dev rows"
+        dev = f"{entry['dev_rows']:,} dev rows" if task.dev is not None else "no dev rows"
         print(
-            f"{task.config.name}: {task.config.structure}, {task.config.loss}, {len(task.train):,} train rows, {dev}, "
-            f"{size} examples a batch"
+            f"{entry['name']}: {entry['structure']}, {entry['loss']}, {entry['train_rows']:,} train rows, {dev}, "
+            f"{entry['examples_a_batch']} examples a batch"
         )
         for key, count in task.train.counts.items():
             if key != "read":

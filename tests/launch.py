@@ -101,8 +101,10 @@ def fit_and_be_killed(output, step=None, line=None):
     """Train by `recipe.toml`; SIGKILL ends it when the checkpoint of a step is saved, or a line of progress is printed."""
     from transformers import TrainerCallback
 
-    from sbert_mini.recipes.fit import computing_threads, fit, prepare
-    from sbert_mini.recipes.recipe import read_recipe
+    from sbert_mini.recipes.fit import fit
+    from sbert_mini.recipes.plan import prepare
+    from sbert_mini.recipes.reader import read_recipe
+    from sbert_mini.recipes.settings import computing_threads
 
     class Kill(TrainerCallback):
         def on_save(self, args, state, control, **options):

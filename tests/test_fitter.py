@@ -19,8 +19,10 @@ from test_training import algorithm_1
 import sbert_mini
 from sbert_mini.encoder.module import load
 from sbert_mini.errors import UsageError
-from sbert_mini.recipes.fit import computing_threads, fit, prepare
-from sbert_mini.recipes.recipe import read_recipe
+from sbert_mini.recipes.fit import fit
+from sbert_mini.recipes.plan import prepare
+from sbert_mini.recipes.reader import read_recipe
+from sbert_mini.recipes.settings import computing_threads
 from sbert_mini.training import trainer as trainer_module
 from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples
@@ -320,9 +322,9 @@ def test_what_the_fitter_refuses(make_model, tmp_path):
         MultiTaskTrainer(model, args, [])
     with pytest.raises(UsageError, match="two tasks are called 'mood'"):
         MultiTaskTrainer(model, args, [one, one])
-    with pytest.raises(UsageError, match="the encoder must be trained or frozen"):
+    with pytest.raises(UsageError, match="encoder must be one of trained, frozen; found 'melted'"):
         FitterConfig(encoder="melted")
-    with pytest.raises(UsageError, match="cannot hold at least 5 of each of 3 tasks"):
+    with pytest.raises(UsageError, match="12 examples cannot hold floor = 5 of each of 3 tasks"):
         MultiTaskTrainer(model, args, tasks(), FitterConfig(batch_size=12, floor=5))
     ranking = Task(TaskConfig("r", "siamese", "cosent"), Examples((("a", "b"),), (1.0,)))
     with pytest.raises(UsageError, match="the encoder is frozen, and the loss cosent has no head to train"):

@@ -20,9 +20,8 @@ from sbert_mini.encoder.module import load
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.training import processes
 from sbert_mini.training.averaging import WeightAverage, soup
-from sbert_mini.training.config import AveragePart, FitterConfig, LoraPart, RegularizationPart
+from sbert_mini.training.config import AverageConfig, FitterConfig, LoraConfig, RegularizationConfig
 from sbert_mini.training.examples import Examples
-from sbert_mini.training.lora import Lora
 from sbert_mini.training.r_drop import RDrop
 from sbert_mini.training.rates import depth, parameter_groups, set_trained, unfrozen_depth
 from sbert_mini.training.regularizers import Pass
@@ -143,7 +142,7 @@ def test_without_dropout_r_drop_and_the_first_proximal_term_change_neither_loss_
         torch.manual_seed(0)
         trainer = MultiTaskTrainer(
             model, arguments(tmp_path, max_steps=1, max_grad_norm=0), tasks()[:2],
-            FitterConfig(batch_size=8, regularization=RegularizationPart(**options)), callbacks=[Grads()],
+            FitterConfig(batch_size=8, regularization=RegularizationConfig(**options)), callbacks=[Grads()],
         )  # fmt: skip
         trainer.train()
         return next(entry for entry in trainer.state.log_history if "loss" in entry)["loss"], found
@@ -209,7 +208,7 @@ def test_the_average_is_what_is_measured_and_saved(make_model, tmp_path, kind):
         tmp_path / "run", max_steps=6, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2,
         load_best_model_at_end=True, metric_for_best_model="eval_mean", save_total_limit=2,
     )  # fmt: skip
-    trainer = MultiTaskTrainer(model, args, tasks(), FitterConfig(batch_size=12, average=AveragePart(kind, 0.9, 0.3)))
+    trainer = MultiTaskTrainer(model, args, tasks(), FitterConfig(batch_size=12, average=AverageConfig(kind, 0.9, 0.3)))
     trainer.train()
     best = trainer.state.best_global_step
     wanted = next(e for e in trainer.state.log_history if e["step"] == best and "eval_mean" in e)
@@ -226,7 +225,7 @@ def test_checkpoints_are_averaged_at_evaluations_only(make_model, tmp_path):
     without_dev = [Task(t.config, t.train) for t in tasks()]
     with pytest.raises(UsageError, match="no task has dev examples"):
         MultiTaskTrainer(
-            model_of(make_model), arguments(tmp_path), without_dev, FitterConfig(average=AveragePart("checkpoints"))
+            model_of(make_model), arguments(tmp_path), without_dev, FitterConfig(average=AverageConfig("checkpoints"))
         )
 
 
@@ -325,7 +324,7 @@ def test_lora_merged_and_unmerged_are_one_function_here_and_in_peft(make_model, 
     model[0].model.requires_grad_(True)
     trainer = MultiTaskTrainer(
         model, arguments(tmp_path / "run", max_steps=8, learning_rate=1e-2), tasks(),
-        FitterConfig(batch_size=12, lora=LoraPart(4, 8.0, 0.0, ["query", "value", "dense"])),
+        FitterConfig(batch_size=12, lora=LoraConfig(4, 8.0, 0.0, ["query", "value", "dense"])),
     )  # fmt: skip
     np.testing.assert_allclose(model.encode(texts), before, atol=1e-6)  # B is 0 at first
     plain = {n for n, p in model.named_parameters() if p.requires_grad and "lora" not in n}
@@ -357,15 +356,18 @@ def test_plain_sentence_transformers_adds_lora_to_what_we_save(make_model, tmp_p
     assert model.encode(["the cat"]).shape == (1, model.get_embedding_dimension())
 
 
-def test_lora_refuses(make_model):
-    model = model_of(make_model)
-    for options in ({"rank": 0}, {"targets": ["keys"]}, {"targets": []}):
-        with pytest.raises(UsageError):
-            Lora(model[0].model, **options)
-    with pytest.raises(UsageError, match="nothing to unfreeze"):
-        FitterConfig(lora=LoraPart(), unfreeze_every=3)
-    with pytest.raises(UsageError, match="need an encoder that is trained"):
-        FitterConfig(lora=LoraPart(), encoder="frozen")
+def test_lora_refuses():
+    for options, text in (
+        ({"rank": 0}, "lora.rank must be at least 1; found 0"),
+        ({"targets": ["keys"]}, "lora.targets must be some of query, key, value, dense; found 'keys'"),
+        ({"targets": []}, "found none"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            LoraConfig(**options)
+    with pytest.raises(UsageError, match="with LoRA the encoder's own weights stay frozen"):
+        FitterConfig(lora=LoraConfig(), unfreeze_every=3)
+    with pytest.raises(UsageError, match="lora needs an encoder that is trained, and it is frozen"):
+        FitterConfig(lora=LoraConfig(), encoder="frozen")
 
 
 # --- projected attention ----------------------------------------------------------------------------------------------

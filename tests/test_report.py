@@ -14,8 +14,8 @@ from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.figures import arms
 from sbert_mini.evaluation.report import pictures
 from sbert_mini.evaluation.tables import training
-from sbert_mini.recipes.fit import prepare
-from sbert_mini.recipes.recipe import read_recipe
+from sbert_mini.recipes.plan import prepare
+from sbert_mini.recipes.reader import read_recipe
 from sbert_mini.recipes.record import _phase, thinned, training_record
 from sbert_mini.runtime.predictor import Predictor
 from sbert_mini.training.examples import OTHER_ORDER, Examples

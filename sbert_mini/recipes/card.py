@@ -7,24 +7,14 @@ from typing import Any
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.sets import TRAINED_ON, card_metadata
 from sbert_mini.evaluation.tables import NO_BEST, figure_text
+from sbert_mini.recipes.plan import Fit, Plan
 from sbert_mini.recipes.recipe import Recipe
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task
 
 
 def write_card(
-    model: Path,
-    name: str,
-    recipe: Recipe,
-    start: Path,
-    teachers: Sequence[Path],
-    tasks: Sequence[Task],
-    figures: Mapping[str, float | None],
-    overlap: Mapping[str, Mapping[str, int]],
-    history: Sequence[Change],
-    steps: int,
-    seed: int,
-    threads: int,
+    model: Path, plan: Plan, fit: Fit, *, start: Path, teachers: Sequence[Path], seed: int, threads: int
 ) -> None:
     """Write `README.md` into the model directory.
 
@@ -33,31 +23,20 @@ def write_card(
 
     Args:
         model: the model directory.
-        name: what the model is called.
-        recipe: the recipe.
+        plan: the plan that was carried out.
+        fit: what it gave.
         start: the directory of the starting model.
         teachers: the directories of the models that `distillation` learnt from.
-        tasks: the tasks with the rows that were trained on.
-        figures: the dev figures, by `<task>_<metric>`; None for one that is not defined.
-        overlap: STS set -> task -> training rows that stand in it.
-        history: of the batch sizes.
-        steps: optimizer steps taken to the weights that are saved.
         seed: of everything that was drawn.
         threads: that computed; another number gives weights that differ in their last bits.
     """
     from huggingface_hub import ModelCardData
 
-    parent = card_metadata(start)
-    own = [stem(file) for task in recipe.tasks for file in task.files("train")]
-    inherited: list[str] = []
-    counted = {held: sum(found.values()) for held, found in overlap.items()}
-    for learnt_from in (parent, *(card_metadata(teacher) for teacher in dict.fromkeys(teachers) if teacher != start)):
-        before = learnt_from.get("datasets") or []
-        inherited += [before] if isinstance(before, str) else map(str, before)
-        trained_on = learnt_from.get(TRAINED_ON)
-        for held, count in trained_on.items() if isinstance(trained_on, dict) else ():
-            counted[held] = counted.get(held, 0) + (count if isinstance(count, int) else 0)
-    inherited = list(dict.fromkeys(inherited))
+    recipe = plan.recipe
+    tasks = [task for task in plan.tasks if not task.only_measured]
+    parents = [card_metadata(path) for path in dict.fromkeys((start, *teachers))]
+    inherited = _inherited(parents)
+    own = [stem(file) for part in recipe.tasks for file in part.files("train")]
     metadata: dict[str, Any] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
@@ -65,54 +44,118 @@ def write_card(
         "base_model": _shown(recipe.model.start),
         "datasets": list(dict.fromkeys([*own, *inherited])),
     }
-    if license := parent.get("license"):
+    if license := parents[0].get("license"):
         metadata["license"] = license
-    if counted:
-        metadata[TRAINED_ON] = counted
-    parts = [f"---\n{ModelCardData(**metadata).to_yaml()}\n---", f"# {name}"]
-    headed = [t.config.name for t in tasks if t.config.head_kind is not None]
+    if counts := _trained_on(plan.overlap, parents):
+        metadata[TRAINED_ON] = counts
+    parts = [
+        f"---\n{ModelCardData(**metadata).to_yaml()}\n---",
+        f"# {plan.output.name}",
+        *_introduction(recipe, tasks, fit.steps),
+        f"## Data\n\n{_data(recipe, tasks)}",
+        *_overlap(plan.overlap),
+        *_inherited_note(inherited, bool(teachers)),
+        *_figures(fit.figures),
+        *_allocation(fit.history),
+        f"## Recipe\n\nSeed {seed}, {threads} threads.\n\n```toml\n{recipe.text.strip()}\n```",
+        _measured_on(),
+    ]
+    (model / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+
+
+def _inherited(parents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the data that the starting model and the teachers name in their cards."""
+    names: list[str] = []
+    for parent in parents:
+        datasets = parent.get("datasets") or []
+        names += [datasets] if isinstance(datasets, str) else map(str, datasets)
+    return list(dict.fromkeys(names))
+
+
+def _trained_on(overlap: Mapping[str, Mapping[str, int]], parents: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return STS set -> pairs of it that this model, its start and its teachers were trained on."""
+    counts = {name: sum(of_tasks.values()) for name, of_tasks in overlap.items()}
+    for parent in parents:
+        earlier = parent.get(TRAINED_ON)
+        for name, count in earlier.items() if isinstance(earlier, dict) else ():
+            counts[name] = counts.get(name, 0) + (count if isinstance(count, int) else 0)
+    return counts
+
+
+def _introduction(recipe: Recipe, tasks: Sequence[Task], steps: int) -> list[str]:
+    headed = [task.config.name for task in tasks if task.config.head_kind is not None]
     heads = f" with {'a head' if len(headed) == 1 else 'heads'} for {', '.join(headed)}" if headed else ""
-    told = "; the heads are in `heads/`, for `sbmini predict`" if headed else ""
-    parts.append(
+    where = "; the heads are in `heads/`, for `sbmini predict`" if headed else ""
+    predict = f"sbmini predict -m . --help{chr(10)}" if headed else ""
+    parts = [
         f"A sentence-embedding model{heads}, trained from {_shown(recipe.model.start)} by sbert-mini in {steps} steps. The "
-        f"encoder loads in plain sentence-transformers{told}."
-    )
-    parts.append(
-        f"```sh\nsbmini encode 'a sentence' -m .\n{'sbmini predict -m . --help' + chr(10) if headed else ''}```"
-    )
-    dimensions = sorted({d for t in tasks for d in t.config.dimensions}, reverse=True)
+        f"encoder loads in plain sentence-transformers{where}.",
+        f"```sh\nsbmini encode 'a sentence' -m .\n{predict}```",
+    ]
+    dimensions = sorted({d for task in tasks for d in task.config.dimensions}, reverse=True)
     if dimensions:
         parts.append(
             f"The first {', '.join(map(str, dimensions))} components of its vectors can be used alone: `sbmini encode --dim "
             f"{dimensions[0]}`, or `truncate_dim` in Python."
         )
-    parts.append(f"## Data\n\n{_data(recipe, tasks)}")
-    if overlap:
-        rows = [f"| {name} | {', '.join(f'{t}: {n}' for t, n in found.items())} |" for name, found in overlap.items()]
-        parts.append("Training rows that stand in STS sets:\n\n| set | rows |\n| --- | --- |\n" + "\n".join(rows))
-    if inherited:
-        taught = ", or a teacher," if teachers else ""
-        parts.append(
-            f"The starting model{taught} was trained on {', '.join(inherited)}: what is evaluated on those is not clean of them."
-        )
-    if figures:
-        shown = "\n".join(f"| {name.replace('_', ' ')} | {figure_text(value)} |" for name, value in figures.items())
-        parts.append(f"## Dev figures\n\n| figure | value |\n| --- | --- |\n{shown}")
-        parts.append(
-            NO_BEST
-            if figures["mean"] is None
-            else "The mean is over the tasks' main figures that are defined, a correlation r counted as (r + 1) / 2."
-        )
-    if len(history) > 1:
-        shown = "\n".join(f"| {c.batch} | {', '.join(map(str, c.sizes))} | {c.reason} |" for c in history)
-        parts.append(f"## Batch allocation\n\n| from batch | examples a task | why |\n| --- | --- | --- |\n{shown}")
-    parts.append(f"## Recipe\n\nSeed {seed}, {threads} threads.\n\n```toml\n{recipe.text.strip()}\n```")
+    return parts
+
+
+def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:
+    rows = ["| task | structure | loss | files | rows | left out |", "| --- | --- | --- | --- | --- | --- |"]
+    trained = {task.config.name: task for task in tasks}
+    for part in recipe.tasks:
+        if part.name not in trained:
+            continue  # it is only measured
+        task, config = trained[part.name], part.config
+        dropped = {
+            key.removeprefix("dropped: "): n for key, n in task.train.counts.items() if key.startswith("dropped: ")
+        }
+        left_out = ", ".join(f"{n:,} ({reason})" for reason, n in dropped.items()) or "none"
+        files = ", ".join(stem(name) for name in part.files("train"))
+        loss = f"{config.loss} of {_shown(part.teacher)}" if part.teacher else config.loss
+        rows.append(f"| {part.name} | {config.structure} | {loss} | {files} | {len(task.train):,} | {left_out} |")
+    return "\n".join(rows)
+
+
+def _overlap(overlap: Mapping[str, Mapping[str, int]]) -> list[str]:
+    if not overlap:
+        return []
+    rows = [f"| {name} | {', '.join(f'{t}: {n}' for t, n in of_tasks.items())} |" for name, of_tasks in overlap.items()]
+    return ["Training rows that also occur in STS sets:\n\n| set | rows |\n| --- | --- |\n" + "\n".join(rows)]
+
+
+def _inherited_note(datasets: Sequence[str], with_teachers: bool) -> list[str]:
+    if not datasets:
+        return []
+    teachers = ", or a teacher," if with_teachers else ""
+    return [
+        f"The starting model{teachers} was trained on {', '.join(datasets)}: figures on these sets are not free of leakage."
+    ]
+
+
+def _figures(figures: Mapping[str, float | None]) -> list[str]:
+    if not figures:
+        return []
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {figure_text(value)} |" for name, value in figures.items())
+    mean = "The mean is over the tasks' main figures that are defined, a correlation r counted as (r + 1) / 2."
+    return [
+        f"## Dev figures\n\n| figure | value |\n| --- | --- |\n{rows}",
+        NO_BEST if figures["mean"] is None else mean,
+    ]
+
+
+def _allocation(history: Sequence[Change]) -> list[str]:
+    if len(history) < 2:
+        return []
+    rows = "\n".join(f"| {c.batch} | {', '.join(map(str, c.sizes))} | {c.reason} |" for c in history)
+    return [f"## Batch allocation\n\n| from batch | examples a task | why |\n| --- | --- | --- |\n{rows}"]
+
+
+def _measured_on() -> str:
     card = machine()
-    versions = ", ".join(f"{name} {found}" for name, found in card["packages"].items())
-    parts.append(
-        f"{card['date']}, sbert-mini {card['sbert_mini']}, {card['cpu']}, Python {card['python']}, {versions}."
-    )
-    (model / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+    versions = ", ".join(f"{name} {version}" for name, version in card["packages"].items())
+    return f"{card['date']}, sbert-mini {card['sbert_mini']}, {card['cpu']}, Python {card['python']}, {versions}."
 
 
 def _shown(model: str) -> str:
@@ -125,23 +168,3 @@ def stem(name: str) -> str:
     path = Path(name)
     base = path.name.partition(".")[0]
     return f"{path.parent.name}/{base}" if path.parent.name and "$" not in path.parent.name else base
-
-
-def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:
-    rows = ["| task | structure | loss | files | rows | left out |", "| --- | --- | --- | --- | --- | --- |"]
-    trained = {task.config.name: task for task in tasks}
-    for part in recipe.tasks:
-        if part.name not in trained:
-            continue  # it is only measured
-        task = trained[part.name]
-        counts = task.train.counts
-        left = (
-            ", ".join(
-                f"{n:,} ({key.removeprefix('dropped: ')})" for key, n in counts.items() if key.startswith("dropped: ")
-            )
-            or "none"
-        )
-        files = ", ".join(stem(name) for name in part.files("train"))
-        loss = f"{part.loss} of {_shown(part.teacher)}" if part.teacher else part.loss
-        rows.append(f"| {part.name} | {part.structure} | {loss} | {files} | {len(task.train):,} | {left} |")
-    return "\n".join(rows)

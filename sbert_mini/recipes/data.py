@@ -8,7 +8,6 @@ from sbert_mini.evaluation.sets import KNOWN, find_set
 from sbert_mini.recipes.recipe import Recipe, TaskPart
 from sbert_mini.training.checks import check_scores
 from sbert_mini.training.examples import Examples, read_examples
-from sbert_mini.training.task_config import LOSSES
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ def read_data(recipe: Recipe) -> RecipeData:
 
     Raises:
         UsageError: a path of the recipe names an environment variable that is not set.
-        InputError: a file is missing or cannot be read, or a row of it cannot be meant.
+        InputError: a file is missing or cannot be read, or a row of it is invalid.
     """
     evaluation = _evaluation_sets(recipe)
     return RecipeData({part.name: _tables(recipe, part) for part in recipe.tasks}, evaluation)
@@ -40,26 +39,27 @@ def _evaluation_sets(recipe: Recipe) -> dict[str, list[tuple[str, str]]]:
     if recipe.data.evaluation is None:
         return {}
     folder = recipe.resolve(recipe.data.evaluation, in_data=False)
-    held = {name: find_set(folder, name) for name in KNOWN}
-    if not any(held.values()):
+    sets = {name: find_set(folder, name) for name in KNOWN}
+    if not any(sets.values()):
         raise InputError(f"data.evaluation: {folder} holds none of {', '.join(KNOWN)}")
-    return {name: list(zip(s.first, s.second, strict=True)) for name, s in held.items() if s is not None}
+    return {name: list(zip(s.first, s.second, strict=True)) for name, s in sets.items() if s is not None}
 
 
 def _tables(recipe: Recipe, part: TaskPart) -> tuple[Examples | None, Examples | None]:
-    spec = LOSSES[part.loss]
-    graded = spec.graded
-    label = part.label or ("label" if spec.needs_label else None)
+    config = part.config
+    label = part.label or ("label" if config.needs_label else None)
 
     def read(which: str, limit: int | None) -> Examples | None:
         paths = [recipe.resolve(name) for name in part.files(which)]
         if not paths:
             return None
-        held = read_examples(paths, part.text_columns(), label, graded=graded)
-        return held.kept([i < limit for i in range(len(held))], "over the limit") if limit is not None else held
+        examples = read_examples(paths, part.text_columns(), label, graded=config.graded)
+        if limit is None:
+            return examples
+        return examples.kept([i < limit for i in range(len(examples))], "over the limit")
 
     train, dev = read("train", part.limit), read("dev", part.dev_limit)
     drops = part.drop_overlap or recipe.data.drop_evaluation
-    if graded and train is not None and not drops and part.low < part.high:
-        check_scores(part.name, train, dev, part.low, part.high)  # rows that are dropped may have any score
+    if config.graded and train is not None and not drops:
+        check_scores(part.name, train, dev, config.low, config.high)  # rows that are dropped may have any score
     return train, dev

@@ -5,14 +5,16 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from sbert_mini.recipes.fit import Plan, arguments, fitter_config, load_start, phase_tasks, total_steps
-from sbert_mini.recipes.recipe import Recipe
+from sbert_mini.recipes.plan import Phase, Plan
+from sbert_mini.recipes.settings import training_arguments
+from sbert_mini.training.schedule import Schedule
 from sbert_mini.training.tasks import Task
 from sbert_mini.training.trainer import MultiTaskTrainer
 
@@ -48,47 +50,85 @@ def estimate(plan: Plan, *, offline: bool = False) -> list[Estimate]:
         plan: the plan.
         offline: open no socket.
     """
-    return [_of_phase(plan, recipe, offline) for recipe in plan.recipe.in_phases()]
+    return [_of_phase(plan, phase, offline) for phase in plan.phases]
 
 
-def _of_phase(plan: Plan, recipe: Recipe, offline: bool) -> Estimate:
-    tasks = phase_tasks(recipe, plan.tasks)
+def describe(plan: Plan, costs: Sequence[Estimate], *, offline: bool = False) -> dict[str, Any]:
+    """Return what a plan will do, as JSON holds it.
+
+    Args:
+        plan: the plan.
+        costs: from `estimate`.
+        offline: open no socket.
+    """
+    train = plan.recipe.train
+    counts = {task.config.name: len(task.train) for task in plan.tasks if not task.only_measured}
+    schedule = Schedule(train.schedule, counts, train.batch_size, 1, train.floor)
+    sizes = dict(zip(counts, schedule.sizes_at(0), strict=True))
+    return {
+        "model": plan.recipe.model.start,
+        "output": str(plan.output),
+        "parameters": sum(p.numel() for p in plan.start.load(offline=offline).parameters()),
+        "steps": plan.steps,
+        "batch_size": train.batch_size,
+        "surgery": train.surgery,
+        "memory_bytes": max(cost.peak_bytes for cost in costs),
+        "seconds": sum(cost.seconds for cost in costs),
+        "phases": [asdict(cost) for cost in costs],
+        "tasks": [_described(task, sizes.get(task.config.name, 0)) for task in plan.tasks],
+    }
+
+
+def _described(task: Task, examples_a_batch: int) -> dict[str, Any]:
+    dropped = {key.removeprefix("dropped: "): n for key, n in task.train.counts.items() if key.startswith("dropped: ")}
+    return {
+        "name": task.config.name,
+        "structure": task.config.structure,
+        "loss": task.config.loss,
+        "train_rows": len(task.train),
+        "dev_rows": len(task.dev) if task.dev is not None else 0,
+        "labels": list(task.labels),
+        "examples_a_batch": examples_a_batch,
+        "dropped": dropped,
+    }
+
+
+def _of_phase(plan: Plan, phase: Phase, offline: bool) -> Estimate:
     rng = np.random.default_rng(0)
-    some, longest = [], []
-    for task in tasks:
-        rows = len(task.train)
-        chosen = np.sort(rng.permutation(rows)[:ROWS])
-        some.append(_with_rows(task, chosen.tolist()))
+    drawn, longest = [], []
+    for task in phase.tasks:
+        rows = np.sort(rng.permutation(len(task.train))[:ROWS])
+        drawn.append(_with_rows(task, rows.tolist()))
         sizes = np.array([sum(map(len, row)) for row in task.train.texts])
-        longest.append(_with_rows(task, np.argsort(-sizes, kind="stable")[: recipe.train.batch_size].tolist()))
-    ready, seconds = _steps(recipe, some, STEPS + 1, offline)
-    _steps(recipe, longest, 1, offline)
-    steps = total_steps(replace(plan, recipe=recipe, tasks=tuple(tasks)))
+        longest.append(_with_rows(task, np.argsort(-sizes, kind="stable")[: phase.fitter.batch_size].tolist()))
+    ready, seconds = _steps(plan, phase, drawn, STEPS + 1, offline)
+    _steps(plan, phase, longest, 1, offline)
     a_step = statistics.median(seconds[1:])
-    rows, tried = (sum(len(task.train) for task in held) for held in (tasks, some))
-    total = ready * rows / tried + a_step * steps
-    return Estimate(recipe.model.encoder, steps, a_step, total, _peak_bytes())
+    rows_of = [sum(len(task.train) for task in tasks) for tasks in (phase.tasks, drawn)]
+    total = ready * rows_of[0] / rows_of[1] + a_step * phase.steps
+    return Estimate(phase.fitter.encoder, phase.steps, a_step, total, _peak_bytes())
 
 
 def _with_rows(task: Task, rows: Sequence[int]) -> Task:
-    kept = set(rows)
-    train = task.train.kept([i in kept for i in range(len(task.train))], "not in the trial")
+    drawn = set(rows)
+    train = task.train.kept([i in drawn for i in range(len(task.train))], "not in the trial")
     labels = task.labels
     config = replace(task.config, labels=labels) if labels else task.config
-    taught = None
+    vectors = None
     if config.spec.taught:  # what the teacher says costs nothing
-        taught, config = np.zeros((len(train), 1), np.float32), replace(config, vector_weight=0.0)
-    return Task(config, train, None if not task.only_measured else task.dev, task.margin, taught)
+        vectors, config = np.zeros((len(train), 1), np.float32), replace(config, vector_weight=0.0)
+    return Task(config, train, None if not task.only_measured else task.dev, task.margin, vectors)
 
 
-def _steps(recipe: Recipe, tasks: Sequence[Task], count: int, offline: bool) -> tuple[float, list[float]]:
+def _steps(plan: Plan, phase: Phase, tasks: Sequence[Task], count: int, offline: bool) -> tuple[float, list[float]]:
     """Take steps; return the seconds of making the data ready, and of each step."""
+    average = phase.fitter.average
+    if average.kind == "checkpoints":  # it costs nothing a step
+        average = replace(average, kind="none")
     with tempfile.TemporaryDirectory() as folder:
-        limited = replace(recipe, train=replace(recipe.train, steps=max(count, 1), epochs=None, report_to=[]))
-        settings = arguments(limited, tasks, Path(folder))
-        kind = "ema" if recipe.average.kind == "ema" else "none"  # that of checkpoints costs nothing a step
-        config = replace(fitter_config(recipe), average=replace(recipe.average, kind=kind))
-        trainer = MultiTaskTrainer(load_start(recipe, offline=offline), settings, tasks, config)
+        arguments = training_arguments(phase, plan.seed, Path(folder), max_steps=count, report_to="none")
+        model = plan.start.load(offline=offline)
+        trainer = MultiTaskTrainer(model, arguments, tasks, replace(phase.fitter, average=average))
         return trainer.trial(count)
 
 

@@ -1,4 +1,4 @@
-"""Checks of what a launcher such as accelerate asks for in the environment. Without torch, so that they come first."""
+"""What a launcher such as torchrun or accelerate says in the environment. Without torch, so that it is read first."""
 
 import os
 
@@ -17,3 +17,8 @@ def refuse_sharding() -> None:
                 f"{variable} is set: the fitter projects whole gradients of each task, which {name} shards; start it by torchrun "
                 "alone"
             )
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes: the only one, or the first under torchrun."""
+    return int(os.environ.get("RANK", "0")) == 0

@@ -10,8 +10,8 @@ from typing import Any
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.sets import card_metadata
 from sbert_mini.model.heads import head_names
-from sbert_mini.model.registry import resolve
-from sbert_mini.recipes.fit import Plan, phase_run, run_notes, start_name
+from sbert_mini.recipes.plan import Fit, Plan
+from sbert_mini.recipes.run_folder import LOG, run_notes
 from sbert_mini.runtime.predictor import Predictor
 from sbert_mini.training.evaluator import classification_figures, standing
 from sbert_mini.training.task_config import TaskConfig
@@ -39,18 +39,17 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
     if not (plan.output / "modules.json").is_file():
         raise UsageError(f"{plan.output} is no trained model: train it first")
     recipe = plan.recipe
-    parts = recipe.in_phases()
-    phases = []
-    for number, part in enumerate(parts, start=1):
-        lines = _lines(phase_run(plan.run, number, len(parts)) / "log.jsonl")
-        phases.append({"number": number, "encoder": part.model.encoder, **_phase(lines)})
+    phases = [
+        {"number": phase.number, "encoder": phase.fitter.encoder, **_phase(_lines(phase.run / LOG))}
+        for phase in plan.phases
+    ]
     notes = run_notes(plan.run)
-    held = card_metadata(resolve(start_name(recipe), offline=offline)).get("datasets") or []
+    datasets = card_metadata(plan.start_directory(offline=offline)).get("datasets") or []
     with_head = head_names(plan.output)
     return {
         "model": plan.output.name,
         "start": str(recipe.model.start),
-        "start_trained_on": [held] if isinstance(held, str) else [str(name) for name in held],
+        "start_trained_on": [datasets] if isinstance(datasets, str) else [str(name) for name in datasets],
         "seed": notes.get("seed"),
         "trained_by": notes.get("machine"),
         "surgery": recipe.train.surgery,
@@ -75,6 +74,17 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
             if task.dev is not None and task.config.name in with_head
         },
     }
+
+
+def saved_fit(plan: Plan) -> Fit:
+    """Return what a run that is over gave, from its log: the step whose weights were saved, and their figures.
+
+    Raises:
+        InputError: the log is missing or damaged.
+    """
+    last = _phase(_lines(plan.phases[-1].run / LOG))
+    saved = _saved(last, [task.config for task in plan.tasks])
+    return Fit(plan.output, saved["step"], saved["figures"], (), saved["step"])
 
 
 def _saved(phase: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, Any]:

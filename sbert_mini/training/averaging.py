@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.files import outputs
 from sbert_mini.files.durable import save_file
+from sbert_mini.training.config import AVERAGES
 
-RULES = ("ema", "checkpoints")
 FILE = "average.safetensors"
 
 
@@ -27,7 +27,7 @@ class WeightAverage:
 
     Args:
         modules: what is averaged, by name.
-        rule: one of `RULES`.
+        rule: one of `config.AVERAGES`.
         decay: of `ema`.
         warm: whether d starts low; False for `d = decay` throughout.
 
@@ -38,8 +38,8 @@ class WeightAverage:
     def __init__(
         self, modules: Mapping[str, nn.Module], rule: str = "ema", decay: float = 0.999, *, warm: bool = True
     ) -> None:
-        if rule not in RULES:
-            raise UsageError(f"the average must be one of {', '.join(RULES)}; found {rule!r}")
+        if rule not in AVERAGES:
+            raise UsageError(f"the average must be one of {', '.join(AVERAGES)}; found {rule!r}")
         if not 0 <= decay < 1:
             raise UsageError(f"the decay must be in [0, 1); found {decay}")
         self.rule, self.decay, self.warm = rule, decay, warm

@@ -1,30 +1,29 @@
-"""Plain settings of the fitter. No torch."""
+"""The fitter's settings and their rules. No torch.
 
-from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field
+`FitterConfig.check_tasks` has the rules that need the tasks, too; the reader of recipes adds file and line to its errors.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sbert_mini.errors import UsageError
+from sbert_mini.training.fields import check, key
+from sbert_mini.training.schedule import SCHEDULES
+from sbert_mini.training.task_config import LORA_TARGETS, TaskConfig
 
 if TYPE_CHECKING:
-    from sbert_mini.training.surgery import Rule
+    from torch import Tensor
 
+ENCODERS = ("trained", "frozen")
 OPTIMIZERS = ("adamw", "adam", "torch-adamw")
-
-
-def key(
-    default: Any = MISSING, *, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()
-) -> Any:
-    """Return a field that a recipe sets: its default, its range and its choices."""
-    metadata = {"low": low, "high": high, "choices": tuple(choices)}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
+SURGERY_RULES = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "sum-normalized", "mean")
+AVERAGES = ("ema", "checkpoints")
 
 
 @dataclass(frozen=True)
-class RegularizationPart:
-    """`[regularization]`; see `smart` and `r_drop`.
+class RegularizationConfig:
+    """Which regularizers are added to the losses; see `smart` and `r_drop`.
 
     Attributes:
         r_drop: α of R-Drop; 0 for none. 1 to 5 are usual.
@@ -37,6 +36,9 @@ class RegularizationPart:
         bregman_momentum: the share of the old average of the weights that each step keeps for the proximal term, 0 to
             0.99999.
         tasks: the tasks that are regularized; by default all that have a head.
+
+    Raises:
+        UsageError: a value breaks a rule; `parameter` names it.
     """
 
     r_drop: float = key(0.0, low=0)
@@ -49,6 +51,9 @@ class RegularizationPart:
     bregman_momentum: float = key(0.99, low=0, high=0.99999)
     tasks: list[str] = key([])
 
+    def __post_init__(self) -> None:
+        check(self, "regularization")
+
     @property
     def active(self) -> bool:
         """Whether there is any."""
@@ -56,35 +61,51 @@ class RegularizationPart:
 
 
 @dataclass(frozen=True)
-class AveragePart:
-    """`[average]`: of the weights, measured and saved in place of them; see `averaging`.
+class AverageConfig:
+    """Which average of the weights is measured and saved in place of them; see `averaging`.
 
     Attributes:
         kind: `none`; `ema`, a moving average over steps; or `checkpoints`, the mean over evaluations.
         decay: with `ema`: the share of the old average that each step keeps, 0 to 0.999999.
         start: with `checkpoints`: the share of the steps after which evaluations count, 0 to 1.
+
+    Raises:
+        UsageError: a value breaks a rule; `parameter` names it.
     """
 
-    kind: str = key("none", choices=("none", "ema", "checkpoints"))
+    kind: str = key("none", choices=("none", *AVERAGES))
     decay: float = key(0.999, low=0, high=0.999999)
     start: float = key(0.5, low=0, high=1)
 
+    def __post_init__(self) -> None:
+        check(self, "average")
+
 
 @dataclass(frozen=True)
-class LoraPart:
-    """`[lora]`, where it stands: low-rank updates in place of the encoder's own weights; see `lora`.
+class LoraConfig:
+    """Low-rank updates in place of the encoder's own weights; see `lora`.
 
     Attributes:
         rank: the rank of the low-rank updates, 1 or more; a higher rank trains more parameters.
         alpha: the updates are multiplied by `alpha / rank`; 0 or more.
         dropout: the probability of dropout before the updates, 0 to 0.95.
         targets: the encoder's matrices that get updates: `query`, `key`, `value`, `dense`.
+
+    Raises:
+        UsageError: a value breaks a rule; `parameter` names it.
     """
 
     rank: int = key(8, low=1)
     alpha: float = key(16.0, low=0)
     dropout: float = key(0.0, low=0, high=0.95)
     targets: list[str] = key(["query", "value"])
+
+    def __post_init__(self) -> None:
+        check(self, "lora")
+        unknown = [name for name in self.targets if name not in LORA_TARGETS]
+        if unknown or not self.targets:
+            shown = repr(unknown[0]) if unknown else "none"
+            raise UsageError(f"lora.targets must be some of {', '.join(LORA_TARGETS)}; found {shown}", "targets")
 
 
 @dataclass(frozen=True)
@@ -93,10 +114,10 @@ class FitterConfig:
 
     Attributes:
         batch_size: examples of a step (of each of its micro-batches, where gradients are accumulated), all tasks together.
-        schedule: how they are shared out; one of `schedule.SCHEDULES`.
+        schedule: how a batch is shared out among the tasks; one of `schedule.SCHEDULES`.
         floor: the fewest examples of a task in a step.
-        surgery: one of `surgery.RULES`; a function from a Gram matrix to weights; or None to add gradients up as autograd does,
-            without looking at them.
+        surgery: how the tasks' gradients are combined: one of `SURGERY_RULES`; a function from a Gram matrix to weights; or None
+            to add gradients up as autograd does, without looking at them.
         steps_per_epoch: batches of an epoch; None for as many as hold as many examples as all tasks together have.
         encoder: `trained`, or `frozen`: heads alone are trained, on vectors that are computed once, without dropout.
         head_learning_rate: of the heads; None for the encoder's.
@@ -104,38 +125,97 @@ class FitterConfig:
         length_batches: whether examples of like length are put together.
         layer_decay: each layer learns at this share of the next one's rate; see `rates.parameter_groups`.
         unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.
-        regularization: SMART, R-Drop and the like, and the tasks that they are for; see `RegularizationPart`.
-        average: of the weights, to be measured and saved in place of them; see `AveragePart`.
-        lora: low-rank updates in place of the encoder's own weights; see `LoraPart`. None for none.
+        regularization: SMART, R-Drop and the like, and the tasks that they are for.
+        average: of the weights, to be measured and saved in place of them.
+        lora: low-rank updates in place of the encoder's own weights; None for none.
         train_rows: how many training rows of each task are measured beside the dev examples.
+
+    Raises:
+        UsageError: a value breaks a rule; `parameter` names it.
     """
 
-    batch_size: int = 48
-    schedule: str = "round-robin"
-    floor: int = 1
-    surgery: "str | Rule | None" = "pcgrad"
-    steps_per_epoch: int | None = None
-    encoder: str = "trained"
-    head_learning_rate: float | None = None
-    optimizer: str = "adamw"
+    batch_size: int = key(48, low=1)
+    schedule: str = key("round-robin", choices=SCHEDULES)
+    floor: int = key(4, low=1)
+    surgery: "str | Callable[[Tensor], Tensor] | None" = key("pcgrad", choices=SURGERY_RULES)
+    steps_per_epoch: int | None = key(None, low=1)
+    encoder: str = key("trained", choices=ENCODERS)
+    head_learning_rate: float | None = key(None, low=0)
+    optimizer: str = key("adamw", choices=OPTIMIZERS)
     length_batches: bool = True
-    layer_decay: float = 1.0
-    unfreeze_every: int = 0
-    regularization: RegularizationPart = field(default_factory=RegularizationPart)
-    average: AveragePart = field(default_factory=AveragePart)
-    lora: LoraPart | None = None
-    train_rows: int = 0
+    layer_decay: float = key(1.0, low=0.01, high=1)
+    unfreeze_every: int = key(0, low=0)
+    regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
+    lora: LoraConfig | None = None
+    train_rows: int = key(0, low=0)
 
     def __post_init__(self) -> None:
-        if self.encoder == "frozen" and (self.lora or self.unfreeze_every or self.regularization.active):
-            raise UsageError("LoRA, gradual unfreezing and the regularizers need an encoder that is trained")
+        check(self)
+        needs_training: dict[str, Any] = {
+            "lora": self.lora,
+            "regularization": self.regularization.active,
+            "unfreeze_every": self.unfreeze_every,
+        }
+        asked = [name for name, value in needs_training.items() if value]
+        if self.encoder == "frozen" and asked:
+            raise UsageError(f"{asked[0]} needs an encoder that is trained, and it is frozen", asked[0])
         if self.lora and self.unfreeze_every:
-            raise UsageError("with LoRA the encoder's own weights stay frozen: there is nothing to unfreeze")
-        if not 0 < self.layer_decay <= 1 or self.unfreeze_every < 0:
-            raise UsageError("layer_decay must be in (0, 1], and unfreeze_every at least 0")
-        if self.encoder not in ("trained", "frozen"):
-            raise UsageError(f"the encoder must be trained or frozen; found {self.encoder!r}")
-        if self.optimizer not in OPTIMIZERS:
-            raise UsageError(f"the optimizer must be one of {', '.join(OPTIMIZERS)}; found {self.optimizer!r}")
-        if self.batch_size < 1 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
-            raise UsageError("batch_size and steps_per_epoch must be at least 1")
+            raise UsageError("unfreeze_every: with LoRA the encoder's own weights stay frozen", "unfreeze_every")
+
+    def check_tasks(self, tasks: Sequence[TaskConfig], trained: Collection[str], measured: Collection[str]) -> None:
+        """Refuse tasks that these settings do not fit.
+
+        Args:
+            tasks: all tasks.
+            trained: the names of those with training rows.
+            measured: the names of those with dev rows.
+
+        Raises:
+            UsageError: the text says what does not fit; `parameter` names the setting.
+        """
+        names = [task.name for task in tasks]
+        if not names:
+            raise UsageError("at least one task is needed", "tasks")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"two tasks are called {repeated[0]!r}", "tasks")
+        if not trained:
+            raise UsageError("no task has training data", "tasks")
+        if self.floor * len(trained) > self.batch_size:
+            raise UsageError(
+                f"batch_size: {self.batch_size} examples cannot hold floor = {self.floor} of each of {len(trained)} tasks",
+                "batch_size",
+            )
+        if self.encoder == "frozen":
+            for task in (task for task in tasks if task.name in trained):
+                _check_frozen(task)
+        self._check_regularized(tasks, trained)
+        if self.average.kind == "checkpoints" and not measured:
+            raise UsageError(
+                "average: checkpoints are averaged at evaluations, and no task has dev examples", "average"
+            )
+
+    def _check_regularized(self, tasks: Sequence[TaskConfig], trained: Collection[str]) -> None:
+        by_name = {task.name: task for task in tasks if task.name in trained}
+        for name in self.regularization.tasks:
+            if name not in by_name:
+                raise UsageError(f"regularization.tasks: there is no task {name!r}", "regularization.tasks")
+            if self.regularization.active and not by_name[name].has_outputs:
+                raise UsageError(
+                    f"regularization.tasks: the loss {by_name[name].loss} of the task {name!r} has no outputs of its own to keep "
+                    "in place",
+                    "regularization.tasks",
+                )
+
+
+def _check_frozen(task: TaskConfig) -> None:
+    if not task.has_weights:
+        raise UsageError(
+            f"encoder: task {task.name!r}: the encoder is frozen, and the loss {task.loss} has no head to train",
+            "encoder",
+        )
+    if task.adapter_size:
+        raise UsageError(
+            f"encoder: task {task.name!r}: an adapter needs an encoder that runs in training, and it is frozen",
+            "encoder",
+        )

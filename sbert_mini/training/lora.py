@@ -1,6 +1,5 @@
 """LoRA, through peft: the encoder's own weights stay, and low-rank updates beside them are trained."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,10 +7,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sbert_mini.encoder.bert import MiniBert
-from sbert_mini.errors import CorruptModelError, MissingExtraError, UsageError
+from sbert_mini.errors import CorruptModelError, MissingExtraError
 from sbert_mini.files.durable import save_file
 from sbert_mini.model.weights import WEIGHTS
-from sbert_mini.training.task_config import LORA_TARGETS
+from sbert_mini.training.config import LoraConfig
 
 FOLDER = "lora"
 _NAME = "default"
@@ -25,42 +24,26 @@ class Lora:
 
     Args:
         model: the encoder; it is changed in place, and its own weights are frozen.
-        rank: r.
-        alpha: α.
-        dropout: before A.
-        targets: the matrices: some of `task_config.LORA_TARGETS` (`dense`: all but query, key, value).
+        config: r is `rank`, α `alpha`.
 
     Raises:
         MissingExtraError: peft is not installed.
-        UsageError: a target is unknown, or the rank is below 1.
 
     Source: Hu et al. 2021 (arXiv 2106.09685), equation 3, section 4.1.
     """
 
-    def __init__(
-        self,
-        model: MiniBert,
-        rank: int = 8,
-        alpha: float = 16.0,
-        dropout: float = 0.0,
-        targets: Sequence[str] = ("query", "value"),
-    ) -> None:
+    def __init__(self, model: MiniBert, config: LoraConfig) -> None:
         try:
-            from peft import LoraConfig
+            import peft
             from peft.tuners.lora import LoraModel
         except ModuleNotFoundError as error:
             raise MissingExtraError("LoRA", "peft", "train") from error
-        if rank < 1:
-            raise UsageError(f"the rank of LoRA must be at least 1; found {rank}")
-        if not targets or (unknown := [name for name in targets if name not in LORA_TARGETS]):
-            shown = repr(unknown[0]) if targets else "none"
-            raise UsageError(f"LoRA's targets must be some of {', '.join(LORA_TARGETS)}; found {shown}")
         self.model = model
-        self._config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            target_modules=rf"encoder\.layer\.\d+\..*\.({'|'.join(sorted(targets))})",
+        self._config = peft.LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=rf"encoder\.layer\.\d+\..*\.({'|'.join(sorted(config.targets))})",
             task_type="FEATURE_EXTRACTION",
         )
         self._wrapper = LoraModel(model, self._config, _NAME)

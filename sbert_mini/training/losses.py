@@ -1,4 +1,4 @@
-"""CosineEmbeddingLoss, with a margin that may move. The other losses are sentence-transformers' own (`tasks.LOSSES`)."""
+"""CosineEmbeddingLoss, with a margin that may move. The other losses are sentence-transformers' own (`tasks`)."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sbert_mini.errors import UsageError
+from sbert_mini.training.task_config import MarginConfig
 
 
 class Margin(ABC):
@@ -32,13 +33,7 @@ class Margin(ABC):
 
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned."""
-
-
-def _checked(name: str, value: float) -> float:
-    if not -1 <= value <= 1:
-        raise UsageError(f"{name} is a cosine and must be in [-1, 1]; found {value}")
-    return float(value)
+        """Restore from `state()`."""
 
 
 class FixedMargin(Margin):
@@ -49,14 +44,14 @@ class FixedMargin(Margin):
     """
 
     def __init__(self, value: float = 0.0) -> None:
-        self.value = _checked("the margin", value)
+        self.value = MarginConfig("fixed", value=float(value)).value
 
     def state(self) -> dict[str, Any]:
         """Return nothing: there is no state."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up nothing."""
+        """Do nothing: there is no state."""
 
 
 class ScheduledMargin(Margin):
@@ -74,9 +69,8 @@ class ScheduledMargin(Margin):
     """
 
     def __init__(self, start: float, end: float, shape: str = "linear") -> None:
-        if shape not in ("linear", "cosine"):
-            raise UsageError(f"the shape must be linear or cosine; found {shape!r}")
-        self.start, self.end, self.shape = _checked("start", start), _checked("end", end), shape
+        config = MarginConfig("scheduled", start=float(start), end=float(end), shape=shape)
+        self.start, self.end, self.shape = config.start, config.end, config.shape
         self.value = self.start
 
     def advance(self, progress: float) -> None:
@@ -90,7 +84,7 @@ class ScheduledMargin(Margin):
         return {"value": self.value}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take it up."""
+        """Restore the margin."""
         self.value = float(state["value"])
 
 
@@ -121,14 +115,11 @@ class HardNegativeMargin(Margin):
         high: float = 0.9,
         every: str = "batch",
     ) -> None:
-        if not 0 <= quantile <= 1 or not 0 < rate <= 1:
-            raise UsageError(f"quantile must be in [0, 1] and rate in (0, 1]; found {quantile} and {rate}")
-        if every not in ("batch", "epoch"):
-            raise UsageError(f"every must be batch or epoch; found {every!r}")
-        self.low, self.high = _checked("low", low), _checked("high", high)
-        if not self.low <= value <= self.high:
-            raise UsageError(f"the margin must start between low and high, {low} and {high}; found {value}")
-        self.value, self.quantile, self.rate, self.every = float(value), quantile, rate, every
+        config = MarginConfig(
+            "hard-negatives", float(value), quantile=quantile, rate=rate, low=float(low), high=float(high), every=every
+        )
+        self.low, self.high, self.every = config.low, config.high, config.every
+        self.value, self.quantile, self.rate = config.value, config.quantile, config.rate
         self._seen: list[float] = []
 
     def observe(self, negatives: Tensor) -> None:
@@ -156,8 +147,17 @@ class HardNegativeMargin(Margin):
         return {"value": self.value, "seen": list(self._seen)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take them up."""
+        """Restore the margin and the cosines."""
         self.value, self._seen = float(state["value"]), [float(x) for x in state["seen"]]
+
+
+def margin_of(config: MarginConfig) -> Margin:
+    """Return a margin that moves as `config` says."""
+    if config.rule == "fixed":
+        return FixedMargin(config.value)
+    if config.rule == "scheduled":
+        return ScheduledMargin(config.start, config.end, config.shape)
+    return HardNegativeMargin(config.value, config.quantile, config.rate, config.low, config.high, config.every)
 
 
 class CosineEmbeddingLoss(nn.Module):
@@ -201,11 +201,3 @@ class CosineEmbeddingLoss(nn.Module):
         if self.training:
             self.margin.observe(cosine.detach()[t < 0.5])
         return loss
-
-    @property
-    def citation(self) -> str:
-        """The paper, for model cards."""
-        return (
-            "De La Cruz, Musa, Ndotu: Enhancing miniBERT by Leveraging CosineEmbeddingLoss Fine-Tuning and Multi-Task Learning "
-            "with Gradient Surgery"
-        )

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from sbert_mini.errors import UsageError
+from sbert_mini.training.config import SURGERY_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Rule: TypeAlias = Callable[[Tensor], Tensor]
 """Gram matrix (tasks, tasks) -> weights (tasks,). TorchJD's weightings are such functions."""
-RULES = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "sum-normalized", "mean")
 
 
 def projection_orders(tasks: int, seed: int, step: int) -> list[list[int]]:
@@ -154,7 +154,7 @@ class Surgeon:
     """A rule by its name, with its seed and state.
 
     Args:
-        rule: one of `RULES`, or a function from a Gram matrix to weights (a TorchJD weighting, say).
+        rule: one of `config.SURGERY_RULES`, or a function from a Gram matrix to weights (a TorchJD weighting, say).
         seed: of the projection orders.
 
     Raises:
@@ -162,8 +162,8 @@ class Surgeon:
     """
 
     def __init__(self, rule: str | Rule = "pcgrad", seed: int = 0) -> None:
-        if isinstance(rule, str) and rule not in RULES:
-            raise UsageError(f"the surgery must be one of {', '.join(RULES)}; found {rule!r}")
+        if isinstance(rule, str) and rule not in SURGERY_RULES:
+            raise UsageError(f"the surgery must be one of {', '.join(SURGERY_RULES)}; found {rule!r}")
         self.rule = rule
         self.seed = seed
         self._vaccine = GradVac()

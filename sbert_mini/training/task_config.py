@@ -3,13 +3,13 @@
 A loss is a row of `LOSSES`. `TaskConfig` refuses what cannot be meant; the reader of recipes adds file and line to its error.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sbert_mini.errors import UsageError
+from sbert_mini.training.fields import check, key
 
 STRUCTURES = {"single": 1, "siamese": 2, "triplet": 3, "pair": 2}
 """Structure -> texts a row."""
@@ -95,20 +95,6 @@ LOSSES: Mapping[str, LossSpec] = {
 }
 """Loss -> what is known of it; `tasks` has its class."""
 
-RANGES: Mapping[str, tuple[float, float]] = {
-    "hidden": (0, math.inf),
-    "head_dropout": (0, 0.95),
-    "weight": (0, math.inf),
-    "scale": (0, math.inf),
-    "triplet_margin": (0, math.inf),
-    "mini_batch_size": (1, math.inf),
-    "vector_weight": (0, math.inf),
-    "similarity_weight": (0, math.inf),
-    "adapter_size": (0, math.inf),
-    "adapter_heads": (1, math.inf),
-}
-"""A task's numbers: the least and the greatest value."""
-
 
 def with_(field: str) -> tuple[str, ...]:
     """Return the losses whose row has this field set."""
@@ -125,54 +111,106 @@ def _refuse(key: str, text: str) -> None:
 
 
 @dataclass(frozen=True)
-class TaskConfig:
-    """What a task is, without its data.
+class MarginConfig:
+    """How the margin of the loss `cosine-embedding` moves; see `losses`.
 
     Attributes:
-        name: letters, digits, - and _; the name of its head.
-        structure: one of `STRUCTURES`.
-        loss: one of `LOSSES`.
-        labels: the labels of a classification, in the order of the outputs; empty to take those of the training data, sorted.
-        label_shares: each label's share where the model will be used, in the order of the outputs; empty for the training data's.
-            See `Objective.loss_of`.
-        low: the least score.
-        high: the greatest score.
-        positive: for ranking losses with a label, the least score of a row that is trained on; None for `high`.
+        rule: how the margin moves: `fixed` keeps it, `scheduled` moves it over the steps, `hard-negatives` follows the
+            cosines of dissimilar pairs.
+        value: the margin of `fixed`, or the first margin of `hard-negatives`: a cosine, -1 to 1.
+        start: with `scheduled`: the margin at the first step, a cosine, -1 to 1.
+        end: with `scheduled`: the margin at the last step, a cosine, -1 to 1.
+        shape: with `scheduled`: the curve of the margin from `start` to `end`.
+        quantile: with `hard-negatives`: the margin moves towards this quantile of the dissimilar pairs' cosines, 0 to
+            1; 0.75 leaves the hardest quarter above it.
+        rate: with `hard-negatives`: the share of the distance to the quantile that the margin moves each time, above 0
+            and at most 1.
+        low: with `hard-negatives`: the margin's lowest value, a cosine, -1 to 1.
+        high: with `hard-negatives`: the margin's highest value, a cosine, -1 to 1.
+        every: with `hard-negatives`: when the margin moves: after each `batch`, or after each `epoch` by the quantile
+            of all its pairs.
+
+    Raises:
+        UsageError: a value breaks a rule; `parameter` names it.
+    """
+
+    rule: str = key("fixed", choices=("fixed", "scheduled", "hard-negatives"))
+    value: float = key(0.5, low=-1, high=1)
+    start: float = key(0.7, low=-1, high=1)
+    end: float = key(0.2, low=-1, high=1)
+    shape: str = key("linear", choices=("linear", "cosine"))
+    quantile: float = key(0.75, low=0, high=1)
+    rate: float = key(0.05, low=1e-6, high=1)
+    low: float = key(0.0, low=-1, high=1)
+    high: float = key(0.9, low=-1, high=1)
+    every: str = key("batch", choices=("batch", "epoch"))
+
+    def __post_init__(self) -> None:
+        check(self, "task.margin")
+        if self.rule == "hard-negatives" and not self.low <= self.value <= self.high:
+            raise UsageError(
+                f"task.margin.value must be between low and high, {self.low} and {self.high}; found {self.value}",
+                "value",
+            )
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What a task is, without its data. Structures are in `STRUCTURES`, losses in `LOSSES`.
+
+    Attributes:
+        name: the task's name, and its head's: letters, digits, - and _.
+        structure: what an example is: a `single` text, a `siamese` pair, a `triplet`, or a `pair` in one input.
+        loss: the loss that the task minimises.
+        labels: the labels of a classification, in the order of the outputs; by default those of the training data, sorted.
+        label_shares: each label's share where the model will be used, in that order, if it differs from the training data's:
+            the logits are adjusted while training.
+        low: the lowest score that occurs in the data's scale.
+        high: the highest score that occurs in the data's scale.
+        positive: a ranking loss trains on rows with at least this score; by default `high`.
         hidden: components of the head's hidden layer; 0 for none.
-        head_dropout: before each of the head's layers.
-        weight: a factor of the loss.
-        metric: the dev figure that counts: None for accuracy where there are classes or a ranking, and pearson
-            elsewhere.
-        scale: of the cosines in the ranking losses and in cosent and angle: 1 / temperature.
-        triplet_margin: of the triplet loss, on cosine distance.
-        mini_batch_size: texts that the cached ranking loss holds the graph of at a time.
-        dimensions: lengths of the vectors' beginnings that the loss is also taken of; empty for the whole vectors alone.
-        vector_weight: of `distillation`; see `distill.DistillationLoss`.
-        similarity_weight: of `distillation`.
-        adapter_size: components of the task's projected attention layers (`encoder.adapters`); 0 for none.
-        adapter_heads: their attention's heads; they divide `adapter_size`.
+        head_dropout: the probability of dropout before each of the head's layers, 0 to 0.95.
+        weight: a factor of the loss, 0 or more.
+        metric: the dev figure that counts for the best model; by default accuracy for classes and rankings, pearson for
+            scores.
+        scale: the factor of the cosines in ranking losses, `cosent` and `angle`, 0 or more: 1 / temperature; a higher factor
+            sharpens the loss.
+        triplet_margin: with the loss `triplet`: the margin between the positive and the negative, on cosine distance, 0 or
+            more.
+        mini_batch_size: with the loss `cached-multiple-negatives-ranking`: examples computed at once; more needs more
+            memory.
+        dimensions: lengths of the vectors' beginnings that the loss is also taken of, so that vectors can be cut (Matryoshka).
+        vector_weight: with `distillation`: the weight of the loss between each vector and the teacher's, 0 or more; 0
+            for a teacher of another dimension.
+        similarity_weight: with `distillation`: the weight of the loss between the similarities within a batch and the
+            teacher's, 0 or more.
+        adapter_size: components of projected attention layers of the task's own (`encoder.adapters`); 0 for none.
+        adapter_heads: attention heads in these layers, 1 or more; they divide `adapter_size`.
+
+    Raises:
+        UsageError: a value breaks a rule; `parameter` names it.
     """
 
     name: str
-    structure: str
-    loss: str
+    structure: str = key(choices=tuple(STRUCTURES))
+    loss: str = key(choices=tuple(LOSSES))
     labels: tuple[str, ...] = ()
     label_shares: tuple[float, ...] = ()
     low: float = 0.0
     high: float = 1.0
     positive: float | None = None
-    hidden: int = 0
-    head_dropout: float = 0.1
-    weight: float = 1.0
-    metric: str | None = None
-    scale: float = 20.0
-    triplet_margin: float = 0.3
-    mini_batch_size: int = 32
+    hidden: int = key(0, low=0)
+    head_dropout: float = key(0.1, low=0, high=0.95)
+    weight: float = key(1.0, low=0)
+    metric: str | None = key(None, choices=METRICS)
+    scale: float = key(20.0, low=0)
+    triplet_margin: float = key(0.3, low=0)
+    mini_batch_size: int = key(32, low=1)
     dimensions: tuple[int, ...] = ()
-    vector_weight: float = 1.0
-    similarity_weight: float = 1.0
-    adapter_size: int = 0
-    adapter_heads: int = 4
+    vector_weight: float = key(1.0, low=0)
+    similarity_weight: float = key(1.0, low=0)
+    adapter_size: int = key(0, low=0)
+    adapter_heads: int = key(4, low=1)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(?!train_)[A-Za-z0-9_-]+", self.name):
@@ -180,10 +218,7 @@ class TaskConfig:
                 "name",
                 f" is made of letters, digits, - and _, and does not begin with train_; found {self.name!r}",
             )
-        for key, choices in (("structure", tuple(STRUCTURES)), ("loss", tuple(LOSSES))):
-            if getattr(self, key) not in choices:
-                _refuse(key, f" must be one of {', '.join(choices)}; found {getattr(self, key)!r}")
-        self._check_numbers()
+        check(self, "task")
         spec = self.spec
         if self.structure not in spec.structures:
             _refuse(
@@ -211,19 +246,6 @@ class TaskConfig:
             _refuse("label_shares", f" must be above 0, and 1 together; found {list(self.label_shares)}")
         if not self.low < self.high:
             _refuse("high", f" must be above task.low = {self.low}; found {self.high}")
-
-    def _check_numbers(self) -> None:
-        for key in ("low", "high", "positive", *RANGES):
-            value = getattr(self, key)
-            low, high = RANGES.get(key, (-math.inf, math.inf))
-            if value is None:
-                continue
-            if not math.isfinite(value):
-                _refuse(key, f" must be finite; found {value}")
-            if not value >= low:
-                _refuse(key, f" must be at least {low}; found {value}")
-            if not value <= high:
-                _refuse(key, f" must be at most {high}; found {value}")
 
     def check_data(self, *, train: bool, dev: bool) -> None:
         """Refuse a task that lacks the rows that it needs, or has rows that nothing can be measured on.

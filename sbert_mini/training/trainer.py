@@ -151,44 +151,29 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         config: FitterConfig | None = None,
         **options: Any,
     ) -> None:
-        if not tasks:
-            raise UsageError("at least one task is needed")
-        if all(task.only_measured for task in tasks):
-            raise UsageError("no task has training data")
         if untaught := [t.config.name for t in tasks if t.config.spec.taught and t.teacher_vectors is None]:
             raise UsageError(f"task {untaught[0]!r}: the loss distillation needs teacher_vectors")
-        names = [task.config.name for task in tasks]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise UsageError(f"two tasks are called {repeated[0]!r}")
-        frozen = config is not None and config.encoder == "frozen"
-        for task in (t for t in tasks if frozen and not t.only_measured):
-            if not task.config.has_weights or task.config.adapter_size:
-                raise UsageError(
-                    f"task {task.config.name!r}: the encoder is frozen, and the loss {task.config.loss} has no head to train"
-                    if not task.config.has_weights
-                    else f"task {task.config.name!r}: an adapter needs an encoder that runs in training, and it is frozen"
-                )
+        self.fitter = config or FitterConfig()
+        self.fitter.check_tasks(
+            [task.config for task in tasks],
+            trained=[task.config.name for task in tasks if not task.only_measured],
+            measured=[task.config.name for task in tasks if task.dev is not None],
+        )
         if not isinstance(model[0], MiniBertModule):
             raise UsageError("the model's encoder must be MiniBert: load it with sbert_mini.load")
         self._all_tasks = [task.trained() for task in tasks]
         self.tasks = [task for task in self._all_tasks if not task.only_measured]
-        self.fitter = config or FitterConfig()
         self.objectives = {task.config.name: Objective(task, model) for task in self._all_tasks}
         self.surgeon = Surgeon(self.fitter.surgery or "sum", seed=args.seed if args is not None else 42)
         self._encoder: MiniBertModule = model[0]
         self._data: list[_TaskData] = []
         self._sampler: BundleSampler | None = None
         self._buffer: GradientBuffer | None = None
-        self._resumed: dict[str, Any] | None = None
         self._seen: dict[str, list[float]] = {}
         self._examples, self._clock = 0, time.perf_counter()
         self._first_losses: dict[str, float] = {}
         self._recent: dict[str, list[float]] = {task.config.name: [] for task in self.tasks}
-        settings = self.fitter.lora
-        self.lora: Lora | None = None
-        if settings is not None:
-            shape = (settings.rank, settings.alpha, settings.dropout, settings.targets)
-            self.lora = Lora(model[0].model, *shape)
+        self.lora = Lora(model[0].model, self.fitter.lora) if self.fitter.lora is not None else None
         evaluator = self._evaluator(model)
         super().__init__(
             model=model,
@@ -203,8 +188,6 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
         self.schedule = self._new_schedule()
         if self.fitter.encoder == "frozen":
             self.model.requires_grad_(False)
-        if self.fitter.average.kind == "checkpoints" and self.evaluator is None:
-            raise UsageError("the average of checkpoints is taken at evaluations, and no task has dev examples")
         self._averaged: WeightAverage | None = None
         self._teacher: WeightAverage | None = None
         self._regularizers = self._new_regularizers()
@@ -291,20 +274,16 @@ class MultiTaskTrainer(SentenceTransformerTrainer):
             made.append(Bregman(settings.bregman))
         if settings.r_drop:
             made.append(RDrop(settings.r_drop))
-        wanted = settings.tasks or [task.config.name for task in self.tasks]
-        if unknown := sorted(set(wanted) - {task.config.name for task in self.tasks}):
-            raise UsageError(f"regularization.tasks: there is no task {unknown[0]!r}")
-        found: dict[str, list[Regularizer]] = {}
+        rules: dict[str, list[Regularizer]] = {}
         for task in self.tasks if made else ():
             name = task.config.name
-            if name in wanted and task.config.has_outputs:
-                found[name] = made
-            elif name in wanted:
-                told = f"task {name}: the loss {task.config.loss} has no outputs of its own to keep in place"
-                if settings.tasks:
-                    raise UsageError(told)
-                log.info("%s: it is not regularized", told)
-        return found
+            if settings.tasks and name not in settings.tasks:
+                continue
+            if task.config.has_outputs:
+                rules[name] = made
+            else:
+                log.info("task %s: the loss %s has no outputs to regularize", name, task.config.loss)
+        return rules
 
     def _prepared(self, task: Task) -> _TaskData:
         columns = self._tokens(task, task.train, "training")

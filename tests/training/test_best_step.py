@@ -5,8 +5,9 @@ import torch
 from small import sentences, trainer_on
 from transformers import TrainerCallback
 
-from sbert_mini.recipes.fit import fit, prepare
-from sbert_mini.recipes.recipe import read_recipe
+from sbert_mini.recipes.fit import fit
+from sbert_mini.recipes.plan import prepare
+from sbert_mini.recipes.reader import read_recipe
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task

@@ -3,8 +3,10 @@
 import pytest
 
 from sbert_mini.errors import UsageError
-from sbert_mini.recipes.fit import _differences, prepare
-from sbert_mini.recipes.recipe import built_in, find_recipe, read_recipe
+from sbert_mini.recipes.plan import prepare
+from sbert_mini.recipes.reader import read_recipe
+from sbert_mini.recipes.recipe import built_in, find_recipe
+from sbert_mini.recipes.run_folder import _differences
 
 RECIPE = (
     '[model]\nstart = "sbert-mini"\noutput = "out"\n[train]\nsteps = 2\nbatch_size = 4\n[[task]]\nname = "t"\n'

@@ -9,8 +9,10 @@ from small import trainer_on
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.report import check_folder
 from sbert_mini.files import outputs
-from sbert_mini.recipes.fit import fit, newest_checkpoint, prepare
-from sbert_mini.recipes.recipe import read_recipe
+from sbert_mini.recipes.fit import fit
+from sbert_mini.recipes.plan import prepare
+from sbert_mini.recipes.reader import read_recipe
+from sbert_mini.recipes.run_folder import newest_checkpoint
 from sbert_mini.training.averaging import soup
 from sbert_mini.training.checkpoints import STATE, is_checkpoint
 from sbert_mini.training.examples import Examples

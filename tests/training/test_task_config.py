@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sbert_mini.errors import UsageError
-from sbert_mini.recipes.recipe import read_recipe
+from sbert_mini.recipes.reader import read_recipe
 from sbert_mini.training.task_config import LOSSES, STRUCTURES, TaskConfig
 
 RULES = [

@@ -1,6 +1,8 @@
-"""How a run tells of itself: a bar on a terminal's stderr, and a line an evaluation."""
+"""How a run tells of itself: its log, a bar on a terminal's stderr, and a line an evaluation."""
 
+import json
 import logging
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
@@ -56,3 +58,32 @@ class ProgressCallback(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class LogCallback(TrainerCallback):
+    """Writes each line of the log into a file, as JSON.
+
+    Args:
+        file: the file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **options: Any) -> None:  # noqa: ARG002
+        """Write the line."""
+        if not state.is_world_process_zero:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+
+
+class LastStepCallback(TrainerCallback):
+    """Writes a line of the log, and takes the dev figures, after the last step, too."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
+        """Ask for both at the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = control.should_evaluate or args.eval_strategy != "no"
