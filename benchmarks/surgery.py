@@ -19,7 +19,8 @@ from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
 from sbert_mini.model.registry import resolve
-from sbert_mini.training.surgery import GradientBuffer, pcgrad_weights, projection_orders
+from sbert_mini.training.gradients import GradientBuffer
+from sbert_mini.training.surgery import pcgrad_weights, projection_orders
 
 TASKS, BATCH, TOKENS = 3, 16, 24
 

@@ -15,8 +15,9 @@ from sbert_mini.encoder.module import load
 from sbert_mini.errors import UsageError
 from sbert_mini.training.distill import DistillationLoss, teacher_vectors
 from sbert_mini.training.examples import Examples
+from sbert_mini.training.objective import Objective
 from sbert_mini.training.task_config import TaskConfig
-from sbert_mini.training.tasks import Objective, Task
+from sbert_mini.training.tasks import Task
 from sbert_mini.training.trainer import MultiTaskTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -454,7 +454,7 @@ def test_unsupervised_simcse_is_the_ranking_loss_of_two_dropout_masks(make_model
     batch = next(iter(trainer.get_train_dataloader()))
     model.train()
     torch.manual_seed(7)
-    found = trainer._task_loss(model, 0, batch["tasks"][0])
+    found = trainer.loss_of(model, trainer.tasks[0], batch["tasks"][0])
     torch.manual_seed(7)
     u, v = model(batch["tasks"][0]["features"][0])["sentence_embedding"].split(6)
     assert (u - v).abs().max() > 1e-3, "the two masks must differ"
@@ -560,9 +560,9 @@ def test_dry_run_tells_the_cost_of_each_phase(workshop):  # noqa: F811
     ("old", "new", "said"),
     [
         ("[model]", '[average]\nkind = "mean"\n[model]', "average.kind must be one of none, ema, checkpoints"),
-        ("[model]", "[lora]\ntargets = [\"keys\"]\n[model]", "lora.targets: there is no 'keys' (did you mean key?)"),
+        ("[model]", "[lora]\ntargets = [\"keys\"]\n[model]", "lora.targets must be some of query, key, value, dense; found 'keys'"),
         ("[model]", '[regularization]\ntasks = ["moot"]\n[model]', "there is no task 'moot' (did you mean mood?)"),
-        ("[model]", '[lora]\n[model]\nencoder = "frozen"', "[lora] asks for an encoder that is trained"),
+        ("[model]", '[lora]\n[model]\nencoder = "frozen"', "lora needs an encoder that is trained, and it is frozen"),
         (
             'steps = 60\nbatch_size = 24\nschedule = "dynamic"\nfloor = 2\nlog_every = 3\n',
             "batch_size = 24\n[lora]\n[[phase]]\nsteps = 3\n[[phase]]\nsteps = 3\n",

@@ -1,9 +1,11 @@
 """What a training run will cost: a few steps of it are taken, on weights that are thrown away."""
 
+import itertools
 import resource
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +23,15 @@ from sbert_mini.training.trainer import MultiTaskTrainer
 STEPS = 3
 ROWS = 1000
 """Rows of each task that the steps are drawn from."""
+
+
+_NOT_MEASURED = {
+    "eval_strategy": "no",
+    "load_best_model_at_end": False,
+    "metric_for_best_model": None,
+    "greater_is_better": None,
+    "report_to": "none",
+}
 
 
 @dataclass(frozen=True)
@@ -126,10 +137,31 @@ def _steps(plan: Plan, phase: Phase, tasks: Sequence[Task], count: int, offline:
     if average.kind == "checkpoints":  # it costs nothing a step
         average = replace(average, kind="none")
     with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(phase, plan.seed, Path(folder), max_steps=count, report_to="none")
+        arguments = training_arguments(phase, plan.seed, Path(folder), max_steps=count, **_NOT_MEASURED)
         model = plan.start.load(offline=offline)
         trainer = MultiTaskTrainer(model, arguments, tasks, replace(phase.fitter, average=average))
-        return trainer.trial(count)
+        return _trial(trainer, count)
+
+
+def _trial(trainer: MultiTaskTrainer, steps: int) -> tuple[float, list[float]]:
+    """Take steps without logs or checkpoints, which spoils the weights; see `_steps`."""
+    trainer.start_averages()
+    optimizer = trainer.create_optimizer()
+    trainer.state.max_steps, trainer.current_gradient_accumulation_steps = steps, 1
+    begun = time.perf_counter()
+    loader = trainer.get_train_dataloader()
+    ready = time.perf_counter() - begun
+    seconds: list[float] = []
+    while len(seconds) < steps:
+        for batch in itertools.islice(loader, steps - len(seconds)):
+            begun = time.perf_counter()
+            trainer.training_step(trainer.model, batch)
+            trainer.clip_gradients()
+            optimizer.step()
+            trainer.model.zero_grad()
+            trainer.after_step()
+            seconds.append(time.perf_counter() - begun)
+    return ready, seconds
 
 
 def _peak_bytes() -> int:

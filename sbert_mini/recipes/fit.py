@@ -30,8 +30,9 @@ from sbert_mini.recipes.run_folder import (
 from sbert_mini.recipes.settings import tensorboard_in, training_arguments
 from sbert_mini.training import processes
 from sbert_mini.training.distill import teacher_vectors
+from sbert_mini.training.stopping import Patience
 from sbert_mini.training.tasks import Task
-from sbert_mini.training.trainer import MultiTaskTrainer, Patience
+from sbert_mini.training.trainer import MultiTaskTrainer
 
 
 def fit(

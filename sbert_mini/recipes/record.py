@@ -16,6 +16,7 @@ from sbert_mini.runtime.predictor import Predictor
 from sbert_mini.training.evaluator import classification_figures, standing
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
+from sbert_mini.training.telemetry import CONFLICT, COSINE, DEPTH, pairs_in
 
 POINTS = 200
 """The most points of a curve over the steps: neighbours are averaged."""
@@ -132,17 +133,14 @@ def _gradients(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def mean(key: str) -> float:
         return statistics.fmean(line[key] for line in steps if line.get(key) is not None)
 
-    keys = sorted({key for line in steps for key, value in line.items() if value is not None})
-    found = {}
-    for pair in (key.removeprefix("conflict_") for key in keys if key.startswith("conflict_")):
-        start = f"cosine_{pair}_depth_"
-        depths = sorted(int(key.removeprefix(start)) for key in keys if key.startswith(start))
-        found[pair] = {
-            "conflict": mean(f"conflict_{pair}"),
-            "cosine": mean(f"cosine_{pair}"),
-            "depths": {str(depth): mean(f"{start}{depth}") for depth in depths},
+    return {
+        pair: {
+            "conflict": mean(CONFLICT + pair),
+            "cosine": mean(COSINE + pair),
+            "depths": {str(depth): mean(f"{COSINE}{pair}{DEPTH}{depth}") for depth in depths},
         }
-    return found
+        for pair, depths in pairs_in(steps).items()
+    }
 
 
 def thinned(lines: Sequence[Mapping[str, Any]], most: int) -> dict[str, list[float | None]]:

@@ -6,7 +6,8 @@ Safetensors and JSON; no pickle.
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from sbert_mini.errors import CorruptModelError
+from sbert_mini.errors import CorruptModelError, UsageError
+from sbert_mini.files import outputs
 from sbert_mini.files.durable import save_file
+from sbert_mini.training import processes
 
 OPTIMIZER, STATE = "optimizer.safetensors", "fitter.json"
 
@@ -31,6 +34,59 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 def is_checkpoint(path: Path) -> bool:
     """Return whether this project's fitter wrote a folder `checkpoint-<number>`."""
     return bool(_NAME.fullmatch(path.name)) and (path / STATE).is_file()
+
+
+def write_checkpoint(
+    folder: Path,
+    state: Any,
+    save: Callable[[str], None],
+    optimizer: Any,
+    scheduler: Any,
+    fitter: Mapping[str, Any],
+    callbacks: Iterable[Any],
+) -> None:
+    """Write `checkpoint-<step>` whole, and rename it into its place. Every process calls this, and the first one writes.
+
+    Args:
+        folder: of the checkpoints.
+        state: the `TrainerState`; it names the step.
+        save: writes the model, with what belongs to it, into a directory.
+        optimizer: a `torch.optim.Optimizer`, or accelerate's wrapper of one.
+        scheduler: a `torch.optim.lr_scheduler`.
+        fitter: further state, as JSON holds it.
+        callbacks: those whose state is kept, if they have one.
+
+    Raises:
+        UsageError: something that was not made here is in its place.
+    """
+    final = folder / f"checkpoint-{state.global_step}"
+    if state.best_global_step is not None:
+        state.best_model_checkpoint = str(folder / f"checkpoint-{state.best_global_step}")
+    randoms = processes.everyone(random_state())
+    if not processes.number():
+        if final.exists() and not is_checkpoint(final):
+            raise UsageError(f"{final} is in the way, and was not made by this fitter: move it, or name another folder")
+        part = outputs.new_part(final)
+        save(str(part))
+        save_state(part, optimizer, scheduler, fitter, randoms)
+        for callback in callbacks:
+            if hasattr(callback, "state") and type(callback).__name__ in state.stateful_callbacks:
+                state.stateful_callbacks[type(callback).__name__] = callback.state()
+        state.save_to_json(str(part / "trainer_state.json"))
+        shutil.rmtree(final, ignore_errors=True)
+        outputs.finish(part, final)
+    processes.wait()
+
+
+def remove_old_checkpoints(folder: Path, best_step: int | None, limit: int | None) -> None:
+    """Remove the oldest of the fitter's checkpoints down to `limit`; the newest one and that of `best_step` stay."""
+    if processes.number():
+        return
+    written = [path for path in checkpoint_folders(folder) if is_checkpoint(path)]
+    kept = {written[-1], folder / f"checkpoint-{best_step}"} & set(written)
+    excess = len(written) - max(limit or len(written), len(kept))
+    for path in [path for path in written if path not in kept][: max(excess, 0)]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def random_state() -> dict[str, Any]:
@@ -65,15 +121,15 @@ def save_state(
                 tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
             else:
                 numbers[f"{index}.{name}"] = value
-    for process, held in enumerate(randoms):
-        tensors[f"random.{process}.torch"] = held["torch"]
-        for number, state in enumerate(held["cuda"]):
+    for process, states in enumerate(randoms):
+        tensors[f"random.{process}.torch"] = states["torch"]
+        for number, state in enumerate(states["cuda"]):
             tensors[f"random.{process}.cuda.{number}"] = state
     save_file(tensors, folder / OPTIMIZER)
     state = {
         "optimizer": {"numbers": numbers, "param_groups": packed["param_groups"]},
         "scheduler": scheduler.state_dict(),
-        "random": [{name: held[name] for name in ("python", "numpy")} for held in randoms],
+        "random": [{name: states[name] for name in ("python", "numpy")} for states in randoms],
         "fitter": fitter,
     }
     (folder / STATE).write_text(json.dumps(state) + "\n", "utf-8")
@@ -92,7 +148,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def load_optimizer_and_scheduler(folder: Path, optimizer: Any, scheduler: Any) -> None:
-    """Take up the optimizer's and the schedule's state.
+    """Restore the optimizer's and the schedule's state.
 
     Raises:
         CorruptModelError: a file is missing or damaged.
@@ -112,7 +168,7 @@ def load_optimizer_and_scheduler(folder: Path, optimizer: Any, scheduler: Any) -
 
 
 def load_random_state(folder: Path, process: int = 0) -> None:
-    """Take up a process' random states of Python, NumPy and torch."""
+    """Restore a process' random states of Python, NumPy and torch."""
     saved = read_state(folder)["random"][process]
     version, internal, gauss = saved["python"]
     random.setstate((version, tuple(internal), gauss))

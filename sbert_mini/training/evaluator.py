@@ -18,8 +18,9 @@ from sbert_mini.text.batching import batches_by_length
 from sbert_mini.training import processes
 from sbert_mini.training.checks import has_no_rivals
 from sbert_mini.training.examples import Examples, TokenizedTexts
+from sbert_mini.training.objective import Objective
 from sbert_mini.training.task_config import TaskConfig
-from sbert_mini.training.tasks import Objective, Task
+from sbert_mini.training.tasks import Task
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included."""

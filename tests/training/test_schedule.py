@@ -50,7 +50,7 @@ def test_the_batch_moves_to_the_task_with_the_lower_dev_figure(tmp_path):
     texts = sorted(set(sentences(40, 1)))[:12]
     good = ranking("good", zip(texts, texts, strict=True))  # each is nearest to itself: accuracy 1
     bad = ranking("bad", zip(texts, [*texts[1:], texts[0]], strict=True))  # another row's positive is nearer: 0
-    config = FitterConfig(batch_size=8, schedule="dynamic")
+    config = FitterConfig(batch_size=8, schedule="dynamic", floor=1)
     trainer = trainer_on(tmp_path, [good, bad], config, max_steps=2, eval_strategy="steps", eval_steps=1)
     trainer.train()
     assert [line["eval_good_accuracy"] for line in trainer.state.log_history if "eval_mean" in line] == [1, 1]
@@ -69,7 +69,7 @@ def test_without_dev_figures_the_batch_moves_to_the_task_whose_loss_falls_less(t
         TaskConfig("torn", "single", "cross-entropy", head_dropout=0.0),
         Examples((("the dog",),) * 40, ("x", "y") * 20),
     )
-    config = FitterConfig(batch_size=24, schedule="dynamic", steps_per_epoch=4, head_learning_rate=0.05)
+    config = FitterConfig(batch_size=24, schedule="dynamic", floor=1, steps_per_epoch=4, head_learning_rate=0.05)
     trainer = trainer_on(tmp_path, [learnt, torn], config, max_steps=9)
     trainer.train()
     lines = [line for line in trainer.state.log_history if "loss_torn" in line]

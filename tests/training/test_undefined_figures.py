@@ -17,9 +17,10 @@ from sbert_mini.recipes.record import thinned
 from sbert_mini.training.checks import why_unmeasurable
 from sbert_mini.training.evaluator import standing, task_figures
 from sbert_mini.training.examples import Examples
+from sbert_mini.training.objective import Objective
+from sbert_mini.training.stopping import Patience
 from sbert_mini.training.task_config import TaskConfig
-from sbert_mini.training.tasks import Objective, Task
-from sbert_mini.training.trainer import Patience
+from sbert_mini.training.tasks import Task
 
 
 def graded(scores, name="sts", dev=None):

@@ -1,0 +1,112 @@
+"""What a training run notes of its steps: losses, gradients, resources. The names of the log's keys have their home here."""
+
+import itertools
+import math
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from sbert_mini.training.surgery import cosines
+
+LOSS, MARGIN, EXAMPLES = "loss_", "margin_", "examples_"
+NORM, WEIGHT, COSINE, CONFLICT, DEPTH = "grad_norm_", "weight_", "cosine_", "conflict_", "_depth_"
+
+
+class Telemetry:
+    """Collects the figures of steps between two lines of the log.
+
+    Args:
+        tasks: the names of the tasks that are trained.
+    """
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self._tasks = tasks
+        self._values: dict[str, list[float]] = {}
+        self._examples, self._clock = 0, time.perf_counter()
+
+    def note_loss(self, task: str, loss: float, examples: int, margin: float | None) -> None:
+        """Note a task's loss in a batch, how many examples of it the batch holds, and the loss' margin, if it has one."""
+        self._note(LOSS + task, loss)
+        if margin is not None:
+            self._note(MARGIN + task, margin)
+        self._note(EXAMPLES + task, examples)
+        self._examples += examples
+
+    def note_surgery(self, gram: Tensor, weights: Tensor) -> None:
+        """Note the norms of the tasks' gradients, their cosines, which conflict, and the weights that surgery gave them.
+
+        Shapes: gram (tasks, tasks); weights (tasks,).
+        """
+        for i, name in enumerate(self._tasks):
+            self._note(NORM + name, math.sqrt(max(float(gram[i, i]), 0.0)))
+            self._note(WEIGHT + name, float(weights[i]))
+        for pair, cosine in self._cosines(gram):
+            self._note(COSINE + pair, cosine)
+            self._note(CONFLICT + pair, float(cosine < 0))
+
+    def note_layers(self, grams: Mapping[int, Tensor]) -> None:
+        """Note the cosines of the tasks' gradients in each depth of the encoder (`rates.depth`): depth -> Gram matrix."""
+        for depth, gram in grams.items():
+            for pair, cosine in self._cosines(gram):
+                self._note(f"{COSINE}{pair}{DEPTH}{depth}", cosine)
+
+    def _cosines(self, gram: Tensor) -> Iterator[tuple[str, float]]:
+        """Yield the cosine of each pair of gradients, but for those that are zero and have no direction."""
+        table = cosines(gram)
+        for i, j in itertools.combinations(range(len(self._tasks)), 2):
+            if gram[i, i] > 0 and gram[j, j] > 0:
+                yield f"{self._tasks[i]}/{self._tasks[j]}", float(table[i, j])
+
+    def _note(self, key: str, value: float) -> None:
+        self._values.setdefault(key, []).append(float(value))
+
+    def take(self) -> dict[str, float]:
+        """Return the means since the last call, the seconds, the examples a second and the peak memory, and begin anew."""
+        means = {key: math.fsum(values) / len(values) for key, values in self._values.items()}
+        seconds = time.perf_counter() - self._clock
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+        means |= {"seconds": seconds, "examples_per_second": self._examples / seconds, "peak_mb": peak}
+        self._values = {}
+        self._examples, self._clock = 0, time.perf_counter()
+        return means
+
+    def start_clock(self) -> None:
+        """Begin to count the seconds."""
+        self._clock = time.perf_counter()
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """Leave the seconds inside out: those of evaluations and checkpoints."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._clock += time.perf_counter() - begun
+
+    def state(self) -> dict[str, list[float]]:
+        """Return what must be kept for a run to go on exactly, as JSON holds it."""
+        return self._values
+
+    def load_state(self, state: dict[str, list[float]]) -> None:
+        """Restore from `state()`."""
+        self._values = state
+
+
+def pairs_in(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Return the pairs of tasks whose gradients a log compares, as `a/b`, and the depths of each.
+
+    Args:
+        lines: of the log; None for a key is no value.
+    """
+    keys = sorted({key for line in lines for key, value in line.items() if value is not None})
+    pairs = [key.removeprefix(CONFLICT) for key in keys if key.startswith(CONFLICT)]
+    starts = {pair: f"{COSINE}{pair}{DEPTH}" for pair in pairs}
+    return {
+        pair: sorted(int(key.removeprefix(start)) for key in keys if key.startswith(start))
+        for pair, start in starts.items()
+    }
