@@ -36,13 +36,13 @@ def write_card(
     tasks = [task for task in plan.tasks if not task.only_measured]
     parents = [card_metadata(path) for path in dict.fromkeys((start, *teachers))]
     inherited = _inherited(parents)
-    own = [stem(file) for part in recipe.tasks for file in part.files("train")]
+    datasets = [stem(file) for part in recipe.tasks for file in part.files("train")]
     metadata: dict[str, Any] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "sentence-similarity", "sbert-mini"],
         "base_model": _shown(recipe.model.start),
-        "datasets": list(dict.fromkeys([*own, *inherited])),
+        "datasets": list(dict.fromkeys([*datasets, *inherited])),
     }
     if license := parents[0].get("license"):
         metadata["license"] = license

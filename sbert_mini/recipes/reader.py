@@ -137,11 +137,11 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
         try:
             phase.fitter().check_tasks(configs, trained, [task.name for task in recipe.tasks if task.dev])
         except UsageError as error:
-            place = _PLACES[error.parameter or "tasks"]
-            text = re.sub(rf"^{re.escape(str(error.parameter))}\b", ".".join(place), str(error))
+            path = _PLACES[error.parameter or "tasks"]
+            text = re.sub(rf"^{re.escape(str(error.parameter))}\b", ".".join(path), str(error))
             if error.parameter == "regularization.tasks":
                 text += _near_first(recipe.regularization.tasks, names)
-            raise reader.error(list(place), text) from error
+            raise reader.error(list(path), text) from error
 
 
 def _near_first(requested: Sequence[str], known: Collection[str]) -> str:
@@ -168,13 +168,13 @@ class _Reader:
     def __init__(self, path: Path, text: str) -> None:
         self._path, self._lines = path, text.splitlines()
 
-    def error(self, place: Sequence[str | int], text: str) -> UsageError:
-        return UsageError(f"{self._path}, line {self._line(place)}: {text}")
+    def error(self, path: Sequence[str | int], text: str) -> UsageError:
+        return UsageError(f"{self._path}, line {self._line(path)}: {text}")
 
-    def _line(self, place: Sequence[str | int]) -> int:
+    def _line(self, path: Sequence[str | int]) -> int:
         """Return the line of a key or of its table, the last that is found on the way to it."""
-        names = [p for p in place if isinstance(p, str)]
-        number = next((p for p in place if isinstance(p, int)), 0)
+        names = [p for p in path if isinstance(p, str)]
+        number = next((p for p in path if isinstance(p, int)), 0)
         table: list[str] = []
         lists = {"task", "phase"} & set(names[:1])
         seen, best = -1, 1
@@ -193,41 +193,41 @@ class _Reader:
                 return line
         return best
 
-    def table(self, kind: type[T], values: Mapping[str, Any], place: list[str | int]) -> T:
+    def table(self, kind: type[T], values: Mapping[str, Any], path: list[str | int]) -> T:
         """Return an object of a dataclass from a table; the keys of a field `config` stand in the same table."""
-        shown = ".".join(p for p in place if isinstance(p, str))
+        shown = ".".join(p for p in path if isinstance(p, str))
         known = [spec.name for spec in keys_of(kind)]
         for name in values:
             if name not in known:
-                raise self.error([*place, name], f"there is no key {shown}.{name}{_near(name, known)}")
-        return self._object(kind, values, place, shown)
+                raise self.error([*path, name], f"there is no key {shown}.{name}{_near(name, known)}")
+        return self._object(kind, values, path, shown)
 
-    def _object(self, kind: type[T], values: Mapping[str, Any], place: list[str | int], shown: str) -> T:
+    def _object(self, kind: type[T], values: Mapping[str, Any], path: list[str | int], shown: str) -> T:
         hints = get_type_hints(kind)
         settings: dict[str, Any] = {}
         for spec in fields(kind):  # type: ignore[arg-type]
             name = spec.name
             if name == _NESTED:
-                settings[name] = self._object(hints[name], values, place, shown)
+                settings[name] = self._object(hints[name], values, path, shown)
             elif name in values:
-                settings[name] = self._value(values[name], hints[name], [*place, name], f"{shown}.{name}")
+                settings[name] = self._value(values[name], hints[name], [*path, name], f"{shown}.{name}")
             elif spec.default is MISSING and spec.default_factory is MISSING:
-                raise self.error(place, f"{shown}.{name} is missing")
+                raise self.error(path, f"{shown}.{name} is missing")
         try:
             return kind(**settings)
         except UsageError as error:
             rules = {spec.name: spec.metadata.get("choices", ()) for spec in fields(kind)}  # type: ignore[arg-type]
             choices, value = rules.get(error.parameter or "", ()), settings.get(error.parameter or "")
             near = _near(value, choices, "") if isinstance(value, str) and choices and value not in choices else ""
-            raise self.error([*place, error.parameter or ""], f"{error}{near}") from error
+            raise self.error([*path, error.parameter or ""], f"{error}{near}") from error
 
-    def _value(self, value: Any, hint: Any, place: list[str | int], shown: str) -> Any:
+    def _value(self, value: Any, hint: Any, path: list[str | int], shown: str) -> Any:
         """Return a value as its field takes it: whole numbers as floats, lists as tuples, tables as objects."""
         options = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
         options = tuple(option for option in options if option is not type(None))
         for option in options:
             if is_dataclass(option) and isinstance(value, dict):
-                return self.table(option, value, place)  # type: ignore[arg-type]
+                return self.table(option, value, path)  # type: ignore[arg-type]
             if get_origin(option) in (list, tuple) and isinstance(value, list):
                 entry = get_args(option)[0]
                 entries = [float(x) if entry is float and type(x) is int else x for x in value]
@@ -241,7 +241,7 @@ class _Reader:
             _NAMES.get(str if get_origin(o) is Literal else o) or _LISTS_OF.get((*get_args(o), None)[0], "a table")
             for o in options
         )
-        raise self.error(place, f"{shown} must be {expected}; found {_toml(value)}")
+        raise self.error(path, f"{shown} must be {expected}; found {_toml(value)}")
 
 
 def _kind(hint: Any) -> str:

@@ -364,10 +364,10 @@ class Recipe:
         return tuple(self._phase(part) for part in self.phases) or (self,)
 
     def _phase(self, part: PhasePart) -> "Recipe":
-        own = {name: value for name, value in asdict(part).items() if value is not None}
-        encoder = own.pop("encoder", self.model.encoder)
-        train = replace(self.train, steps=own.pop("steps", None), epochs=own.pop("epochs", None))
-        optimizer = replace(self.optimizer, **own)
+        changes = {name: value for name, value in asdict(part).items() if value is not None}
+        encoder = changes.pop("encoder", self.model.encoder)
+        train = replace(self.train, steps=changes.pop("steps", None), epochs=changes.pop("epochs", None))
+        optimizer = replace(self.optimizer, **changes)
         if encoder == "frozen":  # what is for the encoder waits until it is trained
             optimizer = replace(optimizer, unfreeze_every=0)
             off = {"regularization": RegularizationConfig(), "lora": None}
@@ -401,11 +401,11 @@ def find_recipe(name: str) -> Path:
     Raises:
         UsageError: it is neither.
     """
-    own = built_in().get(name)
+    shipped = built_in().get(name)
     path = Path(name).expanduser()
-    if own is None and not path.is_file():
+    if shipped is None and not path.is_file():
         what = "is a folder" if path.is_dir() else "is no file"
         raise UsageError(f"there is no recipe {name!r}: it {what}, and not one of the built-in {', '.join(built_in())}")
-    if own is not None and path.exists():
+    if shipped is not None and path.exists():
         log.warning("%s is the built-in recipe; ./%s means what lies here under that name", name, name)
-    return path if own is None else own
+    return path if shipped is None else shipped

@@ -92,7 +92,7 @@ def _saved(phase: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, A
     """Return the step of the weights that were saved, and their figures: the best by the mean, else the last."""
     if not phase["evaluations"]:
         return {"step": phase["steps"], "figures": {}}
-    ranked = [(found, e) for e in phase["evaluations"] if (found := standing(e["figures"], tasks)) is not None]
+    ranked = [(rank, e) for e in phase["evaluations"] if (rank := standing(e["figures"], tasks)) is not None]
     best = max(ranked, key=lambda item: item[0])[1] if ranked else phase["evaluations"][-1]
     return {"step": best["step"], "figures": {k: v for k, v in best["figures"].items() if not k.startswith("train_")}}
 
@@ -153,11 +153,11 @@ def thinned(lines: Sequence[Mapping[str, Any]], most: int) -> dict[str, list[flo
     size = max(math.ceil(len(lines) / most), 1)
     groups = [lines[start : start + size] for start in range(0, len(lines), size)]
     keys = sorted({key for line in lines for key, value in line.items() if isinstance(value, (int, float))})
-    found: dict[str, list[float | None]] = {}
+    columns: dict[str, list[float | None]] = {}
     for key in keys:
         values = [[float(line[key]) for line in group if line.get(key) is not None] for group in groups]
-        found[key] = [round(statistics.fmean(part), 6) if part else None for part in values]
-    return found
+        columns[key] = [round(statistics.fmean(part), 6) if part else None for part in values]
+    return columns
 
 
 def _predictions(model: Path, task: Task, threads: int | None) -> dict[str, Any]:
@@ -165,13 +165,13 @@ def _predictions(model: Path, task: Task, threads: int | None) -> dict[str, Any]
     dev = task.dev
     assert dev is not None  # noqa: S101
     inputs: Any = [row[0] if len(row) == 1 else row for row in dev.texts]
-    said = Predictor(model, task.config.name, graph="fp32", threads=threads).predict(inputs)
+    predictions = Predictor(model, task.config.name, graph="fp32", threads=threads).predict(inputs)
     if task.config.graded:
-        predicted = [round(float(p.score if p.cosine is None else p.cosine), 5) for p in said]  # type: ignore[arg-type]
+        predicted = [round(float(p.score if p.cosine is None else p.cosine), 5) for p in predictions]  # type: ignore[arg-type]
         return {"gold": [float(x) for x in dev.labels or ()], "predicted": predicted}
-    truth, named = [str(label) for label in dev.labels or ()], [str(p.label) for p in said]
-    places = {label: number for number, label in enumerate(task.labels)}
-    counts = [[0] * len(places) for _ in places]
+    truth, named = [str(label) for label in dev.labels or ()], [str(p.label) for p in predictions]
+    numbers = {label: number for number, label in enumerate(task.labels)}
+    counts = [[0] * len(numbers) for _ in numbers]
     for gold, label in zip(truth, named, strict=True):
-        counts[places[gold]][places[label]] += 1
+        counts[numbers[gold]][numbers[label]] += 1
     return {"labels": list(task.labels), "counts": counts, **classification_figures(truth, named)}

@@ -78,8 +78,8 @@ def run_notes(run: Path) -> dict[str, Any]:
 def newest_checkpoint(run: Path) -> Path | None:
     """Return the newest whole checkpoint in a run's folder, or None."""
     for folder in reversed(_run_folders(run)):
-        if own := [path for path in checkpoints.checkpoint_folders(folder) if checkpoints.is_checkpoint(path)]:
-            return own[-1]
+        if whole := [path for path in checkpoints.checkpoint_folders(folder) if checkpoints.is_checkpoint(path)]:
+            return whole[-1]
         if folder != run and outputs.is_made(folder / "model"):
             return folder / "model"
     return None

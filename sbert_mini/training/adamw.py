@@ -106,10 +106,10 @@ class AdamW(torch.optim.Optimizer):
             state["exp_avg"], state["exp_avg_sq"] = (parameter.new_zeros(0, width) for _ in range(2))
         rows = torch.unique(torch.cat([state["rows"], touched]))
         if len(rows) > len(state["rows"]):
-            place = torch.searchsorted(rows, state["rows"])
+            positions = torch.searchsorted(rows, state["rows"])
             for name in ("exp_avg", "exp_avg_sq"):
                 grown = parameter.new_zeros(len(rows), parameter.shape[1])
-                grown[place] = state[name]
+                grown[positions] = state[name]
                 state[name] = grown
             state["rows"] = rows
         values = parameter.new_zeros(len(rows), parameter.shape[1])

@@ -55,20 +55,20 @@ class WeightAverage:
             decay = min(self.decay, (1 + self.count) / (10 + self.count)) if self.warm else self.decay
         else:
             decay = (self.count - 1) / self.count
-        kept, live = list(self.weights.values()), [p.detach() for p in self._live.values()]
-        torch._foreach_lerp_(kept, live, 1 - decay)
+        averages, live = list(self.weights.values()), [p.detach() for p in self._live.values()]
+        torch._foreach_lerp_(averages, live, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Put the average where the weights are, inside."""
-        kept = {key: p.data for key, p in self._live.items()}
+        live = {key: p.data for key, p in self._live.items()}
         for key, p in self._live.items():
             p.data = self.weights[key]
         try:
             yield
         finally:
             for key, p in self._live.items():
-                p.data = kept[key]
+                p.data = live[key]
 
     @torch.no_grad()
     def copy_to_weights(self) -> None:
@@ -119,9 +119,9 @@ def soup(models: Sequence[Path], output: Path) -> None:
     output = outputs.with_name(output)
     outputs.check_new(output)
     files = [_weight_files(model) for model in models]
-    for model, found in zip(models[1:], files[1:], strict=True):
-        if found != files[0]:
-            other = sorted(set(found) ^ set(files[0]))
+    for model, model_files in zip(models[1:], files[1:], strict=True):
+        if model_files != files[0]:
+            other = sorted(set(model_files) ^ set(files[0]))
             raise UsageError(f"{model} and {models[0]} do not hold the same weights: {', '.join(map(str, other))}")
     configs = [_shape(model) for model in models]
     if any(config != configs[0] for config in configs):
@@ -129,12 +129,13 @@ def soup(models: Sequence[Path], output: Path) -> None:
     part = outputs.new_part(output)
     shutil.copytree(models[0], part, ignore=shutil.ignore_patterns("onnx", "lora"), dirs_exist_ok=True)
     for file in files[0]:
-        held = [_read(model / file) for model in models]
-        for model, tensors in zip(models, held, strict=True):
-            if {k: t.shape for k, t in tensors.items()} != {k: t.shape for k, t in held[0].items()}:
+        tensors_of = [_read(model / file) for model in models]
+        for model, tensors in zip(models, tensors_of, strict=True):
+            if {k: t.shape for k, t in tensors.items()} != {k: t.shape for k, t in tensors_of[0].items()}:
                 raise UsageError(f"{model / file} holds weights of other names or shapes than {models[0] / file}")
         mean = {
-            k: torch.stack([t[k].double() for t in held]).mean(dim=0).to(first.dtype) for k, first in held[0].items()
+            k: torch.stack([t[k].double() for t in tensors_of]).mean(dim=0).to(first.dtype)
+            for k, first in tensors_of[0].items()
         }
         save_file(mean, part / file, metadata={"format": "pt"})
     outputs.finish(part, output)
@@ -142,8 +143,8 @@ def soup(models: Sequence[Path], output: Path) -> None:
 
 def _weight_files(model: Path) -> list[Path]:
     """Return the weights that a soup averages. The mean of two products B A is not the product of the means."""
-    found = (file.relative_to(model) for file in model.rglob("*.safetensors"))
-    return sorted(file for file in found if file.parts[0] != "lora")
+    files = (file.relative_to(model) for file in model.rglob("*.safetensors"))
+    return sorted(file for file in files if file.parts[0] != "lora")
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -154,7 +155,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _shape(model: Path) -> list[object]:
-    found: list[object] = []
+    shape: list[object] = []
     for file in [model / "config.json", model / "modules.json", *sorted(model.glob("heads/*/config.json"))]:
         try:
             data = json.loads(file.read_text("utf-8")) if file.is_file() else None
@@ -163,5 +164,5 @@ def _shape(model: Path) -> list[object]:
         if isinstance(data, dict):  # what does not shape the weights
             data = {k: v for k, v in data.items() if k not in ("_name_or_path", "transformers_version", "dtype")}
             data = {k: v for k, v in data.items() if "dropout" not in k}
-        found.append(data)
-    return found
+        shape.append(data)
+    return shape

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sbert_mini.shapes import IntArray
@@ -53,6 +53,16 @@ def features(tokens: Sequence[Tokens], pad_id: int) -> dict[str, Tensor]:
     """Return what the encoder takes of some texts: ids, mask and segments. Shapes: (texts, seq) each."""
     arrays = pad(tokens, pad_id)
     return dict(zip(("input_ids", "attention_mask", "token_type_ids"), map(torch.from_numpy, arrays), strict=True))
+
+
+def embed(model: nn.Module, tokens: Sequence[Tokens], adapter: nn.Module | None = None, *, pad_id: int) -> Tensor:
+    """Return the sentence vectors of some tokens, on the model's device. Shapes: the result (texts, dim)."""
+    device = next(model.parameters()).device
+    arrays: dict[str, Any] = {name: tensor.to(device) for name, tensor in features(tokens, pad_id).items()}
+    if adapter is not None:
+        arrays["adapter"] = adapter
+    vectors: Tensor = model(arrays)["sentence_embedding"]
+    return vectors
 
 
 @dataclass(frozen=True)

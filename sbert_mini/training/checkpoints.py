@@ -83,9 +83,9 @@ def remove_old_checkpoints(folder: Path, best_step: int | None, limit: int | Non
     if processes.number():
         return
     written = [path for path in checkpoint_folders(folder) if is_checkpoint(path)]
-    kept = {written[-1], folder / f"checkpoint-{best_step}"} & set(written)
-    excess = len(written) - max(limit or len(written), len(kept))
-    for path in [path for path in written if path not in kept][: max(excess, 0)]:
+    needed = {written[-1], folder / f"checkpoint-{best_step}"} & set(written)
+    excess = len(written) - max(limit or len(written), len(needed))
+    for path in [path for path in written if path not in needed][: max(excess, 0)]:
         shutil.rmtree(path, ignore_errors=True)
 
 

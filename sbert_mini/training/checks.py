@@ -123,10 +123,10 @@ def why_unmeasurable(dev: Examples, *, scored: bool, ranked: bool) -> str:
 
 def findings(task: str, train: Examples, dev: Examples | None, labels: Sequence[str] = ()) -> list[Finding]:
     """Return what a person should know of a task's data before training on them."""
-    found = []
+    warnings = []
 
     def tell(text: str) -> None:
-        found.append(Finding(task, text))
+        warnings.append(Finding(task, text))
 
     special = sum(bool(_SPECIAL.search(text)) for row in train.texts for text in row)
     if special:
@@ -139,13 +139,13 @@ def findings(task: str, train: Examples, dev: Examples | None, labels: Sequence[
         several: dict[tuple[str, ...], set[str]] = {}
         for row, label in zip(train.texts, train.labels, strict=True):
             several.setdefault(row_key(row), set()).add(label)
-        torn = sum(len(held) > 1 for held in several.values())
+        torn = sum(len(labels) > 1 for labels in several.values())
         if torn:
             tell(f"{torn} texts stand with different labels")
-        held = Counter(train.labels)
-        shown = ", ".join(f"{label} {held[label] / len(train):.1%}" for label in labels)
-        absent = [label for label in labels if not held[label]]
-        rare = [label for label in labels if 0 < held[label] < RARE * len(train) / len(labels)]
+        rows = Counter(train.labels)
+        shown = ", ".join(f"{label} {rows[label] / len(train):.1%}" for label in labels)
+        absent = [label for label in labels if not rows[label]]
+        rare = [label for label in labels if 0 < rows[label] < RARE * len(train) / len(labels)]
         tell(f"labels: {shown}")
         if absent:
             tell(f"no row is labelled {', '.join(absent)}")
@@ -157,18 +157,18 @@ def findings(task: str, train: Examples, dev: Examples | None, labels: Sequence[
         shared = sum(overlap(train.texts, dev.texts))
         if shared:
             tell(f"{shared} train rows stand in the dev set too; drop_overlap = true leaves them out")
-    return found
+    return warnings
 
 
 def overlap_counts(
     train: Mapping[str, Examples], evaluation: Mapping[str, Iterable[Sequence[str]]]
 ) -> dict[str, dict[str, int]]:
     """Return how many rows of each task stand in each evaluation set: set -> task -> rows; only counts above 0."""
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for name, rows in evaluation.items():
         keys = {row_key(row) for row in rows}
         for task, examples in train.items():
             count = sum(any(row_key(pair) in keys for pair in _pairs(row)) for row in examples.texts)
             if count:
-                found.setdefault(name, {})[task] = count
-    return found
+                counts.setdefault(name, {})[task] = count
+    return counts

@@ -37,7 +37,7 @@ def encode_tokenized(embed: Callable[[Sequence[Any]], Tensor], texts: TokenizedT
 
     Shapes: the result (texts, dim), float32, on the CPU.
     """
-    found: list[tuple[AnyArray, Tensor]] = []
+    parts: list[tuple[AnyArray, Tensor]] = []
     device = torch.device("cpu")
     with torch.inference_mode():
         for number, batch in enumerate(batches_by_length(texts.lengths, 256, BATCH_TOKENS)):
@@ -45,9 +45,9 @@ def encode_tokenized(embed: Callable[[Sequence[Any]], Tensor], texts: TokenizedT
                 continue  # all take the first batch, and so learn the dimension
             part = embed([texts[i] for i in batch])
             device = part.device
-            found.append((batch, part.float().cpu()))
-    vectors = torch.zeros(len(texts), found[0][1].shape[1])
-    for batch, part in found[1:] if processes.number() else found:
+            parts.append((batch, part.float().cpu()))
+    vectors = torch.zeros(len(texts), parts[0][1].shape[1])
+    for batch, part in parts[1:] if processes.number() else parts:
         vectors[torch.from_numpy(batch)] = part
     if processes.count() == 1:
         return vectors
@@ -105,9 +105,9 @@ def task_figures(
 
 def _ranking_accuracy(vectors: Sequence[Tensor]) -> float:
     anchors, positives, *negatives = (torch.nn.functional.normalize(v, dim=-1) for v in vectors)
-    own = (anchors * positives).sum(dim=-1) - TOLERANCE  # equal texts are no nearer than each other
+    positive = (anchors * positives).sum(dim=-1) - TOLERANCE  # equal texts are no nearer than each other
     if negatives:
-        return float((own > (anchors * negatives[0]).sum(dim=-1)).float().mean())
+        return float((positive > (anchors * negatives[0]).sum(dim=-1)).float().mean())
     right = 0.0
     starts = list(range(0, len(anchors), 1000))
     if len(starts) > 1 and len(anchors) - starts[-1] == 1:
@@ -115,7 +115,7 @@ def _ranking_accuracy(vectors: Sequence[Tensor]) -> float:
     for start, stop in zip(starts, [*starts[1:], len(anchors)], strict=True):
         block = anchors[start:stop] @ positives[start:stop].T
         block.fill_diagonal_(-math.inf)
-        right += float((own[start:stop] > block.amax(dim=1)).float().sum())
+        right += float((positive[start:stop] > block.amax(dim=1)).float().sum())
     return right / len(anchors)
 
 
@@ -206,9 +206,9 @@ class TaskEvaluator(BaseEvaluator):
             vectors = self._vectors.get(number) or [encode_tokenized(embed, column) for column in part.texts]
             if self.fixed:
                 self._vectors[number] = vectors
-            found = task_figures(part.task, part.examples, objective, vectors)
-            figures |= {f"{part.prefix}{name}_{metric}": value for metric, value in found.items()}
-            main = found[part.task.config.main_metric]
+            values = task_figures(part.task, part.examples, objective, vectors)
+            figures |= {f"{part.prefix}{name}_{metric}": value for metric, value in values.items()}
+            main = values[part.task.config.main_metric]
             if not part.prefix and main is not None:
                 shares.append(as_share(part.task.config.main_metric, main))
         figures["mean"] = math.fsum(shares) / len(shares) if shares else None

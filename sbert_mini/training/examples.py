@@ -52,8 +52,8 @@ class Examples:
 
     def sample(self, count: int, seed: int) -> "Examples":
         """Return some rows, drawn by a seed, in order; all of them where there are no more."""
-        chosen = set(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
-        return self.kept([i in chosen for i in range(len(self))], "not in the sample")
+        rows = set(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
+        return self.kept([i in rows for i in range(len(self))], "not in the sample")
 
     def in_both_orders(self) -> "Examples":
         """Return each row, and after it the row with its texts the other way round."""
@@ -103,8 +103,8 @@ def read_examples(
                 labels.append(_label(row[label_column], graded, where))
     if not texts:
         raise InputError(f"{', '.join(map(str, paths))}: there is no row")
-    held = tuple(labels) if label_column else None
-    return Examples(tuple(texts), held, tuple(text_columns), {"read": len(texts)})
+    label_values = tuple(labels) if label_column else None
+    return Examples(tuple(texts), label_values, tuple(text_columns), {"read": len(texts)})
 
 
 def _label(value: Any, graded: bool, where: str) -> Any:

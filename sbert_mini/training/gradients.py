@@ -101,23 +101,23 @@ class GradientBuffer:
 
         Shapes: the results (tasks, tasks).
         """
-        found: dict[int, Tensor] = {}
+        grams: dict[int, Tensor] = {}
         start = 0
         for parameter, group in zip(self.dense, groups, strict=True):
             part = self._flat[:, start : start + parameter.numel()]
             start += parameter.numel()
-            found[group] = found.get(group, 0) + part @ part.T
-        return dict(sorted(found.items()))
+            grams[group] = grams.get(group, 0) + part @ part.T
+        return dict(sorted(grams.items()))
 
     def _touched(self, number: int) -> tuple[Tensor, Tensor]:
         """Return a table's gradients on the rows that any task touched, (tasks, touched, width), and the rows' numbers."""
-        held = [rows[number] for rows in self._rows]
-        found = [g.coalesce() if g is not None else None for g in held]
+        sparse = [rows[number] for rows in self._rows]
+        gradients = [g.coalesce() if g is not None else None for g in sparse]
         table = self.tables[number]
-        indices = [g.indices()[0] for g in found if g is not None]
+        indices = [g.indices()[0] for g in gradients if g is not None]
         union = torch.unique(torch.cat(indices)) if indices else torch.empty(0, dtype=torch.long, device=table.device)
         compact = torch.zeros(self.tasks, len(union), table.shape[1], dtype=self._flat.dtype, device=table.device)
-        for task, gradient in enumerate(found):
+        for task, gradient in enumerate(gradients):
             if gradient is not None:
                 compact[task, torch.searchsorted(union, gradient.indices()[0])] = gradient.values().to(compact.dtype)
         return compact, union

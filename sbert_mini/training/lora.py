@@ -76,20 +76,20 @@ class Lora:
         """
         file = path / FOLDER / "adapter_model.safetensors"
         try:
-            found = load_file(file)
+            tensors = load_file(file)
         except Exception as error:  # the library raises its own
             raise CorruptModelError(f"{file} cannot be read: {error}") from error
-        own = self._updates()
-        if {k: t.shape for k, t in own.items()} != {k: t.shape for k, t in found.items()}:
+        updates = self._updates()
+        if {k: t.shape for k, t in updates.items()} != {k: t.shape for k, t in tensors.items()}:
             raise CorruptModelError(f"{file} holds other updates than the recipe's")
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 if ".lora_" in name:
-                    parameter.copy_(found[self._peft_name(name)])
+                    parameter.copy_(tensors[self._peft_name(name)])
 
     def _updates(self) -> dict[str, Tensor]:
-        held = self.model.named_parameters()
-        return {self._peft_name(n): p.detach().cpu().contiguous() for n, p in held if ".lora_" in n}
+        parameters = self.model.named_parameters()
+        return {self._peft_name(n): p.detach().cpu().contiguous() for n, p in parameters if ".lora_" in n}
 
     @staticmethod
     def _peft_name(name: str) -> str:

@@ -97,8 +97,8 @@ class Objective(nn.Module):
         Shapes: each of vectors (batch, dim); the result (batch, classes) for a classification, else (batch,).
         """
         assert self.head is not None  # noqa: S101
-        found: Tensor = self.head(*vectors)
-        return torch.sigmoid(found[:, 0]) if self.config.head_kind == "regression" else found
+        outputs: Tensor = self.head(*vectors)
+        return torch.sigmoid(outputs[:, 0]) if self.config.head_kind == "regression" else outputs
 
     def loss_of(self, outputs: Tensor, targets: Tensor | None) -> Tensor:
         """Return the loss, where it is a function of the outputs.
@@ -134,12 +134,12 @@ class Objective(nn.Module):
         """
         if self.head is None or not self.config.has_weights:
             return
-        held, weights = read_head(path, self.config.name)
-        if held.shapes() != self.head.config.shapes():
+        config, weights = read_head(path, self.config.name)
+        if config.shapes() != self.head.config.shapes():
             raise CorruptModelError(f"{path}: the head {self.config.name!r} is not of the task's shape")
         self.head.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
         if self.adapter is not None:
-            state = read_adapter(path, held)
+            state = read_adapter(path, config)
             self.adapter.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
 
     def cached(self, features: Sequence[dict[str, Tensor]]) -> Tensor:

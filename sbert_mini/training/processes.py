@@ -83,9 +83,9 @@ def everyone(value: Any) -> list[Any]:
     """Return every process' value, in their order."""
     if count() == 1:
         return [value]
-    found: list[Any] = [None] * count()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def leave() -> None:

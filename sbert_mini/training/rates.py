@@ -16,8 +16,8 @@ def depth(name: str, layers: int) -> int:
         name: the parameter's, as `named_parameters` gives it.
         layers: of the encoder.
     """
-    if found := _LAYER.search(name):
-        return int(found[1]) + 1
+    if layer := _LAYER.search(name):
+        return int(layer[1]) + 1
     return 0 if "embeddings." in name else layers
 
 
@@ -38,18 +38,18 @@ def parameter_groups(
     Source: Howard and Ruder 2018 (arXiv 1801.06146), section 3.2 ("discriminative fine-tuning"; there `decay` is 1 / 2.6);
     for BERT Sun et al. 2019 (arXiv 1905.05583), section 5.3.
     """
-    found: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         bare = name.endswith("bias") or "LayerNorm" in name
-        place = depth(name, layers) if decay != 1 else layers
-        found.setdefault((place, bare), []).append(parameter)
+        level = depth(name, layers) if decay != 1 else layers
+        groups.setdefault((level, bare), []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": rate * decay ** (layers - place),
+            "lr": rate * decay ** (layers - level),
             "weight_decay": 0.0 if bare else weight_decay,
         }
-        for (place, bare), parameters in found.items()
+        for (level, bare), parameters in groups.items()
     ]
 
 
@@ -65,9 +65,9 @@ def set_trained(named: Mapping[str, nn.Parameter], least: int, layers: int) -> b
     """Train the parameters from a depth on, and no others. Returns whether that changed anything."""
     changed = False
     for name, parameter in named.items():
-        wanted = depth(name, layers) >= least
-        changed |= parameter.requires_grad != wanted
-        parameter.requires_grad_(wanted)
-        if not wanted:
+        trained = depth(name, layers) >= least
+        changed |= parameter.requires_grad != trained
+        parameter.requires_grad_(trained)
+        if not trained:
             parameter.grad = None
     return changed

@@ -46,10 +46,10 @@ class Pass:
             other: the outputs of the other pass.
             outputs: of the one; None for this pass'.
         """
-        own = self.outputs if outputs is None else outputs
+        first = self.outputs if outputs is None else outputs
         if not self.classes:
-            return functional.mse_loss(own, other)
-        p, q = own.log_softmax(dim=-1), other.log_softmax(dim=-1)
+            return functional.mse_loss(first, other)
+        p, q = first.log_softmax(dim=-1), other.log_softmax(dim=-1)
         return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1).mean()
 
 

@@ -48,19 +48,19 @@ def shares(schedule: str, sizes: Sequence[int], epoch: int, epochs: int) -> list
     return [p / math.fsum(powers) for p in powers]
 
 
-def whole_sizes(wanted: Sequence[float], budget: int, floor: int) -> list[int]:
-    """Return whole numbers near `wanted · budget` that sum to `budget`, none below `floor`.
+def whole_sizes(targets: Sequence[float], budget: int, floor: int) -> list[int]:
+    """Return whole numbers near `targets · budget` that sum to `budget`, none below `floor`.
 
     By the largest remainder, ties to the earlier task.
 
     Raises:
         UsageError: the floors alone exceed the budget.
     """
-    tasks = len(wanted)
+    tasks = len(targets)
     if floor * tasks > budget:
         raise UsageError(f"a step of {budget} examples cannot hold at least {floor} of each of {tasks} tasks")
     free = budget - floor * tasks
-    exact = [max(share * budget - floor, 0.0) for share in wanted]
+    exact = [max(share * budget - floor, 0.0) for share in targets]
     total = math.fsum(exact) or 1.0
     exact = [x * free / total for x in exact]
     whole = [math.floor(x) for x in exact]
@@ -111,8 +111,8 @@ class Schedule:
         first = self._sizes(shares(kind, self._examples, 0, epochs))
         self.history: list[Change] = [Change(0, tuple(first), kind)]
 
-    def _sizes(self, wanted: Sequence[float]) -> list[int]:
-        sizes = whole_sizes(wanted, self.budget // self.unit, math.ceil(self.floor / self.unit))
+    def _sizes(self, targets: Sequence[float]) -> list[int]:
+        sizes = whole_sizes(targets, self.budget // self.unit, math.ceil(self.floor / self.unit))
         return [size * self.unit for size in sizes]
 
     def sizes_at(self, batch: int) -> tuple[int, ...]:
@@ -150,11 +150,13 @@ class Schedule:
         before = self.sizes_at(batch)
         if self.kind != "dynamic" or total == 0:
             return before
-        wanted = [0.5 * size / self.budget + 0.5 * lacks[t] / total for t, size in zip(self.tasks, before, strict=True)]
-        sizes = tuple(self._sizes(wanted))
+        targets = [
+            0.5 * size / self.budget + 0.5 * lacks[t] / total for t, size in zip(self.tasks, before, strict=True)
+        ]
+        sizes = tuple(self._sizes(targets))
         if sizes != before:
-            told = ", ".join(f"{task} lacks {lacks[task]:.3f}" for task in self.tasks)
-            self.history.append(Change(batch, sizes, told))
+            reason = ", ".join(f"{task} lacks {lacks[task]:.3f}" for task in self.tasks)
+            self.history.append(Change(batch, sizes, reason))
         return sizes
 
     def state(self) -> list[dict[str, Any]]:
@@ -199,10 +201,10 @@ class ExampleStream:
         return taken
 
     def _fill(self, size: int) -> None:
-        wanted = POOL * size
+        capacity = POOL * size
         if not self._pass:
             self._pass = self._rng.permutation(self._count).tolist()
-        self._pool, self._pass = self._pass[:wanted], self._pass[wanted:]
+        self._pool, self._pass = self._pass[:capacity], self._pass[capacity:]
         if self._lengths is not None:
             lengths = self._lengths
             self._pool.sort(key=lambda i: lengths[i])
@@ -215,19 +217,19 @@ class ExampleStream:
             del self._pool[start : start + size]
             return drawn
         seen = {key for i in already for key in self._keys[i]}
-        places: list[int] = []
-        for place in [*range(start, len(self._pool)), *range(start - 1, -1, -1)]:
-            keys = self._keys[self._pool[place]]
+        positions: list[int] = []
+        for position in [*range(start, len(self._pool)), *range(start - 1, -1, -1)]:
+            keys = self._keys[self._pool[position]]
             if seen.isdisjoint(keys):
                 seen.update(keys)
-                places.append(place)
-                if len(places) == size:
+                positions.append(position)
+                if len(positions) == size:
                     break
-        if not places:  # what is left shares texts with what is taken
-            places = list(range(min(size, len(self._pool))))
-        drawn = [self._pool[place] for place in places]
-        for place in sorted(places, reverse=True):
-            del self._pool[place]
+        if not positions:  # what is left shares texts with what is taken
+            positions = list(range(min(size, len(self._pool))))
+        drawn = [self._pool[position] for position in positions]
+        for position in sorted(positions, reverse=True):
+            del self._pool[position]
         return drawn
 
 

@@ -70,10 +70,10 @@ class Task:
                 continue
             if not len(examples):
                 raise InputError(f"task {config.name!r}: no {name} row is left")
-            wanted = STRUCTURES[config.structure]
-            if len(examples.texts[0]) != wanted:
+            texts = STRUCTURES[config.structure]
+            if len(examples.texts[0]) != texts:
                 raise UsageError(
-                    f"task {config.name!r}: the structure {config.structure} has {wanted} texts a row; the {name} rows have "
+                    f"task {config.name!r}: the structure {config.structure} has {texts} texts a row; the {name} rows have "
                     f"{len(examples.texts[0])}"
                 )
             if config.needs_label and examples.labels is None:
@@ -113,13 +113,13 @@ class Task:
         if not config.spec.ranking or self.only_measured or self.train.labels is None:
             return self
         least = config.high if config.positive is None else config.positive
-        found = [
-            held.kept([label >= least for label in held.labels or ()], f"label below {least:g}")
-            if held is not None
+        kept_examples = [
+            examples.kept([label >= least for label in examples.labels or ()], f"label below {least:g}")
+            if examples is not None
             else None
-            for held in (self.train, self.dev)
+            for examples in (self.train, self.dev)
         ]
-        train, dev = found
+        train, dev = kept_examples
         assert train is not None  # noqa: S101
         return Task(config, train, dev, self.margin)
 
@@ -169,8 +169,8 @@ class Task:
         if self.config.graded:
             span = self.config.high - self.config.low
             return torch.tensor([(label - self.config.low) / span for label in examples.labels], dtype=torch.float32)
-        place = {label: number for number, label in enumerate(self.labels)}
-        return torch.tensor([place[label] for label in examples.labels], dtype=torch.long)
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        return torch.tensor([numbers[label] for label in examples.labels], dtype=torch.long)
 
 
 def _label_order(label: str) -> tuple[int, float, str]:

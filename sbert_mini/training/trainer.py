@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,12 @@ from transformers import PrinterCallback
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
 from sbert_mini.errors import TrainingError, UsageError
-from sbert_mini.text.tokenizer import Tokens
 from sbert_mini.training import processes
 from sbert_mini.training.allocation import Lacks
-from sbert_mini.training.batches import Collator, TaskRows, features, loader_of, task_rows
+from sbert_mini.training.base_fitter import TEACHER, AfterStep, BaseFitter
+from sbert_mini.training.batches import Collator, TaskRows, embed, loader_of, task_rows
 from sbert_mini.training.config import FitterConfig
-from sbert_mini.training.durable_trainer import TEACHER, AfterStep, DurableTrainer
-from sbert_mini.training.gradients import GradientBuffer, scale_norm
+from sbert_mini.training.gradients import GradientBuffer
 from sbert_mini.training.lora import Lora
 from sbert_mini.training.objective import Objective
 from sbert_mini.training.optimizers import make_optimizer
@@ -34,7 +33,7 @@ from sbert_mini.training.tasks import Task
 from sbert_mini.training.telemetry import Telemetry
 
 
-class MultiTaskTrainer(DurableTrainer):
+class MultiTaskTrainer(BaseFitter):
     """Fits a model to several tasks at once.
 
     Each optimizer step holds a sub-batch of every task. A task's gradient on the encoder is taken by itself; a rule of gradient
@@ -42,9 +41,7 @@ class MultiTaskTrainer(DurableTrainer):
     sub-batch go through the encoder in one forward pass, with texts of like length, or a column at a time where columns differ.
 
     Everything else is `SentenceTransformerTrainer`'s: arguments, mixed precision, gradient accumulation, learning-rate
-    schedules, callbacks, early stopping. Checkpoints also hold heads, margins, the schedule's history and all random states: a
-    run that is killed and resumed ends in the same weights as one that is not. They are written beside their place and renamed
-    into it, so that each one there is whole, and they hold no pickle.
+    schedules, callbacks, early stopping. `BaseFitter` keeps the run.
 
     Args:
         model: the model to train, from `sbert_mini.load`.
@@ -82,19 +79,21 @@ class MultiTaskTrainer(DurableTrainer):
         self.surgeon = Surgeon(self.fitter.surgery or "sum", seed=args.seed if args is not None else 42)
         self.lora = Lora(model[0].model, self.fitter.lora) if self.fitter.lora is not None else None
         self.averages = {}
-        self.telemetry = Telemetry([task.config.name for task in self.tasks])
+        trained = [task.config for task in self.tasks]
+        self.telemetry = Telemetry([config.name for config in trained])
         self._encoder: MiniBertModule = model[0]
         self._rows: list[TaskRows] = []
         self._sampler: BundleSampler | None = None
         self._buffer: GradientBuffer | None = None
-        self._lacks = Lacks([task.config for task in self.tasks])
-        self._regularizers = regularizers(self.fitter.regularization, [task.config for task in self.tasks])
-        embed = partial(self._embed, model)
+        self._lacks = Lacks(trained)
+        self._regularizers = regularizers(self.fitter.regularization, trained)
+        tokenizer = model[0].text_tokenizer
+        self._embed = partial(embed, model, pad_id=tokenizer.pad_id)
         super().__init__(
             model=model,
             args=args,
             loss=nn.ModuleDict({f"task_{name}": o for name, o in self.objectives.items()}),
-            evaluator=make_evaluator(all_tasks, self.fitter, self.objectives, model[0].text_tokenizer, embed),
+            evaluator=make_evaluator(all_tasks, self.fitter, self.objectives, tokenizer, self._embed),
             **options,
         )
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
@@ -105,16 +104,6 @@ class MultiTaskTrainer(DurableTrainer):
         if self.fitter.encoder == "frozen":
             self.model.requires_grad_(False)
 
-    # --- set up ---
-
-    def _embed(self, model: nn.Module, tokens: Sequence[Tokens], adapter: nn.Module | None = None) -> Tensor:
-        arrays: dict[str, Any] = features(tokens, self._encoder.text_tokenizer.pad_id)
-        arrays = {name: tensor.to(self.args.device) for name, tensor in arrays.items()}
-        if adapter is not None:
-            arrays["adapter"] = adapter
-        vectors: Tensor = model(arrays)["sentence_embedding"]
-        return vectors
-
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch."""
@@ -124,9 +113,11 @@ class MultiTaskTrainer(DurableTrainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return batches that hold a sub-batch of every task; see `schedule.BundleSampler`."""
         if not self._rows:
-            embed = partial(self._embed, self.model.eval()) if self.fitter.encoder == "frozen" else None
+            frozen = self.fitter.encoder == "frozen"
+            self.model.train(self.model.training and not frozen)
+            fixed = self._embed if frozen else None
             with self.accelerator.autocast():  # in the precision of the steps
-                self._rows = [task_rows(task, self._encoder.text_tokenizer, embed) for task in self.tasks]
+                self._rows = [task_rows(task, self._encoder.text_tokenizer, fixed) for task in self.tasks]
         self._sampler = BundleSampler(
             self.schedule,
             [len(task.train) for task in self.tasks],
@@ -144,8 +135,6 @@ class MultiTaskTrainer(DurableTrainer):
             heads, encoder = self.objectives.values(), self._encoder.model
             self.optimizer: Any = make_optimizer(self.fitter, self.args, self.model, heads, encoder)
         return self.optimizer
-
-    # --- a step ---
 
     @property
     def _layers(self) -> int:
@@ -257,22 +246,6 @@ class MultiTaskTrainer(DurableTrainer):
             self.telemetry.note_layers(self._buffer.grams([depths[id(p)] for p in self._buffer.dense]))
         self._buffer.combine(weights)
 
-    def clip_gradients(self, limit: float | None = None) -> float:
-        """Scale all gradients, the heads' included, to a common norm of at most `limit`; return the norm before.
-
-        Args:
-            limit: None for `max_grad_norm`, of which 0 is no limit.
-        """
-        limit = (self.args.max_grad_norm or math.inf) if limit is None else limit
-        modules = (self.model, *self.objectives.values())
-        return scale_norm((p for module in modules for p in module.parameters()), limit)
-
-    def _clip_grad_norm(self, model: nn.Module) -> float:  # noqa: ARG002
-        return self.clip_gradients()
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float:  # noqa: ARG002
-        return self.clip_gradients(math.inf) if grad_norm is None else grad_norm
-
     def _run_epoch(self, *, epoch: int, **options: Any) -> None:
         assert self._sampler is not None  # noqa: S101
         self._sampler.set_epoch(epoch)
@@ -283,37 +256,10 @@ class MultiTaskTrainer(DurableTrainer):
                 if objective.margin is not None:
                     objective.margin.end_epoch()
             if self.evaluator is None:
-                self._reallocate({})
+                self.after_evaluation({})
         super()._run_epoch(epoch=epoch, **options)
 
-    # --- figures ---
-
-    def evaluate(
-        self,
-        eval_dataset: Any = None,  # noqa: ARG002
-        ignore_keys: list[str] | None = None,  # noqa: ARG002
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, Any]:
-        """Return the dev figures of all tasks and their mean, log them, and move a `dynamic` schedule by them.
-
-        A figure that is not defined is None.
-
-        Raises:
-            UsageError: no task has dev examples.
-        """
-        if self.evaluator is None:
-            raise UsageError("no task has dev examples")
-        average = self._measured_average()
-        with self.telemetry.clock_stopped(), nullcontext() if average is None else average.in_place():
-            figures = self.evaluator(self.model)
-        metrics: dict[str, Any] = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        if self.is_in_train:
-            self._reallocate(figures)
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def _reallocate(self, figures: Mapping[str, float | None]) -> None:
+    def after_evaluation(self, figures: Mapping[str, float | None]) -> None:
         """Move a `dynamic` schedule by what each task lacks."""
         if self.fitter.schedule == "dynamic" and self._sampler is not None:
             self.schedule.reallocate(self._lacks.take(figures), self._sampler.next_batch)

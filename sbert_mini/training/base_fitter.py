@@ -1,7 +1,8 @@
-"""sentence-transformers' trainer with checkpoints that are whole, hold no pickle, and keep heads, averages and schedules."""
+"""What surrounds a fitter's steps: log, evaluation, averages of the weights, checkpoints that are whole and hold no pickle."""
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from sentence_transformers import SentenceTransformerTrainer
 from torch import nn
 from transformers import TrainerCallback
 
+from sbert_mini.errors import UsageError
 from sbert_mini.training import averaging, checkpoints, processes
 from sbert_mini.training.averaging import WeightAverage
 from sbert_mini.training.config import FitterConfig
+from sbert_mini.training.gradients import scale_norm
 from sbert_mini.training.lora import Lora
 from sbert_mini.training.objective import Objective
 from sbert_mini.training.stopping import best_standing, standing_of
@@ -24,7 +27,7 @@ TEACHER = "teacher.safetensors"
 class AfterStep(TrainerCallback):
     """Takes the new weights into a trainer's averages after each optimizer step."""
 
-    def __init__(self, trainer: "DurableTrainer") -> None:
+    def __init__(self, trainer: "BaseFitter") -> None:
         self._trainer = trainer
 
     def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
@@ -32,8 +35,8 @@ class AfterStep(TrainerCallback):
         self._trainer.after_step()
 
 
-class DurableTrainer(SentenceTransformerTrainer):
-    """The part of a fitter that keeps what a run has reached: its log, averages of the weights, checkpoints, the best weights.
+class BaseFitter(SentenceTransformerTrainer):
+    """sentence-transformers' trainer, without the step: log, evaluation, averages of the weights, checkpoints, the best weights.
 
     A checkpoint is written beside its place and renamed into it. A run that is killed and resumed ends in the same weights as
     one that is not. A subclass sets the attributes before it calls `super().__init__`.
@@ -62,6 +65,10 @@ class DurableTrainer(SentenceTransformerTrainer):
         """Restore from `fitter_state()`."""
         raise NotImplementedError
 
+    def after_evaluation(self, figures: Mapping[str, float | None]) -> None:
+        """Act on the dev figures of an evaluation while training."""
+        raise NotImplementedError
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do nothing: the card is written by `recipes.card`, from the recipe and the figures."""
 
@@ -74,6 +81,49 @@ class DurableTrainer(SentenceTransformerTrainer):
             logs = {**logs, **self.telemetry.take()}
         finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in logs.items()}
         super().log(finite, start_time)
+
+    def clip_gradients(self, limit: float | None = None) -> float:
+        """Scale all gradients, the heads' included, to a common norm of at most `limit`; return the norm before.
+
+        Args:
+            limit: None for `max_grad_norm`, of which 0 is no limit.
+        """
+        limit = (self.args.max_grad_norm or math.inf) if limit is None else limit
+        modules = (self.model, *self.objectives.values())
+        return scale_norm((p for module in modules for p in module.parameters()), limit)
+
+    def _clip_grad_norm(self, model: nn.Module) -> float:  # noqa: ARG002
+        return self.clip_gradients()
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float:  # noqa: ARG002
+        return self.clip_gradients(math.inf) if grad_norm is None else grad_norm
+
+    # --- evaluation ---
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,  # noqa: ARG002
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, Any]:
+        """Return the dev figures of all tasks and their mean, and log them.
+
+        A figure that is not defined is None.
+
+        Raises:
+            UsageError: no task has dev examples.
+        """
+        if self.evaluator is None:
+            raise UsageError("no task has dev examples")
+        average = self._measured_average()
+        with self.telemetry.clock_stopped(), nullcontext() if average is None else average.in_place():
+            figures = self.evaluator(self.model)
+        metrics: dict[str, Any] = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        if self.is_in_train:
+            self.after_evaluation(figures)
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _determine_best_metric(self, metrics: dict[str, Any], trial: Any) -> bool:  # noqa: ARG002
         """Return whether an evaluation is the best until now, and note it: the one with the greatest `evaluator.standing`."""
