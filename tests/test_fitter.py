@@ -23,7 +23,6 @@ from sbert_mini.recipes.fit import fit
 from sbert_mini.recipes.plan import prepare
 from sbert_mini.recipes.reader import read_recipe
 from sbert_mini.recipes.settings import computing_threads
-from sbert_mini.training import trainer as trainer_module
 from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.heads import Head
@@ -32,6 +31,7 @@ from sbert_mini.training.objective import Objective
 from sbert_mini.training.surgery import projection_orders
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
+from sbert_mini.training.telemetry import Telemetry
 from sbert_mini.training.trainer import MultiTaskTrainer
 
 SBMINI = str(Path(sys.executable).with_name("sbmini"))
@@ -221,14 +221,11 @@ def test_the_log_tells_of_tasks_gradients_and_margins(make_model, tmp_path):
     assert entry["margin_sts"] != trainer.state.log_history[1]["margin_sts"]
 
 
-def test_the_time_in_the_log_is_that_of_steps_without_evaluations(make_model, tmp_path, monkeypatch):
+def test_the_time_in_the_log_is_that_of_steps_without_evaluations(make_model, tmp_path):
     """By a clock that each step moves by 1 and each evaluation by 100."""
-    from types import SimpleNamespace
-
     from transformers import TrainerCallback
 
     now = [0.0]
-    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     class Step(TrainerCallback):
         def on_step_begin(self, args, state, control, **options):
@@ -236,6 +233,7 @@ def test_the_time_in_the_log_is_that_of_steps_without_evaluations(make_model, tm
 
     args = arguments(tmp_path, max_steps=6, logging_steps=2, eval_strategy="steps", eval_steps=1)
     trainer = MultiTaskTrainer(model_of(make_model), args, tasks(), FitterConfig(batch_size=12), callbacks=[Step()])
+    trainer.telemetry = Telemetry([task.config.name for task in trainer.tasks], clock=lambda: now[0])
     measure = trainer.evaluator
 
     def slowly(model):
@@ -788,16 +786,17 @@ def test_label_shares_that_cannot_be_are_refused():
         Task(TaskConfig("t", "single", "cross-entropy", label_shares=(0.2, 0.2, 0.6)), rows)
 
 
-def test_columns_of_other_lengths_go_through_the_encoder_apart_to_the_same_loss(make_model, tmp_path, monkeypatch):
+def test_columns_of_other_lengths_go_through_the_encoder_apart_to_the_same_loss(make_model, tmp_path):
     """Titles and articles: a column a pass is the same loss, of fewer tokens."""
     pairs = tuple((title, " ".join(sentences(4, seed=i))) for i, title in enumerate(sentences(8, 1)))
     task = Task(TaskConfig("titles", "siamese", "multiple-negatives-ranking"), Examples(pairs))
     losses, tokens = [], []
     for least in (0.8, 0.0):
-        monkeypatch.setattr(trainer_module, "LIKE_LENGTHS", least)
         model = load(make_model(seed=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0), device="cpu")
         trainer = MultiTaskTrainer(model, arguments(tmp_path, max_steps=1), [task], FitterConfig(batch_size=8))
-        inputs = next(iter(trainer.get_train_dataloader()))
+        loader = trainer.get_train_dataloader()
+        loader.collate_fn.like_lengths = least
+        inputs = next(iter(loader))
         passes = inputs["tasks"][0]["features"]
         tokens.append([features["input_ids"].numel() for features in passes])
         losses.append(float(trainer.compute_loss(model, inputs).detach()))

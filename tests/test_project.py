@@ -97,6 +97,14 @@ def test_heavy_packages_stay_out_of_the_rooms_that_say_so():
                 assert not at_top or package in allowed, f"{path} imports {module} before a command has run"
 
 
+def test_every_planted_fault_has_its_place_in_the_code():
+    """`make mutants` finds a fault by a pattern: a change of the code must change the pattern, too."""
+    from mutants.source import find, read_faults
+
+    for fault in read_faults():
+        find(fault)  # raises where the pattern is not there once
+
+
 def test_every_package_is_listed_and_every_module_has_a_docstring():
     folders = {".".join(p.parent.relative_to(ROOT).parts) for p in SOURCES if p.name == "__init__.py"}
     expected = {"sbert_mini.cli" if name == "cli" else name for name in folders}

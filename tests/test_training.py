@@ -18,6 +18,7 @@ from sbert_mini.runtime.predictor import Predictor, siamese_features
 from sbert_mini.training import checks, losses, surgery
 from sbert_mini.training.adamw import AdamW
 from sbert_mini.training.examples import Examples, TokenizedTexts, read_examples
+from sbert_mini.training.gradients import GradientBuffer
 from sbert_mini.training.heads import Head
 from sbert_mini.training.objective import Objective
 from sbert_mini.training.schedule import BundleSampler, ExampleStream, Schedule, shares, whole_sizes
@@ -200,7 +201,7 @@ class Net(nn.Module):
 def test_the_buffer_holds_what_autograd_gives_and_adds_micro_batches_up(sparse):
     net, reference = Net(sparse=sparse), Net(sparse=False)
     parameters = list(net.parameters())
-    buffer = surgery.GradientBuffer(parameters, 3, [net.table.weight] if sparse else [])
+    buffer = GradientBuffer(parameters, 3, [net.table.weight] if sparse else [])
     batches = [[[1, 2], [3, 0]], [[4, 2]], [[5, 5], [1, 6]]]
     for _ in range(2):  # twice: nothing of the first step may be left in the second
         rows = []
@@ -224,7 +225,7 @@ def test_the_buffer_holds_what_autograd_gives_and_adds_micro_batches_up(sparse):
 
 def test_a_dense_gradient_of_a_table_is_refused():
     net = Net(sparse=False)
-    buffer = surgery.GradientBuffer(list(net.parameters()), 1, [net.table.weight])
+    buffer = GradientBuffer(list(net.parameters()), 1, [net.table.weight])
     with pytest.raises(UsageError, match="sparse=True"), buffer.capture(0):
         net(torch.tensor([1])).backward()
 

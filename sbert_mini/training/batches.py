@@ -126,10 +126,18 @@ class Collator:
         rows: the tasks' rows.
         pad_id: the tokenizer's.
         joined: the names of tasks whose texts all go through the encoder in one pass, as regularizers need it.
+        like_lengths: see `LIKE_LENGTHS`.
     """
 
-    def __init__(self, rows: Sequence[TaskRows], pad_id: int, joined: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        rows: Sequence[TaskRows],
+        pad_id: int,
+        joined: Collection[str] = (),
+        like_lengths: float = LIKE_LENGTHS,
+    ) -> None:
         self._rows, self._pad_id, self._joined = rows, pad_id, joined
+        self.like_lengths = like_lengths
 
     def __call__(self, names: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """Return `{"tasks": [...]}`: of each task `examples`, `size`, `targets` and one of `features`, `columns`, `vectors`."""
@@ -159,7 +167,7 @@ class Collator:
         (titles and articles) that most of it would be padding.
         """
         widths = [max(len(tokens.ids) for tokens in column) for column in columns]
-        if name not in self._joined and sum(widths) < LIKE_LENGTHS * max(widths) * len(widths):
+        if name not in self._joined and sum(widths) < self.like_lengths * max(widths) * len(widths):
             return [features(column, self._pad_id) for column in columns]
         return [features([tokens for column in columns for tokens in column], self._pad_id)]
 

@@ -5,7 +5,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,12 +22,13 @@ class Telemetry:
 
     Args:
         tasks: the names of the tasks that are trained.
+        clock: the seconds of now.
     """
 
-    def __init__(self, tasks: Sequence[str]) -> None:
-        self._tasks = tasks
+    def __init__(self, tasks: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> None:
+        self._tasks, self._clock = tasks, clock
         self._values: dict[str, list[float]] = {}
-        self._examples, self._clock = 0, time.perf_counter()
+        self._examples, self._begun = 0, clock()
 
     def note_loss(self, task: str, loss: float, examples: int, margin: float | None) -> None:
         """Note a task's loss in a batch, how many examples of it the batch holds, and the loss' margin, if it has one."""
@@ -68,25 +69,25 @@ class Telemetry:
     def take(self) -> dict[str, float]:
         """Return the means since the last call, the seconds, the examples a second and the peak memory, and begin anew."""
         means = {key: math.fsum(values) / len(values) for key, values in self._values.items()}
-        seconds = time.perf_counter() - self._clock
+        seconds = self._clock() - self._begun
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
         means |= {"seconds": seconds, "examples_per_second": self._examples / seconds, "peak_mb": peak}
         self._values = {}
-        self._examples, self._clock = 0, time.perf_counter()
+        self._examples, self._begun = 0, self._clock()
         return means
 
     def start_clock(self) -> None:
         """Begin to count the seconds."""
-        self._clock = time.perf_counter()
+        self._begun = self._clock()
 
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:
         """Leave the seconds inside out: those of evaluations and checkpoints."""
-        begun = time.perf_counter()
+        stopped = self._clock()
         try:
             yield
         finally:
-            self._clock += time.perf_counter() - begun
+            self._begun += self._clock() - stopped
 
     def state(self) -> dict[str, list[float]]:
         """Return what must be kept for a run to go on exactly, as JSON holds it."""
