@@ -699,7 +699,7 @@ def test_findings_say_what_is_odd():
         "labels: 0 25.0%, 1 75.0%, 2 0.0%",
         "no row is labelled 2",
         "dev: every row is labelled 1: a model that always says so has an accuracy of 1",
-        "1 train rows stand in the dev set too; drop_overlap = true leaves them out",
+        "1 train rows also occur in the dev set; drop_overlap = true leaves them out",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Writing files so that after a crash they are as they were before, or whole."""
+"""Crash-safe writing: after a crash a file is the old one or the new one, never a part."""
 
 import fcntl
 import hashlib

@@ -1,7 +1,7 @@
 """The folders that training writes: checked before anything slow is done; nothing is removed that was not made here.
 
-A folder that is not whole yet lies beside its place, under a name with `.part`, and holds the file `MARK`: what another program
-or a person put there lacks it, and is refused.
+A folder that is being written is beside its final path, under a name with `.part`, and holds the file `MARK`. What another
+program or a person put there lacks the file, and is refused.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def check_new(output: Path) -> None:
     """Refuse an output where something stands already, or that cannot be written. An empty folder is no obstacle.
 
     Raises:
-        UsageError: the text says what stands there.
+        UsageError: the text says what is in the way.
     """
     place = output.resolve()
     if Path.cwd().is_relative_to(place):
@@ -80,7 +80,7 @@ def new_part(final: Path) -> Path:
     """Return a new, marked folder beside `final`; one that an earlier run left unfinished there is removed.
 
     Raises:
-        UsageError: something that was not made here stands there.
+        UsageError: something that was not made here is in the way.
     """
     part = _check_part(final)
     if part.exists():

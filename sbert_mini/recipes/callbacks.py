@@ -1,4 +1,4 @@
-"""How a run tells of itself: its log, a bar on a terminal's stderr, and a line an evaluation."""
+"""Progress of a run: its log, a bar on a terminal's stderr, a line for each evaluation."""
 
 import json
 import logging

@@ -164,7 +164,7 @@ def _shown(model: str) -> str:
 
 
 def stem(name: str) -> str:
-    """Return a data file's name without suffixes, with the folder that it lies in where the recipe names one."""
+    """Return a data file's name without suffixes, with its folder where the recipe names one."""
     path = Path(name)
     base = path.name.partition(".")[0]
     return f"{path.parent.name}/{base}" if path.parent.name and "$" not in path.parent.name else base

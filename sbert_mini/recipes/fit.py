@@ -55,7 +55,7 @@ def fit(
         resume: go on from the newest checkpoint, if there is one.
         offline: open no socket.
         callbacks: of the trainer, further ones.
-        on_progress: told what is being done.
+        on_progress: called with a line of text for each stage.
 
     Raises:
         UsageError: the output exists already, or there are checkpoints and `resume` is not asked for, or they are of another

@@ -1,4 +1,4 @@
-"""A plan: what a recipe comes to once its data are read. It holds ready settings for each phase; `fit` carries them out."""
+"""A plan: a recipe with its data, read and checked, and ready settings for each phase. `fit` carries it out."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -133,7 +133,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe comes to, its data read and checked; nothing is trained yet.
+    """A recipe with its data, read and checked; nothing is trained yet.
 
     Attributes:
         recipe: the recipe, for the card and the record.
@@ -242,7 +242,7 @@ def _dev_findings(tasks: Sequence[Task]) -> list[Finding]:
 
 
 def _hidden_models(recipe: Recipe) -> list[Finding]:
-    """Return the built-in models under whose names a folder lies beside the recipe, too."""
+    """Return the built-in models whose names are also folders beside the recipe."""
     named = dict.fromkeys([recipe.model.start, *(part.teacher for part in recipe.tasks if part.teacher)])
     return [
         Finding("", f"{name} is the built-in model, and ./{name} in the recipe means the folder of that name beside it")

@@ -151,7 +151,7 @@ def _near_first(requested: Sequence[str], known: Collection[str]) -> str:
 
 
 _NESTED = "config"
-"""A field whose own fields stand in the same table."""
+"""A field whose fields are keys of the same table."""
 
 
 def keys_of(part: type) -> list[Field[Any]]:
@@ -194,7 +194,7 @@ class _Reader:
         return best
 
     def table(self, kind: type[T], values: Mapping[str, Any], path: list[str | int]) -> T:
-        """Return an object of a dataclass from a table; the keys of a field `config` stand in the same table."""
+        """Return an object of a dataclass from a table; the fields of its `config` are keys of the same table."""
         shown = ".".join(p for p in path if isinstance(p, str))
         known = [spec.name for spec in keys_of(kind)]
         for name in values:

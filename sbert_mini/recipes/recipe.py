@@ -38,7 +38,7 @@ class DataPart:
 
     Attributes:
         folder: where the tasks' files lie; by default the recipe's own folder.
-        evaluation: a folder of STS sets. Training pairs that stand in one of them are counted, in the log and in the model's
+        evaluation: a folder of STS sets. Training pairs that also occur in one of them are counted, in the log and in the model's
             card.
         drop_evaluation: whether such pairs are left out: true for those of all sets, or a list of sets.
     """

@@ -124,7 +124,7 @@ def _check_run(run: Path) -> None:
     """Refuse a folder of checkpoints that a run would write into, or remove from, what it did not make.
 
     Raises:
-        UsageError: the text names what stands there.
+        UsageError: the text names what is in the way.
     """
     if not run.exists():
         return

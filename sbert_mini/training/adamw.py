@@ -120,7 +120,7 @@ class AdamW(torch.optim.Optimizer):
         parameter[rows] = active
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Restore from `state_dict()`."""
         super().load_state_dict(state_dict)
         for (
             state

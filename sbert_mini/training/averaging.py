@@ -82,7 +82,7 @@ class WeightAverage:
         save_file({**tensors, "count": torch.tensor(self.count)}, file)
 
     def load(self, file: Path) -> None:
-        """Take up what `save` wrote.
+        """Load what `save` wrote.
 
         Raises:
             CorruptModelError: the file is missing, damaged or of other weights.

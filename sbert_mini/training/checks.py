@@ -15,7 +15,7 @@ from sbert_mini.training.examples import OTHER_ORDER, Examples
 _SPECIAL = re.compile(r"\[(SEP|CLS|MASK|PAD|UNK)\]")
 _NOT_A_WORD = re.compile(r"[^a-z0-9+#]+")
 RARE = 0.05
-"""A class below this share of an equal share is told."""
+"""A class below this share of an equal share is reported."""
 
 
 @dataclass(frozen=True)
@@ -156,14 +156,14 @@ def findings(task: str, train: Examples, dev: Examples | None, labels: Sequence[
     if dev is not None:
         shared = sum(overlap(train.texts, dev.texts))
         if shared:
-            tell(f"{shared} train rows stand in the dev set too; drop_overlap = true leaves them out")
+            tell(f"{shared} train rows also occur in the dev set; drop_overlap = true leaves them out")
     return warnings
 
 
 def overlap_counts(
     train: Mapping[str, Examples], evaluation: Mapping[str, Iterable[Sequence[str]]]
 ) -> dict[str, dict[str, int]]:
-    """Return how many rows of each task stand in each evaluation set: set -> task -> rows; only counts above 0."""
+    """Return how many rows of each task also occur in each evaluation set: set -> task -> rows; only counts above 0."""
     counts: dict[str, dict[str, int]] = {}
     for name, rows in evaluation.items():
         keys = {row_key(row) for row in rows}

@@ -73,7 +73,7 @@ def teacher_vectors(
         threads: that compute.
         offline: open no socket.
         show_progress_bar: draw one on stderr.
-        on_progress: told what is being done.
+        on_progress: called with a line of text for each stage.
 
     Shapes: the result (texts, teacher dim), float32, memory-mapped.
 

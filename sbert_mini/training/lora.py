@@ -69,7 +69,7 @@ class Lora:
         save_file(self._updates(), folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
     def load(self, path: Path) -> None:
-        """Take up the updates that `save` wrote.
+        """Load the updates that `save` wrote.
 
         Raises:
             CorruptModelError: the file is missing, damaged or of other updates.

@@ -19,13 +19,13 @@ class Margin(ABC):
     value: float
 
     def advance(self, progress: float) -> None:  # noqa: B027
-        """Tell how much of the training is done, in [0, 1]. Called before each optimizer step."""
+        """Move with the share of the training that is done, in [0, 1]. Called before each optimizer step."""
 
     def observe(self, negatives: Tensor) -> None:  # noqa: B027
-        """Tell the cosines of the batch's dissimilar pairs, (negatives,), as they were before the step."""
+        """Observe the cosines of the batch's dissimilar pairs before the step. Shapes: negatives (pairs,)."""
 
     def end_epoch(self) -> None:  # noqa: B027
-        """Tell that an epoch is over."""
+        """Move at the end of an epoch."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class Objective(nn.Module):
             save_file({k: t.detach().cpu().contiguous() for k, t in self.adapter.state_dict().items()}, file)
 
     def load(self, path: Path) -> None:
-        """Take up the head and the adapter that `save` wrote.
+        """Load the head and the adapter that `save` wrote.
 
         Raises:
             ModelNotFoundError: the model has no such head.

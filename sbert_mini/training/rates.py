@@ -1,4 +1,4 @@
-"""Learning rates by layer, and layers that are set free one by one."""
+"""Learning rates by layer, and gradual unfreezing of layers."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -164,7 +164,7 @@ class Schedule:
         return [{"batch": c.batch, "sizes": list(c.sizes), "reason": c.reason} for c in self.history]
 
     def load_state(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """Take up a history."""
+        """Restore a history from `state()`."""
         self.history = [Change(int(c["batch"]), tuple(c["sizes"]), str(c["reason"])) for c in state]
 
 

@@ -90,7 +90,7 @@ def normalized_sum_weights(gram: Tensor) -> Tensor:
     Shapes:
         gram: (tasks, tasks); the result: (tasks,), float64.
 
-    Source: this project's; what `normalized_pcgrad_weights` is to be held against.
+    Source: this project's; the baseline for `normalized_pcgrad_weights`.
     """
     G = gram.detach().double().cpu()  # noqa: N806
     return G.diagonal().clamp_min(0).sqrt().mean() * _to_length_1(G)
@@ -173,7 +173,7 @@ class Surgeon:
         Shapes: gram (tasks, tasks); the result (tasks,), float64.
 
         Raises:
-            UsageError: a rule of one's own gave weights of another shape.
+            UsageError: the rule is a function, and gave weights of another shape.
         """
         tasks = len(gram)
         if not isinstance(self.rule, str):
@@ -196,7 +196,7 @@ class Surgeon:
         return {"targets": None if targets is None else targets.tolist()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned."""
+        """Restore from `state()`."""
         targets = state["targets"]
         self._vaccine.targets = None if targets is None else torch.tensor(targets, dtype=torch.float64)
 

@@ -1,6 +1,6 @@
 """What a task is, without its data: the table of losses, and every rule of a task. No torch.
 
-A loss is a row of `LOSSES`. `TaskConfig` refuses what cannot be meant; the reader of recipes adds file and line to its error.
+A loss is a row of `LOSSES`. `TaskConfig` refuses invalid tasks; the reader of recipes adds file and line to its error.
 """
 
 import re
@@ -34,7 +34,7 @@ class LossSpec:
     Attributes:
         structures: those that it is for.
         labels: what a row's label is: one of some classes, a score, or nothing (`none`: a score is read where there is one);
-            or `teacher`: vectors of another model stand in for labels.
+            or `teacher`: vectors of another model take the place of labels.
         metrics: the dev figures of its tasks, the main one first; empty where there are none.
         head: the kind of head that is saved with the model, or None.
         margin: whether it takes a margin that may move.
