@@ -1,7 +1,7 @@
 """The examples of a task: texts side by side and maybe a label each, and how they are read from files."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,6 @@ class Examples:
         texts = tuple(order for row in self.texts for order in (row, row[::-1]))
         labels = None if self.labels is None else tuple(label for label in self.labels for _ in range(2))
         return replace(self, texts=texts, labels=labels, counts={**self.counts, OTHER_ORDER: len(self)})
-
-    @classmethod
-    def from_columns(cls, columns: Sequence[Iterable[str]], labels: Iterable[Any] | None = None) -> "Examples":
-        """Return the examples of columns side by side: lists, or the columns of a `datasets.Dataset`."""
-        texts = tuple(zip(*columns, strict=True))
-        return cls(texts, None if labels is None else tuple(labels), counts={"read": len(texts)})
 
 
 def read_examples(
