@@ -285,3 +285,23 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
 def converted_model(tmp_path: Path) -> Callable[..., Path]:
     """`make_model`, with the graphs made already: for tests that do not test conversion."""
     return _numbered(tmp_path, tiny_converted_model)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, make_model: Callable[..., Path]) -> Path:
+    """A folder with a recipe, its data and a small starting model."""
+    from workshop import write_workshop
+
+    write_workshop(tmp_path, make_model)
+    return tmp_path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread: where other tests run beside, more threads wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -7,9 +7,6 @@ import traceback
 from multiprocessing import get_context
 from pathlib import Path
 
-import pytest
-import torch
-
 FORKED = get_context("forkserver")
 FORKED.set_forkserver_preload(
     [
@@ -26,15 +23,6 @@ FORKED.set_forkserver_preload(
 )
 LIMIT = 600
 """Seconds that a process may take."""
-
-
-@pytest.fixture
-def one_thread():
-    """Let torch compute with one thread: where other tests run beside, more threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Forked:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import one_error
 from sklearn.metrics import confusion_matrix
-from test_fitter import train, workshop  # noqa: F401
 from test_further import PHASES, changed
+from workshop import train
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.figures import arms
@@ -37,7 +37,7 @@ _REPORTED = []
 
 
 @pytest.fixture
-def reported(workshop, tmp_path_factory):  # noqa: F811
+def reported(workshop, tmp_path_factory):
     """A run of two phases with its report."""
     if not _REPORTED:
         changed(workshop, ("steps = 60", ""), ("every = 7", "every = 3\ntrain_rows = 15"))
@@ -135,7 +135,7 @@ def test_what_a_run_is_held_against_stands_beside_it_and_what_it_lacks_is_not_dr
     assert [t.title for t in training(bare)] == ["Tasks", "What it cost"]
 
 
-def test_pairs_are_read_in_both_orders_after_the_drops(workshop):  # noqa: F811
+def test_pairs_are_read_in_both_orders_after_the_drops(workshop):
     examples = Examples((("a", "b"), ("c", "d")), ("0", "1"), counts={"read": 2}).in_both_orders()
     assert examples.texts == (("a", "b"), ("b", "a"), ("c", "d"), ("d", "c"))
     assert examples.labels == ("0", "0", "1", "1")

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 import torch
-from launch import FORKED, Forked, encode_without_ours, one_thread  # noqa: F401
+from launch import FORKED, Forked, encode_without_ours
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import sentences, trainer_on
+from small_tasks import sentences, trainer_on
 from transformers import TrainerCallback
 
 from sbert_mini.recipes.fit import fit

@@ -1,10 +1,15 @@
 """What a loss is given, and what it comes to: by NumPy, and by hand."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
-from small import one_step, sentences, trainer_on
+from small_tasks import one_step, sentences, trainer_on
+from torch import nn
 
+from sbert_mini.errors import UsageError
+from sbert_mini.training import losses
 from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.losses import CosineEmbeddingLoss, HardNegativeMargin
@@ -102,3 +107,66 @@ def test_no_text_is_its_own_rows_negative(tmp_path, loss):
         sampler.set_epoch(epoch)
         positives = [rows[number][1] for _, number in next(iter(sampler))]
         assert len(set(positives)) == 4
+
+
+@pytest.mark.parametrize("margin", [-0.3, 0.0, 0.5])
+def test_cosine_embedding_loss_is_torchs(margin):
+    u, v = torch.randn(2, 29, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    u.requires_grad_()
+    labels = (torch.arange(29) % 3 == 0).double()
+    ours = losses.CosineEmbeddingLoss(margin).compute_loss_from_embeddings([u, v], labels)
+    (gradient,) = torch.autograd.grad(ours, u)
+    theirs = nn.CosineEmbeddingLoss(margin=margin)(u, v, 2 * labels - 1)
+    (expected,) = torch.autograd.grad(theirs, u)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_a_graded_pair_counts_for_both_terms_in_proportion():
+    u, v = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
+    found = losses.CosineEmbeddingLoss(0.2).compute_loss_from_embeddings([u, v], torch.tensor([0.75]))
+    assert found.item() == pytest.approx(0.75 * 0.4 + 0.25 * 0.4)
+    with pytest.raises(UsageError, match=r"in \[0, 1\]"):
+        losses.CosineEmbeddingLoss().compute_loss_from_embeddings([u, v], torch.tensor([-1.0]))
+    with pytest.raises(UsageError, match="found 3 columns"):
+        losses.CosineEmbeddingLoss().compute_loss_from_embeddings([u, v, v], torch.tensor([1.0]))
+
+
+def test_a_scheduled_margin_goes_from_start_to_end():
+    linear, cosine = losses.ScheduledMargin(0.8, 0.2), losses.ScheduledMargin(0.8, 0.2, "cosine")
+    for progress, straight, curved in (
+        (0, 0.8, 0.8),
+        (0.25, 0.65, 0.8 - 0.6 * (1 - np.cos(np.pi / 4)) / 2),
+        (1, 0.2, 0.2),
+    ):
+        linear.advance(progress)
+        cosine.advance(progress)
+        assert (linear.value, cosine.value) == (pytest.approx(straight), pytest.approx(curved))
+
+
+def test_a_margin_follows_the_hard_negatives_and_is_kept():
+    loss = losses.CosineEmbeddingLoss(losses.HardNegativeMargin(0.5, quantile=0.5, rate=0.1))
+    u = torch.eye(4)[[0, 0, 0, 0]]
+    v = torch.tensor([[0.9, 0.43589, 0, 0], [0.7, 0.71414, 0, 0], [0.5, 0.86603, 0, 0], [1.0, 0, 0, 0]])
+    labels = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    loss.eval()
+    loss.compute_loss_from_embeddings([u, v], labels)
+    assert loss.margin.value == 0.5  # not moved by an evaluation
+    loss.train()
+    loss.compute_loss_from_embeddings([u, v], labels)
+    assert loss.margin.value == pytest.approx(0.9 * 0.5 + 0.1 * 0.7, abs=1e-4)  # the median of the dissimilar pairs
+    again = losses.HardNegativeMargin(0.1)
+    again.load_state(json.loads(json.dumps(loss.margin.state())))
+    assert again.value == loss.margin.value
+    for _ in range(500):
+        loss.margin.observe(torch.tensor([0.99]))
+    assert loss.margin.value == 0.9  # no higher than `high`
+    by_epoch = losses.HardNegativeMargin(0.5, quantile=1.0, rate=1.0, every="epoch")
+    by_epoch.observe(torch.tensor([0.1, 0.3]))
+    by_epoch.observe(torch.tensor([0.2]))
+    resumed = losses.HardNegativeMargin(0.5, quantile=1.0, rate=1.0, every="epoch")
+    resumed.load_state(by_epoch.state())
+    for margin in (by_epoch, resumed):
+        assert margin.value == 0.5
+        margin.end_epoch()
+        assert margin.value == pytest.approx(0.3)

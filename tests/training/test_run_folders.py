@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import tiny_model
-from small import trainer_on
+from small_tasks import trainer_on
 
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.report import check_folder

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny_model
 from scipy import stats
-from small import sentences, trainer_on
+from small_tasks import sentences, trainer_on
 
 from sbert_mini.evaluation import figures, sts, tables
 from sbert_mini.evaluation.contestants import Contestant

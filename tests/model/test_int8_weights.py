@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from launch import one_thread  # noqa: F401
-from test_fitter import fitted, sentences, workshop  # noqa: F401
+from small_tasks import sentences
+from workshop import fitted
 
 from sbert_mini import Embedder
 from sbert_mini.encoder.module import load
@@ -79,7 +79,7 @@ def test_the_float32_graph_is_made_in_the_cache_and_is_of_the_same_model(shipped
     np.testing.assert_allclose(vectors, Embedder(copy, graph="fp32").encode(TEXTS), atol=1e-5)
 
 
-def test_training_starts_from_it(workshop, shipped):  # noqa: F811
+def test_training_starts_from_it(workshop, shipped):
     _, copy = shipped
     text = (workshop / "recipe.toml").read_text("utf-8")
     text = text.replace('start = "start"', f'start = "{copy}"').replace("steps = 60", "steps = 2")

@@ -1,4 +1,4 @@
-"""Small models and trainers: one layer of 32 dimensions, a few rows."""
+"""Small models, tasks and trainers: a few rows of known words."""
 
 import numpy as np
 import torch
@@ -7,6 +7,10 @@ from sentence_transformers import SentenceTransformerTrainingArguments
 
 from sbert_mini.encoder.module import load
 from sbert_mini.training.config import FitterConfig
+from sbert_mini.training.examples import Examples
+from sbert_mini.training.losses import HardNegativeMargin
+from sbert_mini.training.task_config import TaskConfig
+from sbert_mini.training.tasks import Task
 from sbert_mini.training.trainer import MultiTaskTrainer
 
 WORDS = ["the", "cat", "dog", "runs", "sleeps", "red", "blue", "house", "tree", "bread", "dough", "rises"]
@@ -47,3 +51,44 @@ def one_step(trainer, batch=None):
     trainer.current_gradient_accumulation_steps = 1
     trainer.accelerator.gradient_state._set_sync_gradients(True)
     return trainer.training_step(trainer.model, batch or next(iter(loader)))
+
+
+def tasks(count=40, dev=12, **margin):
+    single = Examples(tuple((s,) for s in sentences(count, 1)), tuple(str(i % 3) for i in range(count)))
+    pairs = tuple(zip(sentences(count, 2), sentences(count, 3), strict=True))
+    more = tuple(zip(sentences(dev, 4), sentences(dev, 5), strict=True))
+    grades, dev_grades = (tuple(float(i % 6) for i in range(n)) for n in (count, dev))
+    return [
+        Task(
+            TaskConfig("mood", "single", "cross-entropy", head_dropout=0.0),
+            single,
+            Examples(tuple((s,) for s in sentences(dev, 6)), tuple(str(i % 3) for i in range(dev))),
+        ),
+        Task(
+            TaskConfig("same", "pair", "cross-entropy", head_dropout=0.0),
+            Examples(pairs, tuple(str(i % 2) for i in range(count))),
+        ),
+        Task(
+            TaskConfig("sts", "siamese", "cosine-embedding", high=5.0),
+            Examples(pairs, grades),
+            Examples(more, dev_grades),
+            HardNegativeMargin(**margin) if margin else None,
+        ),
+    ]
+
+
+def arguments(folder, **options):
+    settings = {
+        "output_dir": str(folder), "max_steps": 6, "learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no",
+        "report_to": "none", "disable_tqdm": True, "use_cpu": True, "seed": 3, **options,
+    }  # fmt: skip
+    return SentenceTransformerTrainingArguments(**settings)
+
+
+def model_of(make_model, *, dropout=0.0, seed=2):
+    path = make_model(seed=seed, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    return load(path, device="cpu")
+
+
+def weights_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}

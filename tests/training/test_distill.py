@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import one_error, run_here
-from launch import one_thread  # noqa: F401
-from test_fitter import sentences, workshop  # noqa: F401
+from small_tasks import sentences
 from torch.nn import functional
 
 from sbert_mini import Embedder
@@ -120,7 +119,7 @@ def test_kept_layers_compute_what_they_computed(make_model):
             part.keep_layers(wrong)
 
 
-def test_a_student_of_fewer_layers_comes_nearer_its_teacher_through_the_command(workshop, make_model):  # noqa: F811
+def test_a_student_of_fewer_layers_comes_nearer_its_teacher_through_the_command(workshop, make_model):
     teacher = make_model(seed=4, num_hidden_layers=2)
     texts = sentences(60, 8)
     (workshop / "texts.txt").write_text("".join(f"{text}\n" for text in texts), "utf-8")
@@ -173,7 +172,7 @@ dimensions = [4]
         ("layers = [0]", "layers = [9]", "layers must be some of 0 to"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(workshop, make_model, old, new, says):  # noqa: F811
+def test_what_cannot_be_meant_is_refused(workshop, make_model, old, new, says):
     model = json.dumps(str(make_model(seed=4)))
     (workshop / "texts.txt").write_text("the cat\nthe dog\n", "utf-8")
     text = f"""
