@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from conftest import one_error
 from sklearn.metrics import confusion_matrix
-from test_further import PHASES, changed
-from workshop import train
+from workshop import PHASES, changed, train
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.figures import arms

@@ -68,6 +68,9 @@ rule = "hard-negatives"
 """
 
 
+PHASES = '[[phase]]\nencoder = "frozen"\nsteps = 3\n[[phase]]\nsteps = 3\nlearning_rate = 1e-4\n'
+
+
 def write_workshop(folder, make_model):
     """Write a recipe, its data and a small starting model into a folder."""
     make_model(seed=9).rename(folder / "start")

@@ -6,7 +6,7 @@ import signal
 import pytest
 from conftest import one_error, run_here
 from launch import Forked, fit_and_be_killed
-from workshop import changed, content, fitted
+from workshop import PHASES, changed, content, fitted
 
 from sbert_mini.errors import UsageError
 
@@ -33,9 +33,6 @@ def test_killed_and_resumed_with_each_rule_a_run_ends_in_the_same_bytes(workshop
     first, second = content(workshop / "whole"), content(workshop / "killed")
     assert set(first) == set(second)
     assert [n for n in first if first[n] != second[n] and n != "README.md"] == []
-
-
-PHASES = '[[phase]]\nencoder = "frozen"\nsteps = 3\n[[phase]]\nsteps = 3\nlearning_rate = 1e-4\n'
 
 
 def test_two_phases_train_heads_first_and_go_on_where_they_were_killed(workshop):
