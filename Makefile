@@ -86,12 +86,12 @@ bench: $(VENV)/all.done  ## measure the figures of README and docs/ against Sent
 	$(BIN)/python -m benchmarks.docs
 
 model: $(VENV)/all.done   ## train the shipped models anew and measure them, about two hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
-	$(BIN)/python -m benchmarks.model
-	$(BIN)/python -m benchmarks.model_figures
+	$(BIN)/python -m benchmarks.models.train
+	$(BIN)/python -m benchmarks.models.figures
 	$(BIN)/python -m benchmarks.docs
 
 paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
-	$(BIN)/python -m benchmarks.paper
+	$(BIN)/python -m benchmarks.paper.train
 
 ablations: $(VENV)/all.done  ## does gradient surgery help? Hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
 	$(BIN)/python -m benchmarks.ablations

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from benchmarks import harness
 from benchmarks.harness import RESULTS, START
 from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.measure import machine
+from sbert_mini.evaluation.tables import Json, Table
 
 FOLDER = Path("build/ablations")
 SEEDS = (1, 2, 3)
@@ -310,6 +311,36 @@ def collected(folder: Path) -> dict[str, Any]:
 def file_name(arm: str, seed: int) -> str:
     """Return the name of the file of a run."""
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in arm) + f".{seed}.json"
+
+
+COLUMNS = {
+    "sst": "SST-5",
+    "quora": "Quora",
+    "sts": "STS-B Pearson",
+    "sts_spearman": "STS-B Spearman",
+    "model_acc": "mean",
+}
+
+
+def tables(result: Json) -> list[Table]:
+    """Return a table for each group of arms: mean and standard deviation over the seeds."""
+    made = []
+    for name, group in result["groups"].items():
+        keys = [key for key in COLUMNS if any(key in arm["figures"] for arm in group["arms"].values())]
+        rows = tuple(
+            (arm, str(len(entry["runs"])), *(_mean_and_spread(entry["figures"].get(key)) for key in keys))
+            for arm, entry in group["arms"].items()
+        )
+        title = f"{name}: {group['steps']} steps of {group['examples_a_step']}"
+        made.append(Table(title, (title, "seeds", *(COLUMNS[key] for key in keys)), rows))
+    return [*made[:-1], replace(made[-1], notes=(result["note"],))]
+
+
+def _mean_and_spread(entry: Mapping[str, float | None] | None) -> str:
+    if entry is None:
+        return ""
+    spread = f" ± {entry['std']:.4f}" if entry["std"] is not None else ""
+    return f"{entry['mean']:.4f}{spread}"
 
 
 def main() -> None:

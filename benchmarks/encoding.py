@@ -11,6 +11,7 @@ import itertools
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.model import NAMES
+from benchmarks.harness import PEER
+from benchmarks.models.train import NAMES
 from sbert_mini import Embedder
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
 from sbert_mini.evaluation.speed import Encode, dynamic_int8, flops_per_text, int8_rate, onnx_runtime
+from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
 from sbert_mini.runtime.conversion import find, open_tokenizer
@@ -31,7 +34,6 @@ from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import batches_by_length, pad
 
 TEXTS, BATCH, TOKENS = 4096, 32, 512
-PEER = "all-MiniLM-L6-v2"
 TOGETHER, APART = "ONNX Runtime dynamic int8", "ONNX Runtime dynamic int8, a thread a batch"
 QUERIES = 256
 
@@ -117,6 +119,46 @@ def measured(model: str, texts: Sequence[str], threads: int, rounds: int, folder
     lengths = [len(t.ids) for t in open_tokenizer(layout).encode(list(texts))]
     limit = int8_rate(layout, threads) / float(np.mean([flops_per_text(layout.config, n) for n in lengths]))
     return {"contestants": found, "limit_texts_per_s": limit, "tokens_per_text": float(np.mean(lengths))}
+
+
+def tables(result: Json) -> list[Table]:
+    """Return a table for each model: its rates, by what computes."""
+    made = []
+    for name, model in result["models"].items():
+        header = (
+            f"{name}, {result['texts']:,} questions of {model['tokens_per_text']:.1f} tokens",
+            "texts/s",
+            "to dynamic int8",
+            "share of the limit",
+            "mean cosine",
+            "lowest",
+            "alone and in a batch, lowest",
+            "one text, p50, p99",
+        )
+        rows = tuple(_row(label, entry, model["limit_texts_per_s"]) for label, entry in model["contestants"].items())
+        made.append(Table(name, header, rows))
+    limits = ", ".join(f"{m['limit_texts_per_s']:,.0f} texts/s of {name}" for name, m in result["models"].items())
+    note = (
+        f"Batches of {result['batch_size']}. The limit is what torch's own int8 product reaches in the shape of a "
+        f"feed-forward layer: {limits}; native code may pass it. "
+        "\"To dynamic int8\": median of the rounds' ratios to the faster of ONNX Runtime's two arrangements."
+    )
+    return [*made[:-1], replace(made[-1], notes=(note,))]
+
+
+def _row(label: str, entry: Json, limit: float) -> tuple[str, ...]:
+    """Return the row of a contestant. The peer runs other weights in float32: it has no share of the limit and no cosine."""
+    rate = entry["texts_per_s"]
+    is_peer = label.startswith(PEER)
+    return (
+        label,
+        f"{rate['median']:,.0f} [{rate['low']:,.0f}-{rate['high']:,.0f}]",
+        f"{entry['to_dynamic_int8']:.2f}",
+        "" if is_peer else f"{100 * rate['median'] / limit:.0f} %",
+        *("" if is_peer else f"{entry[key]:.4f}" for key in ("cosine_mean", "cosine_min")),
+        f"{entry['alone_to_batch_min']:.6f}",
+        f"{entry['p50_ms']:.2f}, {entry['p99_ms']:.2f} ms",
+    )
 
 
 def main() -> None:

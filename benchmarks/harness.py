@@ -10,6 +10,8 @@ from typing import Any
 from sbert_mini.evaluation.measure import machine
 
 RESULTS = Path(__file__).parent / "results"
+PEER = "all-MiniLM-L6-v2"
+"""The model of sentence-transformers that the shipped models are compared with."""
 START = (
     "all-MiniLM-L6-v2, where training starts, was itself trained on Quora duplicates, Flickr30k and AllNLI: "
     "not clean of them."

@@ -19,6 +19,7 @@ from benchmarks import harness
 from sbert_mini import SearchIndex
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
 from sbert_mini.evaluation.retrieval import SEMANTIC_SEARCH, exact_search
+from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.shapes import FloatArray
 
 FOLDER = Path("build/large_index")
@@ -55,6 +56,76 @@ def raced(
         return QUERIES / timed(search)
 
     return alternate({"index": partial(rate, ours), SEMANTIC_SEARCH: partial(rate, theirs)}, rounds)
+
+
+def tables(result: Json) -> list[Table]:
+    """Return the table of an index of a million rows."""
+
+    def spread(name: str, digits: int, unit: str) -> str:
+        entry = result[name]
+        return f"{entry['median']:.{digits}f} [{entry['low']:.{digits}f}-{entry['high']:.{digits}f}] {unit}"
+
+    add = result["add_s"]
+    ours, peer = result["queries_per_s"].values()
+    rows = {
+        "building from vectors, the process": f"{result['build_s']:.0f} s, {result['build_peak_bytes'] / 1e6:,.0f} MB",
+        "peak memory of a process that encodes and searches": f"{result['search_peak_bytes'] / 1e6:,.0f} MB",
+        f"recall@{result['k']} against exact search": f"{result['recall']:.4f}",
+        "one query, in a process": spread("single_ms", 2, "ms"),
+        "one query with a filter": spread("filtered_ms", 1, "ms"),
+        "one query with `--hybrid`, encoding included": spread("hybrid_ms", 0, "ms"),
+        f"a batch of {result['queries']:,} queries": f"{ours['median']:,.0f} queries/s; "
+        f"{result['times_faster']:.1f} times `{SEMANTIC_SEARCH}` ({peer['median']:,.0f})",
+        "`sbmini search` from a cold start": spread("cold_start_s", 2, "s"),
+        "adding 1,000 rows with vectors, the process": f"{add['large']['median']:.2f} s (to {result['small_rows']:,} rows: "
+        f"{add['small']['median']:.2f} s)",
+        "on the disk": f"{result['bytes'] / 1e9:.2f} GB",
+    }
+    header = (f"{result['rows']:,} rows of {result['dim']}, `{result['kind']}`", "measured")
+    return [Table("A large index", header, tuple(rows.items()))]
+
+
+def capacity(result: Json, sentences_per_s: float) -> list[Table]:
+    """Return the table of what more rows need: its first row is measured, the others are in proportion to it.
+
+    Args:
+        result: the record of this module.
+        sentences_per_s: how fast `sbmini encode` encodes them.
+    """
+    notes = {
+        1: "measured",
+        10: "in proportion; a process that builds holds about 20 GB",
+        100: "in proportion; encode on Ray, serve from Milvus: one machine would build it from parts, and be the only copy",
+    }
+    fixed = 150e6  # bytes of the process with its model, in what was measured
+    rows = []
+    for times, note in notes.items():
+        memory = fixed + times * (result["search_peak_bytes"] - fixed)
+        rows.append(
+            (
+                f"{times * result['rows'] / 1e6:,.0f} million",
+                _duration(times * result["rows"] / sentences_per_s),
+                _duration(times * result["build_s"]),
+                f"{times * result['bytes'] / 1e9:,.0f} GB",
+                f"{memory / 1e9:.1f} GB",
+                note,
+            )
+        )
+    header = (
+        "rows",
+        "encoding, 2 cores",
+        "building, 2 cores",
+        "on the disk",
+        "memory while searching",
+        "how it is known",
+    )
+    return [Table("Capacity", header, tuple(rows))]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
 def main() -> None:

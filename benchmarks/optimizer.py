@@ -12,6 +12,7 @@ from torch import nn
 from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
+from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model.registry import resolve
 from sbert_mini.training.adamw import AdamW
 
@@ -27,6 +28,16 @@ def parameters(*, sparse: bool = False) -> list[nn.Parameter]:
         rows = torch.randperm(4000)[:1000].sort().values
         table.grad = torch.sparse_coo_tensor(rows[None], torch.randn(1000, table.shape[1]), table.shape).coalesce()
     return found
+
+
+def tables(result: Json) -> list[Table]:
+    """Return the table of what an optimizer step costs."""
+    header = (f"a step over {result['parameters'] / 1e6:.1f}M parameters", "ms", "to foreach", "to fused")
+    rows = tuple(
+        (name, f"{entry['ms']['median']:.1f}", f"{entry['to_foreach']:.2f}", f"{entry['to_fused']:.2f}")
+        for name, entry in result["contestants"].items()
+    )
+    return [Table("The optimizer", header, rows)]
 
 
 def main() -> None:

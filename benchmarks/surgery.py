@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
+from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model.registry import resolve
 from sbert_mini.training.surgery import GradientBuffer, pcgrad_weights, projection_orders
 
@@ -117,6 +118,29 @@ CONTESTANTS: dict[str, Callable[[], Callable[[], Any]]] = {
     "TorchJD, one task at a time": lambda: partial(torchjd, Setting(), 1),
     "PCGrad on vectors": lambda: partial(vectors, Setting()),
 }
+
+
+def tables(result: Json) -> list[Table]:
+    """Return the table of what surgery costs."""
+    setting = f"{result['tasks']} tasks of {result['batch']} texts of {result['tokens']} tokens"
+    setting += f", {result['parameters'] / 1e6:.1f}M parameters"
+    rows = tuple(
+        (
+            name,
+            f"{entry['ms']['median']:.0f} [{entry['ms']['low']:.0f}-{entry['ms']['high']:.0f}]",
+            f"{entry['to_summed']:.2f}",
+            f"{entry['peak_bytes'] / 1e6:.0f} MB",
+        )
+        for name, entry in result["contestants"].items()
+    )
+    ratio = {name: entry["to_summed"] for name, entry in result["contestants"].items()}
+    sparse = ratio["ours"] / ratio["summed backward, sparse table"]
+    note = (
+        f"Like for like: {sparse:.2f} where both look the table up sparsely, "
+        f"{ratio['ours, dense table']:.2f} where neither does."
+    )
+    header = (setting, "ms a step", "to the summed backward", "peak memory")
+    return [Table("The cost of gradient surgery", header, rows, (note,))]
 
 
 def main() -> None:

@@ -14,8 +14,23 @@ from typing import Any
 
 from benchmarks import harness
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
+from sbert_mini.evaluation.tables import Json, Table
 
 EXAMPLES, BATCH = 640, 16
+
+
+def tables(result: Json) -> list[Table]:
+    """Return the table of training throughput."""
+    header = (f"Quora, STS-B, NLI, {result['batch']} examples a step", "examples/s", "times faster")
+    rows = tuple(
+        (
+            name,
+            "{median:.1f} [{low:.1f}-{high:.1f}]".format(**entry["examples_per_s"]),
+            f"{entry['times_faster']:.2f}",
+        )
+        for name, entry in result["contestants"].items()
+    )
+    return [Table("Training throughput", header, rows)]
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The training files of `sbert-mini.toml`, made of the data folder.
 
-    python -m benchmarks.model_data
-    SBMINI_MODEL_DATA=build/model sbmini train benchmarks/sbert-mini.toml
+    python -m benchmarks.models.data
+    SBMINI_MODEL_DATA=build/model sbmini train benchmarks/models/sbert-mini.toml
 
 Writes into build/model:
 

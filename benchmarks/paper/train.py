@@ -1,7 +1,7 @@
 """De La Cruz, Musa and Ndotu's three tasks, with a fifth of their parameters: `make paper`.
 
-    python -m benchmarks.paper                  prepare the data, train (or go on), keep the figures
-    python -m benchmarks.paper --only prepare
+    python -m benchmarks.paper.train                  prepare the data, train (or go on), keep the figures
+    python -m benchmarks.paper.train --only prepare
 
 Trains `paper.toml` on CS224N's splits in build/paper, writes the report build/paper/report, and the figures of both phases into
 results/paper.json. A command that was interrupted goes on.
@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,13 @@ import numpy as np
 from benchmarks.harness import RESULTS, START
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.report import write_report
+from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.tables import training as training_tables
 from sbert_mini.runtime.predictor import Predictor
 from sbert_mini.text.records import Record, read_records
 
 FOLDER = Path("build/paper")
-RECIPE = Path("benchmarks/paper.toml")
+RECIPE = Path("benchmarks/paper/paper.toml")
 PAPER = {"sst_accuracy": 0.5014, "quora_accuracy": 0.8584, "sts_pearson": 0.8363, "mean": 0.7561}
 """The best dev figures of the paper, a model each; the mean is of one."""
 HELD_AGAINST = (
@@ -91,6 +94,13 @@ def sst_test(records: Sequence[Record], model: Path, threads: int) -> float:
     return sum(right) / len(right)
 
 
+def tables(result: Json) -> list[Table]:
+    """Return the saved model against the paper's figures, and the dev figures of each evaluation of both phases."""
+    made = {table.title: table for table in training_tables(result)}
+    saved = made["The saved model"]
+    return [replace(saved, notes=(*saved.notes, *result["notes"])), made["Dev figures of each evaluation"]]
+
+
 def main() -> None:
     """Prepare, train or go on, score, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -136,7 +146,7 @@ def main() -> None:
         *(note.format(**held) for note in NOTES),
     ]
     result = {
-        "command": f"python -m benchmarks.paper --threads {chosen.threads}",
+        "command": f"python -m benchmarks.paper.train --threads {chosen.threads}",
         "machine": machine(chosen.threads),
         **record,
         "notes": notes,

@@ -1,10 +1,10 @@
 """The shipped models, from nothing: `make model`.
 
-    python -m benchmarks.model                 data, training (or going on), and what travels in the wheel
-    python -m benchmarks.model --only ship     what is trained already -> sbert_mini/pretrained
+    python -m benchmarks.models.train                 data, training (or going on), and what travels in the wheel
+    python -m benchmarks.models.train --only ship     what is trained already -> sbert_mini/pretrained
 
 Trains sbert-mini.toml, and sbert-mini-fast.toml with the first one as its teacher, in build/model. A command that was interrupted
-goes on. `python -m benchmarks.model_figures` then measures what is shipped, and writes its figures into the cards.
+goes on. `python -m benchmarks.models.figures` then measures what is shipped, and writes its figures into the cards.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from benchmarks import model_data
+from benchmarks.models import data
 from sbert_mini.runtime.conversion import find
 from sbert_mini.runtime.embedder import Embedder
 
-FOLDER = model_data.FOLDER
+FOLDER = data.FOLDER
 SHIPPED = Path("sbert_mini/pretrained")
 NAMES = ("sbert-mini", "sbert-mini-fast")
 PRUNED = ("sbert-mini-fast",)
@@ -46,7 +46,7 @@ PRUNED_CARD = (
 
 def train(name: str, threads: int) -> None:
     """Train a model by its recipe, or go on; nothing where it is trained already."""
-    recipe = Path("benchmarks") / f"{name}.toml"
+    recipe = Path("benchmarks/models") / f"{name}.toml"
     from sbert_mini.recipes.fit import is_finished, prepare
     from sbert_mini.recipes.recipe import read_recipe
 
@@ -131,7 +131,7 @@ def main() -> None:
     os.environ["SBMINI_MODEL_DATA"] = str(FOLDER.resolve())
     if not chosen.only:
         if not (FOLDER / "texts.txt").is_file():
-            print(json.dumps(model_data.prepare(Path(os.environ["SBMINI_DATA"]), chosen.threads)), file=sys.stderr)
+            print(json.dumps(data.prepare(Path(os.environ["SBMINI_DATA"]), chosen.threads)), file=sys.stderr)
         for name in NAMES:
             train(name, chosen.threads)
     for name in NAMES:

@@ -1,9 +1,9 @@
 """Does each of the fitter's further rules help on SST-5, Quora and STS at a fixed number of steps?
 
-    python -m benchmarks.further --threads 1
+    python -m benchmarks.regularizers --threads 1
 
 Every arm is the recipe below with one thing changed: 150 steps of 24 examples from all-MiniLM-L6-v2, one seed, dev figures of the
-last step (Quora: the first 2,000 dev rows). An arm that results/further.json holds already, of the same code, is not run again.
+last step (Quora: the first 2,000 dev rows). An arm that results/regularizers.json has of the same code is not run again.
 """
 
 import json
@@ -77,7 +77,7 @@ def main() -> None:
     from sbert_mini.recipes.fit import computing_threads, fit, prepare
     from sbert_mini.recipes.recipe import read_recipe
 
-    file = harness.RESULTS / "further.json"
+    file = harness.RESULTS / "regularizers.json"
     card = machine(options.threads)
     kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     arms = kept.get("arms", {}) if kept.get("machine", {}).get("commit") == card["commit"] else {}
@@ -103,7 +103,7 @@ def main() -> None:
         print(name, json.dumps(arms[name]), file=sys.stderr)
         if not options.no_save:
             found = {
-                "command": f"python -m benchmarks.further --threads {options.threads}",
+                "command": f"python -m benchmarks.regularizers --threads {options.threads}",
                 "machine": card,
                 "arms": arms,
             }
