@@ -9,9 +9,10 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.shapes import FloatArray
 
 FOLDER = Path("build/large_index")
+LARGE_INDEX, SMALL_INDEX = FOLDER / "index", FOLDER / "small"
 QUERIES, ADDED, K = 1000, 1000, 10
 SMALL = 20_000
 SBMINI = str(Path(sys.executable).with_name("sbmini"))
@@ -128,14 +130,15 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
-def main() -> None:
-    options = harness.arguments(__doc__, rounds=3)
-    source = harness.data_file(options.data, "sentences_wikipedia_1.txt.gz")
-    threads = ("--threads", options.threads)
+def write_files(source: Path, threads: int) -> tuple[list[str], FloatArray]:
+    """Write the rows, their vectors and the queries into `FOLDER`; return all texts and their vectors.
+
+    Shapes: the vectors (texts, dim).
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)
-    vectors_file, index_path, small_path = FOLDER / "vectors.npy", FOLDER / "index", FOLDER / "small"
+    vectors_file = FOLDER / "vectors.npy"
     if not vectors_file.exists():
-        encode = [SBMINI, "encode", "-i", source, "-o", vectors_file, "--resume", *threads]
+        encode = [SBMINI, "encode", "-i", source, "-o", vectors_file, "--resume", "--threads", threads]
         subprocess.run(list(map(str, encode)), check=True)
     vectors = np.load(vectors_file, mmap_mode="r")
     with gzip.open(source, "rt", encoding="utf-8") as lines:
@@ -150,46 +153,73 @@ def main() -> None:
             )
         np.save(FOLDER / f"{name}.npy", vectors[start:stop])
     (FOLDER / "queries.txt").write_text("\n".join(texts[-QUERIES:]) + "\n", "utf-8")
-    queries = np.ascontiguousarray(vectors[-QUERIES:])
+    return texts, vectors
 
-    for path in (index_path, small_path):
+
+def build(threads: int) -> dict[str, float]:
+    """Return what building the large index takes, and the memory of searching it; build the small one beside it."""
+    for path in (LARGE_INDEX, SMALL_INDEX):
         shutil.rmtree(path, ignore_errors=True)
-    given = ("--vectors", FOLDER / "rows.npy")
-    build_s, build_peak = run("index", "create", index_path, "-i", FOLDER / "rows.jsonl", *given, *threads)
-    run("index", "create", small_path, "-i", FOLDER / "small.jsonl", "--vectors", FOLDER / "small.npy", *threads)
-    print(f"{rows:,} rows built in {build_s:.0f} s, {build_peak / 1e6:.0f} MB peak")
-    resident = [sys.executable, "-c", _RESIDENT, str(index_path), str(FOLDER / "queries.txt"), str(options.threads)]
+    given = ("--vectors", FOLDER / "rows.npy", "--threads", threads)
+    seconds, peak = run("index", "create", LARGE_INDEX, "-i", FOLDER / "rows.jsonl", *given)
+    given = ("--vectors", FOLDER / "small.npy", "--threads", threads)
+    run("index", "create", SMALL_INDEX, "-i", FOLDER / "small.jsonl", *given)
+    print(f"built in {seconds:.0f} s, {peak / 1e6:.0f} MB peak")
+    resident = [sys.executable, "-c", _RESIDENT, str(LARGE_INDEX), str(FOLDER / "queries.txt"), str(threads)]
     _, search_peak = process(resident)
     print(f"{search_peak / 1e6:.0f} MB peak while {QUERIES} queries are encoded and searched")
+    return {"build_s": seconds, "build_peak_bytes": peak, "search_peak_bytes": search_peak}
 
-    whole = np.load(FOLDER / "rows.npy")
-    _, truth = exact_search(whole, queries, K)
-    index = SearchIndex(index_path, threads=options.threads)
+
+def search(index: SearchIndex, texts: Sequence[str], queries: FloatArray, threads: int, rounds: int) -> dict[str, Any]:
+    """Return recall, the time of one query (plain, filtered, hybrid) and the rate of a batch."""
+    corpus = np.load(FOLDER / "rows.npy")
+    _, exact = exact_search(corpus, queries, K)
     index.prepare()
-    _, found = index.nearest(queries, K)
-    recall = float(np.mean([len(set(a) & set(b)) / K for a, b in zip(found.tolist(), truth.tolist(), strict=True)]))
+    _, nearest = index.nearest(queries, K)
+    recall = float(np.mean([len(set(a) & set(b)) / K for a, b in zip(nearest.tolist(), exact.tolist(), strict=True)]))
     singles = [1000 * timed(partial(index.nearest, queries[i : i + 1], K)) for i in range(QUERIES)]
     filtered = [1000 * timed(partial(index.nearest, queries[:1], K, filter=f"length = {n}")) for n in range(80, 90)]
     hybrid = [1000 * timed(partial(index.search, text, K, hybrid=True)) for text in texts[-50:]]
     print(f"recall@{K} {recall:.4f}; one query {statistics.median(singles):.2f} ms")
-
-    rates = raced(index, whole, queries, options.threads, options.rounds)
+    rates = raced(index, corpus, queries, threads, rounds)
     ratio = median_ratio(rates["index"], rates[SEMANTIC_SEARCH])
     print(f"a batch of {QUERIES}: {ratio:.1f} times as fast as {SEMANTIC_SEARCH}")
-    del whole
+    return {
+        "recall": recall,
+        "single_ms": summary(singles),
+        "filtered_ms": summary(filtered),
+        "hybrid_ms": summary(hybrid),
+        "queries_per_s": {name: summary(values) for name, values in rates.items()},
+        "times_faster": ratio,
+    }
 
-    cold = [run("search", index_path, text, *threads)[0] for text in texts[-7:]]
-    print(f"a cold start {statistics.median(cold):.2f} s")
-    adding: dict[str, list[float]] = {"large": [], "small": []}
-    for _ in range(options.rounds):
-        for name, path in (("large", index_path), ("small", small_path)):
-            more = ("-i", FOLDER / "more.jsonl", "--vectors", FOLDER / "more.npy")
-            adding[name].append(run("index", "add", path, *more, *threads)[0])
+
+def add(rows: int, threads: int, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of adding `ADDED` rows to the large index and to the small one; they are deleted again."""
+    seconds: dict[str, list[float]] = {"large": [], "small": []}
+    more = ("-i", FOLDER / "more.jsonl", "--vectors", FOLDER / "more.npy", "--threads", threads)
+    for _ in range(rounds):
+        for name, path in (("large", LARGE_INDEX), ("small", SMALL_INDEX)):
+            seconds[name].append(run("index", "add", path, *more)[0])
             run("index", "delete", path, "--filter", f"cast(id as integer) >= {rows}")
-    print(
-        f"{ADDED} rows added in {statistics.median(adding['large']):.2f} s; to {SMALL:,} in "
-        f"{statistics.median(adding['small']):.2f} s"
-    )
+    large, small = (statistics.median(seconds[name]) for name in ("large", "small"))
+    print(f"{ADDED} rows added in {large:.2f} s; to {SMALL:,} in {small:.2f} s")
+    return seconds
+
+
+def main() -> None:
+    options = harness.arguments(__doc__, rounds=3)
+    source = harness.data_file(options.data, "sentences_wikipedia_1.txt.gz")
+    texts, vectors = write_files(source, options.threads)
+    rows = len(texts) - QUERIES - ADDED
+    queries = np.ascontiguousarray(vectors[-QUERIES:])
+    built = build(options.threads)
+    index = SearchIndex(LARGE_INDEX, threads=options.threads)
+    searched = search(index, texts, queries, options.threads, options.rounds)
+    cold = [run("search", LARGE_INDEX, text, "--threads", options.threads)[0] for text in texts[-7:]]
+    print(f"a cold start {statistics.median(cold):.2f} s")
+    adding = add(rows, options.threads, options.rounds)
     harness.save(
         "large_index",
         {
@@ -198,19 +228,12 @@ def main() -> None:
             "queries": QUERIES,
             "k": K,
             "kind": index.segment_kinds[0],
-            "build_s": build_s,
-            "build_peak_bytes": build_peak,
-            "search_peak_bytes": search_peak,
-            "recall": recall,
-            "single_ms": summary(singles),
-            "filtered_ms": summary(filtered),
-            "hybrid_ms": summary(hybrid),
-            "queries_per_s": {name: summary(values) for name, values in rates.items()},
-            "times_faster": ratio,
+            **built,
+            **searched,
             "cold_start_s": summary(cold),
             "small_rows": SMALL,
             "add_s": {name: summary(values) for name, values in adding.items()},
-            "bytes": sum(file.stat().st_size for file in index_path.rglob("*") if file.is_file()),
+            "bytes": sum(file.stat().st_size for file in LARGE_INDEX.rglob("*") if file.is_file()),
         },
         options,
     )
