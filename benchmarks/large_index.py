@@ -88,7 +88,7 @@ def tables(result: Json) -> list[Table]:
 
 
 def capacity(result: Json, sentences_per_s: float) -> list[Table]:
-    """Return the table of what more rows need: its first row is measured, the others are in proportion to it.
+    """Return the table of what more rows need: its first row is measured, the others are extrapolated linearly.
 
     Args:
         result: the record of this module.
@@ -96,8 +96,8 @@ def capacity(result: Json, sentences_per_s: float) -> list[Table]:
     """
     notes = {
         1: "measured",
-        10: "in proportion; a process that builds holds about 20 GB",
-        100: "in proportion; encode on Ray, serve from Milvus: one machine would build it from parts, and be the only copy",
+        10: "extrapolated; a building process needs about 20 GB of memory",
+        100: "extrapolated; encode on Ray and serve from Milvus: one machine would build it in parts, and hold the only copy",
     }
     fixed = 150e6  # bytes of the process with its model, in what was measured
     rows = []

@@ -136,8 +136,8 @@ def tables(result: Json) -> list[Table]:
     ratio = {name: entry["to_summed"] for name, entry in result["contestants"].items()}
     sparse = ratio["ours"] / ratio["summed backward, sparse table"]
     note = (
-        f"Like for like: {sparse:.2f} where both look the table up sparsely, "
-        f"{ratio['ours, dense table']:.2f} where neither does."
+        f"Like for like: {sparse:.2f} where both have sparse gradients of the word table, "
+        f"{ratio['ours, dense table']:.2f} where both have dense ones."
     )
     header = (setting, "ms a step", "to the summed backward", "peak memory")
     return [Table("The cost of gradient surgery", header, rows, (note,))]

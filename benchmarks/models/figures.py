@@ -30,8 +30,8 @@ from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import read_records
 
 NOTE = (
-    "No pair of these STS sets was trained on, and nothing of SciFact or Cranfield. all-MiniLM-L6-v2, where training starts, was "
-    "itself trained on AllNLI, Quora duplicates, Flickr30k and S2ORC; single sentences of NLI also stand in STS12, STS15, STS-B "
+    "Training used no pair of these STS sets, and nothing of SciFact or Cranfield. It starts from all-MiniLM-L6-v2, which was "
+    "itself trained on AllNLI, Quora duplicates, Flickr30k and S2ORC. Single sentences of NLI also occur in STS12, STS15, STS-B "
     "and SICK."
 )
 
@@ -118,7 +118,7 @@ def scores(embedder: Embedder, data: Path) -> dict[str, Any]:
     return {
         "percentiles": {
             "duplicate questions": percentiles(asked[same]),
-            "questions that look alike, and are none": percentiles(asked[~same]),
+            "similar questions that are not duplicates": percentiles(asked[~same]),
             "random questions": percentiles(random),
             "a title and its article's lead": percentiles(own),
             "a title and another lead": percentiles(others),

@@ -38,10 +38,10 @@ class DataPart:
     """`[data]`.
 
     Attributes:
-        folder: where the tasks' files lie; by default the recipe's own folder.
-        evaluation: a folder of STS sets. Training pairs that stand in one of them are counted, in the log and in the model's
-            card.
-        drop_evaluation: whether such pairs are left out: true for those of all sets, or a list of sets.
+        folder: the folder of the tasks' files; by default the recipe's own folder.
+        evaluation: a folder of STS sets. Training pairs that also occur in one of them are counted, in the log and in the
+            model's card.
+        drop_evaluation: whether these pairs are left out: `true` for all sets, or a list of sets.
     """
 
     folder: str | None = key(None)
@@ -79,16 +79,16 @@ class TrainPart:
         epochs: passes over the data, fractions included; an epoch holds as many examples as all tasks together have.
         batch_size: examples in a batch, all tasks together.
         gradient_accumulation: batches in an optimizer step; their gradients are averaged.
-        schedule: how a batch is shared out among the tasks.
+        schedule: how a batch is divided among the tasks.
         floor: the fewest examples of a task in a batch.
-        surgery: how the tasks' gradients are combined; `none` adds them up unseen.
-        length_batches: whether examples of like length are put together.
+        surgery: how the tasks' gradients are combined; `none` adds them up without measuring conflicts.
+        length_batches: whether examples of similar length share a batch.
         precision: the precision of the steps and of the evaluations between them; `bf16` (mixed) is for GPUs, and for
             processors with AVX512-BF16 or AMX, which are faster with it.
         max_grad_norm: gradients are scaled to at most this length; 0 for never.
         log_every: steps between two lines in the log.
         save_every: steps between two checkpoints where no task has a dev file, by default 250; else each evaluation makes one.
-        keep_checkpoints: how many checkpoints are kept while training, the best one beside them.
+        keep_checkpoints: how many checkpoints are kept while training, in addition to the best one.
         report_to: `tensorboard`, or other trackers that sentence-transformers knows.
         seed: the random seed of the whole run, 0 or more.
     """
@@ -321,7 +321,7 @@ class Recipe:
         text: its content, for the model's card.
         data, model, train, optimizer, regularization, average, evaluation: its tables.
         lora: its table `[lora]`, or None.
-        phases: its phases; empty for one that is as the tables say.
+        phases: its phases; empty for a single one with the settings of the tables.
         tasks: its tasks.
     """
 
