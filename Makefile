@@ -68,7 +68,7 @@ mutants: $(VENV)/all.done  ## plant 100 faults one at a time and run the nearest
 	$(BIN)/python -m tests.mutants run
 
 docs: $(VENV)/docs.done  ## build the documents as a site in build/site; a broken link stops it
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/all.done  ## measure the figures of README and docs/ against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
 	$(BIN)/sbmini bench sts -m all-MiniLM-L6-v2 --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
