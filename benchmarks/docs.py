@@ -1,7 +1,8 @@
-"""Write the generated parts of README.md and docs/: tables from `benchmarks/results/*.json`, commands from
-`--help`, the keys of a recipe from `recipes.recipe`.
+"""Write the generated parts of README.md and docs/: tables of `benchmarks/results/*.json`, commands from `--help`, recipe keys.
 
-python -m benchmarks.docs
+    python -m benchmarks.docs
+
+Each module of `benchmarks/` makes the tables of its own record; the texts about recipe keys are the docstrings of their classes.
 """
 
 import inspect
@@ -61,9 +62,9 @@ def recipe_keys() -> str:
         table = re.search(r"`(\[.*?\])`", text)
         assert table is not None
         for field in fields(kind):
-            found = re.search(rf"^    {field.name}: (.*(?:\n        .*)*)", text, re.MULTILINE)
-            assert found is not None, f"{kind.__name__}.{field.name} is not described"
-            words = " ".join(found[1].split())
+            description = re.search(rf"^    {field.name}: (.*(?:\n        .*)*)", text, re.MULTILINE)
+            assert description is not None, f"{kind.__name__}.{field.name} is not described"
+            words = " ".join(description[1].split())
             choices = field.metadata["choices"]
             words += f" One of {', '.join(f'`{c}`' for c in choices)}." if choices else ""
             rows.append(f"| `{table[1]}` {field.name} | {_default(field)} | {words} |")
@@ -175,7 +176,7 @@ def updated(texts: dict[Path, str]) -> dict[Path, str]:
         start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         homes = [path for path, text in texts.items() for _ in range(text.count(start))]
         if len(homes) != 1 or texts[homes[0]].count(end) != 1:
-            raise SystemExit(f"the markers of {name!r} must stand once in README.md and docs/; found {len(homes)}")
+            raise SystemExit(f"the markers of {name!r} must occur once in README.md and docs/; found {len(homes)}")
         before, rest = texts[homes[0]].split(start)
         texts[homes[0]] = f"{before}{start}{part}\n{end}{rest.split(end)[1]}"
     return texts

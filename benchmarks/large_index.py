@@ -1,6 +1,6 @@
 """An index of a million sentences: build, memory, recall, time of a query, of a cold start and of adding rows.
 
-The sentences of sentences_wikipedia_1; the last 1,000 of them are the queries. What is encoded is kept in build/large_index.
+The sentences are those of sentences_wikipedia_1; the last 1,000 of them are the queries. build/large_index keeps their vectors.
 """
 
 import gzip
@@ -50,9 +50,9 @@ def raced(
     from sentence_transformers.util import dot_score, semantic_search
 
     torch.set_num_threads(threads)
-    corpus, asked = torch.from_numpy(rows), torch.from_numpy(queries)
+    corpus, requests = torch.from_numpy(rows), torch.from_numpy(queries)
     ours = partial(index.nearest, queries, K)
-    theirs = partial(semantic_search, asked, corpus, top_k=K, score_function=dot_score)
+    theirs = partial(semantic_search, requests, corpus, top_k=K, score_function=dot_score)
 
     def rate(search: Callable[[], object]) -> float:
         return QUERIES / timed(search)
@@ -160,10 +160,10 @@ def build(threads: int) -> dict[str, float]:
     """Return what building the large index takes, and the memory of searching it; build the small one beside it."""
     for path in (LARGE_INDEX, SMALL_INDEX):
         shutil.rmtree(path, ignore_errors=True)
-    given = ("--vectors", FOLDER / "rows.npy", "--threads", threads)
-    seconds, peak = run("index", "create", LARGE_INDEX, "-i", FOLDER / "rows.jsonl", *given)
-    given = ("--vectors", FOLDER / "small.npy", "--threads", threads)
-    run("index", "create", SMALL_INDEX, "-i", FOLDER / "small.jsonl", *given)
+    options = ("--vectors", FOLDER / "rows.npy", "--threads", threads)
+    seconds, peak = run("index", "create", LARGE_INDEX, "-i", FOLDER / "rows.jsonl", *options)
+    options = ("--vectors", FOLDER / "small.npy", "--threads", threads)
+    run("index", "create", SMALL_INDEX, "-i", FOLDER / "small.jsonl", *options)
     print(f"built in {seconds:.0f} s, {peak / 1e6:.0f} MB peak")
     resident = [sys.executable, "-c", _RESIDENT, str(LARGE_INDEX), str(FOLDER / "queries.txt"), str(threads)]
     _, search_peak = process(resident)

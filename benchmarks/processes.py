@@ -50,8 +50,8 @@ def cold_starts(texts: Sequence[str], vectors: Path, threads: int, rounds: int, 
     rows, index = folder / "rows.jsonl", folder / "index"
     rows.write_text("".join(json.dumps({"id": str(i), "text": t}) + "\n" for i, t in enumerate(texts)), "utf-8")
     np.save(folder / "rows.npy", np.load(vectors, mmap_mode="r")[: len(texts)])
-    given = ["-i", str(rows), "--vectors", str(folder / "rows.npy"), "--threads", str(threads)]
-    process([SBMINI, "index", "create", str(index), *given])
+    options = ["-i", str(rows), "--vectors", str(folder / "rows.npy"), "--threads", str(threads)]
+    process([SBMINI, "index", "create", str(index), *options])
     commands = {
         "sbmini encode": [SBMINI, "encode", "one sentence", "--threads", str(threads)],
         f"sbmini search, {len(texts):,} rows": [

@@ -1,8 +1,8 @@
-"""What gradient surgery costs: a step of three tasks at 22.6M parameters without the optimizer, against others that do the same.
+"""The cost of gradient surgery: a step of three tasks at 22.6M parameters, without the optimizer, against other implementations.
 
-Batches of 16 texts of 24 tokens a task, dropout on. The summed backward is what training costs without surgery; TorchJD and a
-vector-wise PCGrad in the manner of WeiChengTseng/Pytorch-PCGrad do what ours does. Memory is the peak of a process of its own
-that takes three steps.
+Batches of 16 texts of 24 tokens per task, with dropout. The summed backward is the cost of training without surgery.
+TorchJD and a vector-wise PCGrad in the manner of WeiChengTseng/Pytorch-PCGrad compute the same as ours. Memory is the
+peak of a separate process that takes three steps.
 """
 
 import argparse
@@ -174,8 +174,8 @@ def main() -> None:
             for name, values in seconds.items()
         },
     }
-    for name, found in result["contestants"].items():
-        print(f"{name:<32}{found['ms']['median']:8.0f} ms{found['to_summed']:7.2f}{found['peak_bytes'] / 1e6:8.0f} MB")
+    for name, entry in result["contestants"].items():
+        print(f"{name:<32}{entry['ms']['median']:8.0f} ms{entry['to_summed']:7.2f}{entry['peak_bytes'] / 1e6:8.0f} MB")
     harness.save("surgery", result, options)
 
 

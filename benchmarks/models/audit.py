@@ -1,4 +1,4 @@
-"""What to be careful of in a model: associations in templated sentences, hubness, and rare words."""
+"""Audit a model: associations in templated sentences, hubness, and rare words."""
 
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,16 @@ def associations(embedder: Embedder) -> dict[str, Any]:
     she, he = embedder.encode(list(SHE)), embedder.encode(list(HE))
 
     def leaning(occupation: str) -> float:
-        own = embedder.encode([template.format(occupation) for template in PERSON])
-        return float(((own * she).sum(axis=1) - (own * he).sum(axis=1)).mean())
+        vectors = embedder.encode([template.format(occupation) for template in PERSON])
+        return float(((vectors * she).sum(axis=1) - (vectors * he).sum(axis=1)).mean())
 
     leanings = {name: leaning(name) for name in (*WOMENS, *MENS)}
     women, men = (np.array([leanings[name] for name in names]) for names in (WOMENS, MENS))
     good, bad = embedder.encode(list(PLEASANT)), embedder.encode(list(UNPLEASANT))
     groups = {}
     for group in GROUPS:
-        own = embedder.encode([template.format(group) for template in GROUP])
-        groups[group] = float((own @ good.T).mean() - (own @ bad.T).mean())
+        vectors = embedder.encode([template.format(group) for template in GROUP])
+        groups[group] = float((vectors @ good.T).mean() - (vectors @ bad.T).mean())
     return {
         "occupations": {"effect_size": effect(women, men), "she_minus_he": leanings},
         "groups": {"pleasant_minus_unpleasant": groups, "spread": float(max(groups.values()) - min(groups.values()))},
@@ -95,9 +95,9 @@ def rare_words(embedder: Embedder) -> dict[str, float]:
     titles, leads = [r.text for r in rows], [str(r.columns["lead"]) for r in rows]
     tokenizer = open_tokenizer(read_layout(embedder.path))
     most = np.array([max(len(tokens.ids) - 2 for tokens in tokenizer.encode(title.split())) for title in titles])
-    found = (embedder.encode(titles) @ embedder.encode(leads).T).argmax(axis=1) == np.arange(len(titles))
+    is_found = (embedder.encode(titles) @ embedder.encode(leads).T).argmax(axis=1) == np.arange(len(titles))
     bands = dict(zip(BANDS, (most <= 1, (most > 1) & (most <= 3), most > 3), strict=True))
-    return {name: float(found[band].mean()) for name, band in bands.items()} | {
+    return {name: float(is_found[band].mean()) for name, band in bands.items()} | {
         f"titles, {name}": int(band.sum()) for name, band in bands.items()
     }
 

@@ -1,11 +1,11 @@
-"""What the shipped models can do, and what to be careful of: benchmarks/results/model.json, and the end of their cards.
+"""Measure the shipped models: benchmarks/results/model.json, and the last part of their cards.
 
     python -m benchmarks.models.figures --threads 2
 
-Quality and speed are measured by `sbmini bench`, beside all-MiniLM-L6-v2 in sentence-transformers. Then, for each model: what a
-cosine means (percentiles for paraphrases, for pairs that look alike and are none, for random pairs, for titles and their
-articles; thresholds chosen on one half and measured on the other), and an audit: associations in templated sentences that were
-written here, hubness, and rare words.
+`sbmini bench` measures quality and speed, beside all-MiniLM-L6-v2 in sentence-transformers. For each model follow the
+meaning of a cosine and an audit (`audit`). The meaning consists of percentiles (paraphrases, similar pairs that are
+no paraphrases, random pairs, titles and their articles) and of thresholds. A threshold is selected on one half of the
+pairs and measured on the other.
 """
 
 import argparse
@@ -40,18 +40,18 @@ def bench(kind: str, *arguments: str) -> dict[str, Any]:
     """Return what `sbmini bench` prints as JSON."""
     command = [sys.executable, "-m", "sbert_mini", "bench", kind, *arguments, "--json"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def quality(names: Sequence[str], threads: int) -> dict[str, Any]:
     """Return the STS figures of the models, whole and cut, and of the peer; and nDCG@10 of both collections."""
-    given = [word for name in names for word in ("-m", name)]
+    models = [word for name in names for word in ("-m", name)]
     dims = [word for dim in DIMS for word in ("--dim", str(dim))]
     both = ("--threads", str(threads))
-    found = bench("sts", *given, *dims, "--peer", PEER, "--sets", SETS, "--resamples", "100", *both)
+    scored = bench("sts", *models, *dims, "--peer", PEER, "--sets", SETS, "--resamples", "100", *both)
     result: dict[str, Any] = {}
-    for entry in found["models"]:
+    for entry in scored["models"]:
         name = entry["model"] if entry["runtime"] == "int8" else f"{entry['model']} ({entry['runtime']})"
         sets = {s["set"]: s["spearman"] for s in entry["sets"]}
         result[name] = {"mean": float(np.mean(list(sets.values()))), **sets}
@@ -70,14 +70,14 @@ def speed(names: Sequence[str], threads: int, rounds: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in names:
         arguments = ("-m", name, "--peer", PEER, "--threads", str(threads), "--rounds", str(rounds))
-        found = bench("speed", *arguments)
+        measured = bench("speed", *arguments)
         label = f"{name} (int8)"
-        rate = found["by_batch_size"][label]["32"]
+        rate = measured["by_batch_size"][label]["32"]
         result[name] = {
             "rate": rate,
-            "latency": found["latency"][label],
-            "cold_start": found["cold_start"],
-            "bytes": {label: model["disk_bytes"] for label, model in found["models"].items()},
+            "latency": measured["latency"][label],
+            "cold_start": measured["cold_start"],
+            "bytes": {label: model["disk_bytes"] for label, model in measured["models"].items()},
         }
     return result
 
@@ -99,39 +99,44 @@ def scores(embedder: Embedder, data: Path) -> dict[str, Any]:
     rows = list(read_records(data_file(data, "quora_cs224n_dev.tsv.gz"), text_column="question1"))[:8000]
     first, second = [r.text for r in rows], [str(r.columns["question2"]) for r in rows]
     same = np.array([r.columns["is_duplicate"] in (1, "1") for r in rows])
-    asked = cosines(embedder, first, second)
+    pair_cosines = cosines(embedder, first, second)
     shuffled = np.random.default_rng(0).permutation(len(second))
     random = cosines(embedder, first[:2000], [second[i] for i in shuffled[:2000]])
     titles = list(read_records(FOLDER / "titles-dev.tsv", text_column="title"))
     leads = embedder.encode([str(r.columns["lead"]) for r in titles])
     table = embedder.encode([r.text for r in titles]) @ leads.T
-    own, others = np.diag(table), table[~np.eye(len(table), dtype=bool)]
+    right_leads, wrong_leads = np.diag(table), table[~np.eye(len(table), dtype=bool)]
     half = np.arange(len(rows)) % 2 == 0
     candidates = np.linspace(0, 1, 201)
-    right = [float(((asked >= t) == same)[half].mean()) for t in candidates]
-    paraphrase = float(candidates[int(np.argmax(right))])
+    accuracies = [float(((pair_cosines >= t) == same)[half].mean()) for t in candidates]
+    paraphrase = float(candidates[int(np.argmax(accuracies))])
     precise = next(
-        (float(t) for t in candidates if (asked >= t)[half].any() and same[half & (asked >= t)].mean() >= 0.9), None
+        (
+            float(t)
+            for t in candidates
+            if (pair_cosines >= t)[half].any() and same[half & (pair_cosines >= t)].mean() >= 0.9
+        ),
+        None,
     )
-    said = (asked >= paraphrase)[~half]
-    search = float(np.percentile(others, 99.9))
+    predicted = (pair_cosines >= paraphrase)[~half]
+    search = float(np.percentile(wrong_leads, 99.9))
     return {
         "percentiles": {
-            "duplicate questions": percentiles(asked[same]),
-            "similar questions that are not duplicates": percentiles(asked[~same]),
+            "duplicate questions": percentiles(pair_cosines[same]),
+            "similar questions that are not duplicates": percentiles(pair_cosines[~same]),
             "random questions": percentiles(random),
-            "a title and its article's lead": percentiles(own),
-            "a title and another lead": percentiles(others),
+            "a title and its article's lead": percentiles(right_leads),
+            "a title and another lead": percentiles(wrong_leads),
         },
         "paraphrase": {
             "threshold": round(paraphrase, 3),
-            "accuracy": float((said == same[~half]).mean()),
-            "precision": float(same[~half][said].mean()),
-            "recall": float(said[same[~half]].mean()),
+            "accuracy": float((predicted == same[~half]).mean()),
+            "precision": float(same[~half][predicted].mean()),
+            "recall": float(predicted[same[~half]].mean()),
             "threshold_for_precision_0.9": precise,
             "pairs": int((~half).sum()),
         },
-        "search": {"threshold": round(search, 3), "recall": float((own >= search).mean()), "wrong": 0.001},
+        "search": {"threshold": round(search, 3), "recall": float((right_leads >= search).mean()), "wrong": 0.001},
     }
 
 
@@ -140,31 +145,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of the measurement of speed")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     if "SBMINI_DATA" not in os.environ:
         sys.exit("SBMINI_DATA must name the data folder")
     data = Path(os.environ["SBMINI_DATA"])
-    speeds = speed(NAMES, chosen.threads, chosen.rounds)
-    found: dict[str, Any] = {
-        "command": f"python -m benchmarks.models.figures --threads {chosen.threads} --rounds {chosen.rounds}",
-        "machine": machine(chosen.threads),
+    speeds = speed(NAMES, options.threads, options.rounds)
+    result: dict[str, Any] = {
+        "command": f"python -m benchmarks.models.figures --threads {options.threads} --rounds {options.rounds}",
+        "machine": machine(options.threads),
         "note": NOTE,
-        "quality": quality(NAMES, chosen.threads),
+        "quality": quality(NAMES, options.threads),
         "speed": speeds,
         "scores": {},
         "audit": {},
     }
     for name in (*NAMES, PEER):
-        embedder = Embedder(registry.resolve(name), threads=chosen.threads)
-        found["scores"][name] = scores(embedder, data)
-        found["audit"][name] = {
+        embedder = Embedder(registry.resolve(name), threads=options.threads)
+        result["scores"][name] = scores(embedder, data)
+        result["audit"][name] = {
             "associations": associations(embedder), "hubness": hubness(embedder, data), "rare_words": rare_words(embedder),
         }  # fmt: skip
-    (RESULTS / "model.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    (RESULTS / "model.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     for name in NAMES:
         file = SHIPPED / name / "README.md"
         start = file.read_text("utf-8").partition(MARK)[0].rstrip() + "\n\n"
-        file.write_text(start + card(name, found), "utf-8")
+        file.write_text(start + card(name, result), "utf-8")
 
 
 if __name__ == "__main__":
