@@ -38,10 +38,10 @@ class DataPart:
     """`[data]`.
 
     Attributes:
-        folder: the folder of the tasks' files; by default the recipe's own folder.
-        evaluation: a folder of STS sets. Training pairs that also occur in one of them are counted, in the log and in the
-            model's card.
-        drop_evaluation: whether these pairs are left out: `true` for all sets, or a list of sets.
+        folder: where the tasks' files lie; by default the recipe's own folder.
+        evaluation: a folder of STS sets. Training pairs that also occur in one of them are counted, in the log and in the model's
+            card.
+        drop_evaluation: whether such pairs are left out: true for those of all sets, or a list of sets.
     """
 
     folder: str | None = key(None)
