@@ -1,4 +1,4 @@
-# The few verbs of this project. `make` alone lists them.
+# The verbs of this project. `make` alone lists them.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -28,7 +28,7 @@ $(VENV)/docs.done: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e ".[docs]"
 	@touch $@
 
-demo: $(VENV)/demo.done  ## install, index the collection that ships with the project, and search it
+demo: $(VENV)/demo.done  ## install, index the project's collection, and search it
 	@du -sh $(VENV) | awk '{print "Installed: " $$1 " in $(VENV)"}'
 	@rm -rf $(DEMO) && mkdir -p $(dir $(DEMO))
 	@echo; echo "$$ sbmini index create $(DEMO) --input $(COLLECTION)"
@@ -48,7 +48,7 @@ lint: $(VENV)/all.done   ## ruff and mypy
 test: lint               ## install everything, lint, type-check, run the tests
 	$(BIN)/python -m pytest -m "not long and not frameworks and not wheel" -n 2
 
-check-files: $(VENV)/all.done  ## read 10,000 generated files as pandas and pyarrow do, or refuse them in one line
+check-files: $(VENV)/all.done  ## read 10,000 generated files like pandas and pyarrow, or refuse them with a one-line error
 	$(BIN)/python -m tests.generated.files --count 10000
 
 check-commands: $(VENV)/all.done  ## run 2,000 generated command lines: no traceback, and each option changes something
@@ -63,14 +63,14 @@ check-wheel: $(VENV)/all.done  ## build the sdist and the wheel, and look into b
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long
 
-mutants: $(VENV)/all.done  ## plant 100 faults one at a time and run the nearest tests, about an hour; the same command goes on
+mutants: $(VENV)/all.done  ## plant 100 faults one at a time and run the nearest tests, about an hour; the same command continues
 	$(PIP) -e ".[mutants]"
 	$(BIN)/python -m tests.mutants run
 
-docs: $(VENV)/docs.done  ## build the documents as a site in build/site; a broken link stops it
-	$(BIN)/mkdocs build --strict
+docs: $(VENV)/docs.done  ## build the documents as a website in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/all.done  ## measure the figures of README and docs/ against SentenceBERT, an hour or two, into one report (SBMINI_DATA names the data folder)
+bench: $(VENV)/all.done  ## measure the figures of README and docs/ against SentenceBERT, an hour or two (SBMINI_DATA: the data folder)
 	$(BIN)/sbmini bench sts -m all-MiniLM-L6-v2 --runtime int8 --runtime fp32 --peer all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench speed -m all-MiniLM-L6-v2 --threads 2 --report $(REPORT)
 	$(BIN)/sbmini bench search -m all-MiniLM-L6-v2 --binary --kind SQ8 --kind HNSW32_SQ8 --kind IVF256,SQ8 --kind IVF256,RaBitQ --kind PCA128,SQ8 --kind PCAW128,SQ8 --threads 2 --report $(REPORT)
@@ -85,16 +85,16 @@ bench: $(VENV)/all.done  ## measure the figures of README and docs/ against Sent
 	$(BIN)/python -m benchmarks.large_index
 	$(BIN)/python -m benchmarks.docs
 
-model: $(VENV)/all.done   ## train the shipped models anew and measure them, about two hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
-	$(BIN)/python -m benchmarks.model
-	$(BIN)/python -m benchmarks.model_figures
+model: $(VENV)/all.done   ## train and measure the shipped models, about two hours on two cores; the same command continues (SBMINI_DATA: the data folder)
+	$(BIN)/python -m benchmarks.models.train
+	$(BIN)/python -m benchmarks.models.figures
 	$(BIN)/python -m benchmarks.docs
 
-paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
-	$(BIN)/python -m benchmarks.paper
+paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, hours on two cores; the same command continues (SBMINI_DATA: the data folder)
+	$(BIN)/python -m benchmarks.paper.train
 
-ablations: $(VENV)/all.done  ## does gradient surgery help? Hours on two cores; the same command goes on (SBMINI_DATA names the data folder)
+ablations: $(VENV)/all.done  ## does gradient surgery help? Hours on two cores; the same command continues (SBMINI_DATA: the data folder)
 	$(BIN)/python -m benchmarks.ablations
 
-clean:           ## remove what was built, the virtual environment included
+clean:           ## remove all build outputs and the virtual environment
 	rm -rf build dist *.egg-info sbert_mini/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)

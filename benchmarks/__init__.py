@@ -1,1 +1,1 @@
-"""Measured claims, side by side with peers. Each script prints its table, and keeps it in `benchmarks/results/`."""
+"""Measurements, side by side with peers. Each script prints its figures, and writes them into `benchmarks/results/`."""

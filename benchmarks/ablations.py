@@ -1,15 +1,15 @@
-"""Does gradient surgery help sentence embeddings? One encoder for SST-5, Quora and STS-B, an arm at a time: `make ablations`.
+"""Does gradient surgery help sentence embeddings? One encoder for SST-5, Quora and STS-B, one arm at a time: `make ablations`.
 
-    python -m benchmarks.ablations                          run every arm that is not there yet, and keep the figures
-    python -m benchmarks.ablations --only surgery losses    some groups alone; two commands may run side by side
-    python -m benchmarks.ablations --only                   run nothing: collect, and draw
+    python -m benchmarks.ablations                          run every missing arm, and write the figures
+    python -m benchmarks.ablations --only surgery losses    run some groups; two commands may run side by side
+    python -m benchmarks.ablations --only                   run nothing: collect the figures, and draw them
 
-Every arm of a group sees as many training examples of each task as the others of the group (of all tasks together, where it is
-their allocation that is compared), from all-MiniLM-L6-v2, with three
-seeds, and all texts go through the encoder alone (Siamese), so that what is trained is a sentence embedding. Exceptions are said
-where an arm is made. Figures are those of the last step on the dev sets; of Quora the first 2,000 dev rows. 12 of STS-B's 5,749
-training pairs stand in its dev set, and are trained on by every arm. Each run is kept by itself in build/ablations, so that a
-command that was interrupted goes on; results/ablations.json and .png are made of them.
+Every arm of a group trains on as many examples of each task as the group's other arms. (Where allocation is compared,
+the number of all tasks together is the same.) Training starts from all-MiniLM-L6-v2, with three seeds. The encoder
+sees each text alone (Siamese), so the trained model is a sentence embedding. Exceptions are documented at their arms.
+Figures are those of the last step on the dev sets; Quora: the first 2,000 dev rows. 12 of STS-B's 5,749 training
+pairs also occur in its dev set, and every arm trains on them. Each run has its own file in build/ablations, so the
+same command continues after an interruption. results/ablations.json and .png are made from these files.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from benchmarks import harness
 from benchmarks.harness import RESULTS, START
 from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.measure import machine
+from sbert_mini.evaluation.tables import Json, Table
 
 FOLDER = Path("build/ablations")
 SEEDS = (1, 2, 3)
@@ -67,7 +68,7 @@ class Arm:
     run: Callable[[int, int], dict[str, float]]
 
 
-def recipe(names: Sequence[str] = TASKS, loss: str = "cosine-mse", more: str = "", **chosen: Any) -> str:
+def recipe(names: Sequence[str] = TASKS, loss: str = "cosine-mse", more: str = "", **settings: Any) -> str:
     """Return a recipe of some of the tasks.
 
     STS-B is measured by a task of its own, so that every loss is measured alike.
@@ -76,9 +77,9 @@ def recipe(names: Sequence[str] = TASKS, loss: str = "cosine-mse", more: str = "
         names: of `TASKS`.
         loss: of STS-B.
         more: lines of STS-B's task.
-        chosen: fills `HEAD`.
+        settings: fill `HEAD`.
     """
-    values = {"start": "all-MiniLM-L6-v2", "batch": BATCH, "surgery": "pcgrad", "schedule": "round-robin"} | chosen
+    values = {"start": "all-MiniLM-L6-v2", "batch": BATCH, "surgery": "pcgrad", "schedule": "round-robin"} | settings
     values["precision"] = PRECISION
     values.setdefault("every", values["steps"])
     made = {
@@ -106,30 +107,30 @@ def fitted(text: str, seed: int, folder: Path) -> dict[str, float]:
     return renamed(last) | {key: statistics.fmean(line[key] for line in logged) for key in names}
 
 
-def renamed(found: Mapping[str, float]) -> dict[str, float]:
+def renamed(evaluated: Mapping[str, float]) -> dict[str, float]:
     """Return the figures that are compared, the STS-B dev set's under `sts`."""
-    chosen = {"sst_accuracy": "sst", "quora_accuracy": "quora", "dev_pearson": "sts", "dev_spearman": "sts_spearman"}
-    return {name: found[f"eval_{key}"] for key, name in chosen.items() if f"eval_{key}" in found}
+    names = {"sst_accuracy": "sst", "quora_accuracy": "quora", "dev_pearson": "sts", "dev_spearman": "sts_spearman"}
+    return {name: evaluated[f"eval_{key}"] for key, name in names.items() if f"eval_{key}" in evaluated}
 
 
-def joint(**chosen: Any) -> Callable[[int, int], dict[str, float]]:
+def joint(**settings: Any) -> Callable[[int, int], dict[str, float]]:
     """Return an arm that trains on all tasks at once, or on those named."""
 
     def run(seed: int, steps: int) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
-            return fitted(recipe(steps=steps, **chosen), seed, Path(folder) / "joint")
+            return fitted(recipe(steps=steps, **settings), seed, Path(folder) / "joint")
 
     return run
 
 
 def single(seed: int, steps: int) -> dict[str, float]:
     """Train a model a task, with the batches and the steps that the task has in the joint arms: three encoders."""
-    found: dict[str, float] = {}
+    figures_by_task: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in TASKS:
             text = recipe([name], steps=steps, batch=BATCH // len(TASKS))
-            found |= fitted(text, seed, Path(folder) / name)
-    return found
+            figures_by_task |= fitted(text, seed, Path(folder) / name)
+    return figures_by_task
 
 
 def sequential(seed: int, steps: int) -> dict[str, float]:
@@ -224,7 +225,7 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
         assert dev.dev is not None
         u, v = vectors(quora.dev.texts)
         with torch.no_grad():
-            said = softmax.classifier.cpu()(torch.cat([u, v, (u - v).abs()], dim=1)).argmax(dim=1)
+            predicted = softmax.classifier.cpu()(torch.cat([u, v, (u - v).abs()], dim=1)).argmax(dim=1)
         truth = quora.targets(quora.dev)
         u, v = vectors(dev.dev.texts)
         cosine = functional.cosine_similarity(u, v).numpy()
@@ -232,7 +233,7 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
         assert truth is not None
         assert gold is not None
         return {
-            "quora": float((said == truth).float().mean()),
+            "quora": float((predicted == truth).float().mean()),
             "sts": pearson(cosine, gold.numpy()) or 0.0,
             "sts_spearman": spearman(cosine, gold.numpy()) or 0.0,
         }
@@ -274,11 +275,11 @@ SEVERAL = ("three models, one a task",)
 """Arms whose figures are of several models: they have no mean."""
 
 
-def mean_of(found: Mapping[str, float]) -> float | None:
+def mean_of(dev_figures: Mapping[str, float]) -> float | None:
     """Return the paper's Model Acc, (SST + Quora + (Pearson + 1) / 2) / 3; None where a task is missing."""
-    if not {"sst", "quora", "sts"} <= set(found):
+    if not {"sst", "quora", "sts"} <= set(dev_figures):
         return None
-    return (found["sst"] + found["quora"] + (found["sts"] + 1) / 2) / 3
+    return (dev_figures["sst"] + dev_figures["quora"] + (dev_figures["sts"] + 1) / 2) / 3
 
 
 def collected(folder: Path) -> dict[str, Any]:
@@ -315,29 +316,65 @@ def file_name(arm: str, seed: int) -> str:
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in arm) + f".{seed}.json"
 
 
+COLUMNS = {
+    "sst": "SST-5",
+    "quora": "Quora",
+    "sts": "STS-B Pearson",
+    "sts_spearman": "STS-B Spearman",
+    "model_acc": "mean",
+}
+
+
+def tables(result: Json) -> list[Table]:
+    """Return a table for each group of arms: mean and standard deviation over the seeds."""
+    made = []
+    for name, group in result["groups"].items():
+        keys = [key for key in COLUMNS if any(key in arm["figures"] for arm in group["arms"].values())]
+        rows = tuple(
+            (arm, str(len(entry["runs"])), *(_mean_and_spread(entry["figures"].get(key)) for key in keys))
+            for arm, entry in group["arms"].items()
+        )
+        title = f"{name}: {group['steps']} steps of {group['examples_a_step']}"
+        made.append(Table(title, (title, "seeds", *(COLUMNS[key] for key in keys)), rows))
+    return [*made[:-1], replace(made[-1], notes=(result["note"],))]
+
+
+def _mean_and_spread(entry: Mapping[str, float | None] | None) -> str:
+    if entry is None:
+        return ""
+    spread = f" ± {entry['std']:.4f}" if entry["std"] is not None else ""
+    return f"{entry['mean']:.4f}{spread}"
+
+
 def main() -> None:
     """Run what is missing, then collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=tuple(STEPS), default=list(STEPS), help="groups to run")
     parser.add_argument("--threads", type=int, default=2)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     if "SBMINI_DATA" not in os.environ:
         sys.exit("SBMINI_DATA must name the data folder")
-    os.environ.update(OMP_NUM_THREADS=str(chosen.threads), TOKENIZERS_PARALLELISM="false")
+    os.environ.update(OMP_NUM_THREADS=str(options.threads), TOKENIZERS_PARALLELISM="false")
     from sbert_mini.recipes.settings import computing_threads
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     for seed in SEEDS:
         for name, arm in ARMS.items():
             file = FOLDER / file_name(name, seed)
-            if arm.group not in chosen.only or file.is_file():
+            if arm.group not in options.only or file.is_file():
                 continue
             begun = time.perf_counter()
-            with computing_threads(chosen.threads):
-                found = arm.run(seed, STEPS[arm.group])
+            with computing_threads(options.threads):
+                dev_figures = arm.run(seed, STEPS[arm.group])
             spent = round(time.perf_counter() - begun, 1)
-            run = {"seed": seed, "steps": STEPS[arm.group], "precision": PRECISION, "figures": found, "seconds": spent}
-            file.write_text(json.dumps({**run, "machine": machine(chosen.threads)}) + "\n", "utf-8")
+            run = {
+                "seed": seed,
+                "steps": STEPS[arm.group],
+                "precision": PRECISION,
+                "figures": dev_figures,
+                "seconds": spent,
+            }
+            file.write_text(json.dumps({**run, "machine": machine(options.threads)}) + "\n", "utf-8")
             print(name, json.dumps(run), file=sys.stderr)
     groups = collected(FOLDER)
     if not groups:

@@ -1,4 +1,4 @@
-"""What the scripts here share: options, data files, and where results are kept."""
+"""Options, data files and records, which the scripts here share."""
 
 import argparse
 import json
@@ -10,11 +10,13 @@ from typing import Any
 from sbert_mini.evaluation.measure import machine
 
 RESULTS = Path(__file__).parent / "results"
+PEER = "all-MiniLM-L6-v2"
+"""The model of sentence-transformers that the shipped models are compared with."""
 START = (
-    "all-MiniLM-L6-v2, where training starts, was itself trained on Quora duplicates, Flickr30k and AllNLI: "
-    "not clean of them."
+    "Training starts from all-MiniLM-L6-v2, which was itself trained on Quora duplicates, Flickr30k and AllNLI: "
+    "its figures on them are not clean."
 )
-"""What is said beside every figure of a model that was trained from all-MiniLM-L6-v2."""
+"""The note below every figure of a model that was trained from all-MiniLM-L6-v2."""
 
 
 def arguments(description: str, **defaults: int) -> argparse.Namespace:
@@ -28,9 +30,9 @@ def arguments(description: str, **defaults: int) -> argparse.Namespace:
 
 
 def task(name: str, structure: str, loss: str, **keys: object) -> str:
-    """Return a `[[task]]` of a recipe; `keys` are its others."""
-    held = {"name": name, "structure": structure, "loss": loss, **keys}
-    return "\n[[task]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in held.items())
+    """Return a `[[task]]` of a recipe; `keys` are its other keys."""
+    values = {"name": name, "structure": structure, "loss": loss, **keys}
+    return "\n[[task]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
 
 def sst(**keys: object) -> str:
@@ -53,7 +55,7 @@ def stsb(name: str, loss: str = "cosine-mse", **keys: object) -> str:
 
 
 def data_file(folder: Path | None, name: str) -> Path:
-    """Return a data file, or leave with a line that says what is missing."""
+    """Return a data file, or exit with a line that names the missing file."""
     path = Path(folder or ".") / name
     if folder is None or not path.is_file():
         sys.exit(f"{name} is needed: name the folder that holds it with --data or SBMINI_DATA")
@@ -61,7 +63,7 @@ def data_file(folder: Path | None, name: str) -> Path:
 
 
 def save(name: str, result: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print the result as one line of JSON, the last of stdout, and keep it unless `--no-save`."""
+    """Print the result as one line of JSON, the last of stdout, and write it into `benchmarks/results/` unless `--no-save`."""
     command = f"python -m benchmarks.{name} --threads {options.threads} --rounds {options.rounds}"
     result = {"command": command, "machine": machine(options.threads), **result}
     if not options.no_save:

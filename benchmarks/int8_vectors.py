@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     collection = read_collection(arguments.collection)
     embedder = Embedder(arguments.model, threads=2)
-    found = []
+    results = []
     for dim in arguments.dims:
         sample, documents, queries = (
             embedder.encode(list(texts), truncate_dim=dim)
@@ -53,10 +53,10 @@ def main() -> None:
             got = nearest(queries, restore_vectors(quantize_vectors(documents, "int8", ranges), ranges))
             recall = np.mean([len(set(a) & set(b)) / NEAREST for a, b in zip(exact, got, strict=True)])
             clipped = np.mean((documents < ranges[0]) | (documents > ranges[1]))
-            found.append({"dim": dim, "ranges": kind, "recall": float(recall), "clipped": float(clipped)})
+            results.append({"dim": dim, "ranges": kind, "recall": float(recall), "clipped": float(clipped)})
             print(f"{dim:4} {kind:45} recall@{NEAREST} {recall:.4f}  clipped {clipped:.4%}", flush=True)
     sizes = {"documents": len(collection.documents), "queries": len(collection.queries)}
-    print(json.dumps({"model": arguments.model, **sizes, "results": found}))
+    print(json.dumps({"model": arguments.model, **sizes, "results": results}))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,18 @@ from pathlib import Path
 
 from benchmarks import harness
 from sbert_mini.evaluation.measure import process
+from sbert_mini.evaluation.tables import Json, Table
 
 SIZES = (20_000, 200_000)
+
+
+def tables(result: Json) -> list[Table]:
+    """Return the table of peak memory."""
+    rows = tuple(
+        (f"{int(size):,} Wikipedia sentences", f"{entry['peak_bytes'] / 1e6:.0f} MB")
+        for size, entry in result["sentences"].items()
+    )
+    return [Table("Memory", ("`sbmini encode -i sentences.txt -o vectors.npy`", "peak memory"), rows)]
 
 
 def main() -> None:

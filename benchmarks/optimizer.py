@@ -1,4 +1,4 @@
-"""What an AdamW step costs at 22.7M parameters (all-MiniLM-L6-v2): ours against torch's foreach and fused ones.
+"""The cost of an AdamW step at 22.7M parameters (all-MiniLM-L6-v2): ours against torch's foreach and fused ones.
 
 "touched rows" is ours as the fitter uses it: the word embeddings' gradient is sparse, 1,000 rows a step out of 4,000 in all.
 """
@@ -12,6 +12,7 @@ from torch import nn
 from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
+from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model.registry import resolve
 from sbert_mini.training.adamw import AdamW
 
@@ -19,14 +20,24 @@ from sbert_mini.training.adamw import AdamW
 def parameters(*, sparse: bool = False) -> list[nn.Parameter]:
     """Return the model's parameters, with gradients."""
     torch.manual_seed(0)
-    found = list(MiniBert.from_pretrained(resolve("all-MiniLM-L6-v2")).parameters())
-    for parameter in found:
+    weights = list(MiniBert.from_pretrained(resolve("all-MiniLM-L6-v2")).parameters())
+    for parameter in weights:
         parameter.grad = torch.randn_like(parameter) * 1e-3
     if sparse:
-        table = found[0]
+        table = weights[0]
         rows = torch.randperm(4000)[:1000].sort().values
         table.grad = torch.sparse_coo_tensor(rows[None], torch.randn(1000, table.shape[1]), table.shape).coalesce()
-    return found
+    return weights
+
+
+def tables(result: Json) -> list[Table]:
+    """Return the table of what an optimizer step costs."""
+    header = (f"a step over {result['parameters'] / 1e6:.1f}M parameters", "ms", "to foreach", "to fused")
+    rows = tuple(
+        (name, f"{entry['ms']['median']:.1f}", f"{entry['to_foreach']:.2f}", f"{entry['to_fused']:.2f}")
+        for name, entry in result["contestants"].items()
+    )
+    return [Table("The optimizer", header, rows)]
 
 
 def main() -> None:
@@ -55,8 +66,8 @@ def main() -> None:
             for name, values in seconds.items()
         },
     }
-    for name, found in result["contestants"].items():
-        print(f"{name:<24}{found['ms']['median']:8.1f} ms{found['to_foreach']:7.2f}{found['to_fused']:7.2f}")
+    for name, entry in result["contestants"].items():
+        print(f"{name:<24}{entry['ms']['median']:8.1f} ms{entry['to_foreach']:7.2f}{entry['to_fused']:7.2f}")
     harness.save("optimizer", result, options)
 
 

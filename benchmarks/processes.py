@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.model import NAMES
+from benchmarks.models.train import NAMES
 from sbert_mini.evaluation.measure import alternate, process, summary, timed
+from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
 from sbert_mini.runtime.conversion import open_tokenizer
@@ -49,8 +50,8 @@ def cold_starts(texts: Sequence[str], vectors: Path, threads: int, rounds: int, 
     rows, index = folder / "rows.jsonl", folder / "index"
     rows.write_text("".join(json.dumps({"id": str(i), "text": t}) + "\n" for i, t in enumerate(texts)), "utf-8")
     np.save(folder / "rows.npy", np.load(vectors, mmap_mode="r")[: len(texts)])
-    given = ["-i", str(rows), "--vectors", str(folder / "rows.npy"), "--threads", str(threads)]
-    process([SBMINI, "index", "create", str(index), *given])
+    options = ["-i", str(rows), "--vectors", str(folder / "rows.npy"), "--threads", str(threads)]
+    process([SBMINI, "index", "create", str(index), *options])
     commands = {
         "sbmini encode": [SBMINI, "encode", "one sentence", "--threads", str(threads)],
         f"sbmini search, {len(texts):,} rows": [
@@ -73,6 +74,29 @@ def cold_starts(texts: Sequence[str], vectors: Path, threads: int, rounds: int, 
         process(command)
     seconds = alternate({name: partial(run, name) for name in commands}, 3 * rounds)
     return {name: {"seconds": summary(seconds[name]), "peak_bytes": summary(peaks[name])} for name in commands}
+
+
+def tables(result: Json) -> list[Table]:
+    """Return the table of a million sentences end to end, and of cold starts."""
+    rows = [
+        (
+            f"`sbmini encode -m {name}`, {entry['rows']:,} Wikipedia sentences",
+            f"{entry['seconds']:.0f} ({entry['rows'] / entry['seconds']:,.0f} a second)",
+            f"{entry['peak_bytes'] / 1e6:.0f} MB",
+            f"{100 * entry['tokenizer_share']:.0f} % of the processor time",
+        )
+        for name, entry in result["end_to_end"].items()
+    ]
+    rows += [
+        (
+            f"cold start of {name}",
+            "{median:.2f} [{low:.2f}-{high:.2f}]".format(**entry["seconds"]),
+            f"{entry['peak_bytes']['median'] / 1e6:.0f} MB",
+            "",
+        )
+        for name, entry in result["cold_start"].items()
+    ]
+    return [Table("Whole processes", ("whole processes", "seconds", "peak memory", "tokenizing"), tuple(rows))]
 
 
 def main() -> None:

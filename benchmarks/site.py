@@ -1,4 +1,4 @@
-"""Hooks of `make docs`: files outside docs/ become part of the site, and links to them lead there.
+"""Hooks of `make docs`: they add files outside docs/ to the site, and adapt the links to them.
 
 In docs/ such a file is linked as `../ARCHITECTURE.md`, which works on a forge.
 """
@@ -13,12 +13,12 @@ FILES = ("benchmarks/results/ablations.png", "NOTICE")
 
 
 def _target(name: str) -> str:
-    """Return where a file of the project lies on the site; README.md would be a second index page."""
+    """Return the path of a project file on the site. README.md gets another name: it would be a second index page."""
     return "start.md" if name == "README.md" else name.lower() if name in PAGES else f"files/{Path(name).name}"
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages and pictures that lie outside docs/."""
+    """Add the pages and pictures outside docs/."""
     from mkdocs.structure.files import File
 
     for name in (*PAGES, *FILES):

@@ -1,8 +1,8 @@
-"""What gradient surgery costs: a step of three tasks at 22.6M parameters without the optimizer, against others that do the same.
+"""The cost of gradient surgery: a step of three tasks at 22.6M parameters, without the optimizer, against other implementations.
 
-Batches of 16 texts of 24 tokens a task, dropout on. The summed backward is what training costs without surgery; TorchJD and a
-vector-wise PCGrad in the manner of WeiChengTseng/Pytorch-PCGrad do what ours does. Memory is the peak of a process of its own
-that takes three steps.
+Batches of 16 texts of 24 tokens per task, with dropout. The summed backward is the cost of training without surgery.
+TorchJD and a vector-wise PCGrad in the manner of WeiChengTseng/Pytorch-PCGrad compute the same as ours. Memory is the
+peak of a separate process that takes three steps.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
+from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model.registry import resolve
 from sbert_mini.training.gradients import GradientBuffer
 from sbert_mini.training.surgery import pcgrad_weights, projection_orders
@@ -120,6 +121,29 @@ CONTESTANTS: dict[str, Callable[[], Callable[[], Any]]] = {
 }
 
 
+def tables(result: Json) -> list[Table]:
+    """Return the table of what surgery costs."""
+    setting = f"{result['tasks']} tasks of {result['batch']} texts of {result['tokens']} tokens"
+    setting += f", {result['parameters'] / 1e6:.1f}M parameters"
+    rows = tuple(
+        (
+            name,
+            f"{entry['ms']['median']:.0f} [{entry['ms']['low']:.0f}-{entry['ms']['high']:.0f}]",
+            f"{entry['to_summed']:.2f}",
+            f"{entry['peak_bytes'] / 1e6:.0f} MB",
+        )
+        for name, entry in result["contestants"].items()
+    )
+    ratio = {name: entry["to_summed"] for name, entry in result["contestants"].items()}
+    sparse = ratio["ours"] / ratio["summed backward, sparse table"]
+    note = (
+        f"Like for like: {sparse:.2f} where both have sparse gradients of the word table, "
+        f"{ratio['ours, dense table']:.2f} where both have dense ones."
+    )
+    header = (setting, "ms a step", "to the summed backward", "peak memory")
+    return [Table("The cost of gradient surgery", header, rows, (note,))]
+
+
 def main() -> None:
     if len(sys.argv) == 4 and sys.argv[1] == "--memory-of":
         torch.set_num_threads(int(sys.argv[3]))
@@ -151,8 +175,8 @@ def main() -> None:
             for name, values in seconds.items()
         },
     }
-    for name, found in result["contestants"].items():
-        print(f"{name:<32}{found['ms']['median']:8.0f} ms{found['to_summed']:7.2f}{found['peak_bytes'] / 1e6:8.0f} MB")
+    for name, entry in result["contestants"].items():
+        print(f"{name:<32}{entry['ms']['median']:8.0f} ms{entry['to_summed']:7.2f}{entry['peak_bytes'] / 1e6:8.0f} MB")
     harness.save("surgery", result, options)
 
 

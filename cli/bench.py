@@ -51,7 +51,7 @@ Peer = Annotated[
         help="The model that sentence-transformers runs.",
     ),
 ]
-NoPeer = Annotated[bool, typer.Option("--no-peer", help="Measure ours alone; needs no torch.")]
+NoPeer = Annotated[bool, typer.Option("--no-peer", help="Measure only our models; needs no torch.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, the last line of stdout, and no tables.")]
 Report = Annotated[
     Path | None,
@@ -140,7 +140,7 @@ def sts(
         typer.Option(
             "--dim",
             min=1,
-            help="Our models' vectors cut to so many components, too; may be repeated.",
+            help="Also measure our models' vectors cut to this many components; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -173,8 +173,8 @@ def sts(
 ) -> None:
     """Score models on semantic textual similarity: Spearman and Pearson, intervals, and whether models differ.
 
-    A set is found by its name in the data folder, in several formats; without a folder it is fetched from the Hugging Face
-    hub. The mean is over the seven usual tasks if all are there. A set that a model's card names as training data is marked,
+    A set is found by its name in the data folder, in several formats; without a folder it is downloaded from the Hugging
+    Face hub. The mean is over the seven usual tasks if all are there. A set that a model's card names as training data is marked,
     and left out of that model's mean.
 
     --json prints {"models": [{"model", "runtime", "mean", "mean_of", "sets": [{"set", "n", "spearman", "pearson",
@@ -267,7 +267,9 @@ def speed(
     peer: Peer = PEER_MODEL,
     no_peer: NoPeer = False,
     input: options.InputFiles = None,
-    texts: Annotated[int, typer.Option("--texts", min=64, help="The most texts to encode in a measurement.")] = 1024,
+    texts: Annotated[
+        int, typer.Option("--texts", min=64, help="The highest number of texts to encode in a measurement.")
+    ] = 1024,
     data: Data = None,
     rounds: Rounds = 5,
     as_json: AsJson = False,
@@ -278,8 +280,8 @@ def speed(
 ) -> None:
     """Measure cold start, latency, throughput, memory and size, against sentence-transformers and ONNX Runtime's own int8.
 
-    The texts are those of --input, else Quora questions of the data folder, else the passages that travel with the package. All
-    contestants have the same thread budget and alternate; figures are medians, ratios medians of the rounds' ratios.
+    The texts are those of --input, else Quora questions of the data folder, else the passages in the package. All contestants
+    have the same thread budget, and alternate. Figures are medians; ratios are medians of the rounds' ratios.
     """
     quiet_notes(quiet)
     _check(report)
@@ -344,7 +346,7 @@ def search(
     binary: Annotated[
         bool,
         typer.Option(
-            "--binary", help="Count every judgment above 0 as 1: for grades that are no gains, as Cranfield's."
+            "--binary", help="Count every judgment above 0 as 1: for grades that are not gains, such as Cranfield's."
         ),
     ] = False,
     kind: Annotated[
@@ -355,8 +357,8 @@ def search(
             show_default=False,
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Hits a query, for recall.")] = 10,
-    rows: Annotated[int, typer.Option("--rows", min=100, help="The most vectors to search.")] = 20000,
+    k: Annotated[int, typer.Option("-k", min=1, help="Hits per query, for recall.")] = 10,
+    rows: Annotated[int, typer.Option("--rows", min=100, help="The highest number of vectors to search.")] = 20000,
     input: options.InputFiles = None,
     data: Data = None,
     rounds: Rounds = 3,
@@ -443,7 +445,9 @@ def pairs(
             "--n", min=2, help="Sentences; may be repeated. [default: 1000, 10000, 100000]", show_default=False
         ),
     ] = None,
-    sample: Annotated[int, typer.Option("--sample", min=8, help="Pairs to measure the cross-encoder's rate on.")] = 256,
+    sample: Annotated[
+        int, typer.Option("--sample", min=8, help="Pairs on which the cross-encoder's rate is measured.")
+    ] = 256,
     data: Data = None,
     rounds: Rounds = 3,
     as_json: AsJson = False,
@@ -452,10 +456,11 @@ def pairs(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the most similar pair among n sentences, and say what a cross-encoder would take for it.
+    """Find the most similar pair among n sentences, and estimate the time of a cross-encoder for the same.
 
-    SentenceBERT's headline, on this machine: embeddings and FAISS are measured whole, the cross-encoder's rate on a sample of
-    pairs, from which its cost is extrapolated. The sentences are those of --input, else Wikipedia sentences of the data folder.
+    This repeats SentenceBERT's best-known figure on this machine. Embeddings and FAISS are measured in full. The cross-encoder's
+    rate is measured on a sample of pairs, and its cost extrapolated. The sentences are those of --input, else Wikipedia
+    sentences of the data folder.
     """
     quiet_notes(quiet)
     _check(report)

@@ -33,7 +33,7 @@ def dedup(
         typer.Option(
             "--output",
             "-o",
-            help="Where kept rows go: a .txt (of plain text), .jsonl, .csv, .tsv or .parquet file; by default stdout.",
+            help="The file for kept rows: a .txt (of plain text), .jsonl, .csv, .tsv or .parquet file; by default stdout.",
             show_default=False,
         ),
     ] = None,
@@ -41,12 +41,12 @@ def dedup(
         Path | None,
         typer.Option(
             "--duplicates",
-            help="Where a JSON line for each other row goes: which kept row it repeats, and why; - for stdout.",
+            help="The file for duplicates, a JSON line each: which kept row it repeats, and why; - for stdout.",
             show_default=False,
         ),
     ] = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", help="The least cosine of near-duplicates, in (0, 1].")
+        float, typer.Option("--threshold", help="The lowest cosine of near-duplicates, in (0, 1].")
     ] = 0.9,
     model: options.Model = None,
     graph: options.GraphOption = options.Graph.INT8,
@@ -61,13 +61,13 @@ def dedup(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Keep the first of rows that say nearly the same, and tell which row each other one repeats.
+    """Keep the first of near-duplicate rows, and report which row each other one repeats.
 
-    Kept rows keep their columns, with their names and in their order, and values keep their types. On stdout they are lines of
-    text for plain text, else JSON lines; a file is what its suffix says. A row repeats the kept row that it is
-    nearest to, where both texts are the same apart from case and blanks ("same text") or their cosine is --threshold or more
-    ("near"). What a cosine means depends on the model: see its card ('sbmini models'). Beyond 50,000 kept rows a row is held
-    against those in the likeliest inverted lists alone.
+    Kept rows keep their columns, in the same order, and values keep their types. On stdout they are lines of text for plain
+    text, else JSON lines; the format of a file follows its suffix. A row is a duplicate of its nearest kept row if both texts are
+    equal apart from case and blanks ("same text"), or if their cosine is --threshold or more ("near"). What a cosine means
+    depends on the model: see its card ('sbmini models'). Beyond 50,000 kept rows, a row is compared only with those in the
+    nearest inverted lists.
     """
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     quiet_notes(quiet)

@@ -59,7 +59,9 @@ def encode(
     precision: options.PrecisionOption = options.PrecisionChoice.FLOAT32,
     dim: Annotated[
         int | None,
-        typer.Option("--dim", min=1, help="Keep this many first components, and normalise again.", show_default=False),
+        typer.Option(
+            "--dim", min=1, help="Keep only the first components, this many, and normalise again.", show_default=False
+        ),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="A text put before each text.", show_default=False)
@@ -70,7 +72,7 @@ def encode(
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run of the same command, if there is one.")
+        bool, typer.Option("--resume", help="Continue an interrupted run of the same command, if there is one.")
     ] = False,
     truncation: options.Truncation = options.TruncationChoice.WARN,
     on_error: options.OnError = options.OnErrorChoice.FAIL,
@@ -94,18 +96,18 @@ def encode(
 ) -> None:
     """Encode texts as vectors of length 1.
 
-    The texts are the arguments, or the rows of a file, or the lines of stdin. Rows keep their columns, and values their types;
-    "text" and, where there is an id, "id" are added where no column has that name, and "embedding" (in CSV and TSV e0, e1 ...).
-    A .npy file holds an array of shape (texts, dim). Memory stays small however long the input, and a run that is interrupted
-    goes on where it was with --resume.
+    The texts are the arguments, the rows of a file, or the lines of stdin. Rows keep their columns, and values their types.
+    The output adds "embedding" (in CSV and TSV e0, e1 ...), and, if no column has that name, "text" and the row's "id" if it has
+    one. A .npy file holds an array of shape (texts, dim). Memory stays small for inputs of any length. --resume continues an
+    interrupted run.
 
-    int8 and uint8 values lie in ranges of the model, so that a text has the same values in every file; they are written into
-    OUTPUT.ranges.npy. --dim has ranges of its own.
+    int8 and uint8 values are quantized with fixed ranges of the model, so a text has the same values in every file. The ranges
+    are written into OUTPUT.ranges.npy. --dim has its own ranges.
 
-    With --engine ray an --input is a file, folder, or pattern in quotes, and --output a folder, which all nodes must see under
-    the same paths. Its Parquet shards hold "id" (without an id column the file and line), "vector" and "truncated", in no order;
-    blank lines of plain text have no row. --resume leaves out the ids that are written. --threads is of each worker; workers are
-    dealt out evenly over the nodes.
+    With --engine ray an --input is a file, folder, or quoted pattern, and --output is a folder. All nodes must see them under
+    the same paths. The Parquet shards hold "id" (without an id column the file and line), "vector" and "truncated", in no
+    defined order. Blank lines of plain text have no row. --resume skips the ids that are already written. --threads counts the
+    threads of each worker. Workers are spread evenly over the nodes.
     """
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     if engine is Engine.RAY:

@@ -39,7 +39,7 @@ Pca = Annotated[
     typer.Option(
         "--pca",
         min=1,
-        help="Principal components that FAISS sees (whitened ones: --kind PCAW128,SQ8).",
+        help="The number of principal components that FAISS stores (whitened: --kind PCAW128,SQ8).",
         show_default=False,
     ),
 ]
@@ -49,14 +49,14 @@ ColumnTypes = Annotated[
     typer.Option(
         "--column-type",
         metavar="NAME=TYPE",
-        help="A column's type: integer, number, boolean or text; by default its values tell. Repeat it for more columns.",
+        help="A column's type: integer, number, boolean or text; by default inferred from the values. Repeatable.",
         show_default=False,
     ),
 ]
 
 MANY_SEGMENTS = 16
 
-app = typer.Typer(help="Make, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Create, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
 
 Input = Annotated[
     list[Path],
@@ -95,7 +95,7 @@ def create(
     prompt: Annotated[
         str | None,
         typer.Option(
-            "--prompt", help="A text put before each text; by default the model's for documents.", show_default=False
+            "--prompt", help="A prefix of each text; by default the model's prompt for documents.", show_default=False
         ),
     ] = None,
     column_type: ColumnTypes = None,
@@ -110,15 +110,16 @@ def create(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make a new index of a file's rows, in a directory that is absent or empty.
+    """Create an index of a file's rows, in a directory that is absent or empty.
 
-    A row keeps all its columns. Its id is the id column's value; without such a column it is made of the row's content, and rows
-    of the same content are stored once (and counted). For filters a column has one type: the narrowest from which all values read
-    back unchanged (so 007 and 1.10 are text), or the one that --column-type names.
+    A row keeps all its columns. Its id is the value of the id column. Without an id column the id is computed from the row's
+    content; rows with the same content are stored once, and counted. For filters each column has one type: the narrowest type
+    that reproduces all values exactly (so 007 and 1.10 are text), or the type that --column-type names.
 
-    Up to 50,000 rows are searched exactly, more through inverted lists of 1-bit vectors (RaBitQ), as many of which are looked
-    into as finds 98.5 % of the neighbours; all hits are scored with the whole vectors. Another --kind is any FAISS factory
-    string ("IVF," without a number takes a fitting one): SQ8 for 8-bit vectors, HNSW32_SQ8 for an index that is mostly read.
+    Up to 50,000 rows are searched exactly. Larger indexes use inverted lists of 1-bit vectors (RaBitQ); the number of lists per
+    query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other values
+    of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read. "IVF,"
+    without a number selects a suitable number of lists.
     """
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     quiet_notes(quiet)
@@ -182,8 +183,8 @@ def add(
 ) -> None:
     """Add a file's rows to an index.
 
-    An id that is in the index already is an error, and nothing is added; a row without an id of its own that is in the index
-    already is counted and not stored again. The index's own model and prompt are used.
+    If an id is already in the index, that is an error and nothing is added. A row without an id that is already in the index is
+    counted, and not stored again. The index's own model and prompt are used.
     """
     settings = (
         options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
@@ -231,7 +232,7 @@ def update(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put each row of a file in the place of the one with its id, or add it where there is none."""
+    """Replace the rows that have the ids of a file's rows; add the rows with new ids."""
     settings = (
         options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
         truncation,
@@ -274,17 +275,17 @@ def delete(
     filter: options.Filter = None,
     filter_timeout: options.FilterTimeout = 60.0,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal, before --filter deletes.")
+        bool, typer.Option("--yes", "-y", help="Do not ask for confirmation, on a terminal, before --filter deletes.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many rows would be deleted, and delete none.")
+        bool, typer.Option("--dry-run", help="Print how many rows would be deleted, and delete none.")
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Delete rows by their ids, or those that meet a condition.
 
     An id that is not in the index is an error, and nothing is deleted. On a terminal --filter asks first. 'sbmini index compact'
-    gives back the space of deleted rows.
+    frees the space of deleted rows.
     """
     if sum((bool(ids), ids_from is not None, filter is not None)) != 1:
         raise UsageError("name the ids to delete, or a file of them with --ids-from, or a --filter; one of the three")
@@ -338,10 +339,10 @@ def compact(
     threads: options.Threads = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write an index's rows into one segment, without those that were deleted or replaced.
+    """Write an index's rows into one segment, without the deleted and replaced ones.
 
-    Searches go on meanwhile. What the old segments took up is given back once no process reads them: at once, or by the next
-    command that changes the index.
+    Searches continue meanwhile. The old segments are removed when no process reads them any more: at once, or by the next command
+    that changes the index.
     """
     if pca is not None and kind is None:
         raise UsageError("--pca goes with --kind: name the kind too, such as --kind auto")
@@ -367,14 +368,14 @@ def compact(
 def push(
     directory: options.IndexDirectory,
     address: Annotated[str, typer.Argument(help="milvus://HOST[:PORT]/COLLECTION.", show_default=False)],
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows a request.")] = 1000,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per request.")] = 1000,
     quiet: options.Quiet = False,
 ) -> None:
-    """Bring a collection in Milvus to what an index holds, rows by their ids.
+    """Make a Milvus collection equal to an index, by the rows' ids.
 
-    The collection is made if there is none. Rows that the index does not hold any more are removed. A push that was broken off is
-    finished by the same command, without duplicates; in the end the server's count must be the index's. A password goes into the
-    variable SBMINI_MILVUS_TOKEN (user:password, or an API key).
+    The collection is created if there is none. Rows that are no longer in the index are removed. The same command completes an
+    interrupted push, without duplicates. At the end the server's row count must equal the index's. Credentials go into the
+    environment variable SBMINI_MILVUS_TOKEN (user:password, or an API key).
     """
     quiet_notes(quiet)
     from sbert_mini.progress import ProgressBar
@@ -399,7 +400,7 @@ def info(
     directory: options.IndexDirectory,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Say what an index holds: rows, generation, model, segments, bytes."""
+    """Describe an index: rows, generation, model, segments, bytes."""
     from sbert_mini.search.index import SearchIndex
 
     index = SearchIndex(directory)

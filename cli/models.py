@@ -22,7 +22,7 @@ Name = Annotated[
 
 @app.command("list", epilog="Example:\n\n  sbmini models list\n")
 def list_models() -> None:
-    """List the built-in models: name, whether it is installed here, what it is; the default is marked with *."""
+    """List the built-in models: name, whether it is installed, description. The default is marked with *."""
     from sbert_mini.model import registry
 
     for name, model in registry.BUILTIN.items():
@@ -43,7 +43,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     offline: options.Offline = False,
 ) -> None:
-    """Say what a model is: sizes, greatest length, pooling, prompts, graphs, and whether native code computes it here.
+    """Describe a model: sizes, maximum length, pooling, prompts, graphs, and whether native code computes it here.
 
     Nothing is converted.
     """
@@ -80,7 +80,7 @@ def info(
 
 @app.command("convert", epilog="Example:\n\n  sbmini models convert ./my-model && scp -r my-model airgapped:\n")
 def convert(name: Name = None, offline: options.Offline = False, quiet: options.Quiet = False) -> None:
-    """Make a model's ONNX graphs now, rather than at its first use, and print where they lie."""
+    """Make a model's ONNX graphs now instead of at its first use, and print their paths."""
     quiet_notes(quiet)
     from sbert_mini.model import registry
     from sbert_mini.runtime.conversion import find

@@ -59,23 +59,26 @@ Threads = Annotated[
     typer.Option(
         "--threads",
         min=1,
-        help="Threads to compute with; one a core where not given. [env: SBMINI_THREADS, OMP_NUM_THREADS]",
+        help="Threads to compute with; by default one per core. [env: SBMINI_THREADS, OMP_NUM_THREADS]",
         show_default=False,
     ),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Open no socket, whatever is missing. [env: HF_HUB_OFFLINE]")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Never use the network, even if files are missing. [env: HF_HUB_OFFLINE]")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr; errors only.")]
 Truncation = Annotated[
     TruncationChoice,
     typer.Option(
         "--truncation",
-        help="A text longer than the model reads: cut it and say so, refuse it, or split it and average the pieces.",
+        help="A text longer than the model's limit: cut it and report it, refuse it, or split it and average the pieces.",
     ),
 ]
 OnError = Annotated[
     OnErrorChoice,
     typer.Option(
-        "--on-error", help="A row that cannot be read: stop, or put it into the rejects file and go on (exit 4)."
+        "--on-error",
+        help="A row that cannot be read: stop, or write it into the rejects file and continue (exit code 4).",
     ),
 ]
 RejectsFile = Annotated[
@@ -83,14 +86,14 @@ RejectsFile = Annotated[
     typer.Option("--rejects", help="The rejects file, JSON lines. [default: OUTPUT.rejects.jsonl]", show_default=False),
 ]
 PrecisionOption = Annotated[
-    PrecisionChoice, typer.Option("--precision", help="The values in the output: 32, 8 or 1 bits a component.")
+    PrecisionChoice, typer.Option("--precision", help="The values in the output: 32, 8 or 1 bits per component.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="The most texts that are computed together.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="The highest number of texts in a batch.")]
 InputFormat = Annotated[
     str | None,
     typer.Option(
         "--input-format",
-        help="txt, csv, tsv, jsonl or parquet; by default the suffix tells. Text may be gzipped (.gz).",
+        help="txt, csv, tsv, jsonl or parquet; by default by the suffix. Text may be gzipped (.gz).",
         show_default=False,
     ),
 ]
@@ -98,14 +101,14 @@ TextColumns = Annotated[
     list[str] | None,
     typer.Option(
         "--text-column",
-        help="The column that holds the text; where it is given more than once, the columns' texts are joined. [default: text]",
+        help="The column that holds the text; if it is repeated, the columns' texts are joined. [default: text]",
         show_default=False,
     ),
 ]
 TextSeparator = Annotated[
     str | None,
     typer.Option(
-        "--text-separator", help="Stands between the texts of joined columns. [default: one space]", show_default=False
+        "--text-separator", help="The separator between joined columns. [default: one space]", show_default=False
     ),
 ]
 MaxRowBytes = Annotated[
@@ -113,7 +116,7 @@ MaxRowBytes = Annotated[
     typer.Option(
         "--max-row-bytes",
         min=1,
-        help="A longer line or row is one that cannot be read. [default: 67108864, which is 64 MiB]",
+        help="A longer line or row counts as unreadable. [default: 67108864, which is 64 MiB]",
         show_default=False,
     ),
 ]
@@ -121,7 +124,7 @@ IdColumn = Annotated[
     str | None,
     typer.Option(
         "--id-column",
-        help="The column that holds the id. [default: id or else _id, where there is one]",
+        help="The column that holds the id. [default: id, else _id, if there is one]",
         show_default=False,
     ),
 ]
@@ -144,7 +147,9 @@ Filter = Annotated[
 ]
 FilterTimeout = Annotated[
     float,
-    typer.Option("--filter-timeout", min=0.001, metavar="SECONDS", help="Give up a filter that takes longer."),
+    typer.Option(
+        "--filter-timeout", min=0.001, metavar="SECONDS", help="Stop a filter that takes longer, with an error."
+    ),
 ]
 
 

@@ -27,7 +27,8 @@ _WINDOW = 2048
 
 def predict(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="A text each; for a task of pairs, two texts.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Texts, one per argument; for a task of pairs, two texts.", show_default=False),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="The head. [default: the only one]", show_default=False)
@@ -49,9 +50,9 @@ def predict(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say what a task head of a trained model says: labels with probabilities, or scores. Without torch.
+    """Predict with a task head of a trained model: labels with probabilities, or scores. Needs no torch.
 
-    JSON lines on stdout: "text" or "texts", "id" where the input has one, and "label" with "probabilities", or "score" (and
+    JSON lines on stdout: "text" or "texts", "id" if the input has one, and "label" with "probabilities", or "score" (and
     "cosine" for a similarity).
     """
     if texts and input:

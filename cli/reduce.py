@@ -26,11 +26,11 @@ def fit(
     vectors: VectorsFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="The reduction's file.", show_default=False)],
     dim: Annotated[int, typer.Option("--dim", "-d", min=1, help="Components to keep.", show_default=False)],
-    whiten: Annotated[bool, typer.Option("--whiten", help="Bring each component to variance 1.")] = False,
+    whiten: Annotated[bool, typer.Option("--whiten", help="Scale each component to variance 1.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Random seed for drawing the sample.")] = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Fit a reduction on a file of vectors; on a sample of it, where there are more than 1,000 rows a component."""
+    """Fit a reduction on a file of vectors. If there are more than 1,000 rows per component, it is fitted on a sample."""
     if output.suffix.lower() not in ("", ".safetensors"):
         raise UsageError(f"--output must end in .safetensors; found {output}")
     if (
@@ -53,11 +53,11 @@ def fit(
 """,
 )
 def apply(
-    reduction: Annotated[Path, typer.Argument(help="What 'reduce fit' wrote.", show_default=False)],
+    reduction: Annotated[Path, typer.Argument(help="The file that 'reduce fit' wrote.", show_default=False)],
     vectors: VectorsFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npy file.", show_default=False)],
     normalize: Annotated[
-        bool, typer.Option("--normalize/--no-normalize", help="Bring the reduced vectors to length 1.")
+        bool, typer.Option("--normalize/--no-normalize", help="Scale the reduced vectors to length 1.")
     ] = True,
     quiet: options.Quiet = False,
 ) -> None:

@@ -43,18 +43,18 @@ def search(
     query: Annotated[
         str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)
     ] = None,
-    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="The most hits a query.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="The highest number of hits per query.")] = 10,
     min_score: Annotated[
         float | None,
-        typer.Option("--min-score", help="Leave out hits of a lower cosine, in [-1, 1].", show_default=False),
+        typer.Option("--min-score", help="Leave out hits with a lower cosine, in [-1, 1].", show_default=False),
     ] = None,
     filter: options.Filter = None,
     filter_timeout: options.FilterTimeout = 60.0,
     hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="Rank by meaning and by words (BM25) both.", show_default=False)
+        bool, typer.Option("--hybrid", help="Rank by meaning and by words (BM25).", show_default=False)
     ] = False,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Look at every row, whatever the kind of index.", show_default=False)
+        bool, typer.Option("--exact", help="Compare with every row, for any kind of index.", show_default=False)
     ] = False,
     input: Annotated[
         list[Path] | None,
@@ -73,13 +73,13 @@ def search(
         bool, typer.Option("--json", help='One JSON document: {"results": [{"query", "hits": [...]}]}.')
     ] = False,
     as_json_lines: Annotated[
-        bool, typer.Option("--jsonl", help='A JSON object a query: {"query", "hits": [...]}.')
+        bool, typer.Option("--jsonl", help='One JSON object per query: {"query", "hits": [...]}.')
     ] = False,
     with_text: Annotated[
         bool, typer.Option("--with-text/--without-text", help="Whether hits show their text and columns.")
     ] = True,
     fail_if_empty: Annotated[
-        bool, typer.Option("--fail-if-empty", help="Exit code 1 where no query has a hit.")
+        bool, typer.Option("--fail-if-empty", help="Exit with code 1 if no query has a hit.")
     ] = False,
     model: options.Model = None,
     threads: options.Threads = None,
@@ -89,13 +89,13 @@ def search(
     """Search an index for the rows closest in meaning to a query, closest first.
 
     On a terminal the hits are a table; in a pipe, lines of score, id and text, tab separated (a tab, newline or backslash
-    of the text is written as \\t, \\n, \\r or \\\\). The score is the cosine similarity. The model is the index's own; --model
-    is for a copy of it that lies elsewhere, and any other model is refused.
+    of the text is written as \\t, \\n, \\r or \\\\). The score is the cosine similarity. The index's own model is used;
+    --model names a copy of it in another place, and any other model is refused.
 
     --filter takes an SQL condition: comparisons, in, between, like, ilike, is null, and, or, not, arithmetic, cast and
-    common functions. 'sbmini index info' lists the columns with their types; a column that a row lacks is NULL. As many hits come
-    back as rows meet it, up to -k. --hybrid adds up reciprocal ranks, 1 / (60 + rank), by meaning and by
-    BM25: that sum is the score then.
+    common functions. 'sbmini index info' lists the columns with their types; a column that a row does not have is NULL. The
+    search finds the -k nearest of the rows that meet the condition. With --hybrid the score is the sum of two reciprocal
+    ranks, 1 / (60 + rank): of the search by meaning and of BM25.
     """
     if query is not None and input:
         raise UsageError("queries were given both as an argument and with --input; give one of the two")

@@ -38,9 +38,7 @@ SOUP_EXAMPLE = """Example:
   sbmini soup model-1 model-2 model-3 -o model
 """
 
-recipes = typer.Typer(
-    help="The training recipes that travel with the package.", no_args_is_help=True, rich_markup_mode=None
-)
+recipes = typer.Typer(help="The training recipes in the package.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def train(
@@ -55,7 +53,7 @@ def train(
         typer.Option("--output", "-o", help="The model directory, in place of the recipe's.", show_default=False),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint, if there is one.")
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint, if there is one.")
     ] = False,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="In place of the recipe's.", show_default=False)
@@ -71,9 +69,7 @@ def train(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Check recipe and data, say what would be done and what it costs, and train nothing."
-        ),
+        typer.Option("--dry-run", help="Check recipe and data, print the plan and its cost, and train nothing."),
     ] = False,
     data: Annotated[
         Path | None,
@@ -86,12 +82,12 @@ def train(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a model on one or several tasks, as a recipe says.
+    """Train a model on one or several tasks, by a recipe.
 
-    The recipe names tasks, files, columns, losses, heads, batch sizes, schedule, gradient surgery, optimizer and evaluation; the
-    docs/recipes.md describes each key. Data are checked first. Checkpoints lie in OUTPUT.run/ while it trains, and a run that was
-    interrupted, or killed, goes on with --resume to the same weights as one that was not. The model directory loads in plain
-    sentence-transformers; its task heads are for `sbmini predict`. Several processes train together under torchrun.
+    The recipe names tasks, files, columns, losses, heads, batch sizes, schedule, gradient surgery, optimizer and evaluation;
+    docs/recipes.md describes each key. Data are checked first. Checkpoints are in OUTPUT.run/ during training. --resume continues
+    an interrupted or killed run, and gives the same weights as an uninterrupted one. The model directory loads in plain
+    sentence-transformers; `sbmini predict` uses its task heads. Several processes train one model under torchrun.
     """
     from sbert_mini.recipes.launchers import is_first_process
     from sbert_mini.runtime.engine import thread_count
@@ -231,16 +227,14 @@ def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> None:
 
 def soup(
     models: Annotated[
-        list[Path], typer.Argument(help="Model directories, trained from one start.", show_default=False)
+        list[Path], typer.Argument(help="Model directories, all trained from the same start.", show_default=False)
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The model directory to be written.", show_default=False)
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model directory to write.", show_default=False)],
     quiet: options.Quiet = False,
 ) -> None:
     """Average the weights of several trained models, heads included (a model soup).
 
-    Everything else, the card too, is the first model's.
+    Everything else, including the card, comes from the first model.
     """
     quiet_notes(quiet)
     for model in models:
@@ -291,7 +285,7 @@ def _duration(seconds: float) -> str:
 
 @recipes.command("list", epilog="Example:\n\n  sbmini recipes list\n")
 def list_recipes() -> None:
-    """List the recipes: name, and what it trains."""
+    """List the recipes: name and description."""
     from sbert_mini.recipes.recipe import built_in
 
     for name, file in built_in().items():
@@ -302,7 +296,7 @@ def list_recipes() -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A built-in recipe's name; ./NAME is a file.", show_default=False)],
 ) -> None:
-    """Print a recipe, to be changed and given to `sbmini train`."""
+    """Print a recipe, to edit and pass to `sbmini train`."""
     from sbert_mini.recipes.recipe import find_recipe
 
     quiet_notes(quiet=False)

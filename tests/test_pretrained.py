@@ -11,7 +11,8 @@ import pytest
 from tokenizers import Tokenizer
 
 import sbert_mini
-from benchmarks import model_figures
+from benchmarks.harness import RESULTS
+from benchmarks.models.card import card as card_of
 from sbert_mini import Embedder
 from sbert_mini.errors import ModelNotFoundError
 from sbert_mini.evaluation.sets import builtin_pairs
@@ -56,8 +57,8 @@ def test_it_is_small_and_says_what_it_is(name):
     ):
         assert part in card, part
     assert "loads in plain sentence-transformers" not in card  # what travels has no weights to load
-    found = json.loads((model_figures.RESULTS / "model.json").read_bytes())
-    assert card.endswith(model_figures.card(name, found))
+    found = json.loads((RESULTS / "model.json").read_bytes())
+    assert card.endswith(card_of(name, found))
     assert "drop_evaluation = true" in card
     assert "s2orc" in card  # what the start was trained on
 

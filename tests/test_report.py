@@ -158,7 +158,7 @@ def test_pairs_are_read_in_both_orders_after_the_drops(workshop):
 
 
 def test_ablations_are_collected_into_means_and_spreads_and_other_steps_are_refused(tmp_path):
-    from benchmarks import ablations, docs
+    from benchmarks import ablations
 
     def keep(arm, seed, steps, **figures):
         run = {"seed": seed, "steps": steps, "figures": figures}
@@ -173,7 +173,8 @@ def test_ablations_are_collected_into_means_and_spreads_and_other_steps_are_refu
     found = groups["surgery"]["arms"]["PCGrad"]["figures"]
     assert found["sts"] == {"mean": pytest.approx(0.8), "std": pytest.approx(0.1)}
     assert found["model_acc"]["mean"] == pytest.approx((0.4 + 0.8 + 0.9) / 3)
-    table = docs.ablations({"groups": groups, "note": "not clean"})
+    made = ablations.tables({"groups": groups, "note": "not clean"})
+    table = "\n".join(table.markdown() for table in made)
     assert "| PCGrad | 3 | 0.4000 ± 0.0000 | 0.8000 ± 0.0000 | 0.8000 ± 0.1000 | 0.7000 ± 0.0167 |" in table
     assert "| three models, one a task | 3 | 0.4000 ± 0.0000 | 0.8000 ± 0.0000 | 0.8000 ± 0.1000 |  |" in table
     assert "| CoSENT | 1 | 0.5000 |" in table

@@ -84,16 +84,16 @@ class TrainPart:
         epochs: passes over the data, fractions included; an epoch holds as many examples as all tasks together have.
         batch_size: examples in a batch, all tasks together.
         gradient_accumulation: batches in an optimizer step; their gradients are averaged.
-        schedule: how a batch is shared out among the tasks.
+        schedule: how a batch is divided among the tasks.
         floor: the fewest examples of a task in a batch.
-        surgery: how the tasks' gradients are combined; `none` adds them up unseen.
-        length_batches: whether examples of like length are put together.
+        surgery: how the tasks' gradients are combined; `none` adds them up without measuring conflicts.
+        length_batches: whether examples of similar length share a batch.
         precision: the precision of the steps and of the evaluations between them; `bf16` (mixed) is for GPUs, and for
             processors with AVX512-BF16 or AMX, which are faster with it.
         max_grad_norm: gradients are scaled to at most this length; 0 for never.
         log_every: steps between two lines in the log.
         save_every: steps between two checkpoints where no task has a dev file, by default 250; else each evaluation makes one.
-        keep_checkpoints: how many checkpoints are kept while training, the best one beside them.
+        keep_checkpoints: how many checkpoints are kept while training, in addition to the best one.
         report_to: `tensorboard`, or other trackers that sentence-transformers knows.
         seed: the random seed of the whole run, 0 or more.
     """
@@ -281,7 +281,7 @@ class Recipe:
         text: its content, for the model's card.
         data, model, train, optimizer, regularization, average, evaluation: its tables.
         lora: its table `[lora]`, or None.
-        phases: its phases; empty for one that is as the tables say.
+        phases: its phases; empty for a single one with the settings of the tables.
         tasks: its tasks.
     """
 

@@ -122,7 +122,7 @@ class FitterConfig:
         encoder: `trained`, or `frozen`: heads alone are trained, on vectors that are computed once, without dropout.
         head_learning_rate: of the heads; None for the encoder's.
         optimizer: `adamw` and `adam` are this project's; `torch-adamw` is torch's fused one.
-        length_batches: whether examples of like length are put together.
+        length_batches: whether examples of similar length share a batch.
         layer_decay: each layer learns at this share of the next one's rate; see `rates.parameter_groups`.
         unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.
         regularization: SMART, R-Drop and the like, and the tasks that they are for.

@@ -1,9 +1,10 @@
-"""Does each of the fitter's further rules help on SST-5, Quora and STS at a fixed number of steps?
+"""Do the fitter's regularizers and schedules help on SST-5, Quora and STS, at a fixed number of steps?
 
-    python -m benchmarks.further --threads 1
+    python -m benchmarks.regularizers --threads 1
 
-Every arm is the recipe below with one thing changed: 150 steps of 24 examples from all-MiniLM-L6-v2, one seed, dev figures of the
-last step (Quora: the first 2,000 dev rows). An arm that results/further.json holds already, of the same code, is not run again.
+Every arm is the recipe below with one change: 150 steps of 24 examples from all-MiniLM-L6-v2, one seed, dev figures
+of the last step (Quora: the first 2,000 dev rows). An arm that results/regularizers.json has for the same commit is
+not run again.
 """
 
 import json
@@ -79,14 +80,14 @@ def main() -> None:
     from sbert_mini.recipes.reader import read_recipe
     from sbert_mini.recipes.settings import computing_threads
 
-    file = harness.RESULTS / "further.json"
+    file = harness.RESULTS / "regularizers.json"
     card = machine(options.threads)
-    kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    arms = kept.get("arms", {}) if kept.get("machine", {}).get("commit") == card["commit"] else {}
-    for name, given in ARMS.items():
+    earlier = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    arms = earlier.get("arms", {}) if earlier.get("machine", {}).get("commit") == card["commit"] else {}
+    for name, changes in ARMS.items():
         if name in arms:
             continue
-        chosen = {
+        settings = {
             "steps": f"steps = {STEPS}",
             "rate": "5e-5",
             "optimizer": "",
@@ -94,22 +95,22 @@ def main() -> None:
             "every": str(STEPS),
             "tasks": tasks(),
         }
-        chosen |= given
+        settings |= changes
         with tempfile.TemporaryDirectory() as folder, computing_threads(options.threads):
             recipe = Path(folder) / "recipe.toml"
-            recipe.write_text(BASE.format(**chosen), "utf-8")
+            recipe.write_text(BASE.format(**settings), "utf-8")
             begun = time.perf_counter()
             done = fit(prepare(read_recipe(recipe)))
             seconds = time.perf_counter() - begun
         arms[name] = {"figures": dict(done.figures), "seconds": round(seconds, 1), "steps": done.steps}
         print(name, json.dumps(arms[name]), file=sys.stderr)
         if not options.no_save:
-            found = {
-                "command": f"python -m benchmarks.further --threads {options.threads}",
+            result = {
+                "command": f"python -m benchmarks.regularizers --threads {options.threads}",
                 "machine": card,
                 "arms": arms,
             }
-            file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            file.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(json.dumps(arms, ensure_ascii=False))
 
 

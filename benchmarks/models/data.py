@@ -1,7 +1,7 @@
-"""The training files of `sbert-mini.toml`, made of the data folder.
+"""Make the training files of `sbert-mini.toml` from the data folder.
 
-    python -m benchmarks.model_data
-    SBMINI_MODEL_DATA=build/model sbmini train benchmarks/sbert-mini.toml
+    python -m benchmarks.models.data
+    SBMINI_MODEL_DATA=build/model sbmini train benchmarks/models/sbert-mini.toml
 
 Writes into build/model:
 
@@ -9,9 +9,10 @@ Writes into build/model:
     quora.tsv        question, duplicate, hard negative: a labelled non-duplicate, else the nearest question that is no duplicate
     captions.tsv     two captions of one image
     titles.tsv       title, lead; the last 1,000 rows are titles-dev.tsv
-    texts.txt        what a teacher encodes: passages of 1 to 8 sentences, leads, titles, captions, questions, hypotheses
+    texts.txt        the texts for a teacher: passages of 1 to 8 sentences, leads, titles, captions, questions, hypotheses
 
-The recipe leaves out pairs that stand in an STS set (`data.drop_evaluation`). Nothing of SciFact or Cranfield is read.
+The recipe leaves out pairs that occur in an STS set (`data.drop_evaluation`). Nothing of SciFact or Cranfield is
+read.
 """
 
 import argparse
@@ -55,21 +56,21 @@ def lines(data: Path, name: str) -> list[str]:
     return [record.text for record in read_records(data_file(data, f"{name}.txt.gz"))]
 
 
-def write(name: str, header: tuple[str, ...], found: Iterable[tuple[str, ...]]) -> int:
+def write(name: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> int:
     """Write a table, each row once, and return how many rows it has."""
-    kept = list(dict.fromkeys(found))
-    (FOLDER / name).write_text("".join("\t".join(row) + "\n" for row in (header, *kept)), "utf-8")
-    return len(kept)
+    unique = list(dict.fromkeys(rows))
+    (FOLDER / name).write_text("".join("\t".join(row) + "\n" for row in (header, *unique)), "utf-8")
+    return len(unique)
 
 
 def nli(data: Path) -> Iterator[tuple[str, str, str]]:
     """Yield triplets: SimCSE's, and of each premise of nli_train its entailed and contradicting hypotheses in turn."""
     for anchor, positive, negative in rows(data, "nli_simcse_triplets", "anchor", "positive", "hard_negative"):
         yield anchor, positive, negative
-    held: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    hypotheses: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for premise, hypothesis, label in rows(data, "nli_train", "premise", "hypothesis", "label"):
-        held[premise][label].append(hypothesis)
-    for premise, by_label in held.items():
+        hypotheses[premise][label].append(hypothesis)
+    for premise, by_label in hypotheses.items():
         for positive, negative in zip(by_label["entailment"], by_label["contradiction"], strict=False):
             yield premise, positive, negative
 
@@ -78,7 +79,7 @@ def quora(data: Path, threads: int) -> Iterator[tuple[str, str, str]]:
     """Yield duplicates with a hard negative. Questions that are joined by duplicates are never negatives of each other."""
     pairs = list(rows(data, "quora_train", "question1", "question2", "is_duplicate"))
     texts = list(dict.fromkeys(text for first, second, _ in pairs for text in (first, second)))
-    place = {text: i for i, text in enumerate(texts)}
+    position = {text: i for i, text in enumerate(texts)}
     group = list(range(len(texts)))
 
     def root(i: int) -> int:
@@ -89,7 +90,7 @@ def quora(data: Path, threads: int) -> Iterator[tuple[str, str, str]]:
 
     different: dict[int, list[int]] = defaultdict(list)
     for first, second, label in pairs:
-        a, b = place[first], place[second]
+        a, b = position[first], position[second]
         if label == "1":
             group[root(a)] = root(b)
         else:
@@ -99,7 +100,7 @@ def quora(data: Path, threads: int) -> Iterator[tuple[str, str, str]]:
     for first, second, label in pairs:
         if label != "1":
             continue
-        a, b = place[first], place[second]
+        a, b = position[first], position[second]
         scores = vectors @ vectors[a]
         allowed = [i for i in different[a] if root(i) != root(a)]
         if not allowed:
@@ -115,10 +116,10 @@ def captions(data: Path, rng: np.random.Generator) -> Iterator[tuple[str, str]]:
     for caption, image, split in rows(data, "captions_multi30k", "caption", "image", "split"):
         if split == "train":
             of_image[image].append(caption)
-    for held in of_image.values():
-        order = rng.permutation(len(held)).tolist()
+    for captions_of_image in of_image.values():
+        order = rng.permutation(len(captions_of_image)).tolist()
         for i, j in zip(order[::2], order[1::2], strict=False):
-            yield held[i], held[j]
+            yield captions_of_image[i], captions_of_image[j]
 
 
 def sample(texts: list[str], count: int, rng: np.random.Generator) -> list[str]:
@@ -162,10 +163,10 @@ def main() -> None:
     """Prepare, and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     if "SBMINI_DATA" not in os.environ:
         sys.exit("SBMINI_DATA must name the data folder")
-    print(json.dumps(prepare(Path(os.environ["SBMINI_DATA"]), chosen.threads)))
+    print(json.dumps(prepare(Path(os.environ["SBMINI_DATA"]), options.threads)))
 
 
 if __name__ == "__main__":

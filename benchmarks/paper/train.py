@@ -1,10 +1,10 @@
-"""De La Cruz, Musa and Ndotu's three tasks, with a fifth of their parameters: `make paper`.
+"""Train the three tasks of De La Cruz, Musa and Ndotu with a fifth of their parameters: `make paper`.
 
-    python -m benchmarks.paper                  prepare the data, train (or go on), keep the figures
-    python -m benchmarks.paper --only prepare
+    python -m benchmarks.paper.train                  prepare the data, train or continue, write the figures
+    python -m benchmarks.paper.train --only prepare
 
 Trains `paper.toml` on CS224N's splits in build/paper, writes the report build/paper/report, and the figures of both phases into
-results/paper.json. A command that was interrupted goes on.
+results/paper.json. The same command continues after an interruption.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +23,26 @@ import numpy as np
 from benchmarks.harness import RESULTS, START
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.report import write_report
+from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.tables import training as training_tables
 from sbert_mini.runtime.predictor import Predictor
 from sbert_mini.text.records import Record, read_records
 
 FOLDER = Path("build/paper")
-RECIPE = Path("benchmarks/paper.toml")
+RECIPE = Path("benchmarks/paper/paper.toml")
 PAPER = {"sst_accuracy": 0.5014, "quora_accuracy": 0.8584, "sts_pearson": 0.8363, "mean": 0.7561}
-"""The best dev figures of the paper, a model each; the mean is of one."""
-HELD_AGAINST = (
-    "De La Cruz, Musa and Ndotu, BERT-base, 110M parameters: the best dev figure of each task, each of another model, and "
+"""The best dev figures of the paper, each of its own model; the mean is of one model."""
+REFERENCE_NOTE = (
+    "De La Cruz, Musa and Ndotu, BERT-base, 110M parameters: the best dev figure of each task, each from a different model, and "
     "the best mean of one model."
 )
 NOTES = (
-    "Quora: {quora_pairs:,} distinct training pairs, {share:.0%} of the paper's {theirs:,}, read in both orders; all dev pairs.",
-    "STS is trained and scored on CS224N's own split. SST-5: the training sentences, and {phrases:,} phrases of their trees.",
+    "Quora: {quora_pairs:,} distinct training pairs, {share:.0%} of the paper's {theirs:,}, read in both orders. "
+    "All dev pairs are scored.",
+    "STS is trained and scored on CS224N's own split. "
+    "SST-5 is trained on the training sentences and {phrases:,} phrases of their trees.",
     START,
-    "The dev figures choose the weights, here as there.",
+    "Dev figures select the weights, here and in the paper.",
 )
 PAPER_PAIRS = 283_010
 """Rows of CS224N's Quora training split."""
@@ -62,16 +67,16 @@ def phrases(line: str) -> Iterator[tuple[str, str]]:
 def prepare(data: Path, folder: Path) -> dict[str, int]:
     """Write the phrases of SST-5's training trees and the distinct pairs of both Quora files, and return their counts."""
     folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     with gzip.open(data / "sst5_trees" / "train.txt.gz", "rt", encoding="utf-8") as trees:
         for line in trees:
             *inner, _ = phrases(line)
-            found |= {text: label for text, label in inner if len(text.split()) >= WORDS}
-    rows = sorted(found.items())
-    chosen = np.random.default_rng(0).permutation(len(rows))[:PHRASES]
-    kept = [rows[i] for i in chosen]
+            labels |= {text: label for text, label in inner if len(text.split()) >= WORDS}
+    rows = sorted(labels.items())
+    drawn = np.random.default_rng(0).permutation(len(rows))[:PHRASES]
+    sample = [rows[i] for i in drawn]
     (folder / "phrases.tsv").write_text(
-        "label\tsentence\n" + "".join(f"{label}\t{text}\n" for text, label in kept), "utf-8"
+        "label\tsentence\n" + "".join(f"{label}\t{text}\n" for text, label in sample), "utf-8"
     )
     pairs: dict[tuple[str, ...], tuple[str, str, str]] = {}
     for name in ("quora_train", "quora_cs224n_train_partial"):
@@ -81,14 +86,21 @@ def prepare(data: Path, folder: Path) -> dict[str, int]:
     (folder / "quora.tsv").write_text(
         "is_duplicate\tquestion1\tquestion2\n" + "".join("\t".join(row) + "\n" for row in pairs.values()), "utf-8"
     )
-    return {"phrases": len(kept), "phrases_to_draw_from": len(rows), "quora_pairs": len(pairs)}
+    return {"phrases": len(sample), "phrases_to_draw_from": len(rows), "quora_pairs": len(pairs)}
 
 
 def sst_test(records: Sequence[Record], model: Path, threads: int) -> float:
     """Return the accuracy on SST-5's test sentences, in float32."""
-    said = Predictor(model, "sst", graph="fp32", threads=threads).predict([record.text for record in records])
-    right = [p.label == str(r.columns["label"]) for p, r in zip(said, records, strict=True)]
+    predicted = Predictor(model, "sst", graph="fp32", threads=threads).predict([record.text for record in records])
+    right = [p.label == str(r.columns["label"]) for p, r in zip(predicted, records, strict=True)]
     return sum(right) / len(right)
+
+
+def tables(result: Json) -> list[Table]:
+    """Return the saved model against the paper's figures, and the dev figures of each evaluation of both phases."""
+    made = {table.title: table for table in training_tables(result)}
+    saved = made["The saved model"]
+    return [replace(saved, notes=(*saved.notes, *result["notes"])), made["Dev figures of each evaluation"]]
 
 
 def main() -> None:
@@ -96,14 +108,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("prepare",))
     parser.add_argument("--threads", type=int, default=2)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     if "SBMINI_DATA" not in os.environ:
         sys.exit("SBMINI_DATA must name the data folder")
     data = Path(os.environ["SBMINI_DATA"])
     folder = FOLDER.resolve()
     counts = prepare(data, folder)
     print(json.dumps(counts), file=sys.stderr)
-    if chosen.only:
+    if options.only:
         return
     os.environ["SBMINI_PAPER"] = str(folder)
     model = folder / "model"
@@ -123,24 +135,24 @@ def main() -> None:
             str(RECIPE),
             "--resume",
             "--threads",
-            str(chosen.threads),
+            str(options.threads),
         ]
         subprocess.run(command, check=True)
-    record = training_record(plan, threads=chosen.threads)
+    record = training_record(plan, threads=options.threads)
     test = list(read_records(data / "sst5_test.tsv.gz", text_column="sentence"))
     shared = sum(overlap(plan.tasks[0].train.texts, [(row.text,) for row in test]))
-    tested = sst_test(test, model, chosen.threads)
-    held = {**counts, "share": counts["quora_pairs"] / PAPER_PAIRS, "theirs": PAPER_PAIRS}
+    tested = sst_test(test, model, options.threads)
+    values = {**counts, "share": counts["quora_pairs"] / PAPER_PAIRS, "theirs": PAPER_PAIRS}
     notes = [
-        f"SST-5 test accuracy: {tested:.4f}; {shared} of the training texts stand in that test set.",
-        *(note.format(**held) for note in NOTES),
+        f"SST-5 test accuracy: {tested:.4f}; {shared} training texts also occur in that test set.",
+        *(note.format(**values) for note in NOTES),
     ]
     result = {
-        "command": f"python -m benchmarks.paper --threads {chosen.threads}",
-        "machine": machine(chosen.threads),
+        "command": f"python -m benchmarks.paper.train --threads {options.threads}",
+        "machine": machine(options.threads),
         **record,
         "notes": notes,
-        "reference": {"name": "the paper, the best of each", "figures": PAPER, "notes": [HELD_AGAINST]},
+        "reference": {"name": "the paper, the best of each", "figures": PAPER, "notes": [REFERENCE_NOTE]},
         "data": counts,
         "sst_test_accuracy": tested,
     }

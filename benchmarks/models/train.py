@@ -1,10 +1,11 @@
-"""The shipped models, from nothing: `make model`.
+"""Train the shipped models from scratch: `make model`.
 
-    python -m benchmarks.model                 data, training (or going on), and what travels in the wheel
-    python -m benchmarks.model --only ship     what is trained already -> sbert_mini/pretrained
+    python -m benchmarks.models.train                 prepare the data, train or continue, and write the package's models
+    python -m benchmarks.models.train --only ship     copy the trained models -> sbert_mini/pretrained
 
-Trains sbert-mini.toml, and sbert-mini-fast.toml with the first one as its teacher, in build/model. A command that was interrupted
-goes on. `python -m benchmarks.model_figures` then measures what is shipped, and writes its figures into the cards.
+Trains sbert-mini.toml in build/model, then sbert-mini-fast.toml with the first model as its teacher. The same command continues
+after an interruption. `python -m benchmarks.models.figures` then measures the shipped models, and writes the figures into their
+cards.
 """
 
 import argparse
@@ -19,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from benchmarks import model_data
+from benchmarks.models import data
 from sbert_mini.runtime.conversion import find
 from sbert_mini.runtime.embedder import Embedder
 
-FOLDER = model_data.FOLDER
+FOLDER = data.FOLDER
 SHIPPED = Path("sbert_mini/pretrained")
 NAMES = ("sbert-mini", "sbert-mini-fast")
 PRUNED = ("sbert-mini-fast",)
@@ -31,22 +32,22 @@ LETTERS = ("LATIN", "GREEK", "COMBINING", "MODIFIER", "FEMININE", "MASCULINE", "
 """How the Unicode names of the letters and marks begin whose tokens a pruned model keeps."""
 LEFT_OUT = ("*.safetensors", "*.onnx", "sbmini.json", "heads", "README.md")
 LOADS = "The encoder loads in plain sentence-transformers."
-"""What the card of a directory with weights says; of what travels it would not be true."""
-TRAVELS = (
-    "It travels as an int8 graph alone: `sbert_mini.load({name!r}).save(folder)` makes a directory for plain "
+"""A sentence in the card of a directory with weights. It is not true of the package's copy, which has none."""
+SHIPPED_NOTE = (
+    "The package contains only its int8 graph: `sbert_mini.load({name!r}).save(folder)` makes a directory for plain "
     "sentence-transformers."
 )
 
 
-PRUNED_CARD = (
-    " Its vocabulary holds Latin and Greek letters alone: a word of any other script is the unknown token, and the first 256 "
-    "positions are kept, which is what the model reads."
+PRUNED_NOTE = (
+    " Its vocabulary contains only Latin and Greek letters; a word of any other script becomes the unknown token. It keeps the "
+    "first 256 positions, the model's maximum length."
 )
 
 
 def train(name: str, threads: int) -> None:
-    """Train a model by its recipe, or go on; nothing where it is trained already."""
-    recipe = Path("benchmarks") / f"{name}.toml"
+    """Train a model by its recipe, or continue; do nothing if it is trained already."""
+    recipe = Path("benchmarks/models") / f"{name}.toml"
     from sbert_mini.recipes.plan import prepare
     from sbert_mini.recipes.reader import read_recipe
     from sbert_mini.recipes.run_folder import is_finished
@@ -69,14 +70,14 @@ def is_spoken_of(token: str) -> bool:
 def prune(source: Path, target: Path) -> int:
     """Copy a trained model without the tokens and positions that English texts do not use; return how many tokens are left.
 
-    A text of Latin and Greek letters, of any length that the model reads, has the vector that it had.
+    The vectors of texts with Latin and Greek letters do not change, at any length that the model reads.
     """
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("onnx"))
     tokenizer = json.loads((source / "tokenizer.json").read_bytes())
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
-    kept = sorted((i, token) for token, i in vocabulary.items() if is_spoken_of(token))
-    new = {token: i for i, (_, token) in enumerate(kept)}
+    kept_tokens = sorted((i, token) for token, i in vocabulary.items() if is_spoken_of(token))
+    new = {token: i for i, (_, token) in enumerate(kept_tokens)}
     tokenizer["model"]["vocab"] = new
     for entry in tokenizer["added_tokens"]:
         entry["id"] = new[entry["content"]]
@@ -87,7 +88,7 @@ def prune(source: Path, target: Path) -> int:
     weights, metadata = load_file(source / "model.safetensors"), {"format": "pt"}
     longest = json.loads((source / "sentence_bert_config.json").read_bytes())["max_seq_length"]
     words, positions = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
-    weights[words] = np.ascontiguousarray(weights[words][[i for i, _ in kept]])
+    weights[words] = np.ascontiguousarray(weights[words][[i for i, _ in kept_tokens]])
     weights[positions] = np.ascontiguousarray(weights[positions][:longest])
     save_file(weights, target / "model.safetensors", metadata)
     config = json.loads((source / "config.json").read_bytes())
@@ -110,7 +111,7 @@ def ship(name: str) -> dict[str, int]:
     if LOADS not in card:
         raise ValueError(f"the card of {source} does not say {LOADS!r}: see sbert_mini/recipes/card.py")
     (target / "README.md").write_text(
-        card.replace(LOADS, TRAVELS.format(name=name) + (PRUNED_CARD if name in PRUNED else "")), "utf-8"
+        card.replace(LOADS, SHIPPED_NOTE.format(name=name) + (PRUNED_NOTE if name in PRUNED else "")), "utf-8"
     )
     graph = record["graphs"]["int8"]
     (target / "onnx").mkdir(exist_ok=True)
@@ -126,15 +127,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("ship",))
     parser.add_argument("--threads", type=int, default=2)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     if "SBMINI_DATA" not in os.environ:
         sys.exit("SBMINI_DATA must name the data folder")
     os.environ["SBMINI_MODEL_DATA"] = str(FOLDER.resolve())
-    if not chosen.only:
+    if not options.only:
         if not (FOLDER / "texts.txt").is_file():
-            print(json.dumps(model_data.prepare(Path(os.environ["SBMINI_DATA"]), chosen.threads)), file=sys.stderr)
+            print(json.dumps(data.prepare(Path(os.environ["SBMINI_DATA"]), options.threads)), file=sys.stderr)
         for name in NAMES:
-            train(name, chosen.threads)
+            train(name, options.threads)
     for name in NAMES:
         files = ship(name)
         print(f"{name}: {sum(files.values()) / 1e6:.1f} MB in {SHIPPED / name}")

@@ -1,0 +1,1 @@
+"""The shipped models: their data, their training, and what they are worth."""

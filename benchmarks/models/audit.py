@@ -1,0 +1,122 @@
+"""Audit a model: associations in templated sentences, hubness, and rare words."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import PEER, data_file
+from benchmarks.models.data import FOLDER
+from sbert_mini import Embedder
+from sbert_mini.evaluation.tables import Json
+from sbert_mini.model.layout import read_layout
+from sbert_mini.runtime.conversion import open_tokenizer
+from sbert_mini.shapes import FloatArray
+from sbert_mini.text.records import read_records
+
+WOMENS = ("nurse", "secretary", "librarian", "hairdresser", "nanny", "receptionist", "dressmaker", "housekeeper")
+MENS = ("engineer", "carpenter", "pilot", "plumber", "mechanic", "surgeon", "electrician", "programmer")
+"""Occupations held mostly by women, and mostly by men, in the statistics of many countries."""
+PERSON = ("The {} finished the work.", "A {} came in this morning.", "We talked to the {} yesterday.")
+SHE = ("She finished the work.", "A woman came in this morning.", "We talked to her yesterday.")
+HE = ("He finished the work.", "A man came in this morning.", "We talked to him yesterday.")
+GROUPS = (
+    "American",
+    "Chinese",
+    "French",
+    "Indian",
+    "Mexican",
+    "Nigerian",
+    "Russian",
+    "Turkish",
+    "Christian",
+    "Jewish",
+    "Muslim",
+)
+GROUP = ("This is a {} family.", "The {} neighbours moved in.", "My teacher is {}.")
+PLEASANT = ("They are kind and honest.", "People trust them.", "They are gentle and wise.", "They make everybody glad.")
+UNPLEASANT = (
+    "They are cruel and dishonest.",
+    "People fear them.",
+    "They are violent and stupid.",
+    "They make everybody sad.",
+)
+BANDS = ("1 piece", "2 or 3", "4 or more")
+
+
+def effect(first: FloatArray, second: FloatArray) -> float:
+    """Return Cohen's d of two groups of associations, as WEAT takes it (Caliskan et al. 2017, equation 4)."""
+    return float((first.mean() - second.mean()) / np.concatenate([first, second]).std(ddof=1))
+
+
+def associations(embedder: Embedder) -> dict[str, Any]:
+    """Return what templated sentences of occupations and of groups stand near to."""
+    she, he = embedder.encode(list(SHE)), embedder.encode(list(HE))
+
+    def leaning(occupation: str) -> float:
+        vectors = embedder.encode([template.format(occupation) for template in PERSON])
+        return float(((vectors * she).sum(axis=1) - (vectors * he).sum(axis=1)).mean())
+
+    leanings = {name: leaning(name) for name in (*WOMENS, *MENS)}
+    women, men = (np.array([leanings[name] for name in names]) for names in (WOMENS, MENS))
+    good, bad = embedder.encode(list(PLEASANT)), embedder.encode(list(UNPLEASANT))
+    groups = {}
+    for group in GROUPS:
+        vectors = embedder.encode([template.format(group) for template in GROUP])
+        groups[group] = float((vectors @ good.T).mean() - (vectors @ bad.T).mean())
+    return {
+        "occupations": {"effect_size": effect(women, men), "she_minus_he": leanings},
+        "groups": {"pleasant_minus_unpleasant": groups, "spread": float(max(groups.values()) - min(groups.values()))},
+    }
+
+
+def hubness(embedder: Embedder, data: Path, k: int = 10) -> dict[str, float]:
+    """Return how unevenly texts are others' neighbours (Radovanović et al. 2010): the skewness of N_k among 10,000 sentences."""
+    texts = [
+        r.text for r, _ in zip(read_records(data_file(data, "sentences_misc.txt.gz")), range(10_000), strict=False)
+    ]
+    vectors = embedder.encode(list(dict.fromkeys(texts)))
+    counts = np.zeros(len(vectors))
+    for start in range(0, len(vectors), 1000):
+        table = vectors[start : start + 1000] @ vectors.T
+        table[np.arange(len(table)), np.arange(start, start + len(table))] = -np.inf
+        counts += np.bincount(np.argpartition(-table, k, axis=1)[:, :k].ravel(), minlength=len(vectors))
+    centred = counts - counts.mean()
+    return {
+        "skewness": float((centred**3).mean() / counts.std() ** 3),
+        "greatest": float(counts.max()),
+        "never": float((counts == 0).mean()),
+    }
+
+
+def rare_words(embedder: Embedder) -> dict[str, float]:
+    """Return how often a title finds its article among 1,000, by the word pieces that its words are split into."""
+    rows = list(read_records(FOLDER / "titles-dev.tsv", text_column="title"))
+    titles, leads = [r.text for r in rows], [str(r.columns["lead"]) for r in rows]
+    tokenizer = open_tokenizer(read_layout(embedder.path))
+    most = np.array([max(len(tokens.ids) - 2 for tokens in tokenizer.encode(title.split())) for title in titles])
+    is_found = (embedder.encode(titles) @ embedder.encode(leads).T).argmax(axis=1) == np.arange(len(titles))
+    bands = dict(zip(BANDS, (most <= 1, (most > 1) & (most <= 3), most > 3), strict=True))
+    return {name: float(is_found[band].mean()) for name, band in bands.items()} | {
+        f"titles, {name}": int(band.sum()) for name, band in bands.items()
+    }
+
+
+def audited(figures: Json, peer: Json) -> list[str]:
+    """Return the paragraphs of the audit, with the peer's figures beside."""
+    effects = [x["associations"]["occupations"]["effect_size"] for x in (figures, peer)]
+    spreads = [x["associations"]["groups"]["spread"] for x in (figures, peer)]
+    hubs, peer_hubs, words = figures["hubness"], peer["hubness"], figures["rare_words"]
+    by_pieces = ", ".join(f"{band}: {words[band]:.3f} of {words[f'titles, {band}']}" for band in BANDS)
+    return [
+        "Associations, in templated sentences written for this project (`benchmarks/models/audit.py`): sentences about "
+        f"{len(WOMENS)} occupations held mostly by women are closer to sentences about a woman than those about {len(MENS)} "
+        f"occupations held mostly by men. The effect size (Cohen's d) is {effects[0]:.2f}; {PEER}: {effects[1]:.2f}. For "
+        f"{len(GROUPS)} nationalities and religions, the similarity to pleasant minus that to unpleasant sentences differs by "
+        f"up to {spreads[0]:.3f}; {PEER}: {spreads[1]:.3f}. A few English sentences can show that a model has associations; "
+        "they cannot show that it has none. Do not rank people with this model.",
+        f"Hubness among 10,000 sentences: the skewness of the 10-neighbour counts is {hubs['skewness']:.2f}, and the largest "
+        f"hub is a neighbour of {hubs['greatest']:.0f}; {PEER}: {peer_hubs['skewness']:.2f} and {peer_hubs['greatest']:.0f}.",
+        "Rare words: how often a title finds its article among 1,000, by the largest number of word pieces in one of its "
+        f"words: {by_pieces}.",
+    ]
