@@ -107,7 +107,7 @@ def test_environment_variables_in_paths(tmp_path, monkeypatch):
 
 
 def test_every_recipe_that_ships_is_sound():
-    folder = Path(__file__).parent.parent / "sbert_mini" / "examples" / "recipes"
+    folder = Path(__file__).parents[2] / "sbert_mini" / "examples" / "recipes"
     files = sorted(folder.glob("*.toml"))
     assert len(files) >= 6
     for file in files:
