@@ -17,7 +17,8 @@ from sbert_mini.search.dedup import deduplicate
 from sbert_mini.search.index import fused
 from sbert_mini.search.nearest import AUTOMATIC, EXACT, automatic, kind_of, lists_for
 from sbert_mini.search.reduction import Reduction, fit
-from sbert_mini.search.store import VECTOR_BLOCK_BYTES, SearchKind
+from sbert_mini.search.segment import VECTOR_BLOCK_BYTES
+from sbert_mini.search.store import SearchKind
 from sbert_mini.search.words import Words, WordsWriter, stems_of, weights
 from sbert_mini.search.writer import compact, delete
 from sbert_mini.text.records import Record

@@ -25,8 +25,9 @@ from sbert_mini.errors import (
     UsageError,
 )
 from sbert_mini.files.durable import read_sealed_json, write_sealed_json
-from sbert_mini.search import store as store_module
-from sbert_mini.search.store import CheckedFile, Store, file_checksums
+from sbert_mini.search.checksums import CheckedFile, file_checksums
+from sbert_mini.search.segment import SegmentWriter
+from sbert_mini.search.store import publish, write_lock
 from sbert_mini.search.writer import IndexCounts, delete
 from sbert_mini.text.records import Record
 
@@ -405,7 +406,7 @@ def test_unknown_keys_of_a_manifest_are_ignored(copy):
 
 
 def hold(path, ready, release):
-    with Store.writing(path):
+    with write_lock(path):
         ready.set()
         release.wait(30)
 
@@ -428,7 +429,7 @@ def test_one_writer_at_a_time(tmp_path, converted_model):
 def test_nan_vectors_are_not_stored(tmp_path):
     with (
         pytest.raises(CorruptModelError, match="NaN"),
-        store_module.SegmentWriter(tmp_path, "000001", 3, 0) as segment,
+        SegmentWriter(tmp_path, "000001", 3, 0) as segment,
     ):
         segment.write([], np.array([[1, np.nan, 0]], np.float32))
     assert list(tmp_path.iterdir()) == []
@@ -438,7 +439,7 @@ def test_a_reader_keeps_the_generation_that_it_opened(copy, made):
     index = SearchIndex(copy)
     before = index.search("bread", 3)
     manifest = index._store.manifest
-    Store.publish(copy, 2, index.model, manifest["segments"], 240, columns=manifest["columns"])
+    publish(copy, 2, index.model, manifest["segments"], 240, columns=manifest["columns"])
     assert SearchIndex(copy).generation == 2
     assert (index.generation, index.search("bread", 3)) == (1, before)
 

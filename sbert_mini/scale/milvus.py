@@ -41,7 +41,8 @@ from sbert_mini.search.index import (
     named_embedder,
     read_queries,
 )
-from sbert_mini.search.store import ModelIdentity, StoredRow
+from sbert_mini.search.segment import StoredRow
+from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.words import is_silent
 

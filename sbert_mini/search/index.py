@@ -22,7 +22,8 @@ from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.conditions import parse, refusal
 from sbert_mini.search.filters import TIME_LIMIT_S, Deadline, FilterValueError, matching
 from sbert_mini.search.nearest import SegmentSearch, kind_of
-from sbert_mini.search.store import ModelIdentity, SearchKind, Store, StoredRow
+from sbert_mini.search.segment import StoredRow
+from sbert_mini.search.store import ModelIdentity, SearchKind, Store
 from sbert_mini.search.words import weights
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.words import Words, is_silent
@@ -320,19 +321,19 @@ class SearchIndex:
 
     def _allowed(self, filter: str | None) -> list[AnyArray | None]:
         """Return for each segment which of its rows count, (rows,) bool; None for all."""
-        held = [self._store.held(segment) for segment in self._store.segments]
+        present = [self._store.present_rows(segment) for segment in self._store.segments]
         if filter is None:
-            return held
+            return present
         columns = [segment.columns for segment in self._store.segments]
         condition = parse(filter, self.columns)
         deadline = Deadline(self._filter_timeout_s)
         masks: list[AnyArray | None] = []
-        for own, kept in zip(columns, held, strict=True):
+        for values, mask in zip(columns, present, strict=True):
             try:
-                mask = matching(condition, own, deadline)
+                matched = matching(condition, values, deadline)
             except FilterValueError as error:
                 raise refusal(filter, str(error), self.columns) from error
-            masks.append(mask if kept is None else mask & kept)
+            masks.append(matched if mask is None else matched & mask)
         return masks
 
     def _ranked_by_words(self, query: str, depth: int, allowed: Sequence[AnyArray | None]) -> list[int]:

@@ -11,7 +11,6 @@ and what they propose by rescoring. An opened FAISS index is never added to (an 
 class has no method that would.
 """
 
-import io
 import logging
 import math
 import os
@@ -26,8 +25,9 @@ import numpy as np
 
 from sbert_mini.errors import CorruptIndexError, UsageError
 from sbert_mini.files.durable import read_sealed_json, remove_all_dead_parts, write_durably, write_sealed_json
+from sbert_mini.search.checksums import CheckedFile, file_checksums, read_checked_npy, write_checked_npy
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.store import VECTOR_BLOCK_BYTES, CheckedFile, Segment, file_checksums
+from sbert_mini.search.segment import VECTOR_BLOCK_BYTES, Segment
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 AUTOMATIC, EXACT = "auto", "exact"
@@ -307,8 +307,7 @@ class SegmentSearch:
             raise FileNotFoundError(self._record)
         repeats = np.empty((0, 2), np.int64)
         if record["repeats"] is not None:
-            with CheckedFile(self._repeats_file, record["repeats"]) as file:
-                repeats = np.load(io.BytesIO(file.read_all()), allow_pickle=False)
+            repeats = read_checked_npy(self._repeats_file, record["repeats"])
         self._groups = _Groups(repeats, self.segment.rows)
         mapped = record["lists_start"]
         self._mapped = mapped is not None
@@ -356,10 +355,7 @@ class SegmentSearch:
             remove_all_dead_parts(self._file.parent)
             data = faiss.serialize_index(index)
             write_durably(self._file, memoryview(data))
-            if len(repeats):
-                stored = io.BytesIO()
-                np.save(stored, repeats.astype("<i8"))
-                write_durably(self._repeats_file, stored.getbuffer())
+            repeats_checksums = write_checked_npy(self._repeats_file, repeats.astype("<i8")) if len(repeats) else None
             record = {
                 "segment_sha256": self.segment.checksum,
                 "factory": self.kind,
@@ -367,7 +363,7 @@ class SegmentSearch:
                 "probes": probes,
                 "lists_start": _lists_start(index, len(data)),
                 "file": file_checksums(self._file, VECTOR_BLOCK_BYTES),
-                "repeats": file_checksums(self._repeats_file) if len(repeats) else None,
+                "repeats": repeats_checksums,
             }
             write_sealed_json(self._record, record)
         except OSError as error:  # a read-only index is searched all the same

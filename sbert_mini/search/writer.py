@@ -19,7 +19,17 @@ from sbert_mini.search.columns import Schema
 from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.index import SearchIndex, check_model
 from sbert_mini.search.nearest import AUTOMATIC, EXACT, build, check_kind, kind_of
-from sbert_mini.search.store import ModelIdentity, SearchKind, SegmentWriter, Store, StoredRow, remove_cache
+from sbert_mini.search.segment import SegmentWriter, StoredRow, remove_cache
+from sbert_mini.search.store import (
+    ModelIdentity,
+    SearchKind,
+    Store,
+    creating_index,
+    publish,
+    require_index,
+    sweep,
+    write_lock,
+)
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record, Reject
 
@@ -144,7 +154,7 @@ class IndexWriter:
             dimension=self._embedder.dimension,
             prompt=self._embedder.document_prompt() if prompt is None else prompt,
         )
-        with Store.creating(self.path):
+        with creating_index(self.path):
             schema = Schema(declared=column_types)
             self._write(records, model, None, vectors, SearchKind(kind, pca), schema, replace=False)
         return self._opened()
@@ -206,8 +216,8 @@ class IndexWriter:
         *,
         replace: bool,
     ) -> SearchIndex:
-        Store.check_there(self.path)
-        with Store.writing(self.path):
+        require_index(self.path)
+        with write_lock(self.path):
             old = Store(self.path)
             check_model(self._embedder, old.model, self.path)
             if self._embedder.graph != old.model.graph:
@@ -217,7 +227,7 @@ class IndexWriter:
                 )
             schema = Schema(old.columns, column_types)
             self._write(records, old.model, old, vectors, old.kind, schema, replace=replace)
-            Store.sweep(self.path)
+            sweep(self.path)
         return self._opened()
 
     def _write(
@@ -258,7 +268,7 @@ class IndexWriter:
             deleted = np.concatenate([old.deleted, deleted])
         next_row, columns = first_row + segment.rows, schema.described()
         _build(self.path, entries[-1], model.dimension, kind, self._embedder.threads)
-        Store.publish(self.path, generation, model, entries, next_row, deleted, kind, columns=columns)
+        publish(self.path, generation, model, entries, next_row, deleted, kind, columns=columns)
 
     def _encoded(
         self, accepted: Iterable[tuple[int, StoredRow]], pending: list[StoredRow], prompt: str
@@ -443,8 +453,8 @@ def delete(
         UsageError: neither ids nor a filter were given, or the filter cannot be evaluated.
     """
     path = Path(path)
-    Store.check_there(path)
-    with Store.writing(path):
+    require_index(path)
+    with write_lock(path):
         old = Store(path)
         rows: set[int] = set()
         for identity in identities:
@@ -465,8 +475,8 @@ def delete(
             deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
             generation = old.generation + 1
-            Store.publish(path, generation, old.model, entries, next_row, deleted, old.kind, columns=old.columns)
-            Store.sweep(path)
+            publish(path, generation, old.model, entries, next_row, deleted, old.kind, columns=old.columns)
+            sweep(path)
     return len(rows)
 
 
@@ -497,8 +507,8 @@ def compact(
         UsageError: FAISS does not know the kind.
     """
     path = Path(path)
-    Store.check_there(path)
-    with Store.writing(path):
+    require_index(path)
+    with write_lock(path):
         old = Store(path)
         wanted = old.kind if kind is None else SearchKind(kind, pca)
         check_kind(wanted.factory, old.model.dimension, wanted.pca)
@@ -507,14 +517,14 @@ def compact(
         if whole and wanted != old.kind:
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
             build(path, entries[0], old.model.dimension, wanted.factory, wanted.pca, thread_count(threads))
-            Store.publish(path, generation, old.model, entries, next_row, None, wanted, columns=old.columns)
+            publish(path, generation, old.model, entries, next_row, None, wanted, columns=old.columns)
             if kind_of(wanted.factory, old.segments[0].rows, wanted.pca) == EXACT:
                 remove_cache(path, old.segments[0].name)
         elif not whole:
             name = f"{generation:06d}"
             with SegmentWriter(path / "segments", name, old.model.dimension, Schema(old.columns)) as written:
                 for segment in old.segments:
-                    held = old.held(segment)
+                    held = old.present_rows(segment)
                     positions = None if held is None else np.flatnonzero(held)
                     for chosen, vectors in segment.vector_blocks(old.model.dimension, positions):
                         rows = [segment.row(position) for position in chosen.tolist()]
@@ -524,9 +534,9 @@ def compact(
             entry = {"name": name, "rows": written.rows, "checksums_sha256": written.checksum}
             next_row = old.manifest["next_row"]
             _build(path, entry, old.model.dimension, wanted, thread_count(threads))
-            Store.publish(path, generation, old.model, [entry], next_row, None, wanted, columns=old.columns)
+            publish(path, generation, old.model, [entry], next_row, None, wanted, columns=old.columns)
         old.close()
-        Store.sweep(path)
+        sweep(path)
     index = SearchIndex(path, threads=threads)
     index.prepare()
     return index
