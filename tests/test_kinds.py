@@ -15,10 +15,9 @@ from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
 from sbert_mini.search.dedup import deduplicate
 from sbert_mini.search.index import fused
-from sbert_mini.search.nearest import AUTOMATIC, EXACT, automatic, kind_of, lists_for
+from sbert_mini.search.kinds import AUTOMATIC, EXACT, SearchKind, automatic, kind_of, lists_for
 from sbert_mini.search.reduction import Reduction, fit
 from sbert_mini.search.segment import VECTOR_BLOCK_BYTES
-from sbert_mini.search.store import SearchKind
 from sbert_mini.search.words import Words, WordsWriter, stems_of, weights
 from sbert_mini.search.writer import compact, delete
 from sbert_mini.text.records import Record
@@ -121,13 +120,28 @@ def test_the_kind_goes_by_the_number_of_rows():
 
 @pytest.mark.parametrize(
     ("kind", "pca", "message"),
-    [("Nonsense", None, "does not know"), ("auto", 28, "below the 28"), ("auto", 0, "--pca")],
+    [
+        (
+            "Nonsense",
+            None,
+            r"must be auto, exact, or a FAISS factory string such as SQ8, .* FAISS does not know 'Nonsense'",
+        ),
+        ("PQ9", None, r"does not know 'PQ9': The dimension of the vector \(d\) should be a multiple of"),
+        ("PQ99999999999", None, "does not know 'PQ99999999999': one of its numbers is too large"),
+        ("HNSW0_SQ8", None, "the number after HNSW in the kind 'HNSW0_SQ8' must be at least 2; found 0"),
+        ("PCA8,HNSW1", None, "the number after HNSW .* must be at least 2; found 1"),
+        ("NSG4", None, "the number after NSG .* must be at least 8; found 4"),
+        ("IVF16,PQ0", None, "the number after PQ .* must be at least 1; found 0"),
+        ("auto", 28, "below the 28"),
+        ("auto", 0, "--pca"),
+    ],
 )
 def test_a_kind_that_cannot_be_is_refused_before_anything_is_made(
     tmp_path, converted_model, records, vectors, kind, pca, message
 ):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as refused:
         make(tmp_path / "index", converted_model, records, vectors, kind=kind, pca=pca)
+    assert not any(part in str(refused.value) for part in ("faiss::", ".cpp", "Error", "failed", "C++", "\n"))
     assert not (tmp_path / "index").exists()
 
 

@@ -21,9 +21,10 @@ from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.conditions import parse, refusal
 from sbert_mini.search.filters import TIME_LIMIT_S, Deadline, FilterValueError, matching
-from sbert_mini.search.nearest import SegmentSearch, kind_of
+from sbert_mini.search.kinds import SearchKind, kind_of
+from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.segment import StoredRow
-from sbert_mini.search.store import ModelIdentity, SearchKind, Store
+from sbert_mini.search.store import ModelIdentity, Store
 from sbert_mini.search.words import weights
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.words import Words, is_silent

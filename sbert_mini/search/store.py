@@ -15,7 +15,7 @@
         columns.bin, .json        the rows' columns, for filters (`search.columns`)
         words.sqlite              the rows' words, for BM25 (`search.words`)
         checksums.json            each file's size and the sha256 of each of its blocks of 1 MiB (of vectors.npy: of 32 KiB)
-      faiss/000001.faiss, .json   a cache made from the segment (`search.nearest`), with checksums of its own; it may be deleted
+      faiss/000001.faiss, .json   a cache of the segment (`search.faiss_file`), with checksums of its own; it may be deleted
       faiss/000001.repeats.npy    int64 (repeats, 2): rows whose vector an earlier row has, and that row, if there are any
 
 A writer makes a new segment and a new manifest beside the old ones, flushes them to the disk, and then replaces `CURRENT` in
@@ -54,6 +54,7 @@ from sbert_mini.files.durable import (
 )
 from sbert_mini.search.checksums import read_checked_json, read_checked_npy, write_checked_npy
 from sbert_mini.search.columns import Schema
+from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.segment import Segment, SegmentVanishedError, remove_cache, remove_unread
 from sbert_mini.shapes import AnyArray, IntArray
 from sbert_mini.version import __version__
@@ -84,19 +85,6 @@ class ModelIdentity:
     graph: str
     dimension: int
     prompt: str = ""
-
-
-@dataclass(frozen=True)
-class SearchKind:
-    """By what an index's rows are searched; segments may be of other sizes, and are searched each by what fits it.
-
-    Attributes:
-        factory: `auto`, `exact` or a FAISS factory string (`search.nearest.kind_of`).
-        pca: components that FAISS sees, or None for all.
-    """
-
-    factory: str = "auto"
-    pca: int | None = None
 
 
 def _check_pointer(path: Path, manifest: str) -> None:

@@ -18,11 +18,11 @@ from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.index import SearchIndex, check_model
-from sbert_mini.search.nearest import AUTOMATIC, EXACT, build, check_kind, kind_of
+from sbert_mini.search.kinds import AUTOMATIC, EXACT, SearchKind, check_kind, kind_of
+from sbert_mini.search.nearest import build
 from sbert_mini.search.segment import SegmentWriter, StoredRow, remove_cache
 from sbert_mini.search.store import (
     ModelIdentity,
-    SearchKind,
     Store,
     creating_index,
     publish,
@@ -128,7 +128,7 @@ class IndexWriter:
             records: the rows.
             vectors: the records' vectors, in their order or by their ids, made with this model and of length 1; None to encode
                 the texts.
-            kind: by what they are searched: `auto`, `exact` or a FAISS factory string (`search.nearest.kind_of`).
+            kind: by what they are searched: `auto`, `exact` or a FAISS factory string (`search.kinds.kind_of`).
             pca: let FAISS see so many principal components alone; what it proposes is scored with the whole vectors.
             prompt: put before each text when it is encoded, now and when rows are added later; None for the model's own
                 prompt for documents, if it has one.
@@ -495,7 +495,7 @@ def compact(
 
     Args:
         path: the index directory.
-        kind: by what the rows are searched from now on (`search.nearest.kind_of`); None for what it was.
+        kind: by what the rows are searched from now on (`search.kinds.kind_of`); None for what it was.
         pca: with a kind, components that FAISS sees, or None for all.
         threads: for making the FAISS file.
         on_progress: told how many rows are written, and how many there are.
