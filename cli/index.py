@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import CorruptIndexError, UsageError
+from sbert_mini.scale.address import FORM
 
 from . import options
 from .notes import counted, note, progress_wanted, quiet_notes
@@ -366,7 +367,7 @@ def compact(
 )
 def push(
     directory: options.IndexDirectory,
-    address: Annotated[str, typer.Argument(help="milvus://HOST[:PORT]/COLLECTION.", show_default=False)],
+    address: Annotated[str, typer.Argument(help=f"{FORM}.", show_default=False)],
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows a request.")] = 1000,
     quiet: options.Quiet = False,
 ) -> None:

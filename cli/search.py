@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import UsageError
+from sbert_mini.scale import address
 
 from . import options
 from .notes import quiet_notes
 
 if TYPE_CHECKING:
-    from sbert_mini.scale.milvus import MilvusIndex
-    from sbert_mini.search.index import Hit, SearchIndex
+    from sbert_mini.search.queries import Hit, Searchable
 
 EXAMPLE = """Examples:
 
@@ -36,9 +36,7 @@ EXAMPLE = """Examples:
 def search(
     directory: Annotated[
         str,
-        typer.Argument(
-            metavar="INDEX", help="The index directory, or milvus://HOST[:PORT]/COLLECTION.", show_default=False
-        ),
+        typer.Argument(metavar="INDEX", help=f"The index directory, or {address.FORM}.", show_default=False),
     ],
     query: Annotated[
         str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)
@@ -136,8 +134,8 @@ def search(
         raise typer.Exit(1)
 
 
-def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s: float) -> "SearchIndex | MilvusIndex":
-    if directory.startswith("milvus:"):
+def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s: float) -> "Searchable":
+    if directory.startswith(address.SCHEME):
         from sbert_mini.scale.milvus import MilvusIndex
 
         return MilvusIndex(directory, threads=threads, offline=offline)

@@ -14,8 +14,9 @@ from conftest import replace
 from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
 from sbert_mini.search.dedup import deduplicate
-from sbert_mini.search.index import fused
 from sbert_mini.search.kinds import AUTOMATIC, EXACT, SearchKind, automatic, kind_of, lists_for
+from sbert_mini.search.queries import fused
+from sbert_mini.search.ranking import rows_by_words
 from sbert_mini.search.reduction import Reduction, fit
 from sbert_mini.search.segment import VECTOR_BLOCK_BYTES
 from sbert_mini.search.words import Words, WordsWriter, stems_of, weights
@@ -321,7 +322,7 @@ def test_a_hybrid_search_adds_up_reciprocal_ranks(tmp_path, embedder, passages):
     assert hit.score <= 2 / 61
     query = "how does yeast make dough rise"
     near = [h.id for h in index.search(query, 100)]
-    words = [index._store.segments[0].row(n).id for n in index._ranked_by_words(query, 100, [None])]
+    words = [index._store.segments[0].row(n).id for n in rows_by_words(index._store.segments, query, 100, [None])]
     scores = {i: sum(1 / (61 + ranking.index(i)) for ranking in (near, words) if i in ranking) for i in {*near, *words}}
     hits = index.search(query, 12, hybrid=True)
     assert [h.score for h in hits] == pytest.approx(sorted(scores.values(), reverse=True)[:12])

@@ -17,9 +17,10 @@ from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.filters import TIME_LIMIT_S
-from sbert_mini.search.index import SearchIndex, check_model
+from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.kinds import AUTOMATIC, EXACT, SearchKind, check_kind, kind_of
 from sbert_mini.search.nearest import build
+from sbert_mini.search.queries import check_model
 from sbert_mini.search.segment import SegmentWriter, StoredRow, remove_cache
 from sbert_mini.search.store import (
     ModelIdentity,
