@@ -290,7 +290,7 @@ def delete(
     if sum((bool(ids), ids_from is not None, filter is not None)) != 1:
         raise UsageError("name the ids to delete, or a file of them with --ids-from, or a --filter; one of the three")
     quiet_notes(quiet)
-    from sbert_mini.search import writer
+    from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import read_records
 
     met = 0
@@ -303,11 +303,12 @@ def delete(
         ask = filter is not None and not yes and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
         return not ask or typer.confirm(f"delete {_rows(count)}?", err=True)
 
+    writer = IndexWriter(directory)
     if filter is not None:
-        deleted = writer.delete(directory, filter=filter, filter_timeout_s=filter_timeout, confirm=confirm)
+        deleted = writer.delete(filter=filter, filter_timeout_s=filter_timeout, confirm=confirm)
     else:
         named = ids or (record.text for record in read_records(ids_from or "-", format="txt"))
-        deleted = writer.delete(directory, named, confirm=confirm)
+        deleted = writer.delete(named, confirm=confirm)
     if dry_run:
         note(f"{_rows(met)} would be deleted from {directory}")
     else:
@@ -348,11 +349,11 @@ def compact(
         raise UsageError("--pca goes with --kind: name the kind too, such as --kind auto")
     quiet_notes(quiet)
     from sbert_mini.progress import ProgressBar
-    from sbert_mini.search import writer
+    from sbert_mini.search.writer import IndexWriter
 
     with ProgressBar("rows", None) if progress_wanted(quiet) else nullcontext() as bar:
-        told = None if bar is None else bar.move_to
-        index = writer.compact(directory, kind=kind, pca=pca, threads=threads, on_progress=told)
+        on_progress = None if bar is None else bar.move_to
+        index = IndexWriter(directory, threads=threads).compact(kind=kind, pca=pca, on_progress=on_progress)
     note(f"{directory}: {len(index)} rows in {index.segments} segment, {', '.join(index.segment_kinds)}")
 
 

@@ -20,7 +20,6 @@ from sbert_mini.search.ranking import rows_by_words
 from sbert_mini.search.reduction import Reduction, fit
 from sbert_mini.search.segment import VECTOR_BLOCK_BYTES
 from sbert_mini.search.words import Words, WordsWriter, stems_of, weights
-from sbert_mini.search.writer import compact, delete
 from sbert_mini.text.records import Record
 
 ROWS = 3001
@@ -86,7 +85,7 @@ def test_every_kind_finds_what_brute_force_finds(tmp_path, converted_model, reco
 def test_with_a_filter_k_rows_come_back_where_k_exist(tmp_path, converted_model, records, vectors, kind, monkeypatch):
     monkeypatch.setattr("sbert_mini.search.nearest.SCANNED_ROWS", 20)  # so that FAISS is asked at this size too
     index = make(tmp_path / "index", converted_model, records, vectors, kind=kind)
-    delete(tmp_path / "index", [str(i) for i in range(0, ROWS, 5)])
+    IndexWriter(tmp_path / "index").delete([str(i) for i in range(0, ROWS, 5)])
     index = SearchIndex(tmp_path / "index")
     queries = vectors[:13]
     exact = queries @ vectors.T
@@ -221,15 +220,15 @@ def test_given_vectors_stay_with_their_rows_where_rows_repeat(tmp_path, converte
 
 def test_rows_are_deleted_by_a_filter(tmp_path, converted_model, records, vectors):
     make(tmp_path / "index", converted_model, records, vectors)
-    assert delete(tmp_path / "index", filter="lang = 'fr'") == 1000
-    assert delete(tmp_path / "index", filter="lang = 'fr'") == 0
+    assert IndexWriter(tmp_path / "index").delete(filter="lang = 'fr'") == 1000
+    assert IndexWriter(tmp_path / "index").delete(filter="lang = 'fr'") == 0
     index = SearchIndex(tmp_path / "index")
     assert (len(index), index.generation) == (2001, 2)
     assert {row.columns["lang"] for row in index.rows()} == {"en", "de"}
     with pytest.raises(InputError, match="all 2001 rows"):
-        delete(tmp_path / "index", filter="true")
+        IndexWriter(tmp_path / "index").delete(filter="true")
     with pytest.raises(UsageError, match="no id was given"):
-        delete(tmp_path / "index")
+        IndexWriter(tmp_path / "index").delete()
 
 
 # --- words ---
@@ -346,11 +345,11 @@ def test_compaction_keeps_rows_ids_numbers_and_order(tmp_path, converted_model, 
     writer = IndexWriter(path, index.embedder())
     writer.add([Record("a dog", f"new {i}", {"n": -i}) for i in range(30)], vectors=-vectors[30:60])
     writer.update([Record("a tree", str(i), {"n": i}) for i in range(7)], vectors=-vectors[100:107])
-    delete(path, [str(i) for i in range(50, 80)])
+    IndexWriter(path).delete([str(i) for i in range(50, 80)])
     before = SearchIndex(path)
     rows, found = list(before.rows()), before.nearest(vectors[:9], 13, exact=True)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    after = compact(path)
+    after = IndexWriter(path).compact()
     assert (len(after), after.segments, after.deleted_rows, after.generation) == (3001, 1, 0, 5)
     assert list(after.rows()) == rows
     for one, other in zip(found, after.nearest(vectors[:9], 13, exact=True), strict=True):
@@ -363,7 +362,7 @@ def test_compaction_keeps_rows_ids_numbers_and_order(tmp_path, converted_model, 
     np.testing.assert_array_equal(before.nearest(vectors[:9], 13, exact=True)[1], found[1])
     assert len(list((path / "segments").iterdir())) == 4
     del before, index, writer
-    assert delete(path, ["90"]) == 1
+    assert IndexWriter(path).delete(["90"]) == 1
     assert [folder.name for folder in (path / "segments").iterdir()] == ["000005"]
     assert sorted(file.name for file in (path / "faiss").iterdir()) == ["000005.faiss", "000005.json"]
     assert sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) < size
@@ -374,17 +373,17 @@ def test_compaction_keeps_rows_ids_numbers_and_order(tmp_path, converted_model, 
 def test_compaction_changes_the_kind(tmp_path, converted_model, records, vectors):
     path = tmp_path / "index"
     make(path, converted_model, records, vectors)
-    index = compact(path, kind="HNSW16", pca=16)
+    index = IndexWriter(path).compact(kind="HNSW16", pca=16)
     assert (index.kind, index.segment_kinds, index.generation) == (SearchKind("HNSW16", 16), ["PCA16,HNSW16"], 2)
-    assert compact(path).generation == 2  # nothing to gain
+    assert IndexWriter(path).compact().generation == 2  # nothing to gain
     with pytest.raises(UsageError, match="does not know"):
-        compact(path, kind="Nonsense")
+        IndexWriter(path).compact(kind="Nonsense")
     assert SearchIndex(path).generation == 2
 
 
 READER = """
 import sys
-from sbert_mini import SearchIndex
+from sbert_mini import IndexWriter, SearchIndex
 index = SearchIndex(sys.argv[1])
 print(len(index), flush=True)
 sys.stdin.readline()
@@ -401,14 +400,14 @@ def test_another_process_keeps_what_it_opened(tmp_path, converted_model, records
     )
     try:
         assert reader.stdout.readline() == "3001\n"
-        delete(path, filter="n > 9")
-        assert len(compact(path)) == 10
+        IndexWriter(path).delete(filter="n > 9")
+        assert len(IndexWriter(path).compact()) == 10
         assert {f.name for f in (path / "segments").iterdir()} == {"000001", "000003"}
         out, _ = reader.communicate("\n", timeout=600)
         assert out == "3001 5\n"
     finally:
         reader.kill()
-    delete(path, ["3"])
+    IndexWriter(path).delete(["3"])
     assert {f.name for f in (path / "segments").iterdir()} == {"000003"}
 
 

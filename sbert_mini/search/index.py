@@ -158,7 +158,7 @@ class SearchIndex:
         """
         request = read_request(queries, k, self._model, min_score=min_score, hybrid=hybrid, embedder=embedder)
         allowed = self._allowed(filter)
-        nearest = partial(self._nearest, allowed=allowed, exact=exact)
+        nearest = partial(nearest_rows, self._segment_searches(), allowed=allowed, exact=exact)
         if not hybrid:
             return request.answer(hits_by_meaning(request, nearest, self._hit))
         by_words = partial(rows_by_words, self._store.segments, allowed=allowed)
@@ -199,12 +199,8 @@ class SearchIndex:
             UsageError: `k` is below 1, the vectors are not of length 1, or the filter cannot be evaluated.
         """
         vectors = arguments.unit_vectors(vectors, self.model.dimension, "query vectors", "queries")
-        return self._nearest(vectors, arguments.integer(k, "k"), self._allowed(filter), exact=exact)
-
-    def _nearest(
-        self, vectors: FloatArray, k: int, allowed: list[AnyArray | None], *, exact: bool
-    ) -> tuple[FloatArray, IntArray]:
-        return nearest_rows(self._segment_searches(), vectors, k, allowed, exact=exact)
+        k = arguments.integer(k, "k")
+        return nearest_rows(self._segment_searches(), vectors, k, self._allowed(filter), exact=exact)
 
     def matching(self, filter: str) -> IntArray:
         """Return the numbers of the rows that meet an SQL condition, ascending.

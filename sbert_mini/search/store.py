@@ -106,6 +106,16 @@ def _check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
             )
 
 
+def describe(path: Path) -> str | None:
+    """Return the rows, the model and the dimension of the index in a directory, or None where none can be read."""
+    try:
+        manifest = _present_manifest(path)
+        model = manifest["model"]
+        return f"rows={manifest['rows']}, model={model['name']!r}, dimension={model['dimension']}"
+    except (CorruptIndexError, OSError, KeyError):
+        return None
+
+
 class Store:
     """An index directory at one generation.
 
@@ -131,6 +141,12 @@ class Store:
                 # A writer may have gone on to the next generation, and removed this one, in between.
                 if attempt == _ATTEMPTS - 1 or read_sealed_json(current, CorruptIndexError) == pointer:
                     raise
+
+    def __repr__(self) -> str:
+        return (
+            f"Store({str(self.path)!r}, rows={self.rows}, model={self.model.name!r}, dimension={self.model.dimension}, "
+            f"generation={self.generation})"
+        )
 
     def _open(self, pointer: Mapping[str, Any]) -> None:
         version, manifest, sha256 = int(pointer["format_version"]), str(pointer["manifest"]), str(pointer["sha256"])
