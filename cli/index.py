@@ -404,6 +404,7 @@ def info(
 ) -> None:
     """Say what an index holds: rows, generation, model, segments, bytes."""
     from sbert_mini.search.index import SearchIndex
+    from sbert_mini.search.store import stored_bytes
 
     index = SearchIndex(directory)
     about = {
@@ -419,7 +420,7 @@ def info(
         "segment_kinds": index.segment_kinds,
         "columns": index.columns,
         "deleted_rows_kept": index.deleted_rows,
-        "bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
+        "bytes": stored_bytes(directory),
     }
     if as_json:
         print(json.dumps(about, ensure_ascii=False))

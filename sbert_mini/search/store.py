@@ -116,6 +116,11 @@ def describe(path: Path) -> str | None:
         return None
 
 
+def stored_bytes(path: Path) -> int:
+    """Return the size of all files of an index directory."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 class Store:
     """An index directory at one generation.
 
