@@ -82,6 +82,10 @@ def test_the_same_options_and_results(server, index, embedder):
     remote = milvus.MilvusIndex(server.address("same"), threads=1)
     assert len(remote) == 240
     assert remote.model == index.model
+    assert (
+        repr(remote)
+        == f"MilvusIndex({remote.address!r}, model={index.model.name!r}, dimension={index.model.dimension})"
+    )
     queries = ["why does dough rise?", "keeping time on a railway", "how do bats see"]
     for options in (
         {"k": 7},

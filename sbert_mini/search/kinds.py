@@ -13,20 +13,20 @@ from sbert_mini.search.faiss_threads import faiss_with
 
 AUTOMATIC, EXACT = "auto", "exact"
 EXACT_ROWS, LARGE_ROWS = 50_000, 10_000_000
-"""Up to so many rows: exactly; through inverted lists of 1-bit vectors; above, lists that are found by HNSW themselves."""
+"""Up to EXACT_ROWS: exact search; up to LARGE_ROWS: inverted lists of 1-bit vectors; above: HNSW finds the lists."""
 TRAINING_ROWS_A_LIST = 40
 LEAST_TRAINED = 1000
 _LEAST_LINKS = {"HNSW": 2, "NSG": 8}
-"""Links a row, below which FAISS ends the process or does not come back."""
+"""Links of a row. With fewer, FAISS ends the process or never returns."""
 _EXAMPLES = "auto, exact, or a FAISS factory string such as SQ8, HNSW32_SQ8 or IVF,SQ8"
 
 
 @dataclass(frozen=True)
 class SearchKind:
-    """By what an index's rows are searched; segments may be of other sizes, and are searched each by what fits it.
+    """How an index's rows are searched. Each segment gets the kind that fits its number of rows (`kind_of`).
 
     Attributes:
-        factory: `auto`, `exact` or a FAISS factory string (`kind_of`).
+        factory: `auto`, `exact` or a FAISS factory string.
         pca: components that FAISS sees, or None for all.
     """
 
