@@ -8,7 +8,7 @@ from sbert_mini.errors import UsageError
 SCHEME = "milvus:"
 FORM = f"{SCHEME}//HOST[:PORT]/COLLECTION"
 PORT = 19530
-_ADDRESS = re.compile(SCHEME + r"//(?P<host>\[[^\]]+\]|[^/:@]+)(?::(?P<port>\d+))?/(?P<name>[A-Za-z_]\w{0,200})")
+_ADDRESS = SCHEME + r"//(?P<host>\[[^\]]+\]|[^/:@]+)(?::(?P<port>\d+))?/(?P<name>[A-Za-z_]\w{0,200})"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Address:
         Raises:
             UsageError: the text has another form.
         """
-        parts = _ADDRESS.fullmatch(text)
+        parts = re.fullmatch(_ADDRESS, text)  # compiled here: commands import this module at every start
         if parts is None:
             raise UsageError(f"the address must be {FORM}; found {text!r}")
         return cls(f"http://{parts['host']}:{parts['port'] or PORT}", parts["name"])
