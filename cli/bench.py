@@ -378,7 +378,7 @@ def search(
     _check(report)
     from sbert_mini.evaluation import contestants, retrieval
     from sbert_mini.runtime.engine import thread_count
-    from sbert_mini.search.nearest import EXACT
+    from sbert_mini.search.kinds import EXACT
 
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)

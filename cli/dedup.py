@@ -3,7 +3,7 @@
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from . import options
 from .notes import counted, note, progress_wanted, quiet_notes
 
 if TYPE_CHECKING:
+    from sbert_mini.search.dedup import Verdict
     from sbert_mini.text.records import Record
 
 EXAMPLE = """Examples:
@@ -75,7 +76,6 @@ def dedup(
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.dedup import deduplicate
     from sbert_mini.text.records import STANDARD_INPUT, ReadCounts, inputs, read_records
-    from sbert_mini.text.rows import read_row
 
     files = input or [Path(STANDARD_INPUT)]
     output = None if output is not None and str(output) == "-" else output
@@ -87,36 +87,46 @@ def dedup(
         options.check_json_lines("--duplicates", duplicates)
     embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
     read = ReadCounts()
-    counts = {"kept": 0, "same text": 0, "near": 0}
     with ExitStack() as stack:
         other_stream = None if duplicates is None else _opened(stack, None if str(duplicates) == "-" else duplicates)
         keep = stack.enter_context(_writing(_opened(stack, output), kind))
         records = read_records(files, counts=read, **reading)
         bar = progress_wanted(quiet) and not (output is None and sys.stdout.isatty())  # rows would run into it
-        for verdict in deduplicate(
+        verdicts = deduplicate(
             counted(records, files, input_format, bar=bar),
             embedder,
             threshold=threshold,
             batch_size=batch_size,
             truncation=truncation.value,
             show_progress_bar=bar,
-        ):
-            counts[verdict.reason or "kept"] += 1
-            if verdict.of is None:
-                keep(verdict.record)
-            elif other_stream is not None:
-                repeated = {"reason": verdict.reason, "score": round(verdict.score or 0.0, 6)}
-                several = len(files) > 1
-                row = _place(verdict.record, several) | repeated | {"of": _place(verdict.of, several)}
-                if verdict.record.row is not None:
-                    row["row"] = read_row(verdict.record)
-                other_stream.write(_json(row))
+        )
+        counts = _write(verdicts, keep, other_stream, several=len(files) > 1)
     if read.blank:
         note(f"{read.blank} blank lines were left out")
     note(
         f"{sum(counts.values())} rows, {counts['kept']} kept; {counts['same text']} had the same text as a kept one, "
         f"{counts['near']} were near one"
     )
+
+
+def _write(
+    verdicts: "Iterable[Verdict]", keep: "Callable[[Record], None]", other_stream: IO[str] | None, *, several: bool
+) -> dict[str, int]:
+    """Write each row where its verdict sends it, and return how many there are of each kind."""
+    from sbert_mini.text.rows import read_row
+
+    counts = {"kept": 0, "same text": 0, "near": 0}
+    for verdict in verdicts:
+        counts[verdict.reason or "kept"] += 1
+        if verdict.of is None:
+            keep(verdict.record)
+        elif other_stream is not None:
+            repeated = {"reason": verdict.reason, "score": round(verdict.score or 0.0, 6)}
+            row = _place(verdict.record, several) | repeated | {"of": _place(verdict.of, several)}
+            if verdict.record.row is not None:
+                row["row"] = read_row(verdict.record)
+            other_stream.write(_json(row))
+    return counts
 
 
 def _kind(output: Path | None, plain: bool) -> str:
@@ -141,7 +151,7 @@ def _writing(stream: IO[str], kind: str) -> "Iterator[Callable[[Record], None]]"
     """Yield what takes a kept row. A table is written at the end: its columns are those of all rows."""
     from sbert_mini.text.rows import check_row, read_row, write_table
 
-    kept: list[tuple[dict[str, Any], bool]] = []
+    rows: list[tuple[dict[str, Any], bool]] = []
 
     def keep(record: "Record") -> None:
         if kind == "txt":
@@ -151,12 +161,12 @@ def _writing(stream: IO[str], kind: str) -> "Iterator[Callable[[Record], None]]"
         else:
             row = read_row(record)
             check_row(row, kind, record.place)
-            kept.append((row, record.typed))
+            rows.append((row, record.typed))
 
     yield keep
     if kind in ("csv", "tsv", "parquet"):
         table = io.BytesIO()
-        write_table(table, kind, kept)  # type: ignore[arg-type]
+        write_table(table, kind, rows)  # type: ignore[arg-type]
         stream.flush()
         stream.buffer.write(table.getbuffer())  # type: ignore[attr-defined]
 

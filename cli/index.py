@@ -4,18 +4,22 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sbert_mini.errors import CorruptIndexError, UsageError
+from sbert_mini.scale.address import FORM
 
 from . import options
 from .notes import counted, note, progress_wanted, quiet_notes
 from .rejects import Rejects
 
 if TYPE_CHECKING:
+    from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.index import SearchIndex
     from sbert_mini.search.writer import IndexWriter, VectorsById
     from sbert_mini.shapes import FloatArray
@@ -56,7 +60,24 @@ ColumnTypes = Annotated[
 
 MANY_SEGMENTS = 16
 
-app = typer.Typer(help="Create, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
+
+@dataclass(frozen=True)
+class _RowOptions:
+    """The rows of some files that go into an index: the options that `create`, `add` and `update` share."""
+
+    directory: Path
+    input: list[Path]
+    reading: dict[str, Any]
+    vectors: Path | None
+    column_types: dict[str, str]
+    truncation: options.TruncationChoice
+    on_error: options.OnErrorChoice
+    rejects: Path | None
+    batch_size: int
+    quiet: bool
+
+
+app = typer.Typer(help="Make, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
 
 Input = Annotated[
     list[Path],
@@ -121,38 +142,25 @@ def create(
     of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read. "IVF,"
     without a number selects a suitable number of lists.
     """
-    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
+    rows = _RowOptions(
+        directory,
+        input,
+        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
+        vectors,
+        _column_types(column_type),
+        truncation,
+        on_error,
+        rejects,
+        batch_size,
+        quiet,
+    )
     quiet_notes(quiet)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
-    from sbert_mini.text.records import ReadCounts, read_records
 
     embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory), input) as taken:
-        writer = IndexWriter(
-            directory,
-            embedder,
-            batch_size=batch_size,
-            truncation=truncation.value,
-            show_progress_bar=progress_wanted(quiet),
-            on_reject=taken.take,
-        )
-        read = ReadCounts()
-        records: Iterable[Record] = read_records(input, counts=read, on_reject=taken.take, **reading)
-        if taken.take is not None and truncation is options.TruncationChoice.ERROR:
-            before = embedder.document_prompt() if prompt is None else prompt
-            records = embedder.short_enough(records, before, taken.take)
-        with _given_vectors(vectors, on_error) as given:
-            index = writer.create(
-                counted(records, input, input_format, bar=progress_wanted(quiet)),
-                prompt=prompt,
-                vectors=given,
-                kind=kind,
-                pca=pca,
-                column_types=_column_types(column_type),
-            )
-        _tell(read, writer, directory, index.segments)
-    raise typer.Exit(taken.exit_code())
+    before = embedder.document_prompt() if prompt is None else prompt
+    _write(rows, embedder, before, partial(IndexWriter.create, prompt=prompt, kind=kind, pca=pca))
 
 
 @app.command(
@@ -186,24 +194,21 @@ def add(
     If an id is already in the index, that is an error and nothing is added. A row without an id that is already in the index is
     counted, and not stored again. The index's own model and prompt are used.
     """
-    settings = (
+    rows = _RowOptions(
+        directory,
+        input,
         options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
+        vectors,
+        _column_types(column_type),
         truncation,
         on_error,
         rejects,
         batch_size,
-        threads,
-        offline,
         quiet,
     )
-    _change(
-        lambda writer, records, given: writer.add(records, vectors=given, column_types=_column_types(column_type)),
-        directory,
-        input,
-        vectors,
-        model,
-        *settings,
-    )
+    from sbert_mini.search.writer import IndexWriter
+
+    _change(rows, IndexWriter.add, model, threads, offline)
 
 
 @app.command(
@@ -232,25 +237,22 @@ def update(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Replace the rows that have the ids of a file's rows; add the rows with new ids."""
-    settings = (
+    """Put each row of a file in the place of the one with its id, or add it where there is none."""
+    rows = _RowOptions(
+        directory,
+        input,
         options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
+        vectors,
+        _column_types(column_type),
         truncation,
         on_error,
         rejects,
         batch_size,
-        threads,
-        offline,
         quiet,
     )
-    _change(
-        lambda writer, records, given: writer.update(records, vectors=given, column_types=_column_types(column_type)),
-        directory,
-        input,
-        vectors,
-        model,
-        *settings,
-    )
+    from sbert_mini.search.writer import IndexWriter
+
+    _change(rows, IndexWriter.update, model, threads, offline)
 
 
 @app.command(
@@ -290,26 +292,27 @@ def delete(
     if sum((bool(ids), ids_from is not None, filter is not None)) != 1:
         raise UsageError("name the ids to delete, or a file of them with --ids-from, or a --filter; one of the three")
     quiet_notes(quiet)
-    from sbert_mini.search import writer
+    from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import read_records
 
-    met = 0
+    rows = 0
 
     def confirm(count: int) -> bool:
-        nonlocal met
-        met = count
+        nonlocal rows
+        rows = count
         if dry_run:
             return False
         ask = filter is not None and not yes and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
         return not ask or typer.confirm(f"delete {_rows(count)}?", err=True)
 
+    writer = IndexWriter(directory)
     if filter is not None:
-        deleted = writer.delete(directory, filter=filter, filter_timeout_s=filter_timeout, confirm=confirm)
+        deleted = writer.delete(filter=filter, filter_timeout_s=filter_timeout, confirm=confirm)
     else:
         named = ids or (record.text for record in read_records(ids_from or "-", format="txt"))
-        deleted = writer.delete(directory, named, confirm=confirm)
+        deleted = writer.delete(named, confirm=confirm)
     if dry_run:
-        note(f"{_rows(met)} would be deleted from {directory}")
+        note(f"{_rows(rows)} would be deleted from {directory}")
     else:
         note(f"{_rows(deleted)} deleted from {directory}")
 
@@ -348,11 +351,11 @@ def compact(
         raise UsageError("--pca goes with --kind: name the kind too, such as --kind auto")
     quiet_notes(quiet)
     from sbert_mini.progress import ProgressBar
-    from sbert_mini.search import writer
+    from sbert_mini.search.writer import IndexWriter
 
     with ProgressBar("rows", None) if progress_wanted(quiet) else nullcontext() as bar:
-        told = None if bar is None else bar.move_to
-        index = writer.compact(directory, kind=kind, pca=pca, threads=threads, on_progress=told)
+        on_progress = None if bar is None else bar.move_to
+        index = IndexWriter(directory, threads=threads).compact(kind=kind, pca=pca, on_progress=on_progress)
     note(f"{directory}: {len(index)} rows in {index.segments} segment, {', '.join(index.segment_kinds)}")
 
 
@@ -367,8 +370,8 @@ def compact(
 )
 def push(
     directory: options.IndexDirectory,
-    address: Annotated[str, typer.Argument(help="milvus://HOST[:PORT]/COLLECTION.", show_default=False)],
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per request.")] = 1000,
+    address: Annotated[str, typer.Argument(help=f"{FORM}.", show_default=False)],
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows a request.")] = 1000,
     quiet: options.Quiet = False,
 ) -> None:
     """Make a Milvus collection equal to an index, by the rows' ids.
@@ -402,9 +405,10 @@ def info(
 ) -> None:
     """Describe an index: rows, generation, model, segments, bytes."""
     from sbert_mini.search.index import SearchIndex
+    from sbert_mini.search.store import stored_bytes
 
     index = SearchIndex(directory)
-    found = {
+    about = {
         "rows": len(index),
         "generation": index.generation,
         "created": index.created,
@@ -417,13 +421,13 @@ def info(
         "segment_kinds": index.segment_kinds,
         "columns": index.columns,
         "deleted_rows_kept": index.deleted_rows,
-        "bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
+        "bytes": stored_bytes(directory),
     }
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(about, ensure_ascii=False))
         return
-    found["columns"] = ", ".join(f"{name} ({type or 'no value yet'})" for name, type in index.columns.items()) or "none"
-    for key, value in found.items():
+    about["columns"] = ", ".join(f"{name} ({type or 'no value yet'})" for name, type in index.columns.items()) or "none"
+    for key, value in about.items():
         print(f"{key.replace('_', ' '):<20}{value!r}" if key == "prompt" else f"{key.replace('_', ' '):<20}{value}")
 
 
@@ -447,78 +451,74 @@ def verify(directory: options.IndexDirectory, quiet: options.Quiet = False) -> N
 
 
 def _change(
-    change: "Callable[[IndexWriter, Iterable[Record], FloatArray | VectorsById | None], SearchIndex]",
-    directory: Path,
-    input: list[Path],
-    vectors: Path | None,
-    model: str | None,
-    reading: dict[str, Any],
-    truncation: options.TruncationChoice,
-    on_error: options.OnErrorChoice,
-    rejects: Path | None,
-    batch_size: int,
-    threads: int | None,
-    offline: bool,
-    quiet: bool,
+    rows: _RowOptions, change: "Callable[..., SearchIndex]", model: str | None, threads: int | None, offline: bool
 ) -> None:
-    """Open the index's model and let `change` write the records."""
-    quiet_notes(quiet)
+    """Open an index's model, or the one that is named, and let `change`, a method of `IndexWriter`, write the rows."""
+    quiet_notes(rows.quiet)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.index import SearchIndex
-    from sbert_mini.search.writer import IndexWriter
-    from sbert_mini.text.records import ReadCounts, read_records
 
-    index = SearchIndex(directory, threads=threads, offline=offline)
+    index = SearchIndex(rows.directory, threads=threads, offline=offline)
     if model is None:
         embedder = index.embedder()
     else:
         named = Embedder(model, graph=index.model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
         embedder = index.check_model(named)
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory), input) as taken:
+    _write(rows, embedder, index.model.prompt, change)
+
+
+def _write(rows: _RowOptions, embedder: "Embedder", prompt: str, change: "Callable[..., SearchIndex]") -> None:
+    """Read the rows, let `change`, a method of `IndexWriter`, write them, and end the command."""
+    from sbert_mini.search.writer import IndexWriter
+    from sbert_mini.text.records import ReadCounts, read_records
+
+    skip = rows.on_error is options.OnErrorChoice.SKIP
+    with Rejects(skip, rows.rejects, _beside(rows.directory), rows.input) as taken:
         writer = IndexWriter(
-            directory,
+            rows.directory,
             embedder,
-            batch_size=batch_size,
-            truncation=truncation.value,
-            show_progress_bar=progress_wanted(quiet),
+            batch_size=rows.batch_size,
+            truncation=rows.truncation.value,
+            show_progress_bar=progress_wanted(rows.quiet),
             on_reject=taken.take,
         )
         read = ReadCounts()
-        records: Iterable[Record] = read_records(input, counts=read, on_reject=taken.take, **reading)
-        if taken.take is not None and truncation is options.TruncationChoice.ERROR:
-            records = embedder.short_enough(records, index.model.prompt, taken.take)
-        with _given_vectors(vectors, on_error) as given:
-            changed = change(writer, counted(records, input, reading.get("format"), bar=progress_wanted(quiet)), given)
-        _tell(read, writer, directory, changed.segments)
+        records: Iterable[Record] = read_records(rows.input, counts=read, on_reject=taken.take, **rows.reading)
+        if taken.take is not None and rows.truncation is options.TruncationChoice.ERROR:
+            records = embedder.short_enough(records, prompt, taken.take)
+        with _given_vectors(rows.vectors, rows.on_error) as vectors:
+            records = counted(records, rows.input, rows.reading.get("format"), bar=progress_wanted(rows.quiet))
+            index = change(writer, records, vectors=vectors, column_types=rows.column_types)
+        _tell(read, writer, rows.directory, index.segments)
     raise typer.Exit(taken.exit_code())
 
 
 def _column_types(given: list[str] | None) -> dict[str, str]:
     """Return the types that --column-type gives, by column."""
-    found: dict[str, str] = {}
+    types: dict[str, str] = {}
     for entry in given or []:
         name, equals, type = entry.rpartition("=")
         if not equals or not name:
             raise UsageError(f"--column-type takes NAME=TYPE, such as price=number; found {entry!r}")
-        if name in found:
+        if name in types:
             raise UsageError(f"--column-type names the column {name!r} twice")
-        found[name] = type
-    return found
+        types[name] = type
+    return types
 
 
 @contextmanager
-def _given_vectors(place: Path | None, on_error: options.OnErrorChoice) -> "Iterator[FloatArray | VectorsById | None]":
+def _given_vectors(path: Path | None, on_error: options.OnErrorChoice) -> "Iterator[FloatArray | VectorsById | None]":
     """Yield the vectors of a .npy file, mapped, or those of a folder of shards, by their rows' ids."""
-    if place is not None and on_error is options.OnErrorChoice.SKIP:
+    if path is not None and on_error is options.OnErrorChoice.SKIP:
         raise UsageError("--vectors needs every row: it does not go with --on-error skip")
-    if place is None or not place.is_dir():
-        yield None if place is None else options.read_vectors(place)
+    if path is None or not path.is_dir():
+        yield None if path is None else options.read_vectors(path)
         return
     from sbert_mini.files.durable import scratch_folder
     from sbert_mini.scale.bulk import read_shards
 
-    with scratch_folder(place) as folder:
-        yield read_shards(place, folder / "vectors.npy")
+    with scratch_folder(path) as folder:
+        yield read_shards(path, folder / "vectors.npy")
 
 
 def _beside(directory: Path) -> Path:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import UsageError
+from sbert_mini.scale import address
 
 from . import options
 from .notes import quiet_notes
 
 if TYPE_CHECKING:
-    from sbert_mini.scale.milvus import MilvusIndex
-    from sbert_mini.search.index import Hit, SearchIndex
+    from sbert_mini.search.queries import Hit, Searchable
 
 EXAMPLE = """Examples:
 
@@ -33,21 +33,31 @@ EXAMPLE = """Examples:
 """
 
 
+Index = Annotated[
+    str,
+    typer.Argument(metavar="INDEX", help=f"The index directory, or {address.FORM}.", show_default=False),
+]
+Query = Annotated[str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)]
+MinScore = Annotated[
+    float | None,
+    typer.Option("--min-score", help="Leave out hits of a lower cosine, in [-1, 1].", show_default=False),
+]
+Input = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        help="A file of queries: txt, csv, tsv, jsonl or parquet; - for stdin. Several are read in order as one.",
+        show_default=False,
+    ),
+]
+
+
 def search(
-    directory: Annotated[
-        str,
-        typer.Argument(
-            metavar="INDEX", help="The index directory, or milvus://HOST[:PORT]/COLLECTION.", show_default=False
-        ),
-    ],
-    query: Annotated[
-        str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)
-    ] = None,
-    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="The highest number of hits per query.")] = 10,
-    min_score: Annotated[
-        float | None,
-        typer.Option("--min-score", help="Leave out hits with a lower cosine, in [-1, 1].", show_default=False),
-    ] = None,
+    directory: Index,
+    query: Query = None,
+    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="The most hits a query.")] = 10,
+    min_score: MinScore = None,
     filter: options.Filter = None,
     filter_timeout: options.FilterTimeout = 60.0,
     hybrid: Annotated[
@@ -56,15 +66,7 @@ def search(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every row, for any kind of index.", show_default=False)
     ] = False,
-    input: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            help="A file of queries: txt, csv, tsv, jsonl or parquet; - for stdin. Several are read in order as one.",
-            show_default=False,
-        ),
-    ] = None,
+    input: Input = None,
     input_format: options.InputFormat = None,
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
@@ -120,24 +122,20 @@ def search(
     results = index.search(
         queries, k, min_score=min_score, filter=filter, hybrid=hybrid, exact=exact, embedder=embedder
     )
-    found = [
-        {"query": q, "hits": [_shown(rank, hit, with_text) for rank, hit in enumerate(hits, start=1)]}
-        for q, hits in zip(queries, results, strict=True)
-    ]
-    if as_json:
-        print(json.dumps({"index": directory, "model": index.model.name, "results": found}, ensure_ascii=False))
-    elif as_json_lines:
-        for result in found:
-            print(json.dumps(result, ensure_ascii=False))
+    if as_json or as_json_lines:
+        answers = _answers(queries, results, with_text)
+        whole = [{"index": directory, "model": index.model.name, "results": answers}]
+        for line in whole if as_json else answers:
+            print(json.dumps(line, ensure_ascii=False))
     else:
-        for q, hits in zip(queries, results, strict=True):
-            _print(q if len(queries) > 1 else None, hits, with_text)
+        for text, hits in zip(queries, results, strict=True):
+            _print(text if len(queries) > 1 else None, hits, with_text)
     if fail_if_empty and not any(results):
         raise typer.Exit(1)
 
 
-def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s: float) -> "SearchIndex | MilvusIndex":
-    if directory.startswith("milvus:"):
+def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s: float) -> "Searchable":
+    if directory.startswith(address.SCHEME):
         from sbert_mini.scale.milvus import MilvusIndex
 
         return MilvusIndex(directory, threads=threads, offline=offline)
@@ -157,6 +155,14 @@ def _queries(input: list[Path] | None, reading: dict[str, Any]) -> list[str]:
     if not queries:
         raise UsageError("no query was given: the input held no text")
     return queries
+
+
+def _answers(queries: list[str], results: "list[list[Hit]]", with_text: bool) -> list[dict[str, object]]:
+    """Return a JSON object a query."""
+    return [
+        {"query": query, "hits": [_shown(rank, hit, with_text) for rank, hit in enumerate(hits, start=1)]}
+        for query, hits in zip(queries, results, strict=True)
+    ]
 
 
 def _shown(rank: int, hit: "Hit", with_text: bool) -> dict[str, object]:

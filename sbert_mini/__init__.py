@@ -7,6 +7,7 @@ half never imports torch.
 | --- | --- | --- |
 | `Embedder` | texts -> vectors, int8 or fp32, without torch | |
 | `IndexWriter` | makes an index of texts, and changes it | |
+| `Hit` | a row that a search returns: its id, score, text and columns | |
 | `Record` | a row to index: a text with its id and columns | |
 | `SearchIndex` | an index, opened for search: FAISS with the rows that it was made from | |
 | `MiniBert`, `BertConfig` | the BERT encoder written from scratch | `train` |
@@ -31,6 +32,7 @@ _HOMES = {
     "Embedder": "sbert_mini.runtime.embedder",
     "Examples": "sbert_mini.training.examples",
     "FitterConfig": "sbert_mini.training.config",
+    "Hit": "sbert_mini.search.queries",
     "IndexWriter": "sbert_mini.search.writer",
     "MiniBert": "sbert_mini.encoder.bert",
     "MiniBertModule": "sbert_mini.encoder.module",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.predictor import Predictor
     from sbert_mini.search.index import SearchIndex
+    from sbert_mini.search.queries import Hit
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import Record
     from sbert_mini.training.adamw import AdamW
@@ -71,6 +74,7 @@ __all__ = [
     "Embedder",
     "Examples",
     "FitterConfig",
+    "Hit",
     "IndexWriter",
     "MiniBert",
     "MiniBertModule",

@@ -10,6 +10,7 @@ from sbert_mini.model.heads import HeadConfig
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import EncodeCounts
 from sbert_mini.search.dedup import deduplicate
+from sbert_mini.search.store import Store
 from sbert_mini.text.records import Record
 
 TEXTS = ["a dog", "stock prices", "bread"]
@@ -252,7 +253,11 @@ def test_objects_show_what_they_are(default_embedder, index):
     shown = repr(SearchIndex(index.path))
     assert shown.startswith("SearchIndex(")
     assert all(part in shown for part in ("x.index", "rows=4", "sbert-mini", "dimension=384", "generation=1"))
-    assert repr(IndexWriter("x", default_embedder)).startswith("IndexWriter('x', Embedder('sbert-mini'")
+    rows = f"rows={len(index)}, model='sbert-mini', dimension=384"
+    assert repr(IndexWriter(index.path)) == f"IndexWriter({str(index.path)!r}, {rows})"
+    assert repr(Store(index.path)) == f"Store({str(index.path)!r}, {rows}, generation={index.generation})"
+    assert repr(IndexWriter("x", default_embedder)) == "IndexWriter('x', rows=0, model='sbert-mini', dimension=384)"
+    assert repr(IndexWriter("x")) == "IndexWriter('x', no index yet)"
 
 
 def test_lengths_within_half_precision_are_made_good_and_own_vectors_left_alone(default_embedder):

@@ -15,7 +15,6 @@ from conftest import replace
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError
-from sbert_mini.search.writer import delete
 from sbert_mini.text.records import Record
 
 DIM = 28
@@ -23,7 +22,6 @@ WORKER = """
 import json, resource, sys
 import numpy as np
 from sbert_mini import Embedder, IndexWriter
-from sbert_mini.search.writer import compact, delete
 from sbert_mini.text.records import Record
 
 path, model = sys.argv[1], Embedder(sys.argv[2], threads=1)
@@ -34,11 +32,11 @@ for line in sys.stdin:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit if limit else hard, hard))
     try:
         if kind == "delete":
-            delete(path, given)
+            IndexWriter(path).delete(given)
         elif kind == "delete by filter":
-            delete(path, filter=given)
+            IndexWriter(path).delete(filter=given)
         elif kind == "compact":
-            compact(path, threads=1)
+            IndexWriter(path, threads=1).compact()
         else:
             x = np.random.default_rng(len(given)).standard_normal((len(given), 28)).astype(np.float32)
             x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -203,7 +201,7 @@ def test_every_flipped_bit_of_every_kind_of_file_is_found(tmp_path, make_model, 
     writer = IndexWriter(path, Embedder(make_model()))
     writer.create(records[:1500], vectors=x[:1500], kind="IVF16,SQ8")
     writer.add(records[1500:], vectors=x[1500:])
-    delete(path, ["3"])
+    IndexWriter(path).delete(["3"])
     assert SearchIndex(path).verify() == []
     files = [p for p in path.rglob("*") if p.is_file() and p.name != "LOCK"]
     assert len({p.name.replace("000002", "").replace("000003", "") for p in files}) == 14

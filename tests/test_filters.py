@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
+from sbert_mini.search.checksums import CheckedFile, file_checksums
 from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema, converted, possible_types
 from sbert_mini.search.conditions import parse
 from sbert_mini.search.filters import Deadline, FilterValueError, like, matching
-from sbert_mini.search.store import CheckedFile, file_checksums
 
 duckdb = pytest.importorskip("duckdb")
 

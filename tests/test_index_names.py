@@ -12,7 +12,6 @@ import pytest
 from sbert_mini import IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError
 from sbert_mini.files.durable import json_bytes, read_sealed_json, write_sealed_json
-from sbert_mini.search.writer import compact, delete
 from sbert_mini.text.records import Record
 
 
@@ -38,7 +37,11 @@ def renamed(path, name):
 def test_a_segments_name_is_digits(index, name, tmp_path):
     (tmp_path / "keys.kdbx").touch()
     renamed(index, name)
-    for call in (SearchIndex, lambda path: compact(path, kind="SQ8"), lambda path: delete(path, ["1"])):
+    for call in (
+        SearchIndex,
+        lambda path: IndexWriter(path).compact(kind="SQ8"),
+        lambda path: IndexWriter(path).delete(["1"]),
+    ):
         with pytest.raises(CorruptIndexError, match="a segment's name must be six digits or more"):
             call(index)
     assert (tmp_path / "keys.kdbx").exists()
@@ -47,7 +50,7 @@ def test_a_segments_name_is_digits(index, name, tmp_path):
 def test_links_in_the_index_are_not_followed(index, tmp_path):
     victim = shutil.copytree(index, tmp_path / "victim.index")
     (index / "segments" / "000099").symlink_to(victim / "segments" / "000001")
-    delete(index, ["1"])
+    IndexWriter(index).delete(["1"])
     assert len(SearchIndex(victim)) == 5
     assert len(SearchIndex(index)) == 4
     for folder in ("segments", "faiss", "generations"):
@@ -67,5 +70,5 @@ def test_parts_of_dead_processes_are_removed(index):
     alive = index / "faiss" / f".000001.faiss.{os.getppid()}.part"
     for file in (left, alive):
         file.touch()
-    delete(index, ["1"])
+    IndexWriter(index).delete(["1"])
     assert (left.exists(), alive.exists()) == (False, True)

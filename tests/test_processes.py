@@ -12,7 +12,6 @@ PREPARE = """
 import copy, multiprocessing, os, pickle, sys, threading
 import numpy as np
 from sbert_mini import Embedder, IndexWriter, SearchIndex
-from sbert_mini.search.writer import delete, compact
 from sbert_mini.text.records import Record
 
 def unit(rows, seed=0):
@@ -62,8 +61,8 @@ def write():
     writer, turn = IndexWriter("x.index", Embedder(threads=1)), 0
     while not done.is_set():
         writer.add(records(1000 + turn, 1001 + turn), vectors=unit(1, 1000 + turn))
-        delete("x.index", [str(1000 + turn)])
-        compact("x.index")
+        IndexWriter("x.index").delete([str(1000 + turn)])
+        IndexWriter("x.index").compact()
         turn += 1
 threads = [threading.Thread(target=work, args=(n,)) for n in range(COUNT)]
 writer = threading.Thread(target=write)
@@ -143,15 +142,15 @@ def test_a_pickled_index_keeps_its_generation_and_its_folder(tmp_path):
 index = made(30)
 index = SearchIndex("x.index")
 data = pickle.dumps(index)
-delete("x.index", ["3"])
-compact("x.index")
+IndexWriter("x.index").delete(["3"])
+IndexWriter("x.index").compact()
 os.chdir("/")
 for other in (pickle.loads(data), copy.copy(index), copy.deepcopy(index)):
     assert (len(other), other.generation, other.get("3").id) == (30, 1, "3")
     assert ids(other.search(unit(2), 3, filter="year > 1")) == ids(index.search(unit(2), 3, filter="year > 1"))
 del index, other
 os.chdir(os.path.dirname(os.path.abspath(sys.argv[0])) if os.path.isabs(sys.argv[0]) else START)
-delete("x.index", ["4"])
+IndexWriter("x.index").delete(["4"])
 try: pickle.loads(data)
 except Exception as error: print(type(error).__name__, error)
 """

@@ -5,7 +5,6 @@ import pytest
 from conftest import tiny_model
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
-from sbert_mini.search.writer import compact, delete
 from sbert_mini.text.records import Record
 
 DIM, DISTINCT = 28, 1200
@@ -66,10 +65,10 @@ def test_filters_and_deletions_leave_out_rows_of_a_group(tmp_path, embedder, vec
     expected = {int(row) for row in copies if row % 3 == 1}
     assert set(rows[0, : len(expected)].tolist()) == expected
     assert all(row % 3 == 1 for row in rows[0].tolist())
-    delete(path, [str(row) for row in copies[:150]])
+    IndexWriter(path).delete([str(row) for row in copies[:150]])
     _, rows = SearchIndex(path).nearest(vectors[DISTINCT:], 150)
     assert sorted(rows[0].tolist()) == copies[150:].tolist()
-    compacted = compact(path)
+    compacted = IndexWriter(path).compact()
     assert sorted(compacted.nearest(vectors[DISTINCT:], 150)[1][0].tolist()) == copies[150:].tolist()
     assert compacted.verify() == []
 

@@ -25,9 +25,10 @@ from sbert_mini.errors import (
     UsageError,
 )
 from sbert_mini.files.durable import read_sealed_json, write_sealed_json
-from sbert_mini.search import store as store_module
-from sbert_mini.search.store import CheckedFile, Store, file_checksums
-from sbert_mini.search.writer import IndexCounts, delete
+from sbert_mini.search.checksums import CheckedFile, file_checksums
+from sbert_mini.search.segment import SegmentWriter
+from sbert_mini.search.store import publish, write_lock
+from sbert_mini.search.writer import IndexCounts
 from sbert_mini.text.records import Record
 
 
@@ -93,7 +94,7 @@ def test_rows_are_added_replaced_and_deleted(copy, embedder, passages):
     assert (len(index), index.generation, counts.rows, counts.replaced) == (243, 3, 2, 1)
     assert index.get("bread-bag").text == "A linen bag is where stars are kept."
 
-    assert delete(copy, ["new", passages[5]["id"]]) == 2
+    assert IndexWriter(copy).delete(["new", passages[5]["id"]]) == 2
     index = SearchIndex(copy)
     assert (len(index), index.generation) == (241, 4)
     assert index.get("new") is None
@@ -114,9 +115,9 @@ def test_changes_that_cannot_be_made_change_nothing(copy, embedder, passages, co
     with pytest.raises(InputError, match=rf"line 9: the id '{passages[3]['id']}' is in the index already"):
         writer.add([Record("x", "fresh"), Record("y", passages[3]["id"], line=9)])
     with pytest.raises(InputError, match="'nothing' is not in the index; nothing was deleted"):
-        delete(copy, [passages[0]["id"], "nothing"])
+        IndexWriter(copy).delete([passages[0]["id"], "nothing"])
     with pytest.raises(InputError, match="all 240 rows"):
-        delete(copy, [row["id"] for row in passages])
+        IndexWriter(copy).delete([row["id"] for row in passages])
     with pytest.raises(ModelMismatchError):
         IndexWriter(copy, Embedder(converted_model())).add([Record("x")])
     with pytest.raises(IndexNotFoundError):
@@ -343,6 +344,25 @@ def test_rows_may_be_texts_dicts_records_and_rows_of_an_index(tmp_path, converte
     assert [row.id for row in SearchIndex(tmp_path / "index").rows()][1:] == ["8"]
 
 
+def test_a_writer_takes_the_model_that_the_index_notes(tmp_path, converted_model):
+    path = tmp_path / "index"
+    with pytest.raises(IndexNotFoundError, match="does not exist"):
+        IndexWriter(path).add(["a cat"])
+    with pytest.raises(UsageError, match=r"a new index needs a model: IndexWriter\(.*index', Embedder\(\)\)"):
+        IndexWriter(path).create(["a cat"])
+    assert not path.exists()
+    model = Embedder(converted_model(), threads=1)
+    IndexWriter(path, model).create([{"text": "a cat", "id": "cat"}, {"text": "a dog", "id": "dog"}])
+    index = IndexWriter(path, threads=1).add([{"text": "the fox", "id": "fox"}])
+    np.testing.assert_array_equal(np.concatenate([v for _, v in index.row_blocks()])[2], model.encode("the fox"))
+    writer = IndexWriter(path)
+    writer.update([{"text": "the cow", "id": "cat"}])
+    assert writer.delete(["dog"]) == 1
+    assert [row.text for row in writer.compact().rows()] == ["the fox", "the cow"]
+    with pytest.raises(ModelMismatchError, match="is another"):
+        IndexWriter(path, Embedder(converted_model(seed=1), threads=1)).add(["a cow"])
+
+
 def test_rows_that_do_not_fit_are_rejects_where_rejects_are_taken(tmp_path, converted_model):
     rejects = []
     writer = IndexWriter(tmp_path / "index", Embedder(converted_model()), on_reject=rejects.append)
@@ -405,7 +425,7 @@ def test_unknown_keys_of_a_manifest_are_ignored(copy):
 
 
 def hold(path, ready, release):
-    with Store.writing(path):
+    with write_lock(path):
         ready.set()
         release.wait(30)
 
@@ -428,7 +448,7 @@ def test_one_writer_at_a_time(tmp_path, converted_model):
 def test_nan_vectors_are_not_stored(tmp_path):
     with (
         pytest.raises(CorruptModelError, match="NaN"),
-        store_module.SegmentWriter(tmp_path, "000001", 3, 0) as segment,
+        SegmentWriter(tmp_path, "000001", 3, 0) as segment,
     ):
         segment.write([], np.array([[1, np.nan, 0]], np.float32))
     assert list(tmp_path.iterdir()) == []
@@ -438,7 +458,7 @@ def test_a_reader_keeps_the_generation_that_it_opened(copy, made):
     index = SearchIndex(copy)
     before = index.search("bread", 3)
     manifest = index._store.manifest
-    Store.publish(copy, 2, index.model, manifest["segments"], 240, columns=manifest["columns"])
+    publish(copy, 2, index.model, manifest["segments"], 240, columns=manifest["columns"])
     assert SearchIndex(copy).generation == 2
     assert (index.generation, index.search("bread", 3)) == (1, before)
 

@@ -19,7 +19,6 @@ from sbert_mini import Embedder, IndexWriter
 from sbert_mini.errors import IndexNotFoundError, InputError, ModelMismatchError, RemoteIndexError, UsageError
 from sbert_mini.scale import milvus
 from sbert_mini.scale.conditions import keys, to_milvus
-from sbert_mini.search.writer import delete
 from sbert_mini.text.records import Record
 
 pytest.importorskip("milvus_lite")
@@ -83,6 +82,10 @@ def test_the_same_options_and_results(server, index, embedder):
     remote = milvus.MilvusIndex(server.address("same"), threads=1)
     assert len(remote) == 240
     assert remote.model == index.model
+    assert (
+        repr(remote)
+        == f"MilvusIndex({remote.address!r}, model={index.model.name!r}, dimension={index.model.dimension})"
+    )
     queries = ["why does dough rise?", "keeping time on a railway", "how do bats see"]
     for options in (
         {"k": 7},
@@ -127,7 +130,7 @@ def test_a_push_follows_updates_and_deletions(server, tmp_path, embedder, passag
     index = IndexWriter(tmp_path / "index", embedder).create(records_of(passages)[:60])
     milvus.push(index, address)
     ids = [row.id for row in index.rows()]
-    delete(tmp_path / "index", ids[:7])
+    IndexWriter(tmp_path / "index").delete(ids[:7])
     index = IndexWriter(tmp_path / "index", embedder).update(
         [Record("Entirely new text.", ids[9], {"lang": "en"}), Record("One more.", "more")]
     )

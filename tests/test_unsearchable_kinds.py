@@ -5,7 +5,6 @@ import pytest
 
 from sbert_mini import IndexWriter, SearchIndex
 from sbert_mini.errors import UsageError
-from sbert_mini.search.writer import compact
 from sbert_mini.text.records import Record
 
 ROWS = 1500
@@ -42,7 +41,7 @@ def test_a_kind_that_cannot_be_searched_changes_nothing(tmp_path, default_embedd
     writer.create(records(0, ROWS), vectors=vectors[:ROWS], kind="SQ8")
     before = files(path)
     with pytest.raises(UsageError, match="FAISS"):
-        compact(path, kind=kind)
+        IndexWriter(path).compact(kind=kind)
     assert files(path) == before
     index = SearchIndex(path)
     assert (index.generation, index.kind.factory, index.search(vectors[:1], 1)[0][0].id) == (1, "SQ8", "0")

@@ -17,7 +17,7 @@ from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.nearest import SegmentSearch
-from sbert_mini.search.store import Segment, SegmentWriter, StoredRow
+from sbert_mini.search.segment import Segment, SegmentWriter, StoredRow
 from sbert_mini.shapes import FloatArray, IntArray
 
 DEPTH = 100
@@ -329,7 +329,7 @@ def _raced(
 _OPEN_AND_SEARCH = """
 import json, pathlib, sys, numpy
 from sbert_mini.search.nearest import SegmentSearch
-from sbert_mini.search.store import Segment
+from sbert_mini.search.segment import Segment
 folder, entry, faiss, dimension, kind, threads, k = json.loads(sys.argv[1])
 folder = pathlib.Path(folder)
 segment = Segment(folder / "segments" / entry["name"], entry)

@@ -14,7 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,11 @@ class BulkSettings:
         """Return what a job that goes on must have the same."""
         text = self.text_column
         texts = [text] if isinstance(text, str) else list(text or [])
-        held = {**asdict(self), "text_column": texts[0] if len(texts) == 1 else texts or None}
-        del held["max_row_bytes"]
+        values = {**asdict(self), "text_column": texts[0] if len(texts) == 1 else texts or None}
+        del values["max_row_bytes"]
         if len(texts) < 2:  # nothing is joined
-            del held["text_separator"]
-        return held
+            del values["text_separator"]
+        return values
 
 
 @dataclass
@@ -146,9 +146,9 @@ class _Encoder:
             counts=counts,
         )
         flat = pa.array(vectors.reshape(-1), pa.float32())
-        held = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+        lists = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
         longer = self._embedder.are_longer(texts, prompt=s.prompt) if counts.truncated else [False] * len(texts)
-        return pa.table({"id": table["id"], "vector": held, "truncated": pa.array(longer, pa.bool_())})
+        return pa.table({"id": table["id"], "vector": lists, "truncated": pa.array(longer, pa.bool_())})
 
 
 def encode_files(
@@ -194,54 +194,78 @@ def encode_files(
     finished = _begin(folder, job, resume)
     if finished is not None:
         return finished
-    kept = _checkpointed(folder)
+    resumed_rows = _checkpointed(folder)
+    with _connected(address, on_start) as ray:
+        _encode(ray, names, folder, settings, workers=workers, threads=threads, show_progress_bar=show_progress_bar)
+    counts = _checked(folder, resumed_rows)
+    write_sealed_json(folder / JOB, {**job, "finished": {**vars(counts), "kept": counts.rows}})
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    return counts
+
+
+@contextmanager
+def _connected(address: str | None, on_start: Callable[[], None] | None) -> Iterator[Any]:
+    """Connect to a cluster, or start Ray on this machine, and yield the module `ray`; end what was started.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        SbertMiniError: a worker failed.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # keeps Ray on 127.0.0.1
     try:
         import ray
         import ray.data
-        from ray.data.checkpoint import CheckpointConfig
+        import ray.data.checkpoint
     except ModuleNotFoundError as error:
         raise MissingExtraError("bulk encoding with --engine ray", "ray", "ray") from error
-    connected = ray.is_initialized()
-    if not connected:
+    is_ours = not ray.is_initialized()
+    if is_ours:
         ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         if on_start is not None:
             on_start()
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = show_progress_bar
-        context.target_max_block_size = BLOCK_BYTES
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised here too
-        context.checkpoint_config = CheckpointConfig(
-            id_column="id", checkpoint_path=str(folder / CHECKPOINT), delete_checkpoint_on_success=False
-        )
-        dataset = ray.data.read_datasource(_source(names, settings), override_num_blocks=len(names))
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # of ray_remote_args, and nothing replaces it for SPREAD
-            encoded = dataset.map_batches(
-                _Encoder,
-                fn_constructor_args=(settings, threads),
-                batch_format="pyarrow",
-                batch_size=WINDOW,
-                zero_copy_batch=True,
-                compute=ray.data.ActorPoolStrategy(size=workers),
-                num_cpus=ACTOR_CPUS,
-                scheduling_strategy="SPREAD",
-            )
-        encoded.write_parquet(str(folder), mode=ray.data.SaveMode.APPEND)
+        yield ray
     except ray.exceptions.RayError as error:
         raise _cause(error) from error
     finally:
-        if not connected:
+        if is_ours:
             ray.shutdown()
-    counts = _checked(folder, kept)
-    write_sealed_json(folder / JOB, {**job, "finished": {**vars(counts), "kept": counts.rows}})
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
-    return counts
+
+
+def _encode(
+    ray: Any,
+    files: list[str],
+    folder: Path,
+    settings: BulkSettings,
+    *,
+    workers: int,
+    threads: int,
+    show_progress_bar: bool,
+) -> None:
+    """Encode the files' rows that Ray's checkpoint does not have, and write them as shards into the folder."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = show_progress_bar
+    context.target_max_block_size = BLOCK_BYTES
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised here too
+    context.checkpoint_config = ray.data.checkpoint.CheckpointConfig(
+        id_column="id", checkpoint_path=str(folder / CHECKPOINT), delete_checkpoint_on_success=False
+    )
+    dataset = ray.data.read_datasource(_source(files, settings), override_num_blocks=len(files))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of ray_remote_args, and nothing replaces it for SPREAD
+        encoded = dataset.map_batches(
+            _Encoder,
+            fn_constructor_args=(settings, threads),
+            batch_format="pyarrow",
+            batch_size=WINDOW,
+            zero_copy_batch=True,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=ACTOR_CPUS,
+            scheduling_strategy="SPREAD",
+        )
+    encoded.write_parquet(str(folder), mode=ray.data.SaveMode.APPEND)
 
 
 def _source(files: list[str], settings: BulkSettings) -> Any:
@@ -276,13 +300,13 @@ def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None
     """Make the folder, or check what lies there; return what a job that is finished already came to."""
     record = folder / JOB
     if record.exists():
-        held = read_sealed_json(record, InputError)
+        earlier = read_sealed_json(record, InputError)
         if not resume:
             raise UsageError(f"{folder} holds a job already: go on with it (--resume), or delete that folder")
         for key, value in job.items():
-            if held.get(key) != value:
-                raise UsageError(f"{folder} was made with {key} = {held.get(key)!r}, and this run has {value!r}")
-        return BulkCounts(**held["finished"]) if "finished" in held else None
+            if earlier.get(key) != value:
+                raise UsageError(f"{folder} was made with {key} = {earlier.get(key)!r}, and this run has {value!r}")
+        return BulkCounts(**earlier["finished"]) if "finished" in earlier else None
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} must be empty or absent, and holds {next(folder.iterdir()).name}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -326,11 +350,11 @@ def read_shards(folder: str | Path, into: Path) -> VectorsById:
     return VectorsById(np.load(into, mmap_mode="r"), places)
 
 
-def _checked(folder: Path, kept: int) -> BulkCounts:
+def _checked(folder: Path, resumed_rows: int) -> BulkCounts:
     """Count the rows, and make sure that no id stands twice."""
     import pyarrow.parquet as pq
 
-    counts, seen = BulkCounts(kept=kept), set[str]()
+    counts, seen = BulkCounts(kept=resumed_rows), set[str]()
     for shard in sorted(folder.glob("*.parquet")):
         table = pq.read_table(shard, columns=["id", "truncated"])
         ids = table["id"].to_pylist()

@@ -33,8 +33,8 @@ KEYS = "keys"
 
 def keys(columns: Mapping[str, Any], types: Mapping[str, str | None]) -> dict[str, Any]:
     """Return what is stored of a row's columns for filters: each value in its column's type, without NULLs."""
-    found = {name: converted(value, types[name] or "text") for name, value in columns.items() if name != ID}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: converted(value, types[name] or "text") for name, value in columns.items() if name != ID}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def to_milvus(condition: str, columns: Mapping[str, str | None]) -> str:

@@ -11,14 +11,12 @@ adapter against milvus-lite, a server of one process that speaks the same protoc
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
-from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
-from sbert_mini.cosine import as_cosines, reaches
+from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import (
     IndexNotFoundError,
     InputError,
@@ -29,24 +27,23 @@ from sbert_mini.errors import (
 )
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.scale.address import Address
 from sbert_mini.scale.conditions import keys, to_milvus
-from sbert_mini.search.index import (
+from sbert_mini.search.index import SearchIndex
+from sbert_mini.search.queries import (
     HYBRID_DEPTH,
     RRF_CONSTANT,
     Hit,
-    SearchIndex,
-    as_asked,
-    check_hybrid,
-    check_model,
-    named_embedder,
-    read_queries,
+    IndexModel,
+    Request,
+    SearchOptions,
+    read_request,
 )
-from sbert_mini.search.store import ModelIdentity, StoredRow
+from sbert_mini.search.segment import StoredRow
+from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.words import is_silent
 
-SCHEME = "milvus://"
-PORT = 19530
 BATCH_ROWS = 1000
 MAX_BYTES = 65_535
 """Of a text or of a row's columns: Milvus's limit of a VARCHAR."""
@@ -54,36 +51,11 @@ MAX_HITS = 16_384
 HNSW, LEAST_EF = {"M": 32, "efConstruction": 200}, 64
 ATTEMPTS, FIRST_PAUSE_S = 6, 0.5
 TOKEN = "SBMINI_MILVUS_TOKEN"  # noqa: S105  # the name of a variable
-_ADDRESS = re.compile(r"milvus://(?P<host>\[[^\]]+\]|[^/:@]+)(?::(?P<port>\d+))?/(?P<name>[A-Za-z_]\w{0,200})")
+_FIELDS = ["id", "text", "columns"]
 _UNAVAILABLE = {2, 14}
 
 T = TypeVar("T")
 log = logging.getLogger("sbert_mini")
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a collection lies.
-
-    Attributes:
-        uri: of the server.
-        name: of the collection.
-    """
-
-    uri: str
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Address":
-        """Read `milvus://HOST[:PORT]/COLLECTION`.
-
-        Raises:
-            UsageError: it is none.
-        """
-        found = _ADDRESS.fullmatch(text)
-        if found is None:
-            raise UsageError(f"the address must be milvus://HOST[:PORT]/COLLECTION; found {text!r}")
-        return cls(f"http://{found['host']}:{found['port'] or PORT}", found["name"])
 
 
 @dataclass
@@ -134,10 +106,10 @@ class _Server:
                 if isinstance(error, ValueError) and not away:
                     raise
                 if not away or attempt == ATTEMPTS - 1:
-                    told = getattr(error, "message", None) or str(error)
+                    reason = getattr(error, "message", None) or str(error)
                     what_happened = f"does not answer, {ATTEMPTS} times: is it running?" if away else "refuses:"
                     raise RemoteIndexError(
-                        f"the Milvus server {self._address.uri} {what_happened} {' '.join(str(told).split())[:300]}"
+                        f"the Milvus server {self._address.uri} {what_happened} {' '.join(str(reason).split())[:300]}"
                     ) from error
                 self.close()
                 pause_s = FIRST_PAUSE_S * 2**attempt
@@ -178,8 +150,8 @@ def push(
         RemoteIndexError: the server is not there, refuses, or counts other than the index in the end.
         MissingExtraError: pymilvus is not installed.
     """
-    place = Address.parse(address)
-    server = _Server(place)
+    collection = Address.parse(address)
+    server = _Server(collection)
     types = index.columns
     for row in index.rows():
         if max(len(row.id.encode()), len(row.text.encode()), len(_json(row).encode())) > MAX_BYTES:
@@ -188,25 +160,25 @@ def push(
             )
     try:
         about = {"model": asdict(index.model), "columns": [{"name": n, "type": t} for n, t in types.items()]}
-        _make(server, place, index.model, about)
-        counts, held = PushCounts(), set[str]()
+        _make(server, collection, index.model, about)
+        counts, sent = PushCounts(), set[str]()
         for rows, vectors in _batches(index, batch_rows):
             data = [
                 {"id": r.id, "text": r.text, "columns": _json(r), "keys": keys(r.columns, types), "vector": v.tolist()}
                 for r, v in zip(rows, vectors, strict=True)
             ]
-            server.call(lambda client, data=data: client.upsert(place.name, data))  # type: ignore[misc]
-            held.update(row.id for row in rows)
+            server.call(lambda client, data=data: client.upsert(collection.name, data))  # type: ignore[misc]
+            sent.update(row.id for row in rows)
             counts.sent += len(rows)
             if on_progress is not None:
                 on_progress(counts.sent, len(index))
-        gone = [identity for identity in _ids(server, place) if identity not in held]
+        gone = [identity for identity in _ids(server, collection) if identity not in sent]
         for start in range(0, len(gone), batch_rows):
             chunk = gone[start : start + batch_rows]
-            server.call(lambda client, chunk=chunk: client.delete(place.name, ids=chunk))  # type: ignore[misc]
+            server.call(lambda client, chunk=chunk: client.delete(collection.name, ids=chunk))  # type: ignore[misc]
         counts.removed = len(gone)
-        server.call(lambda client: client.flush(place.name))
-        counts.rows = _count(server, place)
+        server.call(lambda client: client.flush(collection.name))
+        counts.rows = _count(server, collection)
         if counts.rows != len(index):
             raise RemoteIndexError(
                 f"{address} counts {counts.rows} rows after the push, and the index holds {len(index)}: push again"
@@ -221,25 +193,25 @@ def _json(row: StoredRow) -> str:
 
 
 def _batches(index: SearchIndex, rows: int) -> Iterator[tuple[list[StoredRow], FloatArray]]:
-    for held, vectors in index.row_blocks():
-        for start in range(0, len(held), rows):
-            yield held[start : start + rows], vectors[start : start + rows]
+    for block, vectors in index.row_blocks():
+        for start in range(0, len(block), rows):
+            yield block[start : start + rows], vectors[start : start + rows]
 
 
-def _about_name(place: Address) -> str:
-    return f"{place.name}_sbmini"
+def _about_name(address: Address) -> str:
+    return f"{address.name}_sbmini"
 
 
-def _make(server: _Server, place: Address, model: ModelIdentity, about: dict[str, Any]) -> None:
+def _make(server: _Server, address: Address, model: ModelIdentity, about: dict[str, Any]) -> None:
     """Make the collection if there is none, and say what it was made with."""
-    m, name = server.pymilvus, _about_name(place)
-    known = _read_about(server, place)
+    m, name = server.pymilvus, _about_name(address)
+    known = _read_about(server, address)
     if known is not None and known["model"]["fingerprint"] != model.fingerprint:
         raise ModelMismatchError(
-            f"the collection {place.name} was made with the model {known['model']['name']!r}, and the index with {model.name!r}"
+            f"the collection {address.name} was made with the model {known['model']['name']!r}, and the index with {model.name!r}"
         )
-    if known is None and server.call(lambda client: client.has_collection(place.name)):
-        raise UsageError(f"the collection {place.name} at {place.uri} was made by something else; name another one")
+    if known is None and server.call(lambda client: client.has_collection(address.name)):
+        raise UsageError(f"the collection {address.name} at {address.uri} was made by something else; name another one")
     if not server.call(lambda client: client.has_collection(name)):
         schema = m.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", m.DataType.VARCHAR, is_primary=True, max_length=64)
@@ -249,7 +221,7 @@ def _make(server: _Server, place: Address, model: ModelIdentity, about: dict[str
     row = {"id": "about", "about": json.dumps(about), "vector": [1.0, 0.0]}
     server.call(lambda client: client.upsert(name, [row]))
     server.call(lambda client: client.flush(name))
-    if not server.call(lambda client: client.has_collection(place.name)):
+    if not server.call(lambda client: client.has_collection(address.name)):
         schema = m.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", m.DataType.VARCHAR, is_primary=True, max_length=MAX_BYTES)
         schema.add_field("text", m.DataType.VARCHAR, max_length=MAX_BYTES, enable_analyzer=True)
@@ -262,7 +234,7 @@ def _make(server: _Server, place: Address, model: ModelIdentity, about: dict[str
         )
         schema.add_function(function)
         kinds = {"vector": ("HNSW", "COSINE"), "words": ("SPARSE_INVERTED_INDEX", "BM25")}
-        _create(server, place.name, schema, kinds)
+        _create(server, address.name, schema, kinds)
 
 
 def _create(server: _Server, name: str, schema: Any, kinds: dict[str, tuple[str, str]]) -> None:
@@ -272,36 +244,36 @@ def _create(server: _Server, name: str, schema: Any, kinds: dict[str, tuple[str,
     server.call(lambda client: client.create_collection(name, schema=schema, index_params=parameters))
 
 
-def _read_about(server: _Server, place: Address) -> dict[str, Any] | None:
-    name = _about_name(place)
+def _read_about(server: _Server, address: Address) -> dict[str, Any] | None:
+    name = _about_name(address)
     if not server.call(lambda client: client.has_collection(name)):
         return None
     server.call(lambda client: client.load_collection(name))
-    found = server.call(lambda client: client.query(name, filter='id == "about"', output_fields=["about"]))
-    return dict(json.loads(found[0]["about"])) if found else None
+    rows = server.call(lambda client: client.query(name, filter='id == "about"', output_fields=["about"]))
+    return dict(json.loads(rows[0]["about"])) if rows else None
 
 
-def _count(server: _Server, place: Address) -> int:
-    server.call(lambda client: client.load_collection(place.name))
-    found = server.call(
-        lambda client: client.query(place.name, filter="", output_fields=["count(*)"], consistency_level="Strong")
+def _count(server: _Server, address: Address) -> int:
+    server.call(lambda client: client.load_collection(address.name))
+    rows = server.call(
+        lambda client: client.query(address.name, filter="", output_fields=["count(*)"], consistency_level="Strong")
     )
-    return int(found[0]["count(*)"])
+    return int(rows[0]["count(*)"])
 
 
-def _ids(server: _Server, place: Address) -> list[str]:
+def _ids(server: _Server, address: Address) -> list[str]:
     def every(client: Any) -> list[str]:
-        client.load_collection(place.name)
+        client.load_collection(address.name)
         iterator = client.query_iterator(
-            place.name, filter="", output_fields=["id"], batch_size=BATCH_ROWS, consistency_level="Strong"
+            address.name, filter="", output_fields=["id"], batch_size=BATCH_ROWS, consistency_level="Strong"
         )
-        found: list[str] = []
+        ids: list[str] = []
         try:
             while batch := iterator.next():
-                found += [row["id"] for row in batch]
+                ids += [row["id"] for row in batch]
         finally:
             iterator.close()
-        return found
+        return ids
 
     return server.call(every)
 
@@ -309,6 +281,15 @@ def _ids(server: _Server, place: Address) -> list[str]:
 def _by_cosine(k: int) -> dict[str, Any]:
     """Return the parameters of a search for k rows: HNSW must look at more than that to find most of them."""
     return {"metric_type": "COSINE", "params": {"ef": max(2 * k, LEAST_EF)}}
+
+
+def _hits(request: Request, result: Any, score_of: Callable[[Any], float]) -> list[Hit]:
+    """Return a query's hits out of what Milvus returns for it."""
+    hits = [
+        Hit(row["entity"]["id"], score_of(row["distance"]), row["entity"]["text"], json.loads(row["entity"]["columns"]))
+        for row in result
+    ]
+    return [hit for hit in hits if request.accepts(hit.score) and not is_silent(hit.text)]
 
 
 class MilvusIndex:
@@ -326,20 +307,22 @@ class MilvusIndex:
 
     def __init__(self, address: str, *, threads: int | None = None, offline: bool = False) -> None:
         self.address = address
-        self._place = Address.parse(address)
-        self._server = _Server(self._place)
-        self._threads, self._offline = threads, offline
-        self._embedder: Embedder | None = None
-        about = _read_about(self._server, self._place)
+        self._collection = Address.parse(address)
+        self._server = _Server(self._collection)
+        about = _read_about(self._server, self._collection)
         if about is None:
             raise IndexNotFoundError(f"{address} does not exist: make it with 'sbmini index push INDEX {address}'")
         known = {f.name for f in fields(ModelIdentity)}
         self.model = ModelIdentity(**{key: value for key, value in about["model"].items() if key in known})
+        self._model = IndexModel(self.model, address, threads, offline=offline)
         self._columns: list[Any] = about["columns"]
-        self._server.call(lambda client: client.load_collection(self._place.name))
+        self._server.call(lambda client: client.load_collection(self._collection.name))
 
     def __len__(self) -> int:
-        return _count(self._server, self._place)
+        return _count(self._server, self._collection)
+
+    def __repr__(self) -> str:
+        return f"MilvusIndex({self.address!r}, model={self.model.name!r}, dimension={self.model.dimension})"
 
     @property
     def columns(self) -> dict[str, str | None]:
@@ -358,34 +341,16 @@ class MilvusIndex:
 
     def embedder(self) -> Embedder:
         """Return the model that the collection names, opened once."""
-        if self._embedder is None:
-            self._embedder = named_embedder(self.model, self.address, self._threads, offline=self._offline)
-        return self._embedder
+        return self._model.embedder()
 
     @overload
     def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, and one query
-        self,
-        queries: str,
-        k: int = 10,
-        *,
-        min_score: float | None = None,
-        filter: str | None = None,
-        hybrid: bool = False,
-        exact: bool = False,
-        embedder: Embedder | None = None,
+        self, queries: str, k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[Hit]: ...
 
     @overload
     def search(
-        self,
-        queries: Iterable[str] | FloatArray,
-        k: int = 10,
-        *,
-        min_score: float | None = None,
-        filter: str | None = None,
-        hybrid: bool = False,
-        exact: bool = False,
-        embedder: Embedder | None = None,
+        self, queries: Iterable[str] | FloatArray, k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -409,57 +374,44 @@ class MilvusIndex:
         """
         if exact:
             raise UsageError("Milvus does not search exactly by choice: its index decides")
-        k = arguments.integer(k, "k")
-        if k > MAX_HITS:
+        if arguments.integer(k, "k") > MAX_HITS:
             raise UsageError(f"k must be from 1 to {MAX_HITS} in Milvus; found {k}")
-        least = None if min_score is None else arguments.number(min_score, "min_score")
-        if hybrid:
-            check_hybrid(queries, least)
-        asked = as_asked(queries, self.model.dimension)
-        chosen = self.embedder if embedder is None else partial(check_model, embedder, self.model, self.address)
-        read = read_queries(asked, self.model.dimension, chosen)
-        texts, vectors = read.texts, read.vectors
+        request = read_request(queries, k, self._model, min_score=min_score, hybrid=hybrid, embedder=embedder)
         expression = "" if filter is None else to_milvus(filter, self.columns)
-        shown = ["id", "text", "columns"]
         if hybrid:
-            found = [self._hybrid(v, text, k, expression, shown) for v, text in zip(vectors, texts, strict=True)]
-        else:
-            found = self._server.call(
-                lambda client: client.search(
-                    self._place.name,
-                    data=vectors.tolist(),
-                    anns_field="vector",
-                    limit=k,
-                    filter=expression,
-                    output_fields=shown,
-                    search_params=_by_cosine(k),
-                    consistency_level="Strong",
-                )
+            pairs = zip(request.vectors, request.texts, strict=True)
+            results = [self._hybrid(vector, text, request.k, expression) for vector, text in pairs]
+            return request.answer([_hits(request, result, float) for result in results])
+        results = self._server.call(
+            lambda client: client.search(
+                self._collection.name,
+                data=request.vectors.tolist(),
+                anns_field="vector",
+                limit=request.k,
+                filter=expression,
+                output_fields=_FIELDS,
+                search_params=_by_cosine(request.k),
+                consistency_level="Strong",
             )
+        )
         hits = []
-        for query, ranked in enumerate(found):
-            scores = [float(hit["distance"]) if hybrid else float(as_cosines(hit["distance"])) for hit in ranked]
-            real = [
-                Hit(hit["entity"]["id"], score, hit["entity"]["text"], json.loads(hit["entity"]["columns"]))
-                for hit, score in zip(ranked, scores, strict=True)
-                if (least is None or reaches(score, least)) and not is_silent(hit["entity"]["text"])
-            ]
-            silent = read.is_silent(query) and not hybrid
-            hits.append([] if silent else real if hybrid else read.equals_first(query, real))
-        return hits[0] if arguments.is_one_text(queries) else hits
+        for query, result in enumerate(results):
+            ranked = _hits(request, result, lambda distance: float(as_cosines(distance)))
+            hits.append([] if request.is_silent(query) else request.equals_first(query, ranked))
+        return request.answer(hits)
 
-    def _hybrid(self, vector: FloatArray, text: str, k: int, expression: str, shown: list[str]) -> Any:
+    def _hybrid(self, vector: FloatArray, text: str, k: int, expression: str) -> Any:
         m, depth = self._server.pymilvus, min(max(k, HYBRID_DEPTH), MAX_HITS)
         requests = [
-            m.AnnSearchRequest(data=[asked], anns_field=field, param=parameters, limit=depth, expr=expression or None)
-            for asked, field, parameters in (
+            m.AnnSearchRequest(data=[query], anns_field=field, param=parameters, limit=depth, expr=expression or None)
+            for query, field, parameters in (
                 (vector.tolist(), "vector", _by_cosine(depth)),
                 (text, "words", {"metric_type": "BM25"}),
             )
         ]
-        found = self._server.call(
+        results = self._server.call(
             lambda client: client.hybrid_search(
-                self._place.name, requests, ranker=m.RRFRanker(RRF_CONSTANT), limit=k, output_fields=shown
+                self._collection.name, requests, ranker=m.RRFRanker(RRF_CONSTANT), limit=k, output_fields=_FIELDS
             )
         )
-        return found[0]
+        return results[0]

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from sbert_mini.errors import UsageError
 from sbert_mini.search.columns import COLUMN_TYPES, ID
@@ -191,8 +191,8 @@ def parts_of(node: Node) -> tuple[Node, ...]:
 
 def columns_in(node: Node) -> set[str]:
     """Return the names of the columns that a condition reads."""
-    found = {node.name} if isinstance(node, ColumnValue) else set()
-    return found.union(*map(columns_in, parts_of(node)))
+    names = {node.name} if isinstance(node, ColumnValue) else set()
+    return names.union(*map(columns_in, parts_of(node)))
 
 
 def refusal(condition: str, why: str, columns: Mapping[str, str | None]) -> UsageError:
@@ -227,7 +227,9 @@ def parse(condition: str, columns: Mapping[str, str | None]) -> Node:
     except (sqlglot.errors.SqlglotError, RecursionError, ValueError, IndexError) as error:
         raise refused(f"it is not one SQL condition ({_reason(error)})") from error
     try:
-        node = _Reader(condition, columns).read(tree, 0)
+        node = _Reader(columns).read(tree, 0)
+    except _RefusedError as error:
+        raise refused(str(error)) from error
     except RecursionError as error:
         raise refused("it is nested too deeply") from error
     if node.type not in ("boolean", NULL):
@@ -247,14 +249,22 @@ def _reason(error: Exception) -> str:
     return f"{what}, at {where!r}" if where else what
 
 
-class _Reader:
-    """Reads one sqlglot tree."""
+class _RefusedError(Exception):
+    """A condition cannot be evaluated; the text says why."""
 
-    def __init__(self, condition: str, columns: Mapping[str, str | None]) -> None:
+
+class _Reader:
+    """Reads one sqlglot tree.
+
+    Args:
+        columns: name -> type of the index's columns; None for the type of a column without a value.
+    """
+
+    def __init__(self, columns: Mapping[str, str | None]) -> None:
         from sqlglot import exp
 
         self._exp = exp
-        self._condition, self._columns = condition, columns
+        self._columns = columns
         self._comparisons: dict[type, str] = {
             exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="
         }  # fmt: skip
@@ -278,17 +288,11 @@ class _Reader:
             exp.Upper: ("upper", ("this",)),
         }
 
-    def _refusal(self, why: str) -> UsageError:
-        return refusal(self._condition, why, self._columns)
-
-    def _refuse(self, why: str) -> NoReturn:
-        raise self._refusal(why)
-
     def read(self, tree: Any, depth: int) -> Node:
         """Return a node for a sqlglot expression."""
         exp, below = self._exp, depth + 1
         if depth > MAX_DEPTH:
-            self._refuse("it is nested too deeply")
+            raise _RefusedError("it is nested too deeply")
         if isinstance(tree, exp.Paren):
             return self.read(tree.this, below)
         if isinstance(tree, (exp.And, exp.Or)):
@@ -300,9 +304,9 @@ class _Reader:
         if isinstance(tree, exp.Column):
             return self._column(tree)
         if isinstance(tree, exp.Neg) and isinstance(tree.this, exp.Literal) and not tree.this.is_string:
-            return self._number(f"-{tree.this.this}")
+            return _number(f"-{tree.this.this}")
         if isinstance(tree, exp.Literal):
-            return Constant("text", str(tree.this)) if tree.is_string else self._number(str(tree.this))
+            return Constant("text", str(tree.this)) if tree.is_string else _number(str(tree.this))
         if isinstance(tree, exp.Boolean):
             return Constant("boolean", bool(tree.this))
         if isinstance(tree, exp.Null):
@@ -325,23 +329,23 @@ class _Reader:
             return self._calculation(tree, below)
         if isinstance(tree, exp.Neg):
             part = self.read(tree.this, below)
-            self._require(part, ("integer", "number"), tree)
+            _require(part, ("integer", "number"), tree)
             return Arithmetic("-", Constant("integer", 0), part, part.type)
         if isinstance(tree, (exp.Cast, exp.TryCast)):
             return self._cast(tree, below)
         return self._call(tree, below)
 
-    # --- names and values ---
-
     def _column(self, tree: Any) -> ColumnValue:
         if tree.args.get("table") is not None:
-            self._refuse(f"{_sql(tree)!r} names a table; a column is named by itself, in double quotes if it has a dot")
+            raise _RefusedError(
+                f"{_sql(tree)!r} names a table; a column is named by itself, in double quotes if it has a dot"
+            )
         name = str(tree.this.this) if isinstance(tree.this, self._exp.Identifier) else _sql(tree)
         if name == ID or name in self._columns:
-            return ColumnValue("text" if name == ID else self._columns[name] or NULL, name)
+            return self._column_named(name)
         alike = [known for known in (ID, *self._columns) if known.lower() == name.lower()]
         if len(alike) > 1:
-            self._refuse(
+            raise _RefusedError(
                 f"the name {name} fits the columns {' and '.join(alike)}; write it as it is spelled, in double quotes"
             )
         if alike:
@@ -350,71 +354,20 @@ class _Reader:
         quoted = tree.this.args.get("quoted") and not near
         hint = f" (did you mean {near[0]}?)" if near else ""
         hint = " (a text stands in single quotes: '…')" if quoted else hint
-        raise self._refusal(f"no such column: {name}{hint}")
+        raise _RefusedError(f"no such column: {name}{hint}")
 
     def _column_named(self, name: str) -> ColumnValue:
         return ColumnValue("text" if name == ID else self._columns[name] or NULL, name)
 
-    def _number(self, text: str) -> Constant:
-        try:
-            value = float(text)
-        except ValueError:
-            self._refuse(f"{text!r} is not a number")
-        if not math.isfinite(value):
-            self._refuse(f"{text[:40]} is too large for a number")
-        return Constant("number", value) if set(text) & set(".eE") else Constant("integer", int(text))
-
-    # --- types ---
-
     def _condition_of(self, tree: Any, depth: int) -> Node:
         node = self.read(tree, depth)
-        self._require(node, ("boolean",), tree)
+        _require(node, ("boolean",), tree)
         return node
-
-    def _require(self, node: Node, types: tuple[str, ...], tree: Any) -> None:
-        if node.type not in (*types, NULL):
-            wanted = " or ".join(types)
-            advice = ": compare it with something" if types == ("boolean",) else ""
-            self._refuse(f"{_sql(tree)!r} must be {wanted} here, and is {node.type}{advice}")
 
     def _compared(self, left: Any, right: Any, tree: Any, depth: int) -> tuple[Node, Node]:
         first, second = self.read(left, depth), self.read(right, depth)
-        self._common((first, second), tree)
+        _common((first, second), tree)
         return first, second
-
-    def _common(self, nodes: tuple[Node, ...], tree: Any) -> str:
-        """Return the type that all of some nodes have; a refusal where they cannot be compared."""
-        types = {node.type for node in nodes} - {NULL}
-        if types <= {"integer", "number"}:
-            return NULL if not types else "integer" if types == {"integer"} else "number"
-        if len(types) == 1:
-            return types.pop()
-        raise self._refusal(
-            f"{_sql(tree)!r} compares {self._described(nodes)}, which cannot be compared{self._advice(nodes)}"
-        )
-
-    def _described(self, nodes: tuple[Node, ...]) -> str:
-        described = []
-        for node in nodes:
-            if isinstance(node, ColumnValue):
-                described.append(f"{node.name}, which is {node.type},")
-            elif isinstance(node, Constant):
-                described.append({"text": "a text", "boolean": "true or false"}.get(node.type, f"the {node.type}"))
-                described[-1] += f" {node.value!r}" if node.type != "boolean" else ""
-            else:
-                described.append(f"a value of type {node.type}")
-        return " with ".join(dict.fromkeys(described)).replace(", with", ", with")
-
-    def _advice(self, nodes: tuple[Node, ...]) -> str:
-        column = next((node for node in nodes if isinstance(node, ColumnValue)), None)
-        if column is None:
-            return ""
-        other = next((node.type for node in nodes if node.type != column.type), "text")
-        if column.type == "text":
-            return f": write a text in single quotes, or cast({column.name} as {other})"
-        return f": compare it with {'true or false' if column.type == 'boolean' else 'a number, without quotes'}"
-
-    # --- kinds of expressions ---
 
     def _is(self, tree: Any, depth: int) -> Node:
         exp = self._exp
@@ -424,14 +377,14 @@ class _Reader:
             return Distinct(
                 self._condition_of(tree.this, depth), Constant("boolean", bool(tree.expression.this)), equal=True
             )
-        raise self._refusal(f"{_sql(tree)!r}: is takes null, not null, true or false")
+        raise _RefusedError(f"{_sql(tree)!r}: is takes null, not null, true or false")
 
     def _membership(self, tree: Any, depth: int) -> Node:
         part = self.read(tree.this, depth)
         if not tree.expressions or tree.args.get("query") or tree.args.get("unnest") or tree.args.get("field"):
-            self._refuse(f"{_sql(tree)!r}: in takes a list of values in parentheses")
+            raise _RefusedError(f"{_sql(tree)!r}: in takes a list of values in parentheses")
         values = [self.read(value, depth) for value in tree.expressions]
-        self._common((part, *values), tree)
+        _common((part, *values), tree)
         constants = tuple(value for value in values if isinstance(value, Constant))
         if len(constants) == len(values):
             return Membership(part, constants)
@@ -439,9 +392,9 @@ class _Reader:
 
     def _between(self, tree: Any, depth: int) -> Node:
         if tree.args.get("symmetric"):
-            self._refuse(f"{_sql(tree)!r}: between symmetric is not known")
+            raise _RefusedError(f"{_sql(tree)!r}: between symmetric is not known")
         part, low, high = (self.read(tree.args[name], depth) for name in ("this", "low", "high"))
-        self._common((part, low, high), tree)
+        _common((part, low, high), tree)
         return Joined("and", (Comparison(">=", part, low), Comparison("<=", part, high)))
 
     def _pattern(self, tree: Any, depth: int) -> Node:
@@ -449,24 +402,24 @@ class _Reader:
         if isinstance(tree, exp.Escape):
             like, mark = tree.this, tree.expression
             if not isinstance(mark, exp.Literal) or not mark.is_string or len(mark.this) != 1:
-                self._refuse(f"{_sql(tree)!r}: escape takes one character in single quotes")
+                raise _RefusedError(f"{_sql(tree)!r}: escape takes one character in single quotes")
             escape = str(mark.this)
         if not isinstance(like, (exp.Like, exp.ILike)):
-            self._refuse(f"{_sql(tree)!r}: escape goes with like")
+            raise _RefusedError(f"{_sql(tree)!r}: escape goes with like")
         part = self.read(like.this, depth)
-        self._require(part, ("text",), like.this)
+        _require(part, ("text",), like.this)
         if not isinstance(like.expression, exp.Literal) or not like.expression.is_string:
-            self._refuse(f"{_sql(tree)!r}: like takes a text in single quotes")
-        found = Pattern(part, str(like.expression.this), escape, case_sensitive=isinstance(like, exp.Like))
-        return Negation(found) if like.args.get("negate") else found
+            raise _RefusedError(f"{_sql(tree)!r}: like takes a text in single quotes")
+        pattern = Pattern(part, str(like.expression.this), escape, case_sensitive=isinstance(like, exp.Like))
+        return Negation(pattern) if like.args.get("negate") else pattern
 
     def _calculation(self, tree: Any, depth: int) -> Node:
         op = self._arithmetic[type(tree)]
         left, right = self.read(tree.left, depth), self.read(tree.right, depth)
-        wanted = ("text",) if op == "||" else ("integer", "number")
-        self._require(left, wanted, tree.left)
-        self._require(right, wanted, tree.right)
-        type_ = "text" if op == "||" else self._common((left, right), tree)
+        types = ("text",) if op == "||" else ("integer", "number")
+        _require(left, types, tree.left)
+        _require(right, types, tree.right)
+        type_ = "text" if op == "||" else _common((left, right), tree)
         if op == "/" and type_ != NULL:
             type_ = "number"
         return Arithmetic(op, left, right, type_)
@@ -481,10 +434,10 @@ class _Reader:
             **dict.fromkeys((kinds.TEXT, kinds.VARCHAR, kinds.CHAR), "text"),
             kinds.BOOLEAN: "boolean",
         }
-        wanted = names.get(to.this) or str(to.args.get("kind") or to).lower()
-        if wanted not in COLUMN_TYPES:
-            self._refuse(f"{_sql(tree)!r}: a value can be cast to {', '.join(COLUMN_TYPES)}")
-        return Cast(part, wanted, strict=not isinstance(tree, exp.TryCast))
+        target = names.get(to.this) or str(to.args.get("kind") or to).lower()
+        if target not in COLUMN_TYPES:
+            raise _RefusedError(f"{_sql(tree)!r}: a value can be cast to {', '.join(COLUMN_TYPES)}")
+        return Cast(part, target, strict=not isinstance(tree, exp.TryCast))
 
     def _call(self, tree: Any, depth: int) -> Node:
         exp = self._exp
@@ -504,11 +457,11 @@ class _Reader:
             ]
             extra = [key for key, value in tree.args.items() if key not in keys and isinstance(value, exp.Expression)]
             if extra:
-                self._refuse(f"{_sql(tree)!r}: {name} takes fewer arguments")
+                raise _RefusedError(f"{_sql(tree)!r}: {name} takes fewer arguments")
         elif isinstance(tree, exp.Anonymous) and str(tree.this).lower() in FUNCTIONS:
             name, arguments = str(tree.this).lower(), list(tree.expressions)
         else:
-            self._refuse(
+            raise _RefusedError(
                 f"{_sql(tree)!r} is not known here. Besides comparisons, in, between, like, ilike, is null, and, or, not, "
                 f"+ - * / % || and cast there are the functions {', '.join(FUNCTIONS)}"
             )
@@ -518,28 +471,84 @@ class _Reader:
         kinds, least, result = FUNCTIONS[name]
         most = None if "..." in kinds else len(kinds)
         if len(nodes) < least or (most is not None and len(nodes) > most):
-            self._refuse(f"{_sql(tree)!r}: {name} takes {least if most is None else f'{least} to {most}'} arguments")
-        for place, (node, part) in enumerate(zip(nodes, trees, strict=True)):
-            kind = kinds[min(place, len(kinds) - 1)]
+            raise _RefusedError(
+                f"{_sql(tree)!r}: {name} takes {least if most is None else f'{least} to {most}'} arguments"
+            )
+        for number, (node, part) in enumerate(zip(nodes, trees, strict=True)):
+            kind = kinds[min(number, len(kinds) - 1)]
             if kind not in ("any", "..."):
-                self._require(node, ("integer", "number") if kind == "numeric" else (kind,), part)
+                _require(node, ("integer", "number") if kind == "numeric" else (kind,), part)
         if name in ("round", "substr", "json_extract") and not all(isinstance(n, Constant) for n in nodes[1:]):
-            self._refuse(f"{_sql(tree)!r}: {name} takes values, not columns, after its first argument")
+            raise _RefusedError(f"{_sql(tree)!r}: {name} takes values, not columns, after its first argument")
         types = {"same": nodes[0].type, "common": ""}
-        type_ = types.get(result, result) or self._common(tuple(nodes), tree)
+        type_ = types.get(result, result) or _common(tuple(nodes), tree)
         return Call(name, tuple(nodes), type_)
+
+
+def _number(text: str) -> Constant:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise _RefusedError(f"{text!r} is not a number") from error
+    if not math.isfinite(value):
+        raise _RefusedError(f"{text[:40]} is too large for a number")
+    return Constant("number", value) if set(text) & set(".eE") else Constant("integer", int(text))
+
+
+def _require(node: Node, types: tuple[str, ...], tree: Any) -> None:
+    if node.type not in (*types, NULL):
+        expected = " or ".join(types)
+        advice = ": compare it with something" if types == ("boolean",) else ""
+        raise _RefusedError(f"{_sql(tree)!r} must be {expected} here, and is {node.type}{advice}")
+
+
+def _common(nodes: tuple[Node, ...], tree: Any) -> str:
+    """Return the type that all of some nodes have.
+
+    Raises:
+        _RefusedError: they cannot be compared.
+    """
+    types = {node.type for node in nodes} - {NULL}
+    if types <= {"integer", "number"}:
+        return NULL if not types else "integer" if types == {"integer"} else "number"
+    if len(types) == 1:
+        return types.pop()
+    raise _RefusedError(f"{_sql(tree)!r} compares {_described(nodes)}, which cannot be compared{_advice(nodes)}")
+
+
+def _described(nodes: tuple[Node, ...]) -> str:
+    described = []
+    for node in nodes:
+        if isinstance(node, ColumnValue):
+            described.append(f"{node.name}, which is {node.type},")
+        elif isinstance(node, Constant):
+            described.append({"text": "a text", "boolean": "true or false"}.get(node.type, f"the {node.type}"))
+            described[-1] += f" {node.value!r}" if node.type != "boolean" else ""
+        else:
+            described.append(f"a value of type {node.type}")
+    return " with ".join(dict.fromkeys(described)).replace(", with", ", with")
+
+
+def _advice(nodes: tuple[Node, ...]) -> str:
+    column = next((node for node in nodes if isinstance(node, ColumnValue)), None)
+    if column is None:
+        return ""
+    other = next((node.type for node in nodes if node.type != column.type), "text")
+    if column.type == "text":
+        return f": write a text in single quotes, or cast({column.name} as {other})"
+    return f": compare it with {'true or false' if column.type == 'boolean' else 'a number, without quotes'}"
 
 
 def _chain(tree: Any) -> list[Any]:
     """Return the operands of a chain of one operator, however long, in their order."""
-    kind, found, open_ = type(tree), [], [tree]
-    while open_:
-        part = open_.pop()
+    kind, operands, pending = type(tree), [], [tree]
+    while pending:
+        part = pending.pop()
         if type(part) is kind:
-            open_ += [part.right, part.left]
+            pending += [part.right, part.left]
         else:
-            found.append(part)
-    return found
+            operands.append(part)
+    return operands
 
 
 def _sql(tree: Any) -> str:

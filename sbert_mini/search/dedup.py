@@ -14,7 +14,7 @@ from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.nearest import lists_for
+from sbert_mini.search.kinds import lists_for
 from sbert_mini.search.writer import Row, as_record
 from sbert_mini.shapes import FloatArray, IntArray
 from sbert_mini.text.records import Record

@@ -1,9 +1,9 @@
 """Make an index, and change it: each change is a new generation beside the one before."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,10 +16,22 @@ from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
+from sbert_mini.search.compaction import build_new, compact_segments
 from sbert_mini.search.filters import TIME_LIMIT_S
-from sbert_mini.search.index import SearchIndex, check_model
-from sbert_mini.search.nearest import AUTOMATIC, EXACT, build, check_kind, kind_of
-from sbert_mini.search.store import ModelIdentity, SearchKind, SegmentWriter, Store, StoredRow, remove_cache
+from sbert_mini.search.index import SearchIndex
+from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind
+from sbert_mini.search.queries import IndexModel, check_model
+from sbert_mini.search.segment import SegmentWriter, StoredRow
+from sbert_mini.search.store import (
+    ModelIdentity,
+    Store,
+    creating_index,
+    describe,
+    publish,
+    require_index,
+    sweep,
+    write_lock,
+)
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record, Reject
 
@@ -65,42 +77,56 @@ class VectorsById:
 
 
 class IndexWriter:
-    """Writes to an index directory, in one step for readers: they see it as it was before, or as it is after.
+    """Writes to an index directory. Updates are atomic and crash-safe: readers see the index before one, or after it.
 
     Records are read, encoded and stored as they come: memory holds some thousand of them, and all their ids. A record's id
     is its `id`, or, without one, made of its content (`Record.content_id`).
 
     Args:
         path: the index directory.
-        embedder: the model.
+        embedder: the model. None for the one that the index notes, opened when rows are added; a new index needs one.
         batch_size: see `Embedder.encode`.
         truncation: see `Embedder.encode`.
         show_progress_bar: draw a progress bar on stderr.
         counts: filled in, if given.
         on_reject: takes each row that cannot be stored; None where the first one is an error.
+        threads: where no model is given, for the index's own one and for FAISS; None for the usual choice.
+        offline: open no socket when the index's own model is looked for.
     """
 
     def __init__(
         self,
         path: str | Path,
-        embedder: Embedder,
+        embedder: Embedder | None = None,
         *,
         batch_size: int = 32,
         truncation: Truncation = "warn",
         show_progress_bar: bool = False,
         counts: IndexCounts | None = None,
         on_reject: Callable[[Reject], None] | None = None,
+        threads: int | None = None,
+        offline: bool = False,
     ) -> None:
         self.path = Path(path)
-        self._on_reject = on_reject
         self.counts = counts if counts is not None else IndexCounts()
         self._embedder = embedder
-        self._batch_size = batch_size
-        self._truncation: Truncation = truncation
-        self._show_progress_bar = show_progress_bar
+        self._threads = threads if embedder is None else embedder.threads
+        self._offline = offline
+        self._row_writer = partial(
+            _RowWriter,
+            path=self.path,
+            batch_size=batch_size,
+            truncation=truncation,
+            show_progress_bar=show_progress_bar,
+            counts=self.counts,
+            on_reject=on_reject,
+        )
 
     def __repr__(self) -> str:
-        return f"IndexWriter({str(self.path)!r}, {self._embedder!r})"
+        about = describe(self.path)
+        if about is None and self._embedder is not None:
+            about = f"rows=0, model={self._embedder.model_name!r}, dimension={self._embedder.dimension}"
+        return f"IndexWriter({str(self.path)!r}, {about or 'no index yet'})"
 
     def create(
         self,
@@ -118,7 +144,7 @@ class IndexWriter:
             records: the rows.
             vectors: the records' vectors, in their order or by their ids, made with this model and of length 1; None to encode
                 the texts.
-            kind: by what they are searched: `auto`, `exact` or a FAISS factory string (`search.nearest.kind_of`).
+            kind: by what they are searched: `auto`, `exact` or a FAISS factory string (`search.kinds.kind_of`).
             pca: let FAISS see so many principal components alone; what it proposes is scored with the whole vectors.
             prompt: put before each text when it is encoded, now and when rows are added later; None for the model's own
                 prompt for documents, if it has one.
@@ -130,23 +156,19 @@ class IndexWriter:
             IndexLockedError: another process is writing there.
             InputError: there is no record, two have the same id, a value does not fit its column's type, or the vectors do not
                 fit. Nothing is stored then.
-            UsageError: FAISS does not know the kind, or a type is unknown.
+            UsageError: no model is given, FAISS does not know the kind, or a type is unknown.
 
         Shapes:
             vectors: (records, dim).
         """
+        if self._embedder is None:
+            raise UsageError(f"a new index needs a model: IndexWriter({str(self.path)!r}, Embedder())")
         check_kind(kind, self._embedder.dimension, pca)
-        named = self._embedder.model_name
-        model = ModelIdentity(
-            name=str(self._embedder.path) if directory(named) is not None else named,
-            fingerprint=self._embedder.fingerprint,
-            graph=self._embedder.graph,
-            dimension=self._embedder.dimension,
-            prompt=self._embedder.document_prompt() if prompt is None else prompt,
-        )
-        with Store.creating(self.path):
+        model = _identity(self._embedder, prompt)
+        with creating_index(self.path):
             schema = Schema(declared=column_types)
-            self._write(records, model, None, vectors, SearchKind(kind, pca), schema, replace=False)
+            rows = self._row_writer(embedder=self._embedder)
+            rows.write(records, model, None, vectors, SearchKind(kind, pca), schema, replace=False)
         return self._opened()
 
     def add(
@@ -194,9 +216,84 @@ class IndexWriter:
         """
         return self._change(records, vectors, column_types, replace=True)
 
-    def delete(self, identities: Iterable[str] = (), *, filter: str | None = None) -> int:
-        """Delete rows by their ids, or those that meet an SQL condition, and return how many: `search.writer.delete`."""
-        return delete(self.path, identities, filter=filter)
+    def delete(
+        self,
+        identities: Iterable[str] = (),
+        *,
+        filter: str | None = None,
+        filter_timeout_s: float | None = TIME_LIMIT_S,
+        confirm: Callable[[int], bool] | None = None,
+    ) -> int:
+        """Delete rows, and return how many there were. No model is needed.
+
+        Their bytes stay in the segments until `compact`; no search and no listing gives them any more.
+
+        Args:
+            identities: the ids of the rows.
+            filter: an SQL condition on the rows' columns (`search.conditions`): the rows that meet it are deleted too.
+            filter_timeout_s: seconds after which the filter is given up; None for no limit.
+            confirm: is asked before anything is deleted, with the number of rows; if it returns False nothing is deleted. The
+                index is locked meanwhile, so that the number holds.
+
+        Raises:
+            IndexNotFoundError: there is no index.
+            IndexLockedError: another process is writing there.
+            InputError: an id is not in the index, or all rows would go. Nothing is deleted then.
+            UsageError: neither ids nor a filter were given, or the filter cannot be evaluated.
+        """
+        require_index(self.path)
+        with write_lock(self.path):
+            old = Store(self.path)
+            rows = _rows_of(old, identities)
+            if not rows and filter is None:
+                raise UsageError("no id was given, and no filter")
+            if filter is not None:
+                rows.update(SearchIndex(self.path, filter_timeout_s=filter_timeout_s).matching(filter).tolist())
+            if len(rows) == old.rows:
+                raise InputError(
+                    f"these are all {old.rows} rows of the index; remove the directory {self.path} instead"
+                )
+            if not rows or (confirm is not None and not confirm(len(rows))):
+                return 0
+            deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
+            entries, next_row = old.manifest["segments"], old.manifest["next_row"]
+            generation = old.generation + 1
+            publish(self.path, generation, old.model, entries, next_row, deleted, old.kind, columns=old.columns)
+            sweep(self.path)
+        return len(rows)
+
+    def compact(
+        self,
+        *,
+        kind: str | None = None,
+        pca: int | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> SearchIndex:
+        """Write the rows into one segment, without those that were deleted or replaced; return the index, opened.
+
+        Rows keep their ids, their numbers and their order. What the old segments hold is removed once nobody reads it. Where
+        there is nothing to gain the index is left as it is. No model is needed.
+
+        Args:
+            kind: by what the rows are searched from now on (`search.kinds.kind_of`); None for what it was.
+            pca: with a kind, components that FAISS sees, or None for all.
+            on_progress: told how many rows are written, and how many there are.
+
+        Raises:
+            IndexNotFoundError: there is no index.
+            IndexLockedError: another process is writing there.
+            CorruptIndexError: a stored block does not match its checksum; the index is left as it was.
+            UsageError: FAISS does not know the kind.
+        """
+        require_index(self.path)
+        with write_lock(self.path):
+            old = Store(self.path)
+            new_kind = old.kind if kind is None else SearchKind(kind, pca)
+            check_kind(new_kind.factory, old.model.dimension, new_kind.pca)
+            compact_segments(old, new_kind, thread_count(self._threads), on_progress)
+            old.close()
+            sweep(self.path)
+        return self._opened()
 
     def _change(
         self,
@@ -206,9 +303,11 @@ class IndexWriter:
         *,
         replace: bool,
     ) -> SearchIndex:
-        Store.check_there(self.path)
-        with Store.writing(self.path):
+        require_index(self.path)
+        with write_lock(self.path):
             old = Store(self.path)
+            if self._embedder is None:
+                self._embedder = IndexModel(old.model, self.path, self._threads, offline=self._offline).embedder()
             check_model(self._embedder, old.model, self.path)
             if self._embedder.graph != old.model.graph:
                 raise ModelMismatchError(
@@ -216,11 +315,50 @@ class IndexWriter:
                     f"{self._embedder.graph} graph are not added to it"
                 )
             schema = Schema(old.columns, column_types)
-            self._write(records, old.model, old, vectors, old.kind, schema, replace=replace)
-            Store.sweep(self.path)
+            rows = self._row_writer(embedder=self._embedder)
+            rows.write(records, old.model, old, vectors, old.kind, schema, replace=replace)
+            sweep(self.path)
         return self._opened()
 
-    def _write(
+    def _opened(self) -> SearchIndex:
+        index = SearchIndex(self.path, threads=self._threads)
+        index.prepare()
+        return index
+
+
+class _RowWriter:
+    """Writes records into a new segment of an index: it checks them, encodes them, and numbers them.
+
+    Args:
+        path: the index directory, whose lock is held.
+        embedder: the index's model.
+        batch_size: see `Embedder.encode`.
+        truncation: see `Embedder.encode`.
+        show_progress_bar: draw a progress bar on stderr.
+        counts: filled in.
+        on_reject: takes each row that cannot be stored; None where the first one is an error.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        embedder: Embedder,
+        *,
+        batch_size: int,
+        truncation: Truncation,
+        show_progress_bar: bool,
+        counts: IndexCounts,
+        on_reject: Callable[[Reject], None] | None,
+    ) -> None:
+        self._path = path
+        self._embedder = embedder
+        self._batch_size = batch_size
+        self._truncation: Truncation = truncation
+        self._show_progress_bar = show_progress_bar
+        self._counts = counts
+        self._on_reject = on_reject
+
+    def write(
         self,
         records: Iterable[Row],
         model: ModelIdentity,
@@ -231,34 +369,48 @@ class IndexWriter:
         *,
         replace: bool,
     ) -> None:
-        self.counts.records = self.counts.rows = self.counts.replaced = self.counts.repeated = 0
+        """Write the records into a new segment, and publish the generation that has it.
+
+        Args:
+            records: the rows.
+            model: the model of the index.
+            old: the generation before, or None for a new index.
+            vectors: the records' vectors, or None to encode them.
+            kind: by what the rows are searched.
+            schema: the columns.
+            replace: put a row in the place of the one with its id, where there is one.
+
+        Raises:
+            InputError: a row cannot be stored, or there is none.
+        """
+        self._counts.records = self._counts.rows = self._counts.replaced = self._counts.repeated = 0
         first_row = 0 if old is None else int(old.manifest["next_row"])
         generation = 1 if old is None else old.generation + 1
         name = f"{generation:06d}"
         replaced: list[int] = []
         pending: list[StoredRow] = []
         accepted = Counted(self._accepted(records, old, replaced if replace else None, schema), expected(records))
-        with SegmentWriter(self.path / "segments", name, model.dimension, schema, first_row) as segment:
+        with SegmentWriter(self._path / "segments", name, model.dimension, schema, first_row) as segment:
             if vectors is None:
                 blocks = self._encoded(accepted, pending, model.prompt)
             else:
-                blocks = _taken(accepted, pending, vectors, model.dimension, self.counts)
+                blocks = _taken(accepted, pending, vectors, model.dimension, self._counts)
             for block in blocks:
                 segment.write(pending[: len(block)], block)
                 del pending[: len(block)]
-            if not segment.rows and not self.counts.repeated:
+            if not segment.rows and not self._counts.repeated:
                 raise InputError("there is no text to index")
         if not segment.rows:
             return
-        self.counts.rows, self.counts.replaced = segment.rows, len(replaced)
+        self._counts.rows, self._counts.replaced = segment.rows, len(replaced)
         entries = [] if old is None else list(old.manifest["segments"])
         entries.append({"name": name, "rows": segment.rows, "checksums_sha256": segment.checksum})
         deleted = np.array(replaced, dtype=np.int64)
         if old is not None:
             deleted = np.concatenate([old.deleted, deleted])
         next_row, columns = first_row + segment.rows, schema.described()
-        _build(self.path, entries[-1], model.dimension, kind, self._embedder.threads)
-        Store.publish(self.path, generation, model, entries, next_row, deleted, kind, columns=columns)
+        build_new(self._path, entries[-1], model.dimension, kind, self._embedder.threads)
+        publish(self._path, generation, model, entries, next_row, deleted, kind, columns=columns)
 
     def _encoded(
         self, accepted: Iterable[tuple[int, StoredRow]], pending: list[StoredRow], prompt: str
@@ -276,7 +428,7 @@ class IndexWriter:
             prompt=prompt,
             truncation=self._truncation,
             show_progress_bar=self._show_progress_bar,
-            counts=self.counts.encoding,
+            counts=self._counts.encoding,
         )
 
     def _accepted(
@@ -285,14 +437,14 @@ class IndexWriter:
         """Yield the rows to store, with their records' positions."""
         places: dict[str, tuple[str, int]] = {}
         for position, given in enumerate(records):
-            self.counts.records += 1
+            self._counts.records += 1
             file, line = getattr(given, "file", ""), getattr(given, "line", 0) or position + 1
             try:
                 record = as_record(given, line)
                 identity = record.id if record.id is not None else record.content_id()
                 row = None if old is None else old.find(identity)
                 if record.id is None and (identity in places or row is not None):
-                    self.counts.repeated += 1
+                    self._counts.repeated += 1
                     continue
                 if identity in places:
                     before, there = places[identity]
@@ -314,20 +466,32 @@ class IndexWriter:
                 replaced.append(row)
             yield position, StoredRow(identity, record.text, record.columns)
 
-    def _opened(self) -> SearchIndex:
-        index = SearchIndex(self.path, threads=self._embedder.threads)
-        index.prepare()
-        return index
+
+def _identity(embedder: Embedder, prompt: str | None) -> ModelIdentity:
+    """Return what an index notes of its model; a prompt of None stands for the model's own for documents."""
+    name = embedder.model_name
+    return ModelIdentity(
+        name=str(embedder.path) if directory(name) is not None else name,
+        fingerprint=embedder.fingerprint,
+        graph=embedder.graph,
+        dimension=embedder.dimension,
+        prompt=embedder.document_prompt() if prompt is None else prompt,
+    )
 
 
-def _build(path: Path, entry: Mapping[str, Any], dimension: int, kind: SearchKind, threads: int) -> None:
-    """Make and try a new segment's FAISS file; where FAISS cannot, remove the segment, which no generation names."""
-    try:
-        build(path, entry, dimension, kind.factory, kind.pca, threads)
-    except BaseException:
-        remove_cache(path, entry["name"])
-        shutil.rmtree(path / "segments" / entry["name"], ignore_errors=True)
-        raise
+def _rows_of(store: Store, identities: Iterable[str]) -> set[int]:
+    """Return the numbers of the rows with some ids.
+
+    Raises:
+        InputError: a row is not there.
+    """
+    rows: set[int] = set()
+    for identity in identities:
+        row = store.find(identity)
+        if row is None:
+            raise InputError(f"the id {identity!r} is not in the index; nothing was deleted")
+        rows.add(row)
+    return rows
 
 
 def _taken(
@@ -414,119 +578,3 @@ def as_record(row: Row, line: int) -> Record:
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the columns cannot be stored as JSON: {error}") from error
     return replace(record, columns=columns)
-
-
-def delete(
-    path: str | Path,
-    identities: Iterable[str] = (),
-    *,
-    filter: str | None = None,
-    filter_timeout_s: float | None = TIME_LIMIT_S,
-    confirm: Callable[[int], bool] | None = None,
-) -> int:
-    """Delete rows from an index, and return how many there were. No model is needed.
-
-    Their bytes stay in the segments until `compact`; no search and no listing gives them any more.
-
-    Args:
-        path: the index directory.
-        identities: the ids of the rows.
-        filter: an SQL condition on the rows' columns (`search.conditions`): the rows that meet it are deleted too.
-        filter_timeout_s: seconds after which the filter is given up; None for no limit.
-        confirm: is asked before anything is deleted, with the number of rows; if it returns False nothing is deleted. The
-            index is locked meanwhile, so that the number holds.
-
-    Raises:
-        IndexNotFoundError: there is no index.
-        IndexLockedError: another process is writing there.
-        InputError: an id is not in the index, or all rows would go. Nothing is deleted then.
-        UsageError: neither ids nor a filter were given, or the filter cannot be evaluated.
-    """
-    path = Path(path)
-    Store.check_there(path)
-    with Store.writing(path):
-        old = Store(path)
-        rows: set[int] = set()
-        for identity in identities:
-            row = old.find(identity)
-            if row is None:
-                raise InputError(f"the id {identity!r} is not in the index; nothing was deleted")
-            rows.add(row)
-        if not rows and filter is None:
-            raise UsageError("no id was given, and no filter")
-        if filter is not None:
-            index = SearchIndex(path, filter_timeout_s=filter_timeout_s)
-            rows.update(index.matching(filter).tolist())
-        if len(rows) == old.rows:
-            raise InputError(f"these are all {old.rows} rows of the index; remove the directory {path} instead")
-        if rows and confirm is not None and not confirm(len(rows)):
-            return 0
-        if rows:
-            deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
-            entries, next_row = old.manifest["segments"], old.manifest["next_row"]
-            generation = old.generation + 1
-            Store.publish(path, generation, old.model, entries, next_row, deleted, old.kind, columns=old.columns)
-            Store.sweep(path)
-    return len(rows)
-
-
-def compact(
-    path: str | Path,
-    *,
-    kind: str | None = None,
-    pca: int | None = None,
-    threads: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> SearchIndex:
-    """Write an index's rows into one segment, without those that were deleted or replaced; return it, opened.
-
-    Rows keep their ids, their numbers and their order. What the old segments hold is removed once nobody reads it. Where there is
-    nothing to gain the index is left as it is.
-
-    Args:
-        path: the index directory.
-        kind: by what the rows are searched from now on (`search.nearest.kind_of`); None for what it was.
-        pca: with a kind, components that FAISS sees, or None for all.
-        threads: for making the FAISS file.
-        on_progress: told how many rows are written, and how many there are.
-
-    Raises:
-        IndexNotFoundError: there is no index.
-        IndexLockedError: another process is writing there.
-        CorruptIndexError: a stored block does not match its checksum; the index is left as it was.
-        UsageError: FAISS does not know the kind.
-    """
-    path = Path(path)
-    Store.check_there(path)
-    with Store.writing(path):
-        old = Store(path)
-        wanted = old.kind if kind is None else SearchKind(kind, pca)
-        check_kind(wanted.factory, old.model.dimension, wanted.pca)
-        whole = len(old.segments) == 1 and not len(old.deleted) and old.segments[0].is_current
-        generation = old.generation + 1
-        if whole and wanted != old.kind:
-            entries, next_row = old.manifest["segments"], old.manifest["next_row"]
-            build(path, entries[0], old.model.dimension, wanted.factory, wanted.pca, thread_count(threads))
-            Store.publish(path, generation, old.model, entries, next_row, None, wanted, columns=old.columns)
-            if kind_of(wanted.factory, old.segments[0].rows, wanted.pca) == EXACT:
-                remove_cache(path, old.segments[0].name)
-        elif not whole:
-            name = f"{generation:06d}"
-            with SegmentWriter(path / "segments", name, old.model.dimension, Schema(old.columns)) as written:
-                for segment in old.segments:
-                    held = old.held(segment)
-                    positions = None if held is None else np.flatnonzero(held)
-                    for chosen, vectors in segment.vector_blocks(old.model.dimension, positions):
-                        rows = [segment.row(position) for position in chosen.tolist()]
-                        written.write(rows, vectors, segment.row_ids[chosen])
-                        if on_progress is not None:
-                            on_progress(written.rows, old.rows)
-            entry = {"name": name, "rows": written.rows, "checksums_sha256": written.checksum}
-            next_row = old.manifest["next_row"]
-            _build(path, entry, old.model.dimension, wanted, thread_count(threads))
-            Store.publish(path, generation, old.model, [entry], next_row, None, wanted, columns=old.columns)
-        old.close()
-        Store.sweep(path)
-    index = SearchIndex(path, threads=threads)
-    index.prepare()
-    return index

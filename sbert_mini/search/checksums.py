@@ -1,0 +1,149 @@
+"""Checksums of files: what they are made of, and reading any part of a file, checked."""
+
+import hashlib
+import io
+import json
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbert_mini.errors import CorruptIndexError
+from sbert_mini.files.durable import write_durably
+from sbert_mini.shapes import AnyArray
+
+BLOCK_BYTES = 1 << 20
+
+
+def file_checksums(path: Path, block_bytes: int = BLOCK_BYTES) -> dict[str, Any]:
+    """Return `{"bytes", "block_bytes", "sha256": [one a block]}` of a file."""
+    blocks = []
+    with path.open("rb") as stream:
+        while block := stream.read(block_bytes):
+            blocks.append(hashlib.sha256(block).hexdigest())
+        return {"bytes": stream.tell(), "block_bytes": block_bytes, "sha256": blocks}
+
+
+class CheckedFile:
+    """A file of which any part can be read, each block that it touches being checked the first time.
+
+    Args:
+        path: the file.
+        checksums: as `file_checksums` made them.
+
+    Raises:
+        CorruptIndexError: the file is missing or its size is another.
+    """
+
+    def __init__(self, path: Path, checksums: Mapping[str, Any]) -> None:
+        self.path = path
+        self.size = int(checksums["bytes"])
+        self._block = int(checksums["block_bytes"])
+        self._digests: list[str] = checksums["sha256"]
+        self._checked: set[int] = set()
+        try:
+            self._handle = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise CorruptIndexError(f"{path} cannot be opened: {error.strerror or error}") from error
+        self._closing = weakref.finalize(self, os.close, self._handle)
+        size = os.fstat(self._handle).st_size
+        if size != self.size:
+            self.close()
+            raise CorruptIndexError(f"{path} must hold {self.size} bytes, and holds {size}")
+
+    def __enter__(self) -> "CheckedFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; it closes by itself when nobody holds it any more."""
+        self._closing()
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` up to, without, `stop`.
+
+        Raises:
+            CorruptIndexError: a block that they lie in does not match its checksum.
+        """
+        first, last = start // self._block, max(stop - 1, start) // self._block
+        if all(block in self._checked for block in range(first, last + 1)):
+            return self._read(start, stop)
+        data = self._read(first * self._block, min((last + 1) * self._block, self.size))
+        for block in range(first, last + 1):
+            part = data[(block - first) * self._block : (block - first + 1) * self._block]
+            if part and hashlib.sha256(part).hexdigest() != self._digests[block]:
+                raise CorruptIndexError(
+                    f"{self.path}: block {block} of {self._block} bytes does not match its checksum"
+                )
+            self._checked.add(block)
+        return data[start - first * self._block : stop - first * self._block]
+
+    def _read(self, start: int, stop: int) -> bytes:
+        parts = []
+        while start < stop:
+            part = os.pread(self._handle, stop - start, start)  # the system gives 2 GiB at a time at the most
+            if not part:
+                raise CorruptIndexError(f"{self.path} ends at byte {start}, and must hold {self.size}")
+            parts.append(part)
+            start += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def check(self, start: int, stop: int) -> None:
+        """Check the blocks that some bytes lie in.
+
+        Raises:
+            CorruptIndexError: one does not match its checksum.
+        """
+        for block in range(start // self._block, -(-stop // self._block)):
+            if block not in self._checked:
+                self.read(block * self._block, min((block + 1) * self._block, self.size))
+
+    def blocks(self, start: int = 0) -> Iterator[bytes]:
+        """Yield the file from byte `start` to its end, in blocks, each checked."""
+        while start < self.size:
+            stop = min((start // self._block + 1) * self._block, self.size)
+            yield self.read(start, stop)
+            start = stop
+
+    def read_all(self) -> bytes:
+        """Return the whole file, checked."""
+        return self.read(0, self.size) if self.size else b""
+
+
+def read_checked_json(path: Path, sha256: str) -> dict[str, Any]:
+    """Return a JSON object whose bytes must have this checksum.
+
+    Raises:
+        CorruptIndexError: they do not, or the file is missing.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptIndexError(f"{path} cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CorruptIndexError(f"{path} does not match its checksum")
+    return dict(json.loads(data))
+
+
+def write_checked_npy(path: Path, array: AnyArray) -> dict[str, Any]:
+    """Write an array into a `.npy` file, flushed to the disk, and return the file's checksums."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_durably(path, buffer.getbuffer())
+    return file_checksums(path)
+
+
+def read_checked_npy(path: Path, checksums: Mapping[str, Any]) -> AnyArray:
+    """Return the array of a `.npy` file, of which every byte is checked.
+
+    Raises:
+        CorruptIndexError: it does not match its checksums, or is missing.
+    """
+    with CheckedFile(path, checksums) as file:
+        array: AnyArray = np.load(io.BytesIO(file.read_all()), allow_pickle=False)
+    return array

@@ -1,0 +1,68 @@
+"""An index's rows in one segment, without those that were deleted or replaced."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbert_mini.search.columns import Schema
+from sbert_mini.search.kinds import EXACT, SearchKind, kind_of
+from sbert_mini.search.nearest import build
+from sbert_mini.search.segment import SegmentWriter, remove_cache
+from sbert_mini.search.store import Store, publish
+
+
+def compact_segments(
+    old: Store, kind: SearchKind, threads: int, on_progress: Callable[[int, int], None] | None
+) -> None:
+    """Publish a generation that holds the same rows in one segment, searched by `kind`, where there is something to gain.
+
+    Args:
+        old: the generation before. The caller holds the write lock.
+        kind: by what the rows are searched from now on.
+        threads: for FAISS.
+        on_progress: told how many rows are written, and how many there are.
+
+    Raises:
+        CorruptIndexError: a stored block does not match its checksum.
+        UsageError: FAISS cannot make or search this kind.
+    """
+    whole = len(old.segments) == 1 and not len(old.deleted) and old.segments[0].is_current
+    if whole and kind == old.kind:
+        return
+    generation, next_row = old.generation + 1, old.manifest["next_row"]
+    if whole:
+        entry = old.manifest["segments"][0]
+        build(old.path, entry, old.model.dimension, kind.factory, kind.pca, threads)
+    else:
+        entry = _merge(old, f"{generation:06d}", on_progress)
+        build_new(old.path, entry, old.model.dimension, kind, threads)
+    publish(old.path, generation, old.model, [entry], next_row, None, kind, columns=old.columns)
+    if whole and kind_of(kind.factory, old.segments[0].rows, kind.pca) == EXACT:
+        remove_cache(old.path, old.segments[0].name)
+
+
+def _merge(old: Store, name: str, on_progress: Callable[[int, int], None] | None) -> dict[str, Any]:
+    """Write the rows of all segments into a new one, and return its entry for the manifest."""
+    with SegmentWriter(old.path / "segments", name, old.model.dimension, Schema(old.columns)) as merged:
+        for segment in old.segments:
+            present = old.present_rows(segment)
+            positions = None if present is None else np.flatnonzero(present)
+            for block, vectors in segment.vector_blocks(old.model.dimension, positions):
+                rows = [segment.row(position) for position in block.tolist()]
+                merged.write(rows, vectors, segment.row_ids[block])
+                if on_progress is not None:
+                    on_progress(merged.rows, old.rows)
+    return {"name": name, "rows": merged.rows, "checksums_sha256": merged.checksum}
+
+
+def build_new(path: Path, entry: Mapping[str, Any], dimension: int, kind: SearchKind, threads: int) -> None:
+    """Make and try a new segment's FAISS file; where FAISS cannot, remove the segment, which no generation names."""
+    try:
+        build(path, entry, dimension, kind.factory, kind.pca, threads)
+    except BaseException:
+        remove_cache(path, entry["name"])
+        shutil.rmtree(path / "segments" / entry["name"], ignore_errors=True)
+        raise

@@ -1,0 +1,210 @@
+"""The FAISS file of a segment: made from its stored vectors, read or mapped, and checked.
+
+The file is a cache. It is written once a segment, with checksums of its own, and may be deleted at any time. Where its inverted
+lists can be memory-mapped, they are: what stands before them is checked when it is opened, the lists by `FaissFile.damage` alone,
+and what they propose by rescoring. FAISS's distance is L2: of vectors of length 1 it has the order of the cosine, and PCA leaves
+it nearly as it is.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbert_mini.errors import CorruptIndexError, UsageError
+from sbert_mini.files.durable import read_sealed_json, remove_all_dead_parts, write_durably, write_sealed_json
+from sbert_mini.search.checksums import CheckedFile, file_checksums, read_checked_npy, write_checked_npy
+from sbert_mini.search.faiss_index import inverted_lists, lists_start, search_parameters, set_probes, training_rows
+from sbert_mini.search.faiss_threads import faiss_with
+from sbert_mini.search.kinds import EXACT, faiss_reason, kind_of, multiple_for
+from sbert_mini.search.repeats import Groups, repeated_rows
+from sbert_mini.search.scoring import rescored, scanned
+from sbert_mini.search.segment import VECTOR_BLOCK_BYTES, Segment
+from sbert_mini.shapes import FloatArray, IntArray
+
+TARGET_RECALL, TUNING_QUERIES, TUNING_K = 0.985, 200, 10
+
+log = logging.getLogger("sbert_mini")
+
+
+@dataclass(frozen=True)
+class OpenedFaiss:
+    """A FAISS index, opened for search alone.
+
+    Attributes:
+        index: FAISS's. It is never added to: an `add` to a mapped one aborts the process.
+        groups: which rows its numbers stand for.
+        mapped: whether its inverted lists are memory-mapped.
+    """
+
+    index: Any
+    groups: Groups
+    mapped: bool
+
+
+class FaissFile:
+    """The FAISS file of a segment, and what is noted of it.
+
+    Args:
+        segment: the segment.
+        folder: the index directory's `faiss/`.
+        dimension: components of a vector.
+        kind: a FAISS factory string (`kinds.kind_of` this segment).
+        threads: for FAISS.
+    """
+
+    def __init__(self, segment: Segment, folder: Path, dimension: int, kind: str, threads: int) -> None:
+        self.path = folder / f"{segment.name}.faiss"
+        self._segment = segment
+        self._dimension = dimension
+        self._kind = kind
+        self._threads = threads
+        self._record = folder / f"{segment.name}.json"
+        self._repeats = folder / f"{segment.name}.repeats.npy"
+
+    def open(self) -> OpenedFaiss | None:
+        """Return the FAISS index, made anew where there is no sound file of this kind.
+
+        None where the segment has too few different vectors for one.
+
+        Raises:
+            UsageError: FAISS cannot make or search this kind.
+        """
+        try:
+            return self._read()
+        except FileNotFoundError:
+            return self._build()
+        except CorruptIndexError as error:
+            log.warning("making the FAISS file anew from the stored vectors: %s", error)
+            return self._build()
+
+    def damage(self) -> str | None:
+        """Return what is wrong with the file, every byte of it, or None; a file that is not there is not wrong."""
+        if not self._record.exists():
+            return None
+        try:
+            record = self._read_record()
+            for path, checksums in ((self.path, record["file"]), (self._repeats, record.get("repeats"))):
+                if checksums is not None:
+                    with CheckedFile(path, checksums) as file:
+                        file.check(0, file.size)
+        except CorruptIndexError as error:
+            return str(error)
+        return None
+
+    def _read_record(self) -> dict[str, Any]:
+        record = read_sealed_json(self._record, CorruptIndexError)
+        if record["segment_sha256"] != self._segment.checksum:
+            raise CorruptIndexError(f"{self._record} belongs to other vectors")
+        return record
+
+    def _read(self) -> OpenedFaiss:
+        faiss = faiss_with()
+        if not self._record.exists():
+            raise FileNotFoundError(self._record)
+        record = self._read_record()
+        if record["factory"] != self._kind or "repeats" not in record:  # another kind, or an earlier version
+            raise FileNotFoundError(self._record)
+        repeats = np.empty((0, 2), np.int64)
+        if record["repeats"] is not None:
+            repeats = read_checked_npy(self._repeats, record["repeats"])
+        groups = Groups(repeats, self._segment.rows)
+        start = record["lists_start"]
+        with CheckedFile(self.path, record["file"]) as file:
+            try:
+                if start is None:
+                    index = faiss.deserialize_index(np.frombuffer(file.read_all(), dtype=np.uint8))
+                else:
+                    file.read(0, start)
+                    index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP)
+            except RuntimeError as error:
+                raise CorruptIndexError(f"{self.path} cannot be read by this FAISS: {error}") from error
+        if index.ntotal != len(groups.firsts) or index.d != self._dimension:
+            raise CorruptIndexError(
+                f"{self._record}: {index.ntotal} rows of {index.d}, not {len(groups.firsts)} of its segment"
+            )
+        set_probes(index, record["probes"])
+        return OpenedFaiss(index, groups, mapped=start is not None)
+
+    def _build(self) -> OpenedFaiss | None:
+        repeats = repeated_rows(self._segment, self._dimension)
+        groups = Groups(repeats, self._segment.rows)
+        if len(repeats) and kind_of(self._kind, len(groups.firsts)) == EXACT:
+            return None
+        index, probes = self._made(groups.firsts)
+        try:
+            self._write(index, probes, repeats)
+        except OSError as error:  # a read-only index is searched all the same
+            log.warning("the FAISS file %s was not kept: %s", self.path, error)
+            return OpenedFaiss(index, groups, mapped=False)
+        del index
+        return self._read()  # mapped, where that is possible
+
+    def _made(self, rows: IntArray) -> tuple[Any, int | None]:
+        """Return a FAISS index of some rows, and how many of its inverted lists it looks into."""
+        faiss = faiss_with(self._threads)
+        try:
+            index = faiss.index_factory(self._dimension, self._kind, faiss.METRIC_L2)
+            if not index.is_trained:
+                index.train(self._sample(rows, training_rows(index, len(rows))))
+            every = len(rows) == self._segment.rows
+            for _, block in self._segment.vector_blocks(self._dimension, None if every else rows):
+                index.add(block)
+            probes = self._tune(index, rows)
+            index.search(self._sample(rows, 1), 1, params=search_parameters(index, None, 1))
+            faiss.deserialize_index(faiss.serialize_index(index))
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"FAISS cannot make and search an index of the kind {self._kind!r} of {self._segment.rows} rows: choose another "
+                f"--kind (auto, exact, SQ8, HNSW32_SQ8): {faiss_reason(error)}"
+            ) from error
+        return index, probes
+
+    def _write(self, index: Any, probes: int | None, repeats: IntArray) -> None:
+        faiss = faiss_with()
+        self.path.parent.mkdir(exist_ok=True)
+        remove_all_dead_parts(self.path.parent)
+        data = faiss.serialize_index(index)
+        write_durably(self.path, memoryview(data))
+        record = {
+            "segment_sha256": self._segment.checksum,
+            "factory": self._kind,
+            "faiss": faiss.__version__,
+            "probes": probes,
+            "lists_start": lists_start(index, len(data)),
+            "file": file_checksums(self.path, VECTOR_BLOCK_BYTES),
+            "repeats": write_checked_npy(self._repeats, repeats.astype("<i8")) if len(repeats) else None,
+        }
+        write_sealed_json(self._record, record)
+
+    def _sample(self, rows: IntArray, count: int) -> FloatArray:
+        """Return the vectors of some rows, drawn among those that FAISS is given."""
+        rng = np.random.default_rng(0)
+        drawn = rows[np.sort(rng.choice(len(rows), min(count, len(rows)), replace=False))]
+        return self._segment.vectors_at(drawn, self._dimension)
+
+    def _tune(self, index: Any, rows: IntArray) -> int | None:
+        """Return the fewest lists to look into with which `TUNING_K` neighbours of some rows are found to `TARGET_RECALL`."""
+        inverted = inverted_lists(index)
+        if inverted is None:
+            return None
+        queries = self._sample(rows, TUNING_QUERIES)
+        blocks = self._segment.vector_blocks(self._dimension, rows)
+        _, truth = scanned(blocks, queries, TUNING_K + 1, self._threads)
+        proposals = multiple_for(self._kind) * TUNING_K + 10
+        probes = 8
+        while True:
+            probes = min(probes, int(inverted.nlist))
+            set_probes(index, probes)
+            _, proposed = index.search(queries, proposals, params=search_parameters(index, None, proposals))
+            proposed = np.where(proposed < 0, -1, rows[proposed])
+            _, nearest = rescored(self._segment, queries, proposed, TUNING_K + 1)
+            pairs = zip(nearest.tolist(), truth.tolist(), strict=True)
+            # A row finds itself with any number of lists: it does not count.
+            recall = np.mean([(len(set(n) & set(t)) - 1) / TUNING_K for n, t in pairs])
+            if recall >= TARGET_RECALL or probes == inverted.nlist:
+                return probes
+            probes = math.ceil(probes * 1.5)

@@ -1,0 +1,114 @@
+"""Kinds of FAISS index: which one a segment gets by its rows, and which ones FAISS can make.
+
+A segment of up to `EXACT_ROWS` rows is searched exactly and needs no FAISS index. Above, the kind is the one that the index
+names, by default one that goes by the number of rows (`automatic`).
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from sbert_mini.errors import UsageError
+from sbert_mini.search.faiss_threads import faiss_with
+
+AUTOMATIC, EXACT = "auto", "exact"
+EXACT_ROWS, LARGE_ROWS = 50_000, 10_000_000
+"""Up to EXACT_ROWS: exact search; up to LARGE_ROWS: inverted lists of 1-bit vectors; above: HNSW finds the lists."""
+TRAINING_ROWS_A_LIST = 40
+LEAST_TRAINED = 1000
+_LEAST_LINKS = {"HNSW": 2, "NSG": 8}
+"""Links of a row. With fewer, FAISS ends the process or never returns."""
+_EXAMPLES = "auto, exact, or a FAISS factory string such as SQ8, HNSW32_SQ8 or IVF,SQ8"
+
+
+@dataclass(frozen=True)
+class SearchKind:
+    """How an index's rows are searched. Each segment gets the kind that fits its number of rows (`kind_of`).
+
+    Attributes:
+        factory: `auto`, `exact` or a FAISS factory string.
+        pca: components that FAISS sees, or None for all.
+    """
+
+    factory: str = AUTOMATIC
+    pca: int | None = None
+
+
+def automatic(rows: int) -> str:
+    """Return the kind for a segment of so many rows: `exact`, or a FAISS factory string."""
+    if rows <= EXACT_ROWS:
+        return EXACT
+    if rows <= LARGE_ROWS:
+        return f"IVF{lists_for(rows)},RaBitQ"
+    return f"IVF{lists_for(rows)}_HNSW32,RaBitQ"
+
+
+def lists_for(rows: int) -> int:
+    """Return the number of inverted lists for so many rows: 2 √rows, as a power of two, the nearest."""
+    return 1 << round(math.log2(2 * math.sqrt(rows)))
+
+
+def kind_of(kind: str, rows: int, pca: int | None = None) -> str:
+    """Return what a segment of so many rows is searched by: `exact`, or a FAISS factory string.
+
+    Args:
+        kind: `auto`, `exact`, or a factory string, in which `IVF,` stands for a fitting number of lists.
+        rows: of the segment. FAISS needs some rows to train a kind on: fewer are searched exactly.
+        pca: components that FAISS sees, or None.
+    """
+    factory = automatic(rows) if kind == AUTOMATIC else kind
+    if pca is not None and factory == EXACT and kind == AUTOMATIC:
+        factory = "SQ8"
+    if factory == EXACT or rows <= LEAST_TRAINED:
+        return EXACT
+    factory = re.sub(r"\bIVF(?=[,_])", f"IVF{lists_for(rows)}", factory)
+    lists = re.search(r"\bIVF(\d+)", factory)
+    if lists and int(lists[1]) * TRAINING_ROWS_A_LIST > rows:
+        return EXACT
+    return factory if pca is None else f"PCA{pca},{factory}"
+
+
+def check_kind(kind: str, dimension: int, pca: int | None = None) -> None:
+    """Raise where a kind is not one that FAISS can make.
+
+    Raises:
+        UsageError: FAISS does not know it, or one of its numbers is too small.
+    """
+    if pca is not None and not 1 <= pca < dimension:
+        raise UsageError(f"--pca must be at least 1 and below the {dimension} components of a vector; found {pca}")
+    factory = kind_of(kind, LARGE_ROWS, pca)
+    if factory == EXACT:
+        return
+    if not factory.isascii():
+        raise UsageError(f"the kind must be {_EXAMPLES}, which is ASCII; found {factory!r}")
+    for name, number in re.findall(r"([A-Za-z]+)(\d+)", factory):
+        least = _LEAST_LINKS.get(name, 1)
+        if int(number) < least:
+            raise UsageError(
+                f"the number after {name} in the kind {factory!r} must be at least {least}; found {number}"
+            )
+    faiss = faiss_with()
+    try:
+        faiss.index_factory(dimension, factory, faiss.METRIC_L2)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"the kind must be {_EXAMPLES}; FAISS does not know {factory!r}: {faiss_reason(error)}"
+        ) from error
+
+
+def faiss_reason(error: Exception) -> str:
+    """Return what FAISS says is wrong, on one line, without the function, the place and the expression in its source."""
+    text = " ".join(str(error).split())
+    placed = re.search(r"\.(?:cpp|h):\d+: (.*)", text)
+    failed = re.search(r"'(.*?)' failed(?:: )?(.*)", placed[1] if placed else text)
+    if failed:
+        return (failed[2] or f"it needs {failed[1]}")[:200]
+    if text.startswith("C++ exception"):
+        return "one of its numbers is too large"
+    return (placed[1] if placed else text)[:200]
+
+
+def multiple_for(kind: str) -> int:
+    """Return how many rows a FAISS index of this kind proposes for each that is asked for."""
+    coarse = ("RaBitQ", "PQ", "LSH", "SQ4", "SQ6", "PCA", "RQ", "LSQ")
+    return 20 if any(word in kind for word in coarse) and "Refine" not in kind and "RFlat" not in kind else 3

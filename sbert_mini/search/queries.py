@@ -1,0 +1,287 @@
+"""What every kind of index shares: what a search asks for, checked and encoded, and the hits that it returns."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypedDict, Unpack, overload
+
+import numpy as np
+
+from sbert_mini.cosine import reaches
+from sbert_mini.errors import ModelMismatchError, ModelNotFoundError, UsageError
+from sbert_mini.runtime import arguments
+from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.search.store import ModelIdentity
+from sbert_mini.shapes import FloatArray
+from sbert_mini.text.words import Words
+
+RRF_CONSTANT = 60
+HYBRID_DEPTH = 100
+_SHOWN_WORDS = 5
+log = logging.getLogger("sbert_mini")
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that a search returns.
+
+    Attributes:
+        id: the row's id.
+        score: its cosine similarity to the query, in [-1, 1]; in a hybrid search its reciprocal ranks, added up.
+            Larger is closer.
+        text: its text.
+        columns: its other columns.
+    """
+
+    id: str
+    score: float
+    text: str
+    columns: Mapping[str, Any]
+
+
+class SearchOptions(TypedDict, total=False):
+    """The options of `SearchIndex.search`, which describes them."""
+
+    min_score: float | None
+    filter: str | None
+    hybrid: bool
+    exact: bool
+    embedder: Embedder | None
+
+
+class Searchable(Protocol):
+    """An index that is opened for search: `SearchIndex` in a directory, `scale.milvus.MilvusIndex` in Milvus."""
+
+    def __len__(self) -> int:
+        """Return how many rows it has."""
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model that it was made with."""
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The rows' columns with their types."""
+
+    def embedder(self) -> Embedder:
+        """Return the model that it names, opened once."""
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, and one query
+        self, queries: str, k: int = 10, **options: Unpack[SearchOptions]
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self, queries: Iterable[str] | FloatArray, k: int = 10, **options: Unpack[SearchOptions]
+    ) -> list[list[Hit]]: ...
+
+
+class IndexModel:
+    """The model of an index, opened when it is needed, and once.
+
+    Args:
+        identity: what the index notes of it.
+        path: of the index, for messages.
+        threads: see `Embedder`.
+        offline: see `Embedder`.
+    """
+
+    def __init__(self, identity: ModelIdentity, path: Path | str, threads: int | None, *, offline: bool) -> None:
+        self.identity = identity
+        self._path = path
+        self._threads, self._offline = threads, offline
+        self._embedder: Embedder | None = None
+
+    def embedder(self) -> Embedder:
+        """Return the model.
+
+        Raises:
+            ModelNotFoundError: it does not exist any more.
+            ModelMismatchError: its name stands for another model now.
+        """
+        if self._embedder is None:
+            name, graph = self.identity.name, self.identity.graph
+            try:
+                named = Embedder(name, graph=graph, threads=self._threads, offline=self._offline)  # type: ignore[arg-type]
+            except ModelNotFoundError as error:
+                raise ModelNotFoundError(f"{self._path} was made with the model {name!r}: {error}") from error
+            self._embedder = self.check(named)
+        return self._embedder
+
+    def check(self, embedder: Embedder) -> Embedder:
+        """Return the embedder if its vectors can be compared with the index's: see `check_model`."""
+        return check_model(embedder, self.identity, self._path)
+
+
+def check_model(embedder: Embedder, model: ModelIdentity, path: Path | str) -> Embedder:
+    """Return the embedder if its vectors can be compared with those of an index.
+
+    Raises:
+        ModelMismatchError: they cannot; the text names both models.
+    """
+    if embedder.fingerprint != model.fingerprint:
+        raise ModelMismatchError(
+            f"{path} was made with the model {model.name!r} (fingerprint {model.fingerprint[:12]}), "
+            f"and {embedder.model_name!r} is another ({embedder.fingerprint[:12]}): their vectors cannot be "
+            "compared. Search with the first, or make the index anew"
+        )
+    if embedder.dimension != model.dimension:
+        raise ModelMismatchError(
+            f"{path} holds vectors of {model.dimension} components, and {embedder.model_name!r} gives "
+            f"{embedder.dimension} now"
+        )
+    return embedder
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a search asks for, checked, with the queries' vectors.
+
+    Attributes:
+        k: the most hits a query.
+        min_score: the least score of a hit, or None.
+        is_single: whether the query is one text, which gets one list of hits.
+        texts: the queries' texts; empty where they are vectors.
+        vectors: their vectors, (queries, dim).
+        words: what the model reads of the texts; empty where they are vectors.
+        embedder: the model; None where they are vectors.
+    """
+
+    k: int
+    min_score: float | None
+    is_single: bool
+    texts: list[str]
+    vectors: FloatArray
+    words: list[Words]
+    embedder: Embedder | None
+
+    def is_silent(self, query: int) -> bool:
+        """Return whether nothing is read of a query."""
+        return bool(self.words) and self.words[query].empty
+
+    def unknown(self, query: int) -> tuple[str, ...]:
+        """Return a query's words that the model does not know."""
+        return self.words[query].unknown if self.words else ()
+
+    def accepts(self, score: float) -> bool:
+        """Return whether a score reaches the least one."""
+        return self.min_score is None or bool(reaches(score, self.min_score))
+
+    def equals_first(self, query: int, hits: list[Hit]) -> list[Hit]:
+        """Return hits with those of cosine 1 in the order: the query's own text, its unknown words, other ones."""
+        equal = [hit for hit in hits if hit.score == 1]
+        if len(equal) < 2 or self.embedder is None:
+            return hits
+        other_words = [False] * len(equal)
+        if self.unknown(query):
+            words_of = self.embedder.words_of([hit.text for hit in equal])
+            other_words = [words.unknown != self.unknown(query) for words in words_of]
+        order = sorted(range(len(equal)), key=lambda i: (other_words[i], equal[i].text != self.texts[query]))
+        return [equal[i] for i in order] + hits[len(equal) :]
+
+    def answer(self, hits: list[list[Hit]]) -> list[Hit] | list[list[Hit]]:
+        """Return each query's hits, or for a single text its hits."""
+        return hits[0] if self.is_single else hits
+
+
+def read_request(
+    queries: str | Iterable[str] | FloatArray,
+    k: int,
+    model: IndexModel,
+    *,
+    min_score: float | None,
+    hybrid: bool,
+    embedder: Embedder | None,
+) -> Request:
+    """Return what a search asks for, and report what the model cannot read of the queries.
+
+    Args:
+        queries: texts in any ordered iterable, or an array of vectors.
+        k: the most hits a query.
+        model: of the index.
+        min_score: the least score of a hit, or None.
+        hybrid: whether it searches by words too.
+        embedder: encodes the texts; None for the index's model.
+
+    Raises:
+        UsageError: `k`, the least score or the queries do not fit, or the model gives vectors of another dimension.
+        ModelMismatchError: the embedder is not the model that the index was made with.
+    """
+    k = arguments.integer(k, "k")
+    least = None if min_score is None else arguments.number(min_score, "min_score")
+    if hybrid:
+        check_hybrid(queries, least)
+    dimension, is_single = model.identity.dimension, arguments.is_one_text(queries)
+    given = _checked_queries(queries, dimension)
+    if isinstance(given, np.ndarray):
+        return Request(k, least, is_single, [], given, [], None)
+    embedder = model.embedder() if embedder is None else model.check(embedder)
+    vectors, words = embedder.encode_queries(given)
+    if vectors.shape[1] != dimension:
+        raise UsageError(f"query vectors must have the shape (queries, {dimension}); found {vectors.shape}")
+    _report_unread(words)
+    return Request(k, least, is_single, given, vectors, words, embedder)
+
+
+def check_hybrid(queries: Any, min_score: float | None) -> None:
+    """Raise `UsageError` for what a hybrid search cannot be asked."""
+    if _are_vectors(queries) or min_score is not None:
+        raise UsageError("a hybrid search takes texts, and no least score: its scores are sums of reciprocal ranks")
+
+
+def _checked_queries(queries: Any, dimension: int) -> list[str] | FloatArray:
+    """Return queries as a list of texts, or as vectors of length 1.
+
+    Raises:
+        UsageError: they are neither.
+    """
+    if arguments.is_one_text(queries):
+        return [str(queries)]
+    if _are_vectors(queries):
+        return arguments.unit_vectors(queries, dimension, "query vectors", "queries")
+    texts = list(arguments.texts_of(queries, "queries"))
+    if texts and np.ndim(texts[0]) and np.asarray(texts[0]).dtype.kind in "fiu":
+        raise UsageError(
+            f"query vectors must be one array of the shape (queries, {dimension}): np.stack(vectors) makes it"
+        )
+    return [arguments.check_text(text, position) for position, text in enumerate(texts)]
+
+
+def _are_vectors(queries: Any) -> bool:
+    """Return whether queries are an array or a tensor of numbers."""
+    return hasattr(queries, "detach") or (isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST")
+
+
+def _report_unread(words_of: Sequence[Words]) -> None:
+    """Log how many queries hold nothing that the model reads, and how many hold words that it does not know."""
+    if silent := sum(words.empty for words in words_of):
+        log.warning(
+            "%d of %d queries hold nothing that the model reads: they have no hits by meaning", silent, len(words_of)
+        )
+    unknown = [words.unknown for words in words_of if words.unknown]
+    if unknown:
+        names = list(dict.fromkeys(word for words in unknown for word in words))
+        shown = ", ".join(repr(word[:40]) for word in names[:_SHOWN_WORDS])
+        log.warning(
+            "%d of %d queries hold words that the model does not know (%s): it takes them all for one word; a hybrid search "
+            "finds them",
+            *(len(unknown), len(words_of), shown + (", ..." if len(names) > _SHOWN_WORDS else "")),
+        )
+
+
+def fused(*rankings: Sequence[int]) -> list[tuple[int, float]]:
+    """Return the rows of several rankings with the sum of `1 / (60 + rank)` over them, the greatest first.
+
+    Args:
+        rankings: rows, best first; a row that one of them lacks adds nothing for it.
+
+    Source:
+        Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods".
+    """
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, row in enumerate(ranking, start=1):
+            scores[row] = scores.get(row, 0.0) + 1 / (RRF_CONSTANT + rank)
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))

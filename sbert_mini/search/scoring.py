@@ -1,0 +1,60 @@
+"""Rows scored with their stored vectors: some that were proposed, or all."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from sbert_mini.search.faiss_threads import faiss_with
+from sbert_mini.search.segment import Segment
+from sbert_mini.shapes import FloatArray, IntArray
+
+
+def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    """Return the cosines and positions of the best of some rows that were proposed for each query, best first.
+
+    Args:
+        segment: holds the vectors.
+        queries: of length 1.
+        proposed: positions, -1 for none.
+        k: the most rows a query.
+
+    Shapes:
+        queries: (queries, dim); proposed: (queries, proposals); each result: (queries, min(k, proposals)).
+    """
+    dimension = queries.shape[1]
+    unique, inverse = np.unique(proposed, return_inverse=True)
+    vectors = np.zeros((len(unique), dimension), np.float32)
+    present = unique >= 0
+    vectors[present] = segment.vectors_at(unique[present], dimension)
+    scores = np.empty(proposed.shape, np.float32)
+    for query, places, row in zip(queries, inverse.reshape(proposed.shape), scores, strict=True):
+        row[:] = vectors[places] @ query
+    scores[proposed < 0] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(proposed, order, 1)
+
+
+def scanned(
+    blocks: Iterable[tuple[IntArray, FloatArray]], queries: FloatArray, k: int, threads: int
+) -> tuple[FloatArray, IntArray]:
+    """Return the cosines and positions of the rows nearest to each query, nearest first, of all rows in some blocks.
+
+    Args:
+        blocks: positions and their vectors.
+        queries: of length 1.
+        k: the most rows a query.
+        threads: for FAISS.
+
+    Shapes:
+        blocks: each (rows,) and (rows, dim); queries: (queries, dim); each result: (queries, min(k, all rows)).
+    """
+    faiss = faiss_with(threads)
+    scores = np.empty((len(queries), 0), np.float32)
+    nearest = np.empty((len(queries), 0), np.int64)
+    for positions, vectors in blocks:
+        block_scores, block_rows = faiss.knn(queries, vectors, min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores = np.concatenate([scores, block_scores], axis=1)
+        nearest = np.concatenate([nearest, positions[block_rows]], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, nearest = np.take_along_axis(scores, order, 1), np.take_along_axis(nearest, order, 1)
+    return scores, nearest

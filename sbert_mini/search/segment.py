@@ -1,0 +1,347 @@
+"""The files of one segment: rows that were added together, with their vectors. They never change once they are written.
+
+`search.store` describes each file. A reader holds a shared lock on a segment's `checksums.json` as long as it is open.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from sbert_mini.errors import CorruptIndexError, CorruptModelError, UsageError
+from sbert_mini.files.durable import flush, flush_directory, json_bytes, write_durably
+from sbert_mini.runtime.npy import NpyWriter
+from sbert_mini.search.checksums import (
+    CheckedFile,
+    file_checksums,
+    read_checked_json,
+    read_checked_npy,
+    write_checked_npy,
+)
+from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema
+from sbert_mini.search.words import Words, WordsWriter
+from sbert_mini.shapes import AnyArray, FloatArray, IntArray
+
+VECTOR_BLOCK_BYTES = 1 << 15
+_BLOCK_ROWS = 4096
+VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
+    "vectors.npy",
+    "row_ids.npy",
+    "rows.jsonl",
+    "row_offsets.npy",
+    "id_index.npy",
+    "words.sqlite",
+    "checksums.json",
+)
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row as it is stored.
+
+    Attributes:
+        id: the string that the user knows it by; unique in the index.
+        text: its text.
+        columns: its other columns.
+    """
+
+    id: str
+    text: str
+    columns: Mapping[str, Any]
+
+
+def id_digest(identity: str) -> int:
+    """Return the number under which a row's id stands in `id_index.npy`: 64 bits of its blake2b digest."""
+    digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
+
+
+class SegmentWriter:
+    """Writes one segment, block by block; it takes its place in `segments/` when it is whole.
+
+    A context manager: on leaving it by an exception, or without a row, nothing stays behind. The writer holds the lock.
+
+    Args:
+        folder: the index directory's `segments/`.
+        name: the segment's name.
+        dimension: components of a vector.
+        schema: the columns' types; it has noted the values of every row that is written.
+        first_row: the number of its first row, where `write` is not told the rows' numbers.
+    """
+
+    def __init__(self, folder: Path, name: str, dimension: int, schema: Schema, first_row: int = 0) -> None:
+        self._final = folder / name
+        self._folder = folder / f".{name}.part"
+        self._next_row = first_row
+        self._row_ids: list[IntArray] = []
+        self._dimension = dimension
+        self._schema = schema
+        self._offsets = [0]
+        self._digests: list[int] = []
+        self.checksum = ""
+
+    def __enter__(self) -> "SegmentWriter":
+        for left in (self._folder, self._final):  # what a writer that died left: no manifest names it
+            shutil.rmtree(left, ignore_errors=True)
+        remove_cache(self._final.parent.parent, self._final.name)
+        self._folder.mkdir(parents=True)
+        with ExitStack() as parts:
+            self._vectors = parts.enter_context(NpyWriter(self._folder / VECTORS, self._dimension))
+            self._columns = parts.enter_context(ColumnsWriter(self._folder, self._schema))
+            self._words = parts.enter_context(WordsWriter(self._folder / WORDS))
+            self._rows = parts.enter_context((self._folder / ROWS).open("wb"))
+            self._parts = parts.pop_all()
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Rows written so far."""
+        return len(self._offsets) - 1
+
+    def write(self, rows: Iterable[StoredRow], vectors: FloatArray, row_ids: IntArray | None = None) -> None:
+        """Append rows with their vectors.
+
+        Args:
+            rows: the rows.
+            vectors: of length 1.
+            row_ids: the rows' numbers, ascending and above all before; None for the next ones.
+
+        Shapes:
+            vectors: (rows, dim); row_ids: (rows,).
+
+        Raises:
+            CorruptModelError: a vector holds NaN or infinity.
+        """
+        if not np.isfinite(vectors).all():
+            raise CorruptModelError("the model gave a vector that holds NaN or infinity, which is not stored")
+        self._vectors.write(vectors)
+        if row_ids is None:
+            row_ids = np.arange(self._next_row, self._next_row + len(vectors), dtype=np.int64)
+        if len(row_ids):
+            self._row_ids.append(row_ids)
+            self._next_row = int(row_ids[-1]) + 1
+        for row in rows:
+            entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
+            line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+            self._rows.write(line)
+            self._columns.write(row.id, row.columns)
+            self._words.write(row.text)
+            self._digests.append(id_digest(row.id))
+            self._offsets.append(self._offsets[-1] + len(line))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            try:
+                flush(self._rows)
+            finally:
+                self._parts.__exit__(kind, error, trace)
+            if kind is None and self.rows:
+                self._complete()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _complete(self) -> None:
+        digests = np.array(self._digests, dtype="<u8")
+        order = np.argsort(digests, kind="stable")
+        arrays: dict[str, AnyArray] = {
+            ROW_IDS: np.concatenate(self._row_ids).astype("<i8"),
+            OFFSETS: np.array(self._offsets, dtype="<i8"),
+            ID_INDEX: np.stack([digests[order], order.astype("<u8")], axis=1),
+        }
+        with (self._folder / WORDS).open("rb+") as stream:
+            flush(stream)
+        checksums = {name: file_checksums(self._folder / name) for name in (ROWS, WORDS, DATA, DESCRIPTION)}
+        checksums |= {name: write_checked_npy(self._folder / name, array) for name, array in arrays.items()}
+        checksums[VECTORS] = file_checksums(self._folder / VECTORS, VECTOR_BLOCK_BYTES)
+        data = json_bytes({"files": checksums, "rows": self.rows})
+        write_durably(self._folder / CHECKSUMS, data)
+        self.checksum = hashlib.sha256(data).hexdigest()
+        self._folder.rename(self._final)
+        flush_directory(self._final.parent)
+
+
+class Segment:
+    """A segment, opened for reading.
+
+    Args:
+        path: its folder.
+        entry: its entry in the manifest.
+
+    Raises:
+        CorruptIndexError: a file that is read whole does not match its checksum, or is missing.
+    """
+
+    def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
+        self.name: str = entry["name"]
+        self.checksum: str = entry["checksums_sha256"]
+        self.rows = int(entry["rows"])
+        self._path = path
+        self._lock = _shared_lock(path / CHECKSUMS)
+        self._closing = weakref.finalize(self, os.close, self._lock)
+        self.files: dict[str, dict[str, Any]] = read_checked_json(path / CHECKSUMS, self.checksum)["files"]
+        self.row_ids = self._array(ROW_IDS)
+        self._offsets = self._array(OFFSETS)
+        self._lines = CheckedFile(path / ROWS, self.files[ROWS])
+        self._vectors = CheckedFile(path / VECTORS, self.files[VECTORS])
+
+    def close(self) -> None:
+        """Close its files, and let them be removed once no generation names them."""
+        self._lines.close()
+        self._vectors.close()
+        if "words" in self.__dict__:
+            self.words.close()
+        if "columns" in self.__dict__:
+            self._column_data.close()
+        self._closing()
+
+    def _array(self, name: str) -> AnyArray:
+        return read_checked_npy(self._path / name, self.files[name])
+
+    @cached_property
+    def _id_index(self) -> AnyArray:
+        return self._array(ID_INDEX)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it has the files that this version writes: those for filters and words."""
+        return {WORDS, DATA, DESCRIPTION} <= set(self.files)
+
+    def _require_current(self) -> None:
+        if not self.is_current:
+            raise UsageError(
+                f"{self._path} was written by an earlier version, without what filters and --hybrid read; "
+                f"'sbmini index compact {self._path.parent.parent}' writes it anew"
+            )
+
+    @cached_property
+    def words(self) -> Words:
+        """The words, of which every byte is checked when they are opened.
+
+        Raises:
+            UsageError: the segment was written by a version that did not keep them so.
+        """
+        self._require_current()
+        with CheckedFile(self._path / WORDS, self.files[WORDS]) as file:
+            file.check(0, file.size)
+        return Words(self._path / WORDS, self.rows)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The columns, each checked when it is first read.
+
+        Raises:
+            UsageError: the segment was written by a version that did not keep them so.
+        """
+        self._require_current()
+        with CheckedFile(self._path / DESCRIPTION, self.files[DESCRIPTION]) as file:
+            description = json.loads(file.read_all())
+        return Columns(description, self._column_data, self.rows)
+
+    @cached_property
+    def _column_data(self) -> CheckedFile:
+        return CheckedFile(self._path / DATA, self.files[DATA])
+
+    def positions_of(self, identity: str) -> list[int]:
+        """Return the positions of the rows with this id, the earliest first."""
+        digest = np.uint64(id_digest(identity))
+        start = int(np.searchsorted(self._id_index[:, 0], digest, "left"))
+        stop = int(np.searchsorted(self._id_index[:, 0], digest, "right"))
+        candidates = (int(position) for position in self._id_index[start:stop, 1])
+        return [position for position in candidates if self.row(position).id == identity]
+
+    def row(self, position: int) -> StoredRow:
+        """Return the row at a position of the segment.
+
+        Raises:
+            CorruptIndexError: its block does not match its checksum.
+        """
+        start, stop = int(self._offsets[position]), int(self._offsets[position + 1])
+        entry = json.loads(self._lines.read(start, stop).decode("utf-8", "surrogatepass"))
+        return StoredRow(entry["id"], entry["text"], entry["columns"])
+
+    def vectors_at(self, positions: IntArray, dimension: int) -> FloatArray:
+        """Return the vectors at some positions, ascending; every block that is read is checked. Shapes: (positions, dim)."""
+        vectors = np.empty((len(positions), dimension), np.float32)
+        row_bytes = 4 * dimension
+        start = self._vectors.size - self.rows * row_bytes
+        breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True):
+            if first < last:
+                at = start + int(positions[first]) * row_bytes
+                data = self._vectors.read(at, at + (last - first) * row_bytes)
+                vectors[first:last] = np.frombuffer(data, "<f4").reshape(-1, dimension)
+        return vectors
+
+    def vector_blocks(self, dimension: int, positions: IntArray | None = None) -> Iterator[tuple[IntArray, FloatArray]]:
+        """Yield positions, (some,), and their vectors, (some, dim), in order and in blocks; None for all positions."""
+        count = self.rows if positions is None else len(positions)
+        for first in range(0, count, _BLOCK_ROWS):
+            last = min(first + _BLOCK_ROWS, count)
+            block = np.arange(first, last) if positions is None else positions[first:last]
+            yield block, self.vectors_at(block, dimension)
+
+    def damage(self) -> Iterator[str]:
+        """Check every block of every file and yield a line for each file that does not match."""
+        for name, checksums in self.files.items():
+            try:
+                with CheckedFile(self._path / name, checksums) as file:
+                    for _ in file.blocks():
+                        pass
+            except CorruptIndexError as error:
+                yield str(error)
+
+
+class SegmentVanishedError(CorruptIndexError):
+    """A segment was removed between reading what names it and opening it."""
+
+
+def _shared_lock(file: Path) -> int:
+    """Open a file and hold a shared lock on it; return its descriptor, whose closing ends the lock."""
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError as error:
+        raise SegmentVanishedError(f"{file} cannot be opened: {error.strerror or error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        if os.fstat(handle).st_nlink == 0:
+            raise SegmentVanishedError(f"{file} was removed")
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def remove_unread(folder: Path) -> bool:
+    """Remove the `checksums.json` of a segment that nobody reads, so that nobody opens it any more; return whether it is gone."""
+    file = folder / CHECKSUMS
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def remove_cache(path: Path, segment: str) -> None:
+    """Remove what was made for FAISS from a segment of the index directory `path`."""
+    for ending in (".faiss", ".json", ".repeats.npy"):
+        (path / "faiss" / f"{segment}{ending}").unlink(missing_ok=True)
