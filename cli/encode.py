@@ -3,7 +3,7 @@
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +17,9 @@ from .notes import Interrupted, counted, note, progress_wanted, quiet_notes
 from .rejects import Rejects
 
 if TYPE_CHECKING:
-    from sbert_mini.runtime.embedder import Embedder, EncodeCounts
+    from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
+    from sbert_mini.runtime.stream import EncodeCounts
     from sbert_mini.text.records import Record
 
 EXAMPLE = """Examples:
@@ -135,8 +136,9 @@ def encode(
     quiet_notes(quiet)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
 
-    from sbert_mini.runtime.embedder import Embedder, EncodeCounts
+    from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeJob, EncodeSettings, output_kind
+    from sbert_mini.runtime.stream import EncodeCounts
     from sbert_mini.text.records import ReadCounts, Record, read_records
 
     if output is not None and not to_stdout:
@@ -234,26 +236,18 @@ def _to_stdout(
     eight_bits = settings.precision in ("int8", "uint8")
     ranges = embedder.component_ranges(settings.dim) if eight_bits else None
     rows = OutputRows("jsonl", embedder.dimension)
-    pending: list[Record] = []
-
-    def passing() -> Iterator[str]:
-        for record in records:
-            pending.append(record)
-            yield record.text
-
-    blocks = embedder.encode_stream(
-        passing(),
+    windows = embedder.encode_records(
+        records,
         batch_size=settings.batch_size,
         truncate_dim=settings.dim,
         prompt=settings.prompt,
         truncation=settings.truncation,
         counts=counts,
     )
-    for block in blocks:
-        for record, vector in zip(pending, quantize_vectors(block, settings.precision, ranges), strict=False):
+    for encoded, block in windows:
+        for record, vector in zip(encoded, quantize_vectors(block, settings.precision, ranges), strict=True):
             sys.stdout.write(json_line(rows.of(record), vector))
         sys.stdout.flush()
-        del pending[: len(block)]
 
 
 def _at_least_one(records: "Iterable[Record]") -> "Iterable[Record]":

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sbert_mini.cosine import unit_rows
 from sbert_mini.errors import MissingExtraError, ModelError, ModelNotFoundError, UsageError
 from sbert_mini.evaluation.sets import trained_on
 from sbert_mini.model import registry
@@ -128,8 +129,7 @@ def beginning(contestant: Contestant, dim: int) -> Contestant:
 
     def cut(encode: Callable[[Sequence[str]], FloatArray]) -> Callable[[Sequence[str]], FloatArray]:
         def encode_and_cut(texts: Sequence[str]) -> FloatArray:
-            part = encode(texts)[:, :dim]
-            return part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+            return unit_rows(encode(texts)[:, :dim])
 
         return encode_and_cut
 

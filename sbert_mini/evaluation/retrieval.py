@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sbert_mini.cosine import unit_rows
 from sbert_mini.errors import InputError, MissingExtraError
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
@@ -208,8 +209,8 @@ def score_retrieval(contestant: Contestant, collection: RetrievalSet) -> Retriev
     """Return how well a model ranks a collection's documents, by exact search over all of them."""
     ids, texts = list(collection.documents), list(collection.documents.values())
     queries = list(collection.queries)
-    documents = _unit(contestant.encode_document(texts))
-    asked = _unit(contestant.encode_query(list(collection.queries.values())))
+    documents = unit_rows(contestant.encode_document(texts))
+    asked = unit_rows(contestant.encode_query(list(collection.queries.values())))
     scores, rows = exact_search(documents, asked, min(DEPTH, len(ids)))
     ranked = {
         query: {ids[row]: float(value) for row, value in zip(rows[q].tolist(), scores[q].tolist(), strict=True)}
@@ -217,10 +218,6 @@ def score_retrieval(contestant: Contestant, collection: RetrievalSet) -> Retriev
     }
     ndcg, recall, mrr = ranking_scores(collection.relevant, ranked)
     return RetrievalScore(contestant.name, contestant.runtime, ndcg, recall, mrr, contestant.truncated(texts))
-
-
-def _unit(x: FloatArray) -> FloatArray:
-    return np.ascontiguousarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def exact_search(rows: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:

@@ -235,6 +235,11 @@ class ModelLayout:
         """Components of a whole sentence vector."""
         return self.dense[-1].out_features if self.dense else self.config.hidden_size * len(self.pooling)
 
+    @property
+    def output_dimension(self) -> int:
+        """Components of a vector where a call asks for no number of them: `truncate_dim`, or all."""
+        return self.truncate_dim or self.dimension
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.

@@ -19,7 +19,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -182,12 +182,13 @@ def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_durably(folder / RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
 
 
-def find_ranges(converted: ConvertedModel, encode: Callable[[], FloatArray]) -> ComponentRanges:
+def find_ranges(converted: ConvertedModel, name: str, encode: Callable[[Sequence[str]], FloatArray]) -> ComponentRanges:
     """Return the ranges of a model's vectors: those that were made with its graphs, else new ones, which are kept.
 
     Args:
         converted: the model.
-        encode: returns the vectors of `quantization.calibration_texts`.
+        name: of the model, for people.
+        encode: returns the vectors of texts, all components of them and without a prompt.
     """
     folders = [converted.file.parent]
     with suppress(UsageError):  # without a home directory there is no cache
@@ -196,7 +197,10 @@ def find_ranges(converted: ConvertedModel, encode: Callable[[], FloatArray]) -> 
         ranges = _read_ranges(folder, converted.fingerprint, converted.layout.dimension)
         if ranges is not None:
             return ranges
-    ranges = measure_ranges(encode())
+    from sbert_mini.runtime.quantization import calibration_texts
+
+    log.warning("measuring the ranges of 8-bit vectors of %s, once", name)
+    ranges = measure_ranges(encode(calibration_texts()))
     for folder in folders:
         if not _in_hub_cache(folder) and _is_writable(folder):
             _write_ranges(folder, ranges, converted.fingerprint)

@@ -175,8 +175,12 @@ class OnnxEngine:
         if failure is not None:
             raise CorruptModelError(f"{converted.file} cannot be opened by ONNX Runtime: {failure}") from failure
         check_sizes(converted)
+        self._file = converted.file
         self._pad_id = converted.layout.config.pad_token_id
         self.tokens_per_batch = CPU_TOKENS
+
+    def __repr__(self) -> str:
+        return f"OnnxEngine({str(self._file)!r})"
 
     @property
     def name(self) -> str:

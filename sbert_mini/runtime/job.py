@@ -31,9 +31,10 @@ import numpy as np
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.durable import flush, flush_directory, read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.progress import Counted, expected
-from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.npy import HEADER_BYTES, npy_header
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
+from sbert_mini.runtime.stream import WINDOW, EncodeCounts, Truncation
 from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.records import Record
 from sbert_mini.text.rows import (
@@ -133,6 +134,9 @@ class EncodeJob:
         if state.exists():
             self._take_over(read_sealed_json(state, InputError))
 
+    def __repr__(self) -> str:
+        return f"EncodeJob({str(self.output)!r}, {self._embedder!r}, done={self.done})"
+
     def _take_over(self, state: Mapping[str, Any]) -> None:
         for key, value in self._identity.items():
             if key == "fingerprint" and state["job"].get(key) != value:
@@ -211,15 +215,8 @@ class EncodeJob:
         stream.seek(size)
 
     def _encode(self, iterator: Iterator[Record], digest: str, vectors: IO[bytes], lines: IO[bytes]) -> None:
-        pending: list[Record] = []
-
-        def texts() -> Iterator[str]:
-            for record in iterator:
-                pending.append(record)
-                yield record.text
-
-        blocks = self._embedder.encode_stream(
-            Counted(texts(), self._total, self.done),
+        windows = self._embedder.encode_records(
+            Counted(iterator, self._total, self.done),
             batch_size=self._settings.batch_size,
             truncate_dim=self._settings.dim,
             prompt=self._settings.prompt,
@@ -228,9 +225,7 @@ class EncodeJob:
             show_progress_bar=self._show_progress_bar,
             counts=self.counts,
         )
-        for block in blocks:
-            encoded = pending[: len(block)]
-            del pending[: len(block)]
+        for encoded, block in windows:
             vectors.write(np.ascontiguousarray(block, "<f4").tobytes())
             if self.kind != "npy":
                 for record in encoded:

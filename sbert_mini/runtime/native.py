@@ -109,6 +109,7 @@ class NativeEngine:
         if wanted is not None and not 1 <= wanted <= level():
             raise ValueError(f"this processor has no {LEVELS[wanted]}")
         self._library: Any = library()
+        self._file = converted.file
         self._level = level() if wanted is None else wanted
         self._dimension = converted.layout.config.hidden_size
         self._model: int | None = None
@@ -128,6 +129,9 @@ class NativeEngine:
             raise UnsupportedModelError(
                 f"{converted.file} is not a graph that this version wrote: {failure!r}"
             ) from failure
+
+    def __repr__(self) -> str:
+        return f"NativeEngine({str(self._file)!r}, level={LEVELS[self._level]!r})"
 
     @property
     def name(self) -> str:

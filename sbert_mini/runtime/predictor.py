@@ -14,8 +14,9 @@ from sbert_mini.model.heads import head_names, read_adapter, read_head
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.conversion import Graph
-from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.graph import Adapter
+from sbert_mini.runtime.stream import EncodeCounts, Truncation
 from sbert_mini.shapes import FloatArray
 
 

@@ -88,6 +88,9 @@ class TextTokenizer:
         self.lowercase = lowercase
         self._shorter: dict[int, TextTokenizer] = {}
 
+    def __repr__(self) -> str:
+        return f"TextTokenizer(vocab_size={self.vocab_size}, max_seq_length={self.max_seq_length})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickled or copied tokenizers.Tokenizer forgets encode_special_tokens: it is always made anew through __init__.
         return _rebuilt, (
