@@ -24,11 +24,12 @@ from sbert_mini.evaluation.measure import alternate, median_ratio, summary, time
 from sbert_mini.evaluation.speed import Encode, dynamic_int8, flops_per_text, int8_rate, onnx_runtime
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
-from sbert_mini.runtime.conversion import find, open_tokenizer
 from sbert_mini.runtime.graph import INPUTS
+from sbert_mini.runtime.graphs import find
 from sbert_mini.runtime.native import LEVELS, level
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import batches_by_length, pad
+from sbert_mini.text.tokenizer import open_tokenizer
 
 TEXTS, BATCH, TOKENS = 4096, 32, 512
 PEER = "all-MiniLM-L6-v2"

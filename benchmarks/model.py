@@ -20,8 +20,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import model_data
-from sbert_mini.runtime.conversion import find
+from sbert_mini.model.layout import GRAPH_RECORD, GRAPHS_FOLDER, HEADS_FOLDER, graphs_folder
 from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.runtime.graphs import find
 
 FOLDER = model_data.FOLDER
 SHIPPED = Path("sbert_mini/pretrained")
@@ -29,7 +30,7 @@ NAMES = ("sbert-mini", "sbert-mini-fast")
 PRUNED = ("sbert-mini-fast",)
 LETTERS = ("LATIN", "GREEK", "COMBINING", "MODIFIER", "FEMININE", "MASCULINE", "MICRO", "SUPERSCRIPT", "SUBSCRIPT")
 """How the Unicode names of the letters and marks begin whose tokens a pruned model keeps."""
-LEFT_OUT = ("*.safetensors", "*.onnx", "sbmini.json", "heads", "README.md")
+LEFT_OUT = ("*.safetensors", "*.onnx", GRAPH_RECORD, HEADS_FOLDER, "README.md")
 LOADS = "The encoder loads in plain sentence-transformers."
 """What the card of a directory with weights says; of what travels it would not be true."""
 TRAVELS = (
@@ -71,7 +72,7 @@ def prune(source: Path, target: Path) -> int:
     A text of Latin and Greek letters, of any length that the model reads, has the vector that it had.
     """
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("onnx"))
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(GRAPHS_FOLDER))
     tokenizer = json.loads((source / "tokenizer.json").read_bytes())
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
     kept = sorted((i, token) for token, i in vocabulary.items() if is_spoken_of(token))
@@ -102,7 +103,7 @@ def ship(name: str) -> dict[str, int]:
         source = FOLDER / f"{name}-pruned"
         print(f"{name}: {prune(FOLDER / name, source):,} tokens are kept", file=sys.stderr)
     folder = find(source).file.parent  # its graphs, made where there are none
-    record = json.loads((folder / "sbmini.json").read_bytes())
+    record = json.loads((folder / GRAPH_RECORD).read_bytes())
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
     card = (source / "README.md").read_text("utf-8")
@@ -112,10 +113,10 @@ def ship(name: str) -> dict[str, int]:
         card.replace(LOADS, TRAVELS.format(name=name) + (PRUNED_CARD if name in PRUNED else "")), "utf-8"
     )
     graph = record["graphs"]["int8"]
-    (target / "onnx").mkdir(exist_ok=True)
-    shutil.copy(folder / graph["file"], target / "onnx" / graph["file"])
+    graphs_folder(target).mkdir(exist_ok=True)
+    shutil.copy(folder / graph["file"], graphs_folder(target) / graph["file"])
     record["graphs"] = {"int8": graph}
-    (target / "onnx" / "sbmini.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
+    (graphs_folder(target) / GRAPH_RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
     Embedder(target).encode("it computes")
     return {str(file.relative_to(target)): file.stat().st_size for file in sorted(target.rglob("*")) if file.is_file()}
 

@@ -223,7 +223,7 @@ def hubness(embedder: Embedder, data: Path, k: int = 10) -> dict[str, float]:
 def rare_words(embedder: Embedder) -> dict[str, float]:
     """Return how often a title finds its article among 1,000, by the word pieces that its words are split into."""
     from sbert_mini.model.layout import read_layout
-    from sbert_mini.runtime.conversion import open_tokenizer
+    from sbert_mini.text.tokenizer import open_tokenizer
 
     rows = list(read_records(FOLDER / "titles-dev.tsv", text_column="title"))
     titles, leads = [r.text for r in rows], [str(r.columns["lead"]) for r in rows]

@@ -48,12 +48,12 @@ def info(
     Nothing is converted.
     """
     from sbert_mini.model import registry
-    from sbert_mini.model.layout import read_layout
+    from sbert_mini.model.layout import graphs_folder, read_layout
     from sbert_mini.runtime.native import LEVELS, level, why_not
 
     layout = read_layout(registry.resolve(name, offline=offline))
     config = layout.config
-    graphs = sorted(file.name for file in (layout.path / "onnx").glob("*.onnx"))
+    graphs = sorted(file.name for file in graphs_folder(layout.path).glob("*.onnx"))
     found = {
         "path": str(layout.path),
         "dimension": layout.dimension,
@@ -83,7 +83,7 @@ def convert(name: Name = None, offline: options.Offline = False, quiet: options.
     """Make a model's ONNX graphs now, rather than at its first use, and print where they lie."""
     quiet_notes(quiet)
     from sbert_mini.model import registry
-    from sbert_mini.runtime.conversion import find
+    from sbert_mini.runtime.graphs import find
 
     path = registry.resolve(name, offline=offline)
     for graph in ("fp32", "int8"):

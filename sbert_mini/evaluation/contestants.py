@@ -154,8 +154,8 @@ def _cached_card(name: str) -> Path:
 
 def _embedder(name: str, runtime: str, threads: int, *, offline: bool, progress: bool) -> Contestant:
     from sbert_mini.model.layout import read_layout
-    from sbert_mini.runtime.conversion import open_tokenizer
     from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.text.tokenizer import open_tokenizer
 
     embedder = Embedder(name, graph=runtime, threads=threads, offline=offline)  # type: ignore[arg-type]
     tokenizer = open_tokenizer(read_layout(embedder.path))

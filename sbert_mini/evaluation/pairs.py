@@ -167,8 +167,8 @@ def _cross_encoders(path: Path, name: str, threads: int) -> dict[str, Callable[[
     except ModuleNotFoundError as error:
         raise MissingExtraError("a cross-encoder", "torch", "train") from error
     from sbert_mini.encoder.bert import MiniBert
-    from sbert_mini.runtime.conversion import open_tokenizer
     from sbert_mini.text.batching import batches_by_length, pad
+    from sbert_mini.text.tokenizer import open_tokenizer
 
     torch.set_num_threads(threads)
     layout = read_layout(path)

@@ -21,10 +21,11 @@ from sbert_mini.errors import MissingExtraError, UsageError
 from sbert_mini.evaluation.contestants import PEER, short_name
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
 from sbert_mini.model import registry
-from sbert_mini.model.layout import BertConfig, ModelLayout, read_layout
-from sbert_mini.runtime.conversion import GRAPH_FILES, find, open_tokenizer
+from sbert_mini.model.layout import GRAPH_FILES, BertConfig, ModelLayout, read_layout
+from sbert_mini.runtime.graphs import find
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
+from sbert_mini.text.tokenizer import open_tokenizer
 
 BATCH_SIZES = (1, 8, 32, 128)
 LENGTHS = (8, 16, 32, 64, 128, 256)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
-from sbert_mini.model.layout import read_json, read_layout
+from sbert_mini.model.layout import HEADS_FOLDER, head_folder, read_json, read_layout
 from sbert_mini.model.weights import read_tensors
 from sbert_mini.shapes import AnyArray
 
@@ -110,7 +110,7 @@ class HeadConfig:
 
 def head_names(model: Path) -> list[str]:
     """Return the names of a model directory's heads, sorted."""
-    return sorted(file.parent.name for file in (model / "heads").glob("*/config.json"))
+    return sorted(file.parent.name for file in (model / HEADS_FOLDER).glob("*/config.json"))
 
 
 def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
@@ -123,7 +123,7 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
     names = head_names(model)
     if task not in names:
         raise ModelNotFoundError(f"{model} has no head {task!r}; it has: {', '.join(names) or 'none'}")
-    folder = model / "heads" / task
+    folder = head_folder(model, task)
     data = read_json(folder / "config.json")
     known = {field.name for field in fields(HeadConfig)}
     needed = known - {"adapter_size", "adapter_heads"}  # which came later
@@ -149,7 +149,7 @@ def read_adapter(model: Path, config: HeadConfig) -> dict[str, AnyArray]:
     Raises:
         CorruptModelError: the file is missing or damaged, or does not fit the encoder.
     """
-    file = model / "heads" / config.task / ADAPTER
+    file = head_folder(model, config.task) / ADAPTER
     weights = dict(read_tensors(file))
     bert = read_layout(model).config
     hidden, size = bert.hidden_size, config.adapter_size

@@ -11,7 +11,8 @@ It is the ordinary Hugging Face BERT + sentence-transformers layout:
 | `modules.json` | the modules after the encoder: Pooling, Dense, Normalize |
 | `sentence_bert_config.json` | `max_seq_length` |
 | `config_sentence_transformers.json` | prompts, similarity, `truncate_dim` |
-| `onnx/` | the graphs of the torch-free runtime (`runtime.graph`) |
+| `onnx/` | the graphs of the torch-free runtime (`runtime.graphs`) |
+| `heads/` | task heads (`model.heads`) |
 
 A directory without `modules.json` is a bare BERT checkpoint: it is mean-pooled, as sentence-transformers does.
 """
@@ -24,6 +25,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
+
+Graph: TypeAlias = Literal["int8", "fp32"]
+"""The graphs of the torch-free runtime."""
+GRAPH_FILES: Mapping[Graph, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+GRAPH_RECORD = "sbmini.json"
+GRAPH_RANGES = "ranges.json"
+GRAPHS_FOLDER = "onnx"
+HEADS_FOLDER = "heads"
 
 PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean"]
 POOLING_MODES: tuple[PoolingMode, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean")
@@ -239,6 +248,16 @@ class ModelLayout:
     def output_dimension(self) -> int:
         """Components of a vector where a call asks for no number of them: `truncate_dim`, or all."""
         return self.truncate_dim or self.dimension
+
+
+def graphs_folder(path: Path) -> Path:
+    """Return where the graphs of a model directory, or of a task's folder in it, lie."""
+    return path / GRAPHS_FOLDER
+
+
+def head_folder(path: Path, task: str) -> Path:
+    """Return where a model directory keeps the head of a task."""
+    return path / HEADS_FOLDER / task
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,13 +13,13 @@ import numpy as np
 
 from sbert_mini.errors import CorruptModelError
 from sbert_mini.model.int8_weights import read_int8_weights
-from sbert_mini.model.layout import BertConfig, DenseLayer, read_json
+from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RECORD, GRAPHS_FOLDER, BertConfig, DenseLayer, read_json
 from sbert_mini.shapes import AnyArray
 
 log = logging.getLogger("sbert_mini")
 
 WEIGHTS = "model.safetensors"
-INT8_GRAPH, INT8_RECORD = Path("onnx") / "model_int8.onnx", Path("onnx") / "sbmini.json"
+INT8_GRAPH, INT8_RECORD = (Path(GRAPHS_FOLDER) / name for name in (GRAPH_FILES["int8"], GRAPH_RECORD))
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 

@@ -30,7 +30,7 @@ from sbert_mini.recipes.card import write_card
 from sbert_mini.recipes.data import RecipeData, read_data
 from sbert_mini.recipes.launchers import refuse_sharding
 from sbert_mini.recipes.recipe import MarginPart, Recipe, TaskPart
-from sbert_mini.runtime.conversion import file_sha256
+from sbert_mini.runtime.fingerprint import file_sha256
 from sbert_mini.training import checkpoints, losses, processes
 from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts, why_unmeasurable
 from sbert_mini.training.config import FitterConfig

@@ -9,10 +9,11 @@ import numpy as np
 
 from sbert_mini.errors import ModelMismatchError, UsageError
 from sbert_mini.model import registry
+from sbert_mini.model.layout import Graph
 from sbert_mini.runtime import arguments, similarity
-from sbert_mini.runtime.conversion import Graph, find, find_ranges, open_tokenizer
 from sbert_mini.runtime.engine import Backend, open_engine, thread_count
 from sbert_mini.runtime.graph import Adapter
+from sbert_mini.runtime.graphs import find, find_ranges
 from sbert_mini.runtime.npy import write_npy
 from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
 from sbert_mini.runtime.stream import (
@@ -39,6 +40,7 @@ from sbert_mini.runtime.stream import (
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.records import Record, Reject
+from sbert_mini.text.tokenizer import open_tokenizer
 from sbert_mini.text.words import Words
 
 

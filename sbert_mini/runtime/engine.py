@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
 from sbert_mini.files.paths import is_utf8
-from sbert_mini.runtime.conversion import ConvertedModel, start_check
+from sbert_mini.runtime.graphs import ConvertedModel, start_check
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad

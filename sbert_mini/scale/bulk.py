@@ -24,7 +24,7 @@ import numpy as np
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError, UsageError
 from sbert_mini.files.durable import read_sealed_json, write_sealed_json
 from sbert_mini.files.paths import is_utf8
-from sbert_mini.runtime.conversion import Graph
+from sbert_mini.model.layout import Graph
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.stream import WINDOW, EncodeCounts, Truncation

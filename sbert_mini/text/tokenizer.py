@@ -23,7 +23,7 @@ from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.model.layout import read_json
+from sbert_mini.model.layout import ModelLayout, read_json
 from sbert_mini.text.borders import Borders
 
 _CHARACTERS_PER_TOKEN = 16
@@ -319,6 +319,17 @@ class TextTokenizer:
         for stale in ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "special_tokens_map_file"):
             settings.pop(stale, None)
         (path / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def open_tokenizer(layout: ModelLayout) -> TextTokenizer:
+    """Return a model directory's tokenizer.
+
+    Raises:
+        CorruptModelError: its file is missing, or cannot be read.
+    """
+    return TextTokenizer.from_directory(
+        layout.encoder_path, layout.max_seq_length, layout.config.pad_token_id, lowercase=layout.lowercase
+    )
 
 
 def _rebuilt(

@@ -33,6 +33,7 @@ from sbert_mini.encoder.adapters import ProjectedAttention
 from sbert_mini.errors import CorruptModelError, InputError, UsageError
 from sbert_mini.files.durable import save_file
 from sbert_mini.model.heads import ADAPTER, HeadConfig, read_adapter, read_head
+from sbert_mini.model.layout import head_folder
 from sbert_mini.shapes import FloatArray
 from sbert_mini.training import processes
 from sbert_mini.training.checks import check_labels, check_scores
@@ -290,7 +291,7 @@ class Objective(nn.Module):
         if self.head is not None:
             self.head.save(path)
         if self.adapter is not None:
-            file = path / "heads" / self.config.name / ADAPTER
+            file = head_folder(path, self.config.name) / ADAPTER
             save_file({k: t.detach().cpu().contiguous() for k, t in self.adapter.state_dict().items()}, file)
 
     def load(self, path: Path) -> None:
