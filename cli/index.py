@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import CorruptIndexError, UsageError
+from sbert_mini.runtime.choices import Truncation
 
 from . import options
 from .notes import counted, note, progress_wanted, quiet_notes
@@ -86,7 +87,7 @@ def create(
     directory: options.IndexDirectory,
     input: Input,
     model: options.Model = None,
-    graph: options.GraphOption = options.Graph.INT8,
+    graph: options.GraphOption = "int8",
     input_format: options.InputFormat = None,
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
@@ -102,8 +103,8 @@ def create(
     vectors: Vectors = None,
     kind: Kind = "auto",
     pca: Pca = None,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
-    on_error: options.OnError = options.OnErrorChoice.FAIL,
+    truncation: options.Truncation = "warn",
+    on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
@@ -126,19 +127,19 @@ def create(
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
 
-    embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory), input) as taken:
+    embedder = Embedder(model, graph=graph, threads=threads, offline=offline)
+    with Rejects(on_error == "skip", rejects, _beside(directory), input) as taken:
         writer = IndexWriter(
             directory,
             embedder,
             batch_size=batch_size,
-            truncation=truncation.value,
+            truncation=truncation,
             show_progress_bar=progress_wanted(quiet),
             on_reject=taken.take,
         )
         read = ReadCounts()
         records: Iterable[Record] = read_records(input, counts=read, on_reject=taken.take, **reading)
-        if taken.take is not None and truncation is options.TruncationChoice.ERROR:
+        if taken.take is not None and truncation == "error":
             before = embedder.document_prompt() if prompt is None else prompt
             records = embedder.short_enough(records, before, taken.take)
         with _given_vectors(vectors, on_error) as given:
@@ -172,8 +173,8 @@ def add(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
-    on_error: options.OnError = options.OnErrorChoice.FAIL,
+    truncation: options.Truncation = "warn",
+    on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
@@ -223,8 +224,8 @@ def update(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
-    on_error: options.OnError = options.OnErrorChoice.FAIL,
+    truncation: options.Truncation = "warn",
+    on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
@@ -452,8 +453,8 @@ def _change(
     vectors: Path | None,
     model: str | None,
     reading: dict[str, Any],
-    truncation: options.TruncationChoice,
-    on_error: options.OnErrorChoice,
+    truncation: Truncation,
+    on_error: options.OnErrorAction,
     rejects: Path | None,
     batch_size: int,
     threads: int | None,
@@ -473,18 +474,18 @@ def _change(
     else:
         named = Embedder(model, graph=index.model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
         embedder = index.check_model(named)
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, _beside(directory), input) as taken:
+    with Rejects(on_error == "skip", rejects, _beside(directory), input) as taken:
         writer = IndexWriter(
             directory,
             embedder,
             batch_size=batch_size,
-            truncation=truncation.value,
+            truncation=truncation,
             show_progress_bar=progress_wanted(quiet),
             on_reject=taken.take,
         )
         read = ReadCounts()
         records: Iterable[Record] = read_records(input, counts=read, on_reject=taken.take, **reading)
-        if taken.take is not None and truncation is options.TruncationChoice.ERROR:
+        if taken.take is not None and truncation == "error":
             records = embedder.short_enough(records, index.model.prompt, taken.take)
         with _given_vectors(vectors, on_error) as given:
             changed = change(writer, counted(records, input, reading.get("format"), bar=progress_wanted(quiet)), given)
@@ -506,9 +507,9 @@ def _column_types(given: list[str] | None) -> dict[str, str]:
 
 
 @contextmanager
-def _given_vectors(place: Path | None, on_error: options.OnErrorChoice) -> "Iterator[FloatArray | VectorsById | None]":
+def _given_vectors(place: Path | None, on_error: options.OnErrorAction) -> "Iterator[FloatArray | VectorsById | None]":
     """Yield the vectors of a .npy file, mapped, or those of a folder of shards, by their rows' ids."""
-    if place is not None and on_error is options.OnErrorChoice.SKIP:
+    if place is not None and on_error == "skip":
         raise UsageError("--vectors needs every row: it does not go with --on-error skip")
     if place is None or not place.is_dir():
         yield None if place is None else options.read_vectors(place)

@@ -40,10 +40,10 @@ def predict(
         ),
     ] = None,
     model: options.Model = None,
-    graph: options.GraphOption = options.Graph.INT8,
+    graph: options.GraphOption = "int8",
     input_format: options.InputFormat = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
+    truncation: options.Truncation = "warn",
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -68,7 +68,7 @@ def predict(
     quiet_notes(quiet)
     from sbert_mini.runtime.predictor import Predictor
 
-    predictor = Predictor(model, task, graph=graph.value, threads=threads, offline=offline)
+    predictor = Predictor(model, task, graph=graph, threads=threads, offline=offline)
     needed = predictor.texts_each
     rows: Iterable[tuple[Any, Any]]
     if input:
@@ -84,7 +84,7 @@ def predict(
     iterator = iter(rows)
     count = 0
     while window := list(islice(iterator, _WINDOW)):
-        found = predictor.predict([item for _, item in window], batch_size=batch_size, truncation=truncation.value)
+        found = predictor.predict([item for _, item in window], batch_size=batch_size, truncation=truncation)
         for (identity, item), says in zip(window, found, strict=True):
             shown: dict[str, Any] = {"id": identity} if identity is not None else {}
             shown |= {"text": item} if isinstance(item, str) else {"texts": list(item)}

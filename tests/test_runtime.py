@@ -27,10 +27,11 @@ from sbert_mini.encoder.pooling import SentenceHead
 from sbert_mini.errors import CorruptModelError, TextTooLongError, UnsupportedModelError, UsageError
 from sbert_mini.model.layout import ModelLayout, read_layout
 from sbert_mini.runtime import graphs
+from sbert_mini.runtime.choices import PRECISIONS
 from sbert_mini.runtime.engine import OnnxEngine, thread_count
 from sbert_mini.runtime.graph import ActivationScale, build, quantize_columns
 from sbert_mini.runtime.npy import NpyWriter
-from sbert_mini.runtime.precision import PRECISIONS, quantize_vectors
+from sbert_mini.runtime.precision import quantize_vectors
 from sbert_mini.runtime.quantization import Activations, calibration_texts, choose_scale
 from sbert_mini.runtime.stream import EncodeCounts
 from sbert_mini.text.batching import pad

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.cosine import unit_rows
-from sbert_mini.errors import InputError, MissingExtraError
+from sbert_mini.errors import InputError, MissingExtraError, UsageError
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
+from sbert_mini.evaluation.texts import SENTENCES, read_texts
 from sbert_mini.search.columns import Schema
-from sbert_mini.search.nearest import SegmentSearch
+from sbert_mini.search.nearest import EXACT, SegmentSearch
 from sbert_mini.search.store import Segment, SegmentWriter, StoredRow
 from sbert_mini.shapes import FloatArray, IntArray
 
@@ -231,6 +232,97 @@ def exact_search(rows: FloatArray, queries: FloatArray, k: int) -> tuple[FloatAr
     return scores, found
 
 
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def texts_to_search(
+    rows: int, collections: Sequence[RetrievalSet], files: Sequence[Path] | None, folder: Path | None
+) -> list[str]:
+    """Return the distinct texts that kinds of index are measured on; the last `held_out_queries` of them are the queries.
+
+    They are those of `files`, else Wikipedia sentences of the data folder, else the first collection's documents, else the
+    sentences that travel with the package.
+
+    Raises:
+        UsageError: there are too few.
+    """
+    count = rows + min(1000, rows // 9)
+    sentences = None if folder is None else folder / SENTENCES
+    if files or (sentences is not None and sentences.is_file()):
+        texts = read_texts(count, files, sentences)
+    elif collections:
+        texts = list(collections[0].documents.values())
+    else:
+        texts = []
+    texts = list(dict.fromkeys(texts or read_texts(rows)))[:count]
+    needed = 2 * held_out_queries(len(texts))
+    if len(texts) < needed:
+        raise UsageError(f"at least {needed} distinct texts are needed to measure with; found {len(texts)}")
+    return texts
+
+
+def held_out_queries(texts: int) -> int:
+    """Return how many of some texts are queries: the tenth part, at least 50 and at most 1,000."""
+    return max(min(texts // 10, 1000), 50)
+
+
+def measure(
+    contestants: Sequence[Contestant],
+    collections: Sequence[RetrievalSet],
+    texts: Sequence[str],
+    kinds: Sequence[str],
+    *,
+    k: int,
+    threads: int,
+    rounds: int,
+    with_peer: bool,
+    on_progress: Callable[[str], None] = silent,
+) -> SearchResult:
+    """Return how well the models rank the collections, and how kinds of index do on the first model's vectors.
+
+    Args:
+        contestants: the models.
+        collections: what they rank.
+        texts: see `texts_to_search`.
+        kinds: see `measure_kinds`; exact search is measured too.
+        k: see `measure_kinds`.
+        threads: see `measure_kinds`.
+        rounds: see `measure_kinds`.
+        with_peer: see `measure_kinds`.
+        on_progress: told what is being done.
+    """
+    scores = []
+    for collection in collections:
+        models = []
+        for contestant in contestants:
+            on_progress(f"{collection.name}: {contestant.label} encodes {len(collection.documents):,} documents")
+            models.append(score_retrieval(contestant, collection))
+        sizes = {"documents": len(collection.documents), "queries": len(collection.queries)}
+        scores.append({"dataset": collection.name, **sizes, "models": models})
+    on_progress(f"encoding {len(texts):,} texts for the kinds of index")
+    vectors = contestants[0].encode(texts)
+    queries = held_out_queries(len(texts))
+    measured = measure_kinds(
+        vectors[:-queries],
+        vectors[-queries:],
+        [EXACT, *kinds],
+        k=k,
+        threads=threads,
+        rounds=rounds,
+        with_peer=with_peer,
+        on_progress=on_progress,
+    )
+    return SearchResult(
+        rows=len(vectors) - queries,
+        dim=vectors.shape[1],
+        queries=queries,
+        k=k,
+        reference=SEMANTIC_SEARCH if with_peer else None,
+        kinds=measured,
+        retrieval=tuple(scores),
+    )
+
+
 # --- how well a kind of index finds the nearest vectors ---------------------------------------------------------------
 
 
@@ -325,7 +417,7 @@ def _raced(
 
 _OPEN_AND_SEARCH = """
 import json, pathlib, sys, numpy
-from sbert_mini.search.nearest import SegmentSearch
+from sbert_mini.search.nearest import EXACT, SegmentSearch
 from sbert_mini.search.store import Segment
 folder, entry, faiss, dimension, kind, threads, k = json.loads(sys.argv[1])
 folder = pathlib.Path(folder)

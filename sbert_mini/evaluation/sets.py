@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.model.registry import is_offline
 from sbert_mini.text.records import read_records
 
 log = logging.getLogger("sbert_mini")
@@ -138,6 +139,62 @@ def builtin_pairs() -> PairSet:
     """Return the 64 pairs that were written for this project, scored from 0 (unrelated) to 5 (the same)."""
     path = Path(__file__).parent.parent / "examples" / "pairs.tsv"
     return read_pairs(path, BUILTIN)
+
+
+def choose_sets(
+    folder: Path | None,
+    names: Sequence[str] = (),
+    files: Sequence[Path] = (),
+    columns: Sequence[str] = COLUMNS,
+    *,
+    offline: bool = False,
+) -> tuple[list[PairSet], list[str]]:
+    """Return the sets that are asked for and are there, and the names of those that are not.
+
+    Args:
+        folder: of data; None to fetch sets from the Hugging Face hub.
+        names: of `KNOWN` or `BUILTIN`; none for all of `KNOWN`, where no file is named either.
+        files: tables of pairs.
+        columns: of the files; see `read_pairs`.
+        offline: open no socket.
+
+    Raises:
+        UsageError: there is no set of a name.
+        InputError: none of the sets is there, or one cannot be fetched.
+    """
+    sets = [read_pairs(file, columns=columns) for file in files]
+    requested = list(names) or ([] if files else list(KNOWN))
+    if unknown := [name for name in requested if name not in (*KNOWN, BUILTIN)]:
+        raise UsageError(
+            f"there is no set {unknown[0]!r}; known are {', '.join((*KNOWN, BUILTIN))}, and files with --pairs"
+        )
+    absent = []
+    for name in requested:
+        pairs = _set_of(folder, name, offline=offline)
+        if pairs is None:
+            absent.append(name)
+        else:
+            sets.append(pairs)
+    if not sets:
+        where = folder if folder is not None else "the Hugging Face hub"
+        raise InputError(
+            f"none of {', '.join(absent)} is in {where}: name another folder with --data, or try --sets {BUILTIN}. "
+            f"Published: {PUBLISHED}"
+        )
+    return sets, absent
+
+
+def _set_of(folder: Path | None, name: str, *, offline: bool) -> PairSet | None:
+    if name == BUILTIN:
+        return builtin_pairs()
+    if folder is not None:
+        return find_set(folder, name)
+    if offline or is_offline():
+        raise InputError(
+            f"{name} is needed, no folder of data is named (--data or SBMINI_DATA), and the network is switched off. "
+            f"The built-in pairs need neither: --sets {BUILTIN}. Published: {PUBLISHED}"
+        )
+    return fetch_set(name)
 
 
 def find_set(folder: Path, name: str) -> PairSet | None:

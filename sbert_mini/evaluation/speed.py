@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import MissingExtraError, UsageError
-from sbert_mini.evaluation.contestants import PEER, short_name
+from sbert_mini.evaluation.choices import PEER
+from sbert_mini.evaluation.contestants import short_name
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
 from sbert_mini.model import registry
 from sbert_mini.model.layout import GRAPH_FILES, BertConfig, ModelLayout, read_layout

@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
+from sbert_mini.model.choices import HEAD_KINDS, HEAD_STRUCTURES
 from sbert_mini.model.layout import HEADS_FOLDER, head_folder, read_json, read_layout
 from sbert_mini.model.weights import read_tensors
 from sbert_mini.shapes import AnyArray
 
-STRUCTURES = ("single", "siamese", "pair")
-KINDS = ("classification", "regression", "similarity")
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 ADAPTER = "adapter.safetensors"
@@ -42,8 +41,8 @@ class HeadConfig:
 
     Attributes:
         task: its name; the folder's.
-        structure: one of `STRUCTURES`.
-        kind: one of `KINDS`.
+        structure: one of `choices.HEAD_STRUCTURES`.
+        kind: one of `choices.HEAD_KINDS`.
         dimension: components of the sentence vector.
         labels: the labels, in the order of the outputs; of `classification`.
         low: the least score; of `regression` and `similarity`.
@@ -69,10 +68,10 @@ class HeadConfig:
     adapter_heads: int = 0
 
     def __post_init__(self) -> None:
-        if self.structure not in STRUCTURES or self.kind not in KINDS:
+        if self.structure not in HEAD_STRUCTURES or self.kind not in HEAD_KINDS:
             raise UsageError(
-                f"a head's structure must be one of {', '.join(STRUCTURES)} and its kind one of {', '.join(KINDS)}; found "
-                f"{self.structure!r} and {self.kind!r}"
+                f"a head's structure must be one of {', '.join(HEAD_STRUCTURES)} and its kind one of "
+                f"{', '.join(HEAD_KINDS)}; found {self.structure!r} and {self.kind!r}"
             )
         if self.kind == "classification" and len(self.labels) < 2:
             raise UsageError(

@@ -22,21 +22,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
+from sbert_mini.model.choices import POOLING_MODES, Graph, PoolingMode
 
-Graph: TypeAlias = Literal["int8", "fp32"]
-"""The graphs of the torch-free runtime."""
 GRAPH_FILES: Mapping[Graph, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 GRAPH_RECORD = "sbmini.json"
 GRAPH_RANGES = "ranges.json"
 GRAPHS_FOLDER = "onnx"
 HEADS_FOLDER = "heads"
-
-PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean"]
-POOLING_MODES: tuple[PoolingMode, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean")
-"""In the order in which sentence-transformers concatenates them."""
 
 ACTIVATIONS = {
     "gelu": "gelu",

@@ -9,7 +9,8 @@ import numpy as np
 
 from sbert_mini.errors import CorruptModelError
 from sbert_mini.files.durable import write_durably
-from sbert_mini.model.layout import GRAPH_FILES, Graph, ModelLayout, graphs_folder
+from sbert_mini.model.choices import Graph
+from sbert_mini.model.layout import GRAPH_FILES, ModelLayout, graphs_folder
 from sbert_mini.model.weights import read_bert_weights
 from sbert_mini.runtime import graph
 from sbert_mini.runtime.fingerprint import (

@@ -9,13 +9,14 @@ import numpy as np
 
 from sbert_mini.errors import ModelMismatchError, UsageError
 from sbert_mini.model import registry
-from sbert_mini.model.layout import Graph
+from sbert_mini.model.choices import Graph
 from sbert_mini.runtime import arguments, similarity
-from sbert_mini.runtime.engine import Backend, open_engine, thread_count
+from sbert_mini.runtime.choices import Backend, Precision
+from sbert_mini.runtime.engine import open_engine, thread_count
 from sbert_mini.runtime.graph import Adapter
 from sbert_mini.runtime.graphs import find, find_ranges
 from sbert_mini.runtime.npy import write_npy
-from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
+from sbert_mini.runtime.precision import check_precision, quantize_vectors
 from sbert_mini.runtime.stream import (
     DOCUMENT_PROMPTS,
     QUERY_PROMPTS,

@@ -5,18 +5,17 @@ import platform
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Protocol
 
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
 from sbert_mini.files.paths import is_utf8
+from sbert_mini.runtime.choices import BACKENDS, Backend
 from sbert_mini.runtime.graphs import ConvertedModel, start_check
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
 
-Backend: TypeAlias = Literal["native", "avx512_vnni", "amx_int8", "onnx", "torch"]
-"""`native` is the best that the processor has of the two after it. `torch` computes with float weights."""
 CPU_TOKENS = 512
 """Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""
 
@@ -92,8 +91,8 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
     """
     from sbert_mini.runtime.native import LEVELS, NativeEngine, level, why_not
 
-    if backend not in (None, *get_args(Backend)):
-        raise UsageError(f"backend must be one of {', '.join(get_args(Backend))}; found {backend!r}")
+    if backend not in (None, *BACKENDS):
+        raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; found {backend!r}")
     on_cpu = device in (None, "cpu")
     if backend == "torch" or (backend is None and not on_cpu):
         try:

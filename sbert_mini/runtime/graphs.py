@@ -23,15 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.model.layout import (
-    GRAPH_FILES,
-    GRAPH_RECORD,
-    Graph,
-    ModelLayout,
-    graphs_folder,
-    head_folder,
-    read_layout,
-)
+from sbert_mini.model.choices import Graph
+from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RECORD, ModelLayout, graphs_folder, head_folder, read_layout
 from sbert_mini.model.registry import cache_dir
 from sbert_mini.model.weights import weight_files
 from sbert_mini.runtime.convert import convert

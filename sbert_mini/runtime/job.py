@@ -31,10 +31,11 @@ import numpy as np
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.durable import flush, flush_directory, read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.progress import Counted, expected
+from sbert_mini.runtime.choices import Precision, Truncation
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.npy import HEADER_BYTES, npy_header
-from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
-from sbert_mini.runtime.stream import WINDOW, EncodeCounts, Truncation
+from sbert_mini.runtime.precision import check_precision, quantize_vectors
+from sbert_mini.runtime.stream import WINDOW, EncodeCounts
 from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.records import Record
 from sbert_mini.text.rows import (

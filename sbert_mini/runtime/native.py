@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
+from sbert_mini.model.choices import Graph
 from sbert_mini.model.int8_weights import PRODUCTS, QUANTIZED, SCALE, SMOOTH
-from sbert_mini.model.layout import BertConfig, Graph, ModelLayout
+from sbert_mini.model.layout import BertConfig, ModelLayout
 from sbert_mini.model.onnx_file import OnnxFile, read_onnx
 from sbert_mini.runtime.graph import WORDS
 from sbert_mini.runtime.graphs import ConvertedModel, start_check

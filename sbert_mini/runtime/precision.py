@@ -1,15 +1,13 @@
 """The values that a vector is handed out in: float32, or 8 bits or 1 bit a component."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from sbert_mini.errors import UsageError
+from sbert_mini.runtime.choices import PRECISIONS, Precision
 from sbert_mini.shapes import AnyArray, FloatArray
 
-Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 DEVIATIONS = 4.5
 """Standard deviations on each side of a component's mean that a range spans."""
 _GRID = 1e4

@@ -10,13 +10,14 @@ import numpy as np
 
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
+from sbert_mini.model.choices import Graph
 from sbert_mini.model.heads import head_names, read_adapter, read_head
-from sbert_mini.model.layout import Graph
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import arguments
+from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.graph import Adapter
-from sbert_mini.runtime.stream import EncodeCounts, Truncation
+from sbert_mini.runtime.stream import EncodeCounts
 from sbert_mini.shapes import FloatArray
 
 

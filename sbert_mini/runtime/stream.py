@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, get_args
+from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from sbert_mini.errors import CorruptModelError, TextTooLongError, UnsupportedMo
 from sbert_mini.model.layout import ModelLayout
 from sbert_mini.progress import Counted, ProgressBar, bar_over, expected
 from sbert_mini.runtime import arguments
+from sbert_mini.runtime.choices import TRUNCATIONS, Truncation
 from sbert_mini.runtime.engine import Engine
 from sbert_mini.shapes import FloatArray, IntArray
 from sbert_mini.text.batching import batches_by_length
@@ -23,8 +24,6 @@ from sbert_mini.text.records import Record, Reject
 from sbert_mini.text.tokenizer import TextTokenizer, Tokens
 from sbert_mini.text.words import Words
 
-Truncation: TypeAlias = Literal["warn", "error", "chunk"]
-"""What happens to a text that is longer than the model reads: cut with a warning, refused, or split into pieces."""
 WINDOW = 2048
 """Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
 QUERY_PROMPTS = ("query",)
@@ -168,7 +167,7 @@ def plan_texts(
     size = arguments.integer(batch_size, "batch_size")
     window = arguments.integer(window, "window")
     tokens = tokens_per_batch if max_tokens is None else arguments.integer(max_tokens, "max_tokens")
-    if truncation not in get_args(Truncation):
+    if truncation not in TRUNCATIONS:
         raise UsageError(f"truncation must be warn, error or chunk; found {truncation!r}")
     dimension = check_dimension(layout, truncate_dim)
     if not normalize_embeddings and not layout.normalize:

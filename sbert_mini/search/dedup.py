@@ -12,8 +12,9 @@ from sbert_mini.cosine import as_cosines, reaches
 from sbert_mini.errors import UsageError
 from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime import arguments
+from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
-from sbert_mini.runtime.stream import EncodeCounts, Truncation, join_records
+from sbert_mini.runtime.stream import EncodeCounts, join_records
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.nearest import lists_for
 from sbert_mini.search.writer import Row, as_record

@@ -13,9 +13,10 @@ from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.model.registry import directory
 from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime import arguments
+from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
-from sbert_mini.runtime.stream import EncodeCounts, Truncation
+from sbert_mini.runtime.stream import EncodeCounts
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.index import SearchIndex, check_model
