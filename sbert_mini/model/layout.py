@@ -218,6 +218,8 @@ class ModelLayout:
         default_prompt_name: the prompt used when none is named.
         similarity: the similarity that the model was trained for, as sentence-transformers names it.
         truncate_dim: components kept by default, or None for all.
+        followers: the modules after the encoder, in order: each one's kind and its folder; None for a bare checkpoint, without
+            `modules.json`.
     """
 
     path: Path
@@ -233,6 +235,7 @@ class ModelLayout:
     default_prompt_name: str | None = None
     similarity: str = "cosine"
     truncate_dim: int | None = None
+    followers: tuple[tuple[str, str], ...] | None = None
 
     @property
     def dimension(self) -> int:
@@ -342,6 +345,7 @@ def read_layout(path: str | Path) -> ModelLayout:
     pooling: tuple[PoolingMode, ...] = ("mean",)
     include_prompt, normalize = True, False
     dense: list[DenseLayer] = []
+    followers: list[tuple[str, str]] = []
     stage = 0
     for position, module in enumerate(modules):
         kind = str(module.get("type", "")).rpartition(".")[2]
@@ -361,6 +365,7 @@ def read_layout(path: str | Path) -> ModelLayout:
                 f"{', '.join(_ORDER)}"
             )
         stage = _ORDER.index(kind) + 1
+        followers.append((kind, str(module.get("path", ""))))
         if kind == "Pooling":
             data = read_json(folder / "config.json")
             pooling, include_prompt = _pooling_modes(data, folder), bool(data.get("include_prompt", True))
@@ -382,4 +387,5 @@ def read_layout(path: str | Path) -> ModelLayout:
         default_prompt_name=sentence_transformers.get("default_prompt_name"),
         similarity=sentence_transformers.get("similarity_fn_name") or "cosine",
         truncate_dim=sentence_transformers.get("truncate_dim"),
+        followers=tuple(followers) if modules else None,
     )
