@@ -54,7 +54,7 @@ def info(
     layout = read_layout(registry.resolve(name, offline=offline))
     config = layout.config
     graphs = sorted(file.name for file in graphs_folder(layout.path).glob("*.onnx"))
-    found = {
+    description = {
         "path": str(layout.path),
         "dimension": layout.dimension,
         "layers": config.num_hidden_layers,
@@ -71,9 +71,9 @@ def info(
         "native_code": f"no: {reason}" if (reason := why_not(layout)) else LEVELS[level()],
     }
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(description, ensure_ascii=False))
         return
-    for key, value in found.items():
+    for key, value in description.items():
         shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
         print(f"{key.replace('_', ' '):<16}{shown}")
 

@@ -72,8 +72,8 @@ def predict(
     needed = predictor.texts_each
     rows: Iterable[tuple[Any, Any]]
     if input:
-        named = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
-        rows = _read(input, named, needed, reading)
+        names = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
+        rows = _read(input, names, needed, reading)
     else:
         given = texts or []
         if any(not text.strip() for text in given):
@@ -84,15 +84,18 @@ def predict(
     iterator = iter(rows)
     count = 0
     while window := list(islice(iterator, _WINDOW)):
-        found = predictor.predict([item for _, item in window], batch_size=batch_size, truncation=truncation)
-        for (identity, item), says in zip(window, found, strict=True):
-            shown: dict[str, Any] = {"id": identity} if identity is not None else {}
-            shown |= {"text": item} if isinstance(item, str) else {"texts": list(item)}
-            if says.label is not None:
-                shown |= {"label": says.label, "probabilities": says.probabilities}
+        predictions = predictor.predict([item for _, item in window], batch_size=batch_size, truncation=truncation)
+        for (identity, item), prediction in zip(window, predictions, strict=True):
+            output: dict[str, Any] = {"id": identity} if identity is not None else {}
+            output |= {"text": item} if isinstance(item, str) else {"texts": list(item)}
+            if prediction.label is not None:
+                output |= {"label": prediction.label, "probabilities": prediction.probabilities}
             else:
-                shown |= {"score": says.score, **({} if says.cosine is None else {"cosine": says.cosine})}
-            print(json.dumps(shown, ensure_ascii=False))
+                output |= {
+                    "score": prediction.score,
+                    **({} if prediction.cosine is None else {"cosine": prediction.cosine}),
+                }
+            print(json.dumps(output, ensure_ascii=False))
         count += len(window)
     if not count:
         raise InputError("there is no text to predict")
@@ -121,10 +124,10 @@ def _read(
         if needed == 1:
             yield record.id_value, record.text
             continue
-        held = {**record.columns, **({} if record.id is None else {"id": record.id})}
-        if columns[1] not in held:
-            raise InputError(f"{record.place}: there is no column {columns[1]!r}; it has {', '.join(held)}")
-        second = held[columns[1]]
+        row = {**record.columns, **({} if record.id is None else {"id": record.id})}
+        if columns[1] not in row:
+            raise InputError(f"{record.place}: there is no column {columns[1]!r}; it has {', '.join(row)}")
+        second = row[columns[1]]
         if not isinstance(second, str) or not second.strip():
             raise InputError(f"{record.place}: {columns[1]!r} must be a text, and is {second!r}")
         yield record.id_value, (record.text, second)

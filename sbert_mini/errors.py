@@ -1,7 +1,7 @@
 """The exceptions that this package raises on purpose: one tree, so that `except SbertMiniError` catches them all.
 
     SbertMiniError
-    ├── UsageError               an argument or option that cannot be meant (exit code 2)
+    ├── UsageError               an invalid argument or option (exit code 2)
     ├── MissingExtraError        an optional package is not installed; the text says which extra brings it
     ├── InputError               a text, row or file that cannot be read
     │   └── TextTooLongError     a text is longer than the model reads, and truncation was forbidden
@@ -39,7 +39,7 @@ class SbertMiniError(Exception):
 
 
 class UsageError(SbertMiniError, ValueError):
-    """An argument or option that cannot be meant.
+    """An invalid argument or option.
 
     Args:
         text: what is wrong.

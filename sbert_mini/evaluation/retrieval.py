@@ -173,8 +173,8 @@ def read_collection(folder: Path, *, binary: bool = False) -> RetrievalSet:
 
 def find_collections(folder: Path) -> list[Path]:
     """Return the BEIR folders in a folder, in `retrieval/` in it, or the folder itself."""
-    places = [folder, *sorted(folder.glob("*/")), *sorted((folder / "retrieval").glob("*/"))]
-    return [place for place in places if _opened(place, "corpus.jsonl") and _opened(place, "queries.jsonl")]
+    folders = [folder, *sorted(folder.glob("*/")), *sorted((folder / "retrieval").glob("*/"))]
+    return [path for path in folders if _opened(path, "corpus.jsonl") and _opened(path, "queries.jsonl")]
 
 
 def ranking_scores(
@@ -202,8 +202,8 @@ def ranking_scores(
     return mean(deep, "ndcg_cut_10"), mean(deep, "recall_100"), mean(short, "recip_rank")
 
 
-def _mean_over(queries: int, found: Mapping[str, Mapping[str, float]], measure: str) -> float:
-    return sum(values[measure] for values in found.values()) / queries
+def _mean_over(queries: int, measures: Mapping[str, Mapping[str, float]], measure: str) -> float:
+    return sum(values[measure] for values in measures.values()) / queries
 
 
 def score_retrieval(contestant: Contestant, collection: RetrievalSet) -> RetrievalScore:
@@ -228,8 +228,8 @@ def exact_search(rows: FloatArray, queries: FloatArray, k: int) -> tuple[FloatAr
     """
     import faiss
 
-    scores, found = faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
-    return scores, found
+    scores, nearest = faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return scores, nearest
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
@@ -359,21 +359,21 @@ def measure_kinds(
     _, truth = exact_search(rows, queries, k)
     searches: dict[str, Callable[[FloatArray], IntArray]] = {}
     built: dict[str, tuple[float, float, int]] = {}
-    with tempfile.TemporaryDirectory() as held:
-        folder = Path(held)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         np.save(folder / "queries.npy", queries)
         with SegmentWriter(folder / "segments", "000001", rows.shape[1], Schema()) as writer:
             writer.write((StoredRow(str(i), "", {}) for i in range(len(rows))), rows)
         entry = {"name": "000001", "rows": len(rows), "checksums_sha256": writer.checksum}
         segment = Segment(folder / "segments" / "000001", entry)
-        for place, kind in enumerate(dict.fromkeys(kinds)):
+        for number, kind in enumerate(dict.fromkeys(kinds)):
             on_progress(f"building {kind}")
-            search = SegmentSearch(segment, folder / f"faiss{place}", rows.shape[1], kind, threads)
+            search = SegmentSearch(segment, folder / f"faiss{number}", rows.shape[1], kind, threads)
             build_s = timed(search.prepare)
-            file = folder / f"faiss{place}" / "000001.faiss"
+            file = folder / f"faiss{number}" / "000001.faiss"
             size = file.stat().st_size if file.exists() else 4 * rows.size
-            told = json.dumps([str(folder), entry, f"faiss{place}", rows.shape[1], kind, threads, k])
-            peak = process([sys.executable, "-c", _OPEN_AND_SEARCH, told], {"OMP_NUM_THREADS": str(threads)})[1]
+            arguments = json.dumps([str(folder), entry, f"faiss{number}", rows.shape[1], kind, threads, k])
+            peak = process([sys.executable, "-c", _OPEN_AND_SEARCH, arguments], {"OMP_NUM_THREADS": str(threads)})[1]
             built[kind] = (build_s, size / len(rows), peak)
             searches[kind] = partial(_found, search, k)
         if with_peer:
@@ -438,11 +438,13 @@ def _semantic_search(rows: FloatArray, k: int, threads: int) -> Callable[[FloatA
     corpus = torch.from_numpy(rows)
 
     def search(queries: FloatArray) -> IntArray:
-        found = semantic_search(torch.from_numpy(queries), corpus, top_k=k, score_function=dot_score)
-        return np.array([[hit["corpus_id"] for hit in hits] for hits in found], dtype=np.int64)
+        hits_of_queries = semantic_search(torch.from_numpy(queries), corpus, top_k=k, score_function=dot_score)
+        return np.array([[hit["corpus_id"] for hit in hits] for hits in hits_of_queries], dtype=np.int64)
 
     return search
 
 
-def _overlap(found: IntArray, truth: IntArray) -> float:
-    return float(np.mean([len(set(f) & set(t)) / len(t) for f, t in zip(found.tolist(), truth.tolist(), strict=True)]))
+def _overlap(nearest: IntArray, truth: IntArray) -> float:
+    return float(
+        np.mean([len(set(f) & set(t)) / len(t) for f, t in zip(nearest.tolist(), truth.tolist(), strict=True)])
+    )

@@ -109,8 +109,8 @@ def read_pairs(path: str | Path, name: str | None = None, columns: Sequence[str]
         where = f"{path}, line {record.line}"
         for column in (second, score):
             if column not in record.columns:
-                held = ", ".join([text, *record.columns])
-                raise InputError(f"{where}: there is no column {column!r}; the columns are {held}")
+                columns_there = ", ".join([text, *record.columns])
+                raise InputError(f"{where}: there is no column {column!r}; the columns are {columns_there}")
         other = record.columns[second]
         if not isinstance(other, str) or not other.strip():
             raise InputError(f"{where}: {second!r} must be a text, and is {other!r}")
@@ -415,16 +415,16 @@ def trained_on(model: Path) -> dict[str, str]:
     set without its split is taken to mean all of it. A card that is absent or cannot be read names nothing.
     """
     metadata = card_metadata(model)
-    found: dict[str, str] = {}
-    named = metadata.get("datasets") or []
-    for entry in named if isinstance(named, list) else [named]:
+    reasons: dict[str, str] = {}
+    datasets = metadata.get("datasets") or []
+    for entry in datasets if isinstance(datasets, list) else [datasets]:
         text = str(entry).lower()
         for pattern, sets, why in _NAMED:
             if re.search(pattern, text):
                 for name in sets:
-                    found.setdefault(name, f"its card names {entry!r} as training data: {why}")
+                    reasons.setdefault(name, f"its card names {entry!r} as training data: {why}")
                 break
     counted = metadata.get(TRAINED_ON) or {}
     for name, count in counted.items() if isinstance(counted, dict) else ():
-        found[str(name)] = f"its card says that {count} pairs of the set were trained on"
-    return found
+        reasons[str(name)] = f"its card says that {count} pairs of the set were trained on"
+    return reasons

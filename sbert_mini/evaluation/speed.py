@@ -276,17 +276,17 @@ def _fidelity(
     """Return how close each one's vectors are to the reference's; `other` is another model, whose vectors are not to be."""
     exact = encoders[reference](texts, 32)
     some = texts[:256]
-    found: dict[str, dict[str, float | None]] = {}
+    figures: dict[str, dict[str, float | None]] = {}
     for label, encode in encoders.items():
         cosine = np.sum(encode(texts, 32) * exact, axis=1) if label != other else None
         batched = np.concatenate([encode(some[i : i + 32], 32) for i in range(0, len(some), 32)])
         alone = np.concatenate([encode([text], 1) for text in some])
-        found[label] = {
+        figures[label] = {
             "cosine_mean": float(cosine.mean()) if cosine is not None else None,
             "cosine_min": float(cosine.min()) if cosine is not None else None,
             "alone_to_batch_min": float(np.sum(batched * alone, axis=1).min()),
         }
-    return found
+    return figures
 
 
 def _processes(
@@ -344,17 +344,17 @@ def _processes(
 def _latency(
     encoders: Mapping[str, Encode], peer: str | None, texts: Sequence[str], rounds: int
 ) -> dict[str, dict[str, Any]]:
-    taken: dict[str, list[list[float]]] = {label: [] for label in encoders}
+    latencies: dict[str, list[list[float]]] = {label: [] for label in encoders}
     for encode in encoders.values():
         encode(texts[:8], 1)
     for _ in range(rounds):
         for label, encode in encoders.items():
-            taken[label].append([1000 * timed(partial(encode, [text], 1)) for text in texts])
-    medians = {label: [float(np.percentile(r, 50)) for r in values] for label, values in taken.items()}
+            latencies[label].append([1000 * timed(partial(encode, [text], 1)) for text in texts])
+    medians = {label: [float(np.percentile(r, 50)) for r in values] for label, values in latencies.items()}
     return {
         label: {
             "p50_ms": summary(medians[label]),
-            "p99_ms": summary([float(np.percentile(r, 99)) for r in taken[label]]),
+            "p99_ms": summary([float(np.percentile(r, 99)) for r in latencies[label]]),
             "times_faster": median_ratio(medians[peer], medians[label]) if peer else None,
         }
         for label in encoders

@@ -229,10 +229,10 @@ def pooled(
     by: Pooling,
 ) -> float | None:
     """Return the groups' correlations, averaged by their weights; None where one of them is not defined."""
-    found = [(correlation(x[group], y[group]), weight) for group, weight in groups_of(subsets, by)]
-    return (
-        None if any(value is None for value, _ in found) else sum(value * w for value, w in found if value is not None)
-    )
+    correlations = [(correlation(x[group], y[group]), weight) for group, weight in groups_of(subsets, by)]
+    if any(value is None for value, _ in correlations):
+        return None
+    return sum(value * weight for value, weight in correlations if value is not None)
 
 
 def bootstrap(
@@ -295,8 +295,8 @@ def _percent(value: float | None) -> float | None:
 
 
 def _interval_percent(values: AnyArray) -> Interval | None:
-    found = interval(values)
-    return None if found is None else (100 * found[0], 100 * found[1])
+    bounds = interval(values)
+    return None if bounds is None else (100 * bounds[0], 100 * bounds[1])
 
 
 def score(

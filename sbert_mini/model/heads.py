@@ -95,10 +95,10 @@ class HeadConfig:
         if not self.outputs:
             return {}
         last = self.hidden or self.inputs
-        found: dict[str, tuple[int, ...]] = {"output.weight": (self.outputs, last), "output.bias": (self.outputs,)}
+        shapes: dict[str, tuple[int, ...]] = {"output.weight": (self.outputs, last), "output.bias": (self.outputs,)}
         if self.hidden:
-            found |= {"hidden.weight": (self.hidden, self.inputs), "hidden.bias": (self.hidden,)}
-        return found
+            shapes |= {"hidden.weight": (self.hidden, self.inputs), "hidden.bias": (self.hidden,)}
+        return shapes
 
     def write(self, folder: Path) -> None:
         """Write `config.json` into `folder`, which is made."""
@@ -136,9 +136,9 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
     shapes = config.shapes()
     weights = dict(read_tensors(folder / WEIGHTS)) if shapes else {}
     for name, shape in shapes.items():
-        found = weights[name].shape if name in weights else "nothing"
-        if found != shape:
-            raise CorruptModelError(f"{folder / WEIGHTS}: {name} must have the shape {shape}; found {found}")
+        shape_there = weights[name].shape if name in weights else "nothing"
+        if shape_there != shape:
+            raise CorruptModelError(f"{folder / WEIGHTS}: {name} must have the shape {shape}; found {shape_there}")
     return config, weights
 
 

@@ -146,9 +146,9 @@ def number(value: Any, name: str) -> float:
         UsageError: it is none, NaN or infinite.
     """
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        found = float(value)
-        if math.isfinite(found):
-            return found
+        converted = float(value)
+        if math.isfinite(converted):
+            return converted
     raise UsageError(f"{name} must be a finite number; found {_shown(value)}", name)
 
 
@@ -166,16 +166,16 @@ def array_of(value: Any, name: str) -> AnyArray:
     if isinstance(value, (str, bytes, Mapping, Set)) or value is None:
         raise UsageError(f"{name} must be an array of vectors; found {_article(type(value).__name__)}")
     try:
-        found = np.asarray(value)
-        if found.dtype.kind == "O":
-            found = found.astype(np.float32)
+        array = np.asarray(value)
+        if array.dtype.kind == "O":
+            array = array.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name} must be an array of vectors of one length: {error}") from error
-    if found.dtype.kind not in "fiu" or not found.ndim:
+    if array.dtype.kind not in "fiu" or not array.ndim:
         raise UsageError(
-            f"{name} must be an array of vectors; found {_article(type(value).__name__)} of the type {found.dtype}"
+            f"{name} must be an array of vectors; found {_article(type(value).__name__)} of the type {array.dtype}"
         )
-    return found
+    return array
 
 
 def unit_vectors(value: Any, dimension: int, name: str, rows: str = "rows") -> FloatArray:

@@ -104,12 +104,13 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
         raise UsageError(f"the backend {backend} computes on the CPU alone, not on {device}")
     if backend == "onnx":
         return OnnxEngine(converted)
-    reason, wanted = why_not(converted.layout, converted.graph), LEVELS.index(backend) if backend in LEVELS else None
-    if reason is None and wanted is not None and wanted > level():
+    reason = why_not(converted.layout, converted.graph)
+    level_number = LEVELS.index(backend) if backend in LEVELS else None
+    if reason is None and level_number is not None and level_number > level():
         reason = f"this processor has no {backend}"
     if reason is None:
         try:
-            return NativeEngine(converted, wanted)
+            return NativeEngine(converted, level_number)
         except UnsupportedModelError as error:  # a graph of an earlier version, whose constants have no names
             reason = str(error)
     if backend is None:

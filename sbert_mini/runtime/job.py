@@ -297,8 +297,8 @@ class EncodeJob:
         """Return a checksum of all records so far, from the one before and what the output holds of the records since."""
         chain = hashlib.sha256(digest.encode())
         for record in records:
-            held = [record.id, record.text] if self.kind == "npy" else [record.typed, named_row(record)]
-            chain.update(json.dumps(held).encode() + b"\n")
+            content = [record.id, record.text] if self.kind == "npy" else [record.typed, named_row(record)]
+            chain.update(json.dumps(content).encode() + b"\n")
         return chain.hexdigest()
 
 
@@ -405,9 +405,9 @@ def _write_parquet(file: Path, blocks: Iterator[AnyArray], rows: Iterator[dict[s
     stream = file.open("wb")  # Arrow opens no file whose name is not UTF-8
     try:
         for block in blocks:
-            held = columns.arrays(list(itertools.islice(rows, len(block))))
+            arrays = columns.arrays(list(itertools.islice(rows, len(block))))
             flat = arrow.array(np.ascontiguousarray(block).reshape(-1))
-            table = arrow.table({**held, "embedding": arrow.FixedSizeListArray.from_arrays(flat, block.shape[1])})
+            table = arrow.table({**arrays, "embedding": arrow.FixedSizeListArray.from_arrays(flat, block.shape[1])})
             writer = writer or parquet.ParquetWriter(stream, table.schema)
             writer.write_table(table)
     finally:

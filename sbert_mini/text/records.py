@@ -192,12 +192,12 @@ def files_at(place: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [file for file in path.rglob("*") if file.is_file() and _is_readable(file)]
+        files = [file for file in path.rglob("*") if file.is_file() and _is_readable(file)]
     else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # patterns may be absolute
-    if not found:
+        files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # patterns may be absolute
+    if not files:
         raise InputError(f"{place} is no file, holds none of a known kind, and matches none")
-    return sorted(found)
+    return sorted(files)
 
 
 def _is_readable(file: Path) -> bool:
@@ -245,7 +245,7 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
     places = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not places:
         raise UsageError("no input file is named")
-    taken: dict[tuple[int, int], Path] = {}
+    path_of: dict[tuple[int, int], Path] = {}
     files: list[tuple[Path, Format]] = []
     for path in places:
         try:
@@ -260,7 +260,7 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
             raise UsageError(
                 f"{path} is a directory, and directories are not read: name its files, each with --input (-i)"
             )
-        other = taken.setdefault((status.st_dev, status.st_ino), path)
+        other = path_of.setdefault((status.st_dev, status.st_ino), path)
         if other is not path:
             names = f"{path} is named twice" if str(other) == str(path) else f"{other} and {path} are one file"
             raise UsageError(f"{names}: an input reads each file once")

@@ -136,8 +136,8 @@ class Columns:
             kind = self.type_of(name)
             convert = _CONVERSIONS[kind]
             values = [row.get(name) for row in rows]
-            found = [None if value is None else convert(value) for value in values]
-            arrays[name] = arrow.array(found, getattr(arrow, {"bool": "bool_"}.get(kind, kind))())
+            converted = [None if value is None else convert(value) for value in values]
+            arrays[name] = arrow.array(converted, getattr(arrow, {"bool": "bool_"}.get(kind, kind))())
         return arrays
 
 
