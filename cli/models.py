@@ -83,9 +83,10 @@ def convert(name: Name = None, offline: options.Offline = False, quiet: options.
     """Make a model's ONNX graphs now, rather than at its first use, and print where they lie."""
     quiet_notes(quiet)
     from sbert_mini.model import registry
+    from sbert_mini.model.layout import GRAPH_FILES
     from sbert_mini.runtime.graphs import find
 
     path = registry.resolve(name, offline=offline)
-    for graph in ("fp32", "int8"):
+    for graph in GRAPH_FILES:
         print(find(path, graph).file)
     note(f"{path} is ready for use without torch")

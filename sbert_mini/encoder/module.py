@@ -142,7 +142,7 @@ class MiniBertModule(InputModule):
         return cls(MiniBert.from_pretrained(layout.encoder_path, config=layout.config), open_tokenizer(layout))
 
     def on_model_ready(self, model: nn.Module) -> None:
-        """Make the `SentenceTransformer` that was built on this module one that saves the standard layout."""
+        """Turn the `SentenceTransformer` built on this module into a `MiniSentenceTransformer`."""
         if type(model) is SentenceTransformer:
             model.__class__ = MiniSentenceTransformer
 

@@ -1,4 +1,4 @@
-"""What a measurement may choose from, a list of choices each. Imports nothing, so that a command line starts fast."""
+"""The choices of a measurement, each list once. Imports nothing heavy, so that a command line starts fast."""
 
 from typing import Literal, TypeAlias, get_args
 

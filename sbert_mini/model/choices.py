@@ -1,4 +1,4 @@
-"""What a model may be made of, a list of choices each. Imports nothing, so that a command line starts fast."""
+"""The choices of a model, each list once. Imports nothing heavy, so that a command line starts fast."""
 
 from typing import Literal, TypeAlias, get_args
 

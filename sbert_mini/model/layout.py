@@ -80,7 +80,7 @@ def _check_size(name: str, value: Any, least: int, greatest: int) -> int:
 
 
 def _check_number(name: str, value: Any, greatest: float) -> None:
-    """Raise `CorruptModelError` for what is not a finite number from 0 to `greatest`."""
+    """Raise `CorruptModelError` unless the value is a finite number from 0 to `greatest`."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
@@ -244,7 +244,7 @@ class ModelLayout:
 
     @property
     def output_dimension(self) -> int:
-        """Components of a vector where a call asks for no number of them: `truncate_dim`, or all."""
+        """Components of a vector by default: `truncate_dim`, or all."""
         return self.truncate_dim or self.dimension
 
 

@@ -1,4 +1,4 @@
-"""What an encode call may choose from, a list of choices each. Imports nothing, so that a command line starts fast."""
+"""The choices of an encode call, each list once. Imports nothing heavy, so that a command line starts fast."""
 
 from typing import Literal, TypeAlias, get_args
 

@@ -23,7 +23,7 @@ from sbert_mini.runtime.stream import (
     EncodedWindow,
     EncodeOptions,
     PairOptions,
-    R,
+    RowT,
     StreamOptions,
     TextStream,
     check_dimension,
@@ -285,8 +285,8 @@ class Embedder:
         return self._stream.windows(check_texts(texts), plan)
 
     def encode_records(
-        self, records: Iterable[R], **options: Unpack[StreamOptions]
-    ) -> Iterator[tuple[list[R], FloatArray]]:
+        self, records: Iterable[RowT], **options: Unpack[StreamOptions]
+    ) -> Iterator[tuple[list[RowT], FloatArray]]:
         """Yield records with the vectors of their texts, window by window, reading the records as it goes.
 
         Records may be any rows with a `text`; `short_enough` leaves out those that are too long. Options as in `encode_stream`.

@@ -1,4 +1,4 @@
-"""The values that a vector is handed out in: float32, or 8 bits or 1 bit a component."""
+"""The precision of returned vectors: float32, 8 bits or 1 bit a component."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class ComponentRanges:
     growth: AnyArray
 
     def of(self, dim: int, *, normalized: bool = True) -> FloatArray:
-        """Return the ranges of the first `dim` components, brought to length 1 again (`normalized`) or left as they are.
+        """Return the ranges of the first `dim` components, normalised again (`normalized`) or as they are.
 
         Shapes:
             the result: (2, dim), lows and highs.

@@ -23,7 +23,7 @@ from sbert_mini.shapes import FloatArray
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a head says of one text or pair.
+    """The output of a head for one text or pair.
 
     Attributes:
         label: the most probable label; None where the head gives scores.
@@ -101,7 +101,7 @@ class Predictor:
         truncation: Truncation = "warn",
         counts: EncodeCounts | None = None,
     ) -> list[Prediction]:
-        """Return what the head says of each input.
+        """Return the head's prediction for each input.
 
         Args:
             inputs: texts, or pairs of texts where `texts_each` is 2, in any ordered iterable; several of them.

@@ -266,7 +266,7 @@ def prompt_text(layout: ModelLayout, name: str | None, prompt: str | None) -> st
 
 
 def with_prompt(options: dict[str, Any], layout: ModelLayout, names: Sequence[str]) -> dict[str, Any]:
-    """Return the options with the first prompt of these names that the model has, where they name none themselves."""
+    """Return the options; if they set no prompt, with the first of these names for which the model has one."""
     if options.get("prompt") is None and options.get("prompt_name") is None:
         return {**options, "prompt_name": next((name for name in names if name in layout.prompts), None)}
     return options
@@ -314,7 +314,7 @@ T = TypeVar("T")
 
 
 def _counted_as(source: Iterable[Any], items: Iterable[T]) -> Counted[T]:
-    """Return items that are made one by one of those of `source`, with its count."""
+    """Return items with the count of `source`, from which they are made one by one."""
     return (
         Counted(items, source.total, source.done) if isinstance(source, Counted) else Counted(items, expected(source))
     )
@@ -548,26 +548,26 @@ class HasText(Protocol):
         """The text."""
 
 
-R = TypeVar("R", bound=HasText)
+RowT = TypeVar("RowT", bound=HasText)
 
 
 def join_records(
-    records: Iterable[R], encode: Callable[[Iterable[str]], Iterator[EncodedWindow]]
-) -> Iterator[tuple[list[R], EncodedWindow]]:
+    records: Iterable[RowT], encode: Callable[[Iterable[str]], Iterator[EncodedWindow]]
+) -> Iterator[tuple[list[RowT], EncodedWindow]]:
     """Yield each window of records with what `encode` makes of their texts, reading them as it goes.
 
     Args:
         records: the records, in any ordered iterable.
         encode: takes texts and yields their vectors in order (`Embedder.encode_windows`, with its options bound).
     """
-    pending: list[R] = []
+    pending: list[RowT] = []
 
     def texts() -> Iterator[str]:
         for record in records:
             pending.append(record)
             yield record.text
 
-    def joined(windows: Iterator[EncodedWindow]) -> Iterator[tuple[list[R], EncodedWindow]]:
+    def joined(windows: Iterator[EncodedWindow]) -> Iterator[tuple[list[RowT], EncodedWindow]]:
         for window in windows:
             size = len(window.vectors)
             yield pending[:size], window

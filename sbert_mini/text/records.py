@@ -1,7 +1,7 @@
 """Files of texts -> records: plain text, CSV, TSV, JSON lines (each gzipped or not) and Parquet, read piece by piece.
 
-Nothing is repaired or passed over in silence. Blank lines of plain text are not texts: they are counted. Any other row that
-cannot be read stops with its file and line, or, where the caller takes rejects, is handed over as one. Memory is bounded by
+Nothing is repaired or skipped silently. Blank lines of plain text are not texts: they are counted. Any other row that cannot
+be read is an error with its file and line, or, where the caller takes rejects, a `Reject`. Memory is bounded by
 `max_row_bytes`, whatever the file holds.
 """
 
@@ -44,7 +44,7 @@ _MAX_WHOLE_FLOAT = 2**53
 
 @dataclass(frozen=True)
 class Record:
-    """One text with what stood beside it.
+    """One text with the rest of its row.
 
     Attributes:
         text: the text, not blank.
@@ -81,7 +81,7 @@ class Record:
 
 @dataclass
 class ReadCounts:
-    """What reading met, filled in as it goes.
+    """Counts of what was read, filled in while reading.
 
     Attributes:
         records: records read.
@@ -119,13 +119,13 @@ class _Source:
     on_reject: Callable[[Reject], None] | None
 
     def reject(self, line: int, error: str, content: str = "") -> None:
-        """Hand the row over as a reject, or raise."""
+        """Pass the row on as a reject, or raise."""
         if self.on_reject is None:
             self.fail(line, error)
         self.on_reject(Reject(line, error, content[:SHOWN_CHARACTERS], self.name))
 
     def fail(self, line: int, error: str) -> NoReturn:
-        """Raise for what makes the whole file unreadable."""
+        """Raise an error that makes the whole file unreadable."""
         raise InputError(f"{self.name}, {self.unit} {line}: {error}")
 
 
@@ -232,7 +232,7 @@ def format_of(path: str | Path, named: str | None = None) -> Format:
 
 
 def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) -> list[tuple[Path, Format]]:
-    """Return the files of an input with their formats, each of which can be opened, as far as that is known beforehand.
+    """Return the files of an input with their formats, after a check that they exist and are no directories.
 
     Args:
         paths: a file or several, in order; `-` for standard input.
@@ -349,7 +349,7 @@ def _text_records(path: Path, kind: Format, source: _Source, columns: _Columns, 
 
 
 def _standard_input() -> int:
-    """Return the number of the standard input.
+    """Return the file descriptor of standard input.
 
     Raises:
         UsageError: it is closed.

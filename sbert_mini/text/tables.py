@@ -26,7 +26,7 @@ class TableRow(NamedTuple):
 
 
 class _Feed:
-    """Lines for the CSV reader, those of one row after the other; lines of a row can be put back.
+    """Feeds lines to the CSV reader, and can put the lines of a row back.
 
     Attributes:
         taken: the lines of the row that is being read.
@@ -59,13 +59,13 @@ class _Feed:
         self._bytes = 0
 
     def put_back(self, first: int) -> None:
-        """Let all lines but the first `first` be read again."""
+        """Put all lines of the row back, except the first `first` ones."""
         self._again.extendleft(reversed(self.taken[first:]))
         del self.taken[first:]
 
 
 def _max_lines(max_row_bytes: int) -> int:
-    """Return how many lines a row may take: each costs memory of its own, however short it is."""
+    """Return the most lines of a row: each line costs memory, however short it is."""
     return max(1000, max_row_bytes // 64)
 
 
