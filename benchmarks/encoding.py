@@ -27,11 +27,12 @@ from sbert_mini.evaluation.speed import Encode, dynamic_int8, flops_per_text, in
 from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
-from sbert_mini.runtime.conversion import find, open_tokenizer
 from sbert_mini.runtime.graph import INPUTS
+from sbert_mini.runtime.graphs import find
 from sbert_mini.runtime.native import LEVELS, level
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import batches_by_length, pad
+from sbert_mini.text.tokenizer import open_tokenizer
 
 TEXTS, BATCH, TOKENS = 4096, 32, 512
 TOGETHER, APART = "ONNX Runtime dynamic int8", "ONNX Runtime dynamic int8, a thread a batch"

@@ -23,7 +23,7 @@ from sbert_mini.evaluation.measure import alternate, process, summary, timed
 from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
-from sbert_mini.runtime.conversion import open_tokenizer
+from sbert_mini.text.tokenizer import open_tokenizer
 
 ROWS = 100_000
 SBMINI = str(Path(sys.executable).with_name("sbmini"))

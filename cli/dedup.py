@@ -50,13 +50,13 @@ def dedup(
         float, typer.Option("--threshold", help="The lowest cosine of near-duplicates, in (0, 1].")
     ] = 0.9,
     model: options.Model = None,
-    graph: options.GraphOption = options.Graph.INT8,
+    graph: options.GraphOption = "int8",
     input_format: options.InputFormat = None,
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
+    truncation: options.Truncation = "warn",
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -85,7 +85,7 @@ def dedup(
     kind = _kind(output, plain)
     if duplicates is not None and str(duplicates) != "-":
         options.check_json_lines("--duplicates", duplicates)
-    embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
+    embedder = Embedder(model, graph=graph, threads=threads, offline=offline)
     read = ReadCounts()
     with ExitStack() as stack:
         other_stream = None if duplicates is None else _opened(stack, None if str(duplicates) == "-" else duplicates)
@@ -97,7 +97,7 @@ def dedup(
             embedder,
             threshold=threshold,
             batch_size=batch_size,
-            truncation=truncation.value,
+            truncation=truncation,
             show_progress_bar=bar,
         )
         counts = _write(verdicts, keep, other_stream, several=len(files) > 1)

@@ -3,23 +3,24 @@
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from enum import StrEnum
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.runtime.choices import Truncation
 
 from . import options
 from .notes import Interrupted, counted, note, progress_wanted, quiet_notes
 from .rejects import Rejects
 
 if TYPE_CHECKING:
-    from sbert_mini.runtime.embedder import Embedder, EncodeCounts
+    from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
-    from sbert_mini.text.records import Record
+    from sbert_mini.runtime.stream import EncodeCounts
+    from sbert_mini.text.records import ReadCounts, Record
 
 EXAMPLE = """Examples:
 
@@ -35,62 +36,62 @@ EXAMPLE = """Examples:
 """
 
 
-class Engine(StrEnum):
-    """What encodes."""
-
-    LOCAL = "local"
-    RAY = "ray"
+Engine: TypeAlias = Literal["local", "ray"]
+"""What encodes."""
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A .npy, .jsonl, .csv, .tsv or .parquet file; by default JSON lines on stdout.",
+        show_default=False,
+    ),
+]
+Dim = Annotated[
+    int | None,
+    typer.Option(
+        "--dim", min=1, help="Keep only the first components, this many, and normalise again.", show_default=False
+    ),
+]
+Prompt = Annotated[str | None, typer.Option("--prompt", help="A text put before each text.", show_default=False)]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue an interrupted run of the same command, if there is one.")
+]
+EngineOption = Annotated[
+    Engine, typer.Option("--engine", help="ray: many files, on many processes or machines, into Parquet shards.")
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="With --engine ray: processes, each with a model.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="Address of a Ray cluster; by default Ray runs on this machine alone.", show_default=False
+    ),
+]
 
 
 def encode(
     texts: Annotated[list[str] | None, typer.Argument(help="The texts themselves.", show_default=False)] = None,
     input: options.InputFiles = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="A .npy, .jsonl, .csv, .tsv or .parquet file; by default JSON lines on stdout.",
-            show_default=False,
-        ),
-    ] = None,
+    output: Output = None,
     model: options.Model = None,
-    graph: options.GraphOption = options.Graph.INT8,
-    precision: options.PrecisionOption = options.PrecisionChoice.FLOAT32,
-    dim: Annotated[
-        int | None,
-        typer.Option(
-            "--dim", min=1, help="Keep only the first components, this many, and normalise again.", show_default=False
-        ),
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="A text put before each text.", show_default=False)
-    ] = None,
+    graph: options.GraphOption = "int8",
+    precision: options.PrecisionOption = "float32",
+    dim: Dim = None,
+    prompt: Prompt = None,
     input_format: options.InputFormat = None,
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted run of the same command, if there is one.")
-    ] = False,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
-    on_error: options.OnError = options.OnErrorChoice.FAIL,
+    resume: Resume = False,
+    truncation: options.Truncation = "warn",
+    on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
-    engine: Annotated[
-        Engine, typer.Option("--engine", help="ray: many files, on many processes or machines, into Parquet shards.")
-    ] = Engine.LOCAL,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address", help="Address of a Ray cluster; by default Ray runs on this machine alone.", show_default=False
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="With --engine ray: processes, each with a model.")
-    ] = 1,
+    engine: EngineOption = "local",
+    address: Address = None,
+    workers: Workers = 1,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -110,18 +111,59 @@ def encode(
     threads of each worker. Workers are spread evenly over the nodes.
     """
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
-    if engine is Engine.RAY:
-        _on_ray(
-            texts, input, output, precision, on_error, input_format, address, workers, 1 if threads is None else threads,
-            resume=resume, offline=offline, quiet=quiet, settings={
-                "model": model, "graph": graph.value, "dim": dim, "prompt": prompt, "truncation": truncation.value,
-                "batch_size": batch_size, **{key: value for key, value in reading.items() if key != "format"},
-            },
-        )  # fmt: skip
+    settings: dict[str, Any] = {"dim": dim, "prompt": prompt, "truncation": truncation, "batch_size": batch_size}
+    if engine == "ray":
+        others = precision != "float32" or on_error == "skip" or bool(input_format)
+        paths, folder = _checked_for_ray(texts, input, output, others=others)
+        quiet_notes(quiet)
+        bulk = {"model": model, "graph": graph, **settings, **reading}
+        _on_ray(paths, folder, bulk, address, workers, threads or 1, resume=resume, offline=offline, quiet=quiet)
         return
     if address is not None or workers > 1:
         raise UsageError("--address and --workers go with --engine ray")
-    to_stdout = output is None or str(output) == "-"
+    input = _checked_input(texts, input, reading)
+    quiet_notes(quiet)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
+    output = _checked_output(output, input, resume=resume)
+
+    from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.runtime.job import EncodeSettings
+    from sbert_mini.runtime.stream import EncodeCounts
+    from sbert_mini.text.records import ReadCounts, Record, read_records
+
+    counts, read, job_settings = EncodeCounts(), ReadCounts(), EncodeSettings(precision=precision, **settings)
+    default = None if output is None else output.with_name(output.name + ".rejects.jsonl")
+    with Rejects(on_error == "skip", rejects, default, input) as taken:
+        rows: Iterable[Record] = (Record(text) for text in texts or [])
+        if input:
+            rows = read_records(input, counts=read, on_reject=taken.take, **reading)
+        records = _at_least_one(rows)
+        embedder = Embedder(model, graph=graph, threads=threads, offline=offline)
+        if taken.take is not None and truncation == "error":
+            records = embedder.short_enough(records, prompt, taken.take)
+        if output is None:
+            _to_stdout(records, embedder, job_settings, counts)
+        else:
+            bar = progress_wanted(quiet) and bool(input)
+            rows = counted(records, input, input_format, bar=bar)
+            _to_file(rows, output, embedder, job_settings, counts, resume=resume, bar=bar)
+    _tell(read, counts, truncation)
+    raise typer.Exit(taken.exit_code())
+
+
+def _tell(read: "ReadCounts", counts: "EncodeCounts", truncation: Truncation) -> None:
+    if read.blank:
+        note(f"{read.blank} blank lines were not encoded")
+    if counts.truncated and truncation == "chunk":
+        note(f"{counts.truncated} of {counts.texts} texts were read in pieces")
+
+
+def _checked_input(texts: list[str] | None, input: list[Path] | None, reading: dict[str, Any]) -> list[Path] | None:
+    """Return the files to read, stdin where nothing is named; None where the texts are arguments.
+
+    Raises:
+        UsageError: texts and files are both given, or neither; or a text is empty.
+    """
     if texts and input:
         raise UsageError("texts were given both as arguments and with --input; give one of the two")
     if texts:
@@ -131,66 +173,74 @@ def encode(
     if not texts and not input:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
-        input = [Path("-")]
-    if to_stdout and resume:
-        raise UsageError("--resume needs an --output file")
-    quiet_notes(quiet)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
+        return [Path("-")]
+    return input
 
-    from sbert_mini.runtime.embedder import Embedder, EncodeCounts
-    from sbert_mini.runtime.job import EncodeJob, EncodeSettings, output_kind
-    from sbert_mini.text.records import ReadCounts, Record, read_records
 
-    if output is not None and not to_stdout:
-        output_kind(output)
-        for file in input or []:
-            if file.exists() and output.exists() and file.samefile(output):
-                raise UsageError(f"the output would replace the input, {file}")
-    counts, read = EncodeCounts(), ReadCounts()
-    settings = EncodeSettings(
-        precision=precision.value, dim=dim, prompt=prompt, truncation=truncation.value, batch_size=batch_size
-    )
-    default = None if output is None or to_stdout else output.with_name(output.name + ".rejects.jsonl")
-    with Rejects(on_error is options.OnErrorChoice.SKIP, rejects, default, input) as taken:
-        records: Iterable[Record] = (
-            read_records(input, counts=read, on_reject=taken.take, **reading)
-            if input
-            else (Record(text) for text in texts or [])
-        )
-        records = _at_least_one(records)
-        embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
-        if taken.take is not None and truncation is options.TruncationChoice.ERROR:
-            records = embedder.short_enough(records, prompt, taken.take)
-        if output is None or to_stdout:
-            _to_stdout(records, embedder, settings, counts)
-        else:
-            progress = progress_wanted(quiet) and bool(input)
-            job = EncodeJob(output, embedder, settings, resume=resume, show_progress_bar=progress, counts=counts)
-            if job.done:
-                note(f"going on after {job.done} texts")
-            try:
-                rows = job.run(counted(records, input, input_format, bar=progress))
-            except KeyboardInterrupt:
-                if job.done:
-                    raise Interrupted(
-                        f"{job.done} texts are kept in {job.folder}; the same command with --resume goes on after them"
-                    ) from None
-                raise
-            note(f"{rows} texts -> {output}")
-    if read.blank:
-        note(f"{read.blank} blank lines were not encoded")
-    if counts.truncated and truncation is options.TruncationChoice.CHUNK:
-        note(f"{counts.truncated} of {counts.texts} texts were read in pieces")
-    raise typer.Exit(taken.exit_code())
+def _checked_output(output: Path | None, input: list[Path] | None, *, resume: bool) -> Path | None:
+    """Return the file to write; None for stdout.
+
+    Raises:
+        UsageError: a run to stdout is to be resumed; or the file is of an unknown format, or in the place of an input.
+    """
+    if output is None or str(output) == "-":
+        if resume:
+            raise UsageError("--resume needs an --output file")
+        return None
+    from sbert_mini.runtime.job import output_kind
+
+    output_kind(output)
+    for file in input or []:
+        if file.exists() and output.exists() and file.samefile(output):
+            raise UsageError(f"the output would replace the input, {file}")
+    return output
+
+
+def _to_file(
+    records: "Iterable[Record]",
+    output: Path,
+    embedder: "Embedder",
+    settings: "EncodeSettings",
+    counts: "EncodeCounts",
+    *,
+    resume: bool,
+    bar: bool,
+) -> None:
+    from sbert_mini.runtime.job import EncodeJob
+
+    job = EncodeJob(output, embedder, settings, resume=resume, show_progress_bar=bar, counts=counts)
+    if job.done:
+        note(f"going on after {job.done} texts")
+    try:
+        rows = job.run(records)
+    except KeyboardInterrupt:
+        if job.done:
+            raise Interrupted(
+                f"{job.done} texts are kept in {job.folder}; the same command with --resume goes on after them"
+            ) from None
+        raise
+    note(f"{rows} texts -> {output}")
+
+
+def _checked_for_ray(
+    texts: list[str] | None, input: list[Path] | None, output: Path | None, *, others: bool
+) -> tuple[list[Path], Path]:
+    """Return the input and output of --engine ray.
+
+    Raises:
+        UsageError: one of them is missing, or options are given that do not go with it (`others`).
+    """
+    if texts or not input or output is None:
+        raise UsageError("--engine ray needs --input (files, folders or patterns) and --output (a folder)")
+    if others:
+        raise UsageError("--engine ray goes without --precision, --on-error skip and --input-format")
+    return input, output
 
 
 def _on_ray(
-    texts: list[str] | None,
-    input: list[Path] | None,
-    output: Path | None,
-    precision: options.PrecisionChoice,
-    on_error: options.OnErrorChoice,
-    input_format: str | None,
+    input: list[Path],
+    output: Path,
+    settings: dict[str, Any],
     address: str | None,
     workers: int,
     threads: int,
@@ -198,17 +248,11 @@ def _on_ray(
     resume: bool,
     offline: bool,
     quiet: bool,
-    settings: dict[str, Any],
 ) -> None:
-    if texts or not input or output is None:
-        raise UsageError("--engine ray needs --input (files, folders or patterns) and --output (a folder)")
-    if precision is not options.PrecisionChoice.FLOAT32 or on_error is options.OnErrorChoice.SKIP or input_format:
-        raise UsageError("--engine ray goes without --precision, --on-error skip and --input-format")
-    quiet_notes(quiet)
     from sbert_mini.scale.bulk import BulkSettings, encode_files
     from sbert_mini.text.records import files_at
 
-    files = [file for place in input for file in files_at(place)]
+    files = [file for path in input for file in files_at(path)]
     counts = encode_files(
         files,
         output,
@@ -221,8 +265,8 @@ def _on_ray(
         show_progress_bar=progress_wanted(quiet),
         on_start=lambda: note(f"{len(files)} files, {workers} workers of {threads} threads"),
     )
-    kept = f" ({counts.kept} of them from an earlier run)" if counts.kept else ""
-    note(f"{counts.rows} texts{kept} -> {counts.shards} shards in {output}")
+    earlier = f" ({counts.kept} of them from an earlier run)" if counts.kept else ""
+    note(f"{counts.rows} texts{earlier} -> {counts.shards} shards in {output}")
     if counts.truncated:
         note(f"{counts.truncated} texts were longer than the model reads: 'truncated' is true of them")
 
@@ -236,26 +280,18 @@ def _to_stdout(
     eight_bits = settings.precision in ("int8", "uint8")
     ranges = embedder.component_ranges(settings.dim) if eight_bits else None
     rows = OutputRows("jsonl", embedder.dimension)
-    pending: list[Record] = []
-
-    def passing() -> Iterator[str]:
-        for record in records:
-            pending.append(record)
-            yield record.text
-
-    blocks = embedder.encode_stream(
-        passing(),
+    windows = embedder.encode_records(
+        records,
         batch_size=settings.batch_size,
         truncate_dim=settings.dim,
         prompt=settings.prompt,
         truncation=settings.truncation,
         counts=counts,
     )
-    for block in blocks:
-        for record, vector in zip(pending, quantize_vectors(block, settings.precision, ranges), strict=False):
+    for encoded, block in windows:
+        for record, vector in zip(encoded, quantize_vectors(block, settings.precision, ranges), strict=True):
             sys.stdout.write(json_line(rows.of(record), vector))
         sys.stdout.flush()
-        del pending[: len(block)]
 
 
 def _at_least_one(records: "Iterable[Record]") -> "Iterable[Record]":

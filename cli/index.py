@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import CorruptIndexError, UsageError
+from sbert_mini.runtime.choices import Truncation
 from sbert_mini.scale.address import FORM
 
 from . import options
@@ -70,14 +71,14 @@ class _RowOptions:
     reading: dict[str, Any]
     vectors: Path | None
     column_types: dict[str, str]
-    truncation: options.TruncationChoice
-    on_error: options.OnErrorChoice
+    truncation: Truncation
+    on_error: options.OnErrorAction
     rejects: Path | None
     batch_size: int
     quiet: bool
 
 
-app = typer.Typer(help="Make, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Create, change and check an index of texts.", no_args_is_help=True, rich_markup_mode=None)
 
 Input = Annotated[
     list[Path],
@@ -107,7 +108,7 @@ def create(
     directory: options.IndexDirectory,
     input: Input,
     model: options.Model = None,
-    graph: options.GraphOption = options.Graph.INT8,
+    graph: options.GraphOption = "int8",
     input_format: options.InputFormat = None,
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
@@ -123,8 +124,8 @@ def create(
     vectors: Vectors = None,
     kind: Kind = "auto",
     pca: Pca = None,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
-    on_error: options.OnError = options.OnErrorChoice.FAIL,
+    truncation: options.Truncation = "warn",
+    on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
@@ -158,7 +159,7 @@ def create(
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
 
-    embedder = Embedder(model, graph=graph.value, threads=threads, offline=offline)
+    embedder = Embedder(model, graph=graph, threads=threads, offline=offline)
     before = embedder.document_prompt() if prompt is None else prompt
     _write(rows, embedder, before, partial(IndexWriter.create, prompt=prompt, kind=kind, pca=pca))
 
@@ -181,8 +182,8 @@ def add(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
-    on_error: options.OnError = options.OnErrorChoice.FAIL,
+    truncation: options.Truncation = "warn",
+    on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
@@ -229,15 +230,15 @@ def update(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
-    on_error: options.OnError = options.OnErrorChoice.FAIL,
+    truncation: options.Truncation = "warn",
+    on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put each row of a file in the place of the one with its id, or add it where there is none."""
+    """Replace the rows that have the ids of a file's rows; add the rows with new ids."""
     rows = _RowOptions(
         directory,
         input,
@@ -371,7 +372,7 @@ def compact(
 def push(
     directory: options.IndexDirectory,
     address: Annotated[str, typer.Argument(help=f"{FORM}.", show_default=False)],
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows a request.")] = 1000,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per request.")] = 1000,
     quiet: options.Quiet = False,
 ) -> None:
     """Make a Milvus collection equal to an index, by the rows' ids.
@@ -472,19 +473,19 @@ def _write(rows: _RowOptions, embedder: "Embedder", prompt: str, change: "Callab
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
 
-    skip = rows.on_error is options.OnErrorChoice.SKIP
+    skip = rows.on_error == "skip"
     with Rejects(skip, rows.rejects, _beside(rows.directory), rows.input) as taken:
         writer = IndexWriter(
             rows.directory,
             embedder,
             batch_size=rows.batch_size,
-            truncation=rows.truncation.value,
+            truncation=rows.truncation,
             show_progress_bar=progress_wanted(rows.quiet),
             on_reject=taken.take,
         )
         read = ReadCounts()
         records: Iterable[Record] = read_records(rows.input, counts=read, on_reject=taken.take, **rows.reading)
-        if taken.take is not None and rows.truncation is options.TruncationChoice.ERROR:
+        if taken.take is not None and rows.truncation == "error":
             records = embedder.short_enough(records, prompt, taken.take)
         with _given_vectors(rows.vectors, rows.on_error) as vectors:
             records = counted(records, rows.input, rows.reading.get("format"), bar=progress_wanted(rows.quiet))
@@ -507,9 +508,9 @@ def _column_types(given: list[str] | None) -> dict[str, str]:
 
 
 @contextmanager
-def _given_vectors(path: Path | None, on_error: options.OnErrorChoice) -> "Iterator[FloatArray | VectorsById | None]":
+def _given_vectors(path: Path | None, on_error: options.OnErrorAction) -> "Iterator[FloatArray | VectorsById | None]":
     """Yield the vectors of a .npy file, mapped, or those of a folder of shards, by their rows' ids."""
-    if path is not None and on_error is options.OnErrorChoice.SKIP:
+    if path is not None and on_error == "skip":
         raise UsageError("--vectors needs every row: it does not go with --on-error skip")
     if path is None or not path.is_dir():
         yield None if path is None else options.read_vectors(path)

@@ -52,8 +52,8 @@ app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 refuse_repeated_options(app)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"sbmini {__version__}")
         raise typer.Exit
 

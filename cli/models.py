@@ -48,13 +48,13 @@ def info(
     Nothing is converted.
     """
     from sbert_mini.model import registry
-    from sbert_mini.model.layout import read_layout
+    from sbert_mini.model.layout import graphs_folder, read_layout
     from sbert_mini.runtime.native import LEVELS, level, why_not
 
     layout = read_layout(registry.resolve(name, offline=offline))
     config = layout.config
-    graphs = sorted(file.name for file in (layout.path / "onnx").glob("*.onnx"))
-    found = {
+    graphs = sorted(file.name for file in graphs_folder(layout.path).glob("*.onnx"))
+    description = {
         "path": str(layout.path),
         "dimension": layout.dimension,
         "layers": config.num_hidden_layers,
@@ -71,9 +71,9 @@ def info(
         "native_code": f"no: {reason}" if (reason := why_not(layout)) else LEVELS[level()],
     }
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(description, ensure_ascii=False))
         return
-    for key, value in found.items():
+    for key, value in description.items():
         shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
         print(f"{key.replace('_', ' '):<16}{shown}")
 
@@ -83,9 +83,10 @@ def convert(name: Name = None, offline: options.Offline = False, quiet: options.
     """Make a model's ONNX graphs now instead of at its first use, and print their paths."""
     quiet_notes(quiet)
     from sbert_mini.model import registry
-    from sbert_mini.runtime.conversion import find
+    from sbert_mini.model.layout import GRAPH_FILES
+    from sbert_mini.runtime.graphs import find
 
     path = registry.resolve(name, offline=offline)
-    for graph in ("fp32", "int8"):
+    for graph in GRAPH_FILES:
         print(find(path, graph).file)
     note(f"{path} is ready for use without torch")

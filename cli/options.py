@@ -1,48 +1,20 @@
 """The options that several commands share."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.model.choices import Graph
+from sbert_mini.runtime import choices
 
 if TYPE_CHECKING:
     from sbert_mini.shapes import FloatArray
 
 
-class Graph(StrEnum):
-    """Which graph computes."""
-
-    INT8 = "int8"
-    FP32 = "fp32"
-
-
-class TruncationChoice(StrEnum):
-    """What happens to a text that is longer than the model reads."""
-
-    WARN = "warn"
-    ERROR = "error"
-    CHUNK = "chunk"
-
-
-class OnErrorChoice(StrEnum):
-    """What happens to a row that cannot be read."""
-
-    FAIL = "fail"
-    SKIP = "skip"
-
-
-class PrecisionChoice(StrEnum):
-    """The values that vectors are handed out in."""
-
-    FLOAT32 = "float32"
-    INT8 = "int8"
-    UINT8 = "uint8"
-    BINARY = "binary"
-    UBINARY = "ubinary"
-
+OnErrorAction: TypeAlias = Literal["fail", "skip"]
+"""What happens to a row that cannot be read."""
 
 Model = Annotated[
     str | None,
@@ -68,14 +40,14 @@ Offline = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr; errors only.")]
 Truncation = Annotated[
-    TruncationChoice,
+    choices.Truncation,
     typer.Option(
         "--truncation",
         help="A text longer than the model's limit: cut it and report it, refuse it, or split it and average the pieces.",
     ),
 ]
 OnError = Annotated[
-    OnErrorChoice,
+    OnErrorAction,
     typer.Option(
         "--on-error",
         help="A row that cannot be read: stop, or write it into the rejects file and continue (exit code 4).",
@@ -86,7 +58,7 @@ RejectsFile = Annotated[
     typer.Option("--rejects", help="The rejects file, JSON lines. [default: OUTPUT.rejects.jsonl]", show_default=False),
 ]
 PrecisionOption = Annotated[
-    PrecisionChoice, typer.Option("--precision", help="The values in the output: 32, 8 or 1 bits per component.")
+    choices.Precision, typer.Option("--precision", help="The values in the output: 32, 8 or 1 bits per component.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="The highest number of texts in a batch.")]
 InputFormat = Annotated[

@@ -41,10 +41,10 @@ def predict(
         ),
     ] = None,
     model: options.Model = None,
-    graph: options.GraphOption = options.Graph.INT8,
+    graph: options.GraphOption = "int8",
     input_format: options.InputFormat = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = options.TruncationChoice.WARN,
+    truncation: options.Truncation = "warn",
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -69,12 +69,12 @@ def predict(
     quiet_notes(quiet)
     from sbert_mini.runtime.predictor import Predictor
 
-    predictor = Predictor(model, task, graph=graph.value, threads=threads, offline=offline)
+    predictor = Predictor(model, task, graph=graph, threads=threads, offline=offline)
     needed = predictor.texts_each
     rows: Iterable[tuple[Any, Any]]
     if input:
-        named = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
-        rows = _read(input, named, needed, reading)
+        names = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
+        rows = _read(input, names, needed, reading)
     else:
         given = texts or []
         if any(not text.strip() for text in given):
@@ -85,15 +85,18 @@ def predict(
     iterator = iter(rows)
     count = 0
     while window := list(islice(iterator, _WINDOW)):
-        found = predictor.predict([item for _, item in window], batch_size=batch_size, truncation=truncation.value)
-        for (identity, item), says in zip(window, found, strict=True):
-            shown: dict[str, Any] = {"id": identity} if identity is not None else {}
-            shown |= {"text": item} if isinstance(item, str) else {"texts": list(item)}
-            if says.label is not None:
-                shown |= {"label": says.label, "probabilities": says.probabilities}
+        predictions = predictor.predict([item for _, item in window], batch_size=batch_size, truncation=truncation)
+        for (identity, item), prediction in zip(window, predictions, strict=True):
+            output: dict[str, Any] = {"id": identity} if identity is not None else {}
+            output |= {"text": item} if isinstance(item, str) else {"texts": list(item)}
+            if prediction.label is not None:
+                output |= {"label": prediction.label, "probabilities": prediction.probabilities}
             else:
-                shown |= {"score": says.score, **({} if says.cosine is None else {"cosine": says.cosine})}
-            print(json.dumps(shown, ensure_ascii=False))
+                output |= {
+                    "score": prediction.score,
+                    **({} if prediction.cosine is None else {"cosine": prediction.cosine}),
+                }
+            print(json.dumps(output, ensure_ascii=False))
         count += len(window)
     if not count:
         raise InputError("there is no text to predict")
@@ -122,10 +125,10 @@ def _read(
         if needed == 1:
             yield record.id_value, record.text
             continue
-        held = {**record.columns, **({} if record.id is None else {"id": record.id})}
-        if columns[1] not in held:
-            raise InputError(f"{record.place}: there is no column {columns[1]!r}; it has {', '.join(held)}")
-        second = held[columns[1]]
+        row = {**record.columns, **({} if record.id is None else {"id": record.id})}
+        if columns[1] not in row:
+            raise InputError(f"{record.place}: there is no column {columns[1]!r}; it has {', '.join(row)}")
+        second = row[columns[1]]
         if not isinstance(second, str) or not second.strip():
             raise InputError(f"{record.place}: {columns[1]!r} must be a text, and is {second!r}")
         yield record.id_value, (record.text, second)

@@ -40,7 +40,7 @@ Index = Annotated[
 Query = Annotated[str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)]
 MinScore = Annotated[
     float | None,
-    typer.Option("--min-score", help="Leave out hits of a lower cosine, in [-1, 1].", show_default=False),
+    typer.Option("--min-score", help="Leave out hits with a lower cosine, in [-1, 1].", show_default=False),
 ]
 Input = Annotated[
     list[Path] | None,
@@ -56,7 +56,7 @@ Input = Annotated[
 def search(
     directory: Index,
     query: Query = None,
-    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="The most hits a query.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="The highest number of hits per query.")] = 10,
     min_score: MinScore = None,
     filter: options.Filter = None,
     filter_timeout: options.FilterTimeout = 60.0,

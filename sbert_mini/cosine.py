@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 
-from sbert_mini.shapes import AnyArray
+from sbert_mini.shapes import AnyArray, FloatArray
 
 TOLERANCE = 1e-6
 """Cosines that differ by no more are equal: of a text and itself the inner product is off by less, whatever computed it."""
@@ -21,6 +21,12 @@ def as_cosines(products: AnyArray) -> AnyArray:
     """
     within = np.clip(products, -1, 1)
     return np.where(1 - np.abs(within) <= TOLERANCE, np.sign(within), within)
+
+
+def unit_rows(vectors: AnyArray) -> FloatArray:
+    """Return vectors divided by their lengths, as float32; a vector of zeros stays one. Shapes: (rows, dim), and the result."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
 @overload

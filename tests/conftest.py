@@ -34,7 +34,7 @@ except OSError:  # a home that cannot be written: graphs of the models in packag
 def minilm() -> Path:
     """The model directory of the real all-MiniLM-L6-v2, converted, so that no test depends on which one was first."""
     from sbert_mini.model.registry import resolve
-    from sbert_mini.runtime.conversion import find
+    from sbert_mini.runtime.graphs import find
 
     path = resolve(MINILM)
     find(path)
@@ -216,7 +216,7 @@ def tiny_model(path: Path, *, seed: int = 0, **options) -> Path:
 
 def tiny_converted_model(path: Path, **options) -> Path:
     """Put the model directory of `tiny_model` with its graphs at the path: for tests that do not test conversion."""
-    from sbert_mini.runtime.conversion import find
+    from sbert_mini.runtime.graphs import find
 
     return _copy_of_kept("converted", options, path, lambda folder: find(tiny_model(folder, **options)))
 

@@ -27,6 +27,9 @@ def test_the_shell_reads_of_options_and_python_of_arguments(sbmini, tmp_path, ma
     one_error(sbmini("encode", "-q", "a cat", "-m", model, "--dim", 500), 2, "--dim must be from 1 to 28")
     with pytest.raises(UsageError, match=r"^truncate_dim must be from 1 to 28"):
         Embedder(model).encode(["a cat"], truncate_dim=500)
+    one_error(
+        sbmini("encode", "a cat", "-m", model, "--dim", 500, "--precision", "int8"), 2, "--dim must be from 1 to 28"
+    )
     assert "(--truncation chunk reads them whole)" in sbmini("encode", "a cat " * 40, "-m", model).stderr
 
 

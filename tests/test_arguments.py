@@ -8,7 +8,7 @@ from sbert_mini import IndexWriter, Predictor, SearchIndex
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.model.heads import HeadConfig
 from sbert_mini.runtime import arguments
-from sbert_mini.runtime.embedder import EncodeCounts
+from sbert_mini.runtime.stream import EncodeCounts
 from sbert_mini.search.dedup import deduplicate
 from sbert_mini.search.store import Store
 from sbert_mini.text.records import Record

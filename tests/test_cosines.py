@@ -1,6 +1,7 @@
 """A text's cosine with itself is 1, in each path; what is handed out lies in [-1, 1], and bounds are reached up to rounding."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from sbert_mini import Embedder, IndexWriter
 from sbert_mini.cosine import TOLERANCE, as_cosines, reaches
 from sbert_mini.evaluation.sts import cosines, spearman
+from sbert_mini.runtime.stream import join_records
 from sbert_mini.search.dedup import _Kept
 from sbert_mini.text.records import Record
 
@@ -83,10 +85,10 @@ def test_equal_pairs_are_near_at_the_threshold_one(default_embedder, questions, 
     monkeypatch.setattr("sbert_mini.search.dedup.EXACT_ROWS", exact_rows)  # above, inverted lists of half precision
     more = [f"{q}, part {i}" for i in range(2) for q in questions]
     rows = [*(Record(f"{q}?") for q in more), *(Record(f"{q} ?") for q in more)]
-    judge, found = _Kept(default_embedder.dimension), []
-    for block, words_of in default_embedder.encode_stream_with_words([row.text for row in rows], window=200):
-        found += judge.judge(rows[len(found) : len(found) + len(block)], block, words_of(), 1.0)
-    near = [v for v in found if v.of is not None]
+    judge, verdicts = _Kept(default_embedder.dimension), []
+    for block, window in join_records(rows, partial(default_embedder.encode_windows, window=200)):
+        verdicts += judge.judge(block, window.vectors, window.words(), 1.0)
+    near = [v for v in verdicts if v.of is not None]
     assert len(near) == len(more)
     assert {v.score for v in near} == {1.0}
     assert all(v.of.text == v.record.text.replace(" ?", "?") for v in near)

@@ -15,7 +15,8 @@ from transformers import BertModel
 from sbert_mini.encoder.bert import MiniBert, attention, gelu_tanh
 from sbert_mini.encoder.pooling import SentenceHead, pool
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError, UsageError
-from sbert_mini.model.layout import POOLING_MODES, BertConfig, read_layout
+from sbert_mini.model.choices import POOLING_MODES
+from sbert_mini.model.layout import BertConfig, read_layout
 from sbert_mini.model.weights import parameter_shapes, read_bert_weights
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer

@@ -21,7 +21,7 @@ from sbert_mini.evaluation.measure import median_ratio, process, summary
 from sbert_mini.evaluation.pairs import most_similar_pair
 from sbert_mini.model.layout import BertConfig
 from sbert_mini.model.registry import resolve
-from sbert_mini.runtime.conversion import find
+from sbert_mini.runtime.graphs import find
 
 
 def contestant(vectors, *, name="toy", trained_on=None):

@@ -16,8 +16,9 @@ from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.model.onnx_file import read_onnx
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import native
-from sbert_mini.runtime.conversion import file_sha256, find
 from sbert_mini.runtime.engine import OnnxEngine, open_engine
+from sbert_mini.runtime.fingerprint import file_sha256
+from sbert_mini.runtime.graphs import find
 from sbert_mini.runtime.native import LEVELS, NativeEngine
 from sbert_mini.text.tokenizer import Tokens
 

@@ -9,7 +9,7 @@ import pytest
 from sbert_mini import Embedder
 from sbert_mini.errors import UsageError
 from sbert_mini.model import registry
-from sbert_mini.runtime import conversion
+from sbert_mini.runtime import graphs
 from sbert_mini.runtime.precision import ComponentRanges, measure_ranges, quantize_vectors, restore_vectors
 from sbert_mini.runtime.quantization import calibration_texts
 
@@ -93,7 +93,7 @@ def test_shipped_ranges_are_those_of_the_calibration_texts(name):
 
 def test_conversion_writes_ranges_and_an_older_directory_gets_them_once(make_model, caplog):
     path = make_model()
-    converted = conversion.find(path)
+    converted = graphs.find(path)
     file = path / "onnx" / "ranges.json"
     written = file.read_bytes()
     vector = Embedder(path).encode("the cat", precision="int8")

@@ -26,13 +26,14 @@ from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.encoder.pooling import SentenceHead
 from sbert_mini.errors import CorruptModelError, TextTooLongError, UnsupportedModelError, UsageError
 from sbert_mini.model.layout import ModelLayout, read_layout
-from sbert_mini.runtime import conversion
-from sbert_mini.runtime.embedder import EncodeCounts
+from sbert_mini.runtime import graphs
+from sbert_mini.runtime.choices import PRECISIONS
 from sbert_mini.runtime.engine import OnnxEngine, thread_count
 from sbert_mini.runtime.graph import ActivationScale, build, quantize_columns
 from sbert_mini.runtime.npy import NpyWriter
-from sbert_mini.runtime.precision import PRECISIONS, quantize_vectors
+from sbert_mini.runtime.precision import quantize_vectors
 from sbert_mini.runtime.quantization import Activations, calibration_texts, choose_scale
+from sbert_mini.runtime.stream import EncodeCounts
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer
 
@@ -56,7 +57,7 @@ def test_fp32_graph_equals_torch(make_model, rng, pooling, act):
         {"kind": "Normalize"},
     ]  # fmt: skip
     layout = read_layout(make_model(modules=modules, hidden_act=act))
-    converted = conversion.find(layout.path, "fp32")
+    converted = graphs.find(layout.path, "fp32")
     ids = rng.integers(0, 60, (3, 17))
     mask = np.array([[1] * n + [0] * (17 - n) for n in (17, 2, 9)])
     types = rng.integers(0, 2, (3, 17))
@@ -313,12 +314,12 @@ def test_npy_file_appears_whole_or_not_at_all(tmp_path, embedder):
 def test_a_model_is_converted_once_and_told_so(make_model, caplog):
     path = make_model()
     with caplog.at_level(logging.WARNING):
-        first = conversion.find(path, "int8")
+        first = graphs.find(path, "int8")
     assert caplog.text.count("converting") == 1
     assert first.file == path / "onnx" / "model_int8.onnx"
     times = {f.name: f.stat().st_mtime_ns for f in (path / "onnx").iterdir()}
     assert set(times) == {"model.onnx", "model_int8.onnx", "ranges.json", "sbmini.json"}
-    assert conversion.find(path, "fp32").fingerprint == first.fingerprint
+    assert graphs.find(path, "fp32").fingerprint == first.fingerprint
     assert times == {f.name: f.stat().st_mtime_ns for f in (path / "onnx").iterdir()}
     assert caplog.text.count("converting") == 1
     graph = onnx.load(first.file).graph
@@ -328,9 +329,9 @@ def test_a_model_is_converted_once_and_told_so(make_model, caplog):
 
 def test_conversion_gives_the_same_bytes_again(make_model):
     path = make_model()
-    first = conversion.find(path, "int8").file.read_bytes()
+    first = graphs.find(path, "int8").file.read_bytes()
     shutil.rmtree(path / "onnx")
-    assert conversion.find(path, "int8").file.read_bytes() == first
+    assert graphs.find(path, "int8").file.read_bytes() == first
 
 
 @pytest.mark.parametrize("change", ["weights", "one bias", "tokenizer", "tokenizer settings", "pooling"])
@@ -338,7 +339,7 @@ def test_a_changed_model_is_converted_again(make_model, change):
     modules = [{"kind": "Pooling", "embedding_dimension": 28, "pooling_mode": "mean"}]
     sizes = {"hidden_size": 280, "num_hidden_layers": 2, "vocab_size": 16_000}  # 19 MB: more than a sample would cover
     path = make_model(modules=modules, **(sizes if change == "one bias" else {}))
-    before, vector = conversion.find(path), Embedder(path).encode("the cat")
+    before, vector = graphs.find(path), Embedder(path).encode("the cat")
     if change == "weights":
         model = MiniBert.from_pretrained(path)
         with torch.no_grad():
@@ -356,7 +357,7 @@ def test_a_changed_model_is_converted_again(make_model, change):
         (path / "vocab.txt").write_text(words)
     else:
         (path / "1_Pooling" / "config.json").write_text(json.dumps({"embedding_dimension": 28, "pooling_mode": "cls"}))
-    after = conversion.find(path)
+    after = graphs.find(path)
     assert after.fingerprint != before.fingerprint
     if change == "tokenizer settings":
         vector = Embedder(path).encode("THE CAT")
@@ -365,16 +366,16 @@ def test_a_changed_model_is_converted_again(make_model, change):
 
 def test_a_copied_model_is_not_converted_again(make_model, tmp_path, caplog):
     path = make_model()
-    before = conversion.find(path)
+    before = graphs.find(path)
     shutil.copytree(path, tmp_path / "copy", copy_function=shutil.copyfile)  # other times of change
     caplog.clear()
-    assert conversion.find(tmp_path / "copy").fingerprint == before.fingerprint
+    assert graphs.find(tmp_path / "copy").fingerprint == before.fingerprint
     assert "converting" not in caplog.text
 
 
 def test_a_missing_or_unreadable_graph_is_made_again(make_model, caplog):
     path = make_model()
-    expected = conversion.find(path).file.read_bytes()
+    expected = graphs.find(path).file.read_bytes()
     for damage in (
         (path / "onnx" / "model_int8.onnx").unlink,
         lambda: (path / "onnx" / "model.onnx").write_bytes(b"short"),
@@ -383,7 +384,7 @@ def test_a_missing_or_unreadable_graph_is_made_again(make_model, caplog):
     ):
         damage()
         caplog.clear()
-        assert conversion.find(path).file.read_bytes() == expected
+        assert graphs.find(path).file.read_bytes() == expected
         assert "is missing, damaged" in caplog.text
         assert "converting" in caplog.text
 
@@ -436,10 +437,10 @@ def test_another_tools_graph_is_left_alone_and_the_cache_used(make_model, tmp_pa
     path = make_model()
     (path / "onnx").mkdir()
     (path / "onnx" / "model.onnx").write_bytes(b"somebody else's")
-    found = conversion.find(path)
+    found = graphs.find(path)
     assert found.file.is_relative_to(tmp_path / "cache" / "graphs")
     assert [f.name for f in (path / "onnx").iterdir()] == ["model.onnx"]
-    assert conversion.find(path).file == found.file
+    assert graphs.find(path).file == found.file
     assert Embedder(path).encode("the cat").shape == (28,)
 
 
@@ -449,15 +450,15 @@ def test_a_directory_that_cannot_be_written_uses_the_cache(make_model, tmp_path,
     path = make_model()
     (path / "onnx").write_text("a file stands where the folder would be")
     (path / "onnx").chmod(stat.S_IRUSR)
-    assert conversion.find(path).file.is_relative_to(tmp_path / "cache" / "graphs")
+    assert graphs.find(path).file.is_relative_to(tmp_path / "cache" / "graphs")
 
 
 def test_graphs_without_weights_are_enough(make_model):
     path = make_model()
     expected = Embedder(path).encode("the cat sleeps")
-    fingerprint = conversion.find(path).fingerprint
+    fingerprint = graphs.find(path).fingerprint
     (path / "model.safetensors").unlink()
-    assert conversion.find(path).fingerprint == fingerprint
+    assert graphs.find(path).fingerprint == fingerprint
     np.testing.assert_array_equal(Embedder(path).encode("the cat sleeps"), expected)
     shutil.rmtree(path / "onnx")
     with pytest.raises(CorruptModelError, match=r"no model\.safetensors"):
@@ -466,7 +467,7 @@ def test_graphs_without_weights_are_enough(make_model):
 
 def test_a_damaged_graph_is_found(make_model, rng):
     path = make_model()
-    file = conversion.find(path).file
+    file = graphs.find(path).file
     data = bytearray(file.read_bytes())
     for position in rng.integers(0, len(data), 12):
         damaged = bytearray(data)

@@ -13,7 +13,7 @@ from sbert_mini.errors import CorruptModelError
 from sbert_mini.model.layout import BertConfig, read_layout
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import native
-from sbert_mini.runtime.conversion import source_digests
+from sbert_mini.runtime.fingerprint import source_digests
 
 SIZES = [
     "vocab_size",

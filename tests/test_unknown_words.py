@@ -3,13 +3,14 @@
 import json
 import logging
 import unicodedata
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbert_mini import Embedder, IndexWriter
-from sbert_mini.runtime.embedder import EncodeCounts
+from sbert_mini.runtime.stream import EncodeCounts, join_records
 from sbert_mini.search.dedup import deduplicate
 from sbert_mini.text.records import Record
 from sbert_mini.text.words import Words, is_silent
@@ -59,15 +60,12 @@ def test_the_same_verdicts_whether_rows_stand_in_one_block_or_in_several(default
     words = [chr(0x1F600 + i) for i in range(60)]
     first, second = [f"Day {w}" for w in words], [f"day  {w}\u200b" for w in words]
     rows = [Record(t, line=i) for i, t in enumerate([*first, *second, "Day", "A train.", "a train ."])]
-    found = []
-    stream = default_embedder.encode_stream_with_words([r.text for r in rows], window=size)
     from sbert_mini.search.dedup import _Kept
 
-    judge, place = _Kept(default_embedder.dimension), 0
-    for block, words_of in stream:
-        found += judge.judge(rows[place : place + len(block)], block, words_of(), 0.97)
-        place += len(block)
-    assert [v.of.line if v.of else None for v in found] == [*[None] * 60, *range(60), None, None, 121]
+    judge, verdicts = _Kept(default_embedder.dimension), []
+    for block, window in join_records(rows, partial(default_embedder.encode_windows, window=size)):
+        verdicts += judge.judge(block, window.vectors, window.words(), 0.97)
+    assert [v.of.line if v.of else None for v in verdicts] == [*[None] * 60, *range(60), None, None, 121]
 
 
 def test_texts_without_any_piece_are_near_to_none_and_counted(default_embedder, caplog):

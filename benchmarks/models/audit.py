@@ -10,9 +10,9 @@ from benchmarks.models.data import FOLDER
 from sbert_mini import Embedder
 from sbert_mini.evaluation.tables import Json
 from sbert_mini.model.layout import read_layout
-from sbert_mini.runtime.conversion import open_tokenizer
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import read_records
+from sbert_mini.text.tokenizer import open_tokenizer
 
 WOMENS = ("nurse", "secretary", "librarian", "hairdresser", "nanny", "receptionist", "dressmaker", "housekeeper")
 MENS = ("engineer", "carpenter", "pilot", "plumber", "mechanic", "surgeon", "electrician", "programmer")

@@ -21,8 +21,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.models import data
-from sbert_mini.runtime.conversion import find
+from sbert_mini.model.layout import GRAPH_RECORD, GRAPHS_FOLDER, HEADS_FOLDER, graphs_folder
 from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.runtime.graphs import find
 
 FOLDER = data.FOLDER
 SHIPPED = Path("sbert_mini/pretrained")
@@ -30,7 +31,7 @@ NAMES = ("sbert-mini", "sbert-mini-fast")
 PRUNED = ("sbert-mini-fast",)
 LETTERS = ("LATIN", "GREEK", "COMBINING", "MODIFIER", "FEMININE", "MASCULINE", "MICRO", "SUPERSCRIPT", "SUBSCRIPT")
 """How the Unicode names of the letters and marks begin whose tokens a pruned model keeps."""
-LEFT_OUT = ("*.safetensors", "*.onnx", "sbmini.json", "heads", "README.md")
+LEFT_OUT = ("*.safetensors", "*.onnx", GRAPH_RECORD, HEADS_FOLDER, "README.md")
 LOADS = "The encoder loads in plain sentence-transformers."
 """A sentence in the card of a directory with weights. It is not true of the package's copy, which has none."""
 SHIPPED_NOTE = (
@@ -73,7 +74,7 @@ def prune(source: Path, target: Path) -> int:
     The vectors of texts with Latin and Greek letters do not change, at any length that the model reads.
     """
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("onnx"))
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(GRAPHS_FOLDER))
     tokenizer = json.loads((source / "tokenizer.json").read_bytes())
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
     kept_tokens = sorted((i, token) for token, i in vocabulary.items() if is_spoken_of(token))
@@ -104,7 +105,7 @@ def ship(name: str) -> dict[str, int]:
         source = FOLDER / f"{name}-pruned"
         print(f"{name}: {prune(FOLDER / name, source):,} tokens are kept", file=sys.stderr)
     folder = find(source).file.parent  # its graphs, made where there are none
-    record = json.loads((folder / "sbmini.json").read_bytes())
+    record = json.loads((folder / GRAPH_RECORD).read_bytes())
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
     card = (source / "README.md").read_text("utf-8")
@@ -114,10 +115,10 @@ def ship(name: str) -> dict[str, int]:
         card.replace(LOADS, SHIPPED_NOTE.format(name=name) + (PRUNED_NOTE if name in PRUNED else "")), "utf-8"
     )
     graph = record["graphs"]["int8"]
-    (target / "onnx").mkdir(exist_ok=True)
-    shutil.copy(folder / graph["file"], target / "onnx" / graph["file"])
+    graphs_folder(target).mkdir(exist_ok=True)
+    shutil.copy(folder / graph["file"], graphs_folder(target) / graph["file"])
     record["graphs"] = {"int8": graph}
-    (target / "onnx" / "sbmini.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
+    (graphs_folder(target) / GRAPH_RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
     Embedder(target).encode("it computes")
     return {str(file.relative_to(target)): file.stat().st_size for file in sorted(target.rglob("*")) if file.is_file()}
 

@@ -1,4 +1,4 @@
-"""Projected attention layers: a small part of one's own for a task, beside an encoder that all tasks share."""
+"""Projected attention layers: a small module for each task, beside the encoder that all tasks share."""
 
 from torch import Tensor, nn
 from torch.nn import functional

@@ -249,18 +249,21 @@ class MiniBert(nn.Module):
                 module.weight[module.padding_idx].zero_()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype = torch.float32) -> "MiniBert":
+    def from_pretrained(
+        cls, path: str | Path, *, dtype: torch.dtype = torch.float32, config: BertConfig | None = None
+    ) -> "MiniBert":
         """Return the encoder of a model directory, in evaluation mode, its weights converted to `dtype`.
 
         Args:
             path: a model directory; resolve names with `sbert_mini.model.registry.resolve`.
             dtype: of the parameters.
+            config: the directory's `config.json`, where it is read already.
 
         Raises:
             UnsupportedModelError: `config.json` describes something else than a BERT encoder.
             CorruptModelError: weights are missing, misshapen, or only there as a pickle.
         """
-        config = BertConfig.from_json(read_json(Path(path) / "config.json"))
+        config = BertConfig.from_json(read_json(Path(path) / "config.json")) if config is None else config
         weights = read_bert_weights(path, config)
         with torch.device("meta"):
             model = cls(config, pooler="pooler.dense.weight" in weights)
@@ -279,9 +282,9 @@ class MiniBert(nn.Module):
 
         Source: Sanh et al. 2019 (DistilBERT, arXiv 1910.01108), section 3.
         """
-        held = len(self.encoder.layer)
-        if not layers or len(set(layers)) < len(layers) or not all(0 <= number < held for number in layers):
-            raise UsageError(f"layers must be some of 0 to {held - 1}, each once; found {list(layers)}")
+        count = len(self.encoder.layer)
+        if not layers or len(set(layers)) < len(layers) or not all(0 <= number < count for number in layers):
+            raise UsageError(f"layers must be some of 0 to {count - 1}, each once; found {list(layers)}")
         self.encoder.layer = nn.ModuleList(self.encoder.layer[number] for number in layers)
         self.config = replace(self.config, num_hidden_layers=len(layers))
 

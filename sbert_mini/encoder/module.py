@@ -23,10 +23,10 @@ from torch import nn
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.errors import UsageError
 from sbert_mini.files.durable import give_usual_mode
-from sbert_mini.model.layout import read_layout, read_modules
+from sbert_mini.model.layout import ModelLayout, read_layout, read_modules
 from sbert_mini.model.registry import resolve
 from sbert_mini.text.batching import pad
-from sbert_mini.text.tokenizer import TextTokenizer
+from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
 
 _TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 _FOLLOWERS = {"Pooling": Pooling, "Dense": Dense, "Normalize": Normalize}
@@ -134,14 +134,15 @@ class MiniBertModule(InputModule):
         """
         if kwargs.get("backend", "torch") != "torch":
             raise UsageError(f"MiniBertModule runs in torch; for {kwargs['backend']!r} use sbert_mini.Embedder")
-        layout = read_layout(resolve(model_name_or_path, offline=bool(kwargs.get("local_files_only"))))
-        tokenizer = TextTokenizer.from_directory(
-            layout.encoder_path, layout.max_seq_length, layout.config.pad_token_id, lowercase=layout.lowercase
-        )
-        return cls(MiniBert.from_pretrained(layout.encoder_path), tokenizer)
+        return cls.of(read_layout(resolve(model_name_or_path, offline=bool(kwargs.get("local_files_only")))))
+
+    @classmethod
+    def of(cls, layout: ModelLayout) -> "MiniBertModule":
+        """Return the encoder and tokenizer of a model directory whose layout is read."""
+        return cls(MiniBert.from_pretrained(layout.encoder_path, config=layout.config), open_tokenizer(layout))
 
     def on_model_ready(self, model: nn.Module) -> None:
-        """Make the `SentenceTransformer` that was built on this module one that saves the standard layout."""
+        """Turn the `SentenceTransformer` built on this module into a `MiniSentenceTransformer`."""
         if type(model) is SentenceTransformer:
             model.__class__ = MiniSentenceTransformer
 
@@ -190,12 +191,10 @@ def load(
     """
     path = resolve(name, offline=offline)
     layout = read_layout(path)
-    modules: list[nn.Module] = [MiniBertModule.load(str(path))]
-    entries = read_modules(path)
-    for entry in entries[1:]:
-        kind = str(entry["type"]).rpartition(".")[2]
-        modules.append(_FOLLOWERS[kind].load(str(path), subfolder=str(entry["path"]), local_files_only=True))
-    if not entries:
+    modules: list[nn.Module] = [MiniBertModule.of(layout)]
+    for kind, folder in layout.followers or ():
+        modules.append(_FOLLOWERS[kind].load(str(path), subfolder=folder, local_files_only=True))
+    if layout.followers is None:
         modules.append(Pooling(layout.config.hidden_size, "mean"))
     model = MiniSentenceTransformer(
         modules=modules,

@@ -42,7 +42,8 @@ class DeviceEngine:
             or torch.cuda.get_device_capability(self._device) >= (8, 0)  # older ones emulate it
         )
         self._dtype = torch.bfloat16 if halves else torch.float32
-        self._encoder = MiniBert.from_pretrained(layout.encoder_path, dtype=self._dtype).to(self._device)
+        self._encoder = MiniBert.from_pretrained(layout.encoder_path, dtype=self._dtype, config=layout.config)
+        self._encoder.to(self._device)
         self._head = SentenceHead(layout).to(self._device)
         self._pad_id = layout.config.pad_token_id
         self.tokens_per_batch = 512 if self._device.type == "cpu" else GPU_TOKENS

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sbert_mini.errors import UsageError
-from sbert_mini.model.layout import POOLING_MODES, DenseLayer, ModelLayout, PoolingMode
+from sbert_mini.model.choices import POOLING_MODES, PoolingMode
+from sbert_mini.model.layout import DenseLayer, ModelLayout
 from sbert_mini.model.weights import read_dense_weights
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from sbert_mini.cosine import unit_rows
 from sbert_mini.errors import MissingExtraError, ModelError, ModelNotFoundError, UsageError
+from sbert_mini.evaluation.choices import OWN_RUNTIMES, PEER
 from sbert_mini.evaluation.sets import trained_on
 from sbert_mini.model import registry
+from sbert_mini.model.choices import GRAPHS
 from sbert_mini.shapes import FloatArray
-
-OWN_RUNTIMES = ("int8", "fp32", "torch")
-PEER = "sentence-transformers"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def open_contestant(
         MissingExtraError: the runtime needs a package that is not installed.
         UsageError: the runtime is unknown.
     """
-    if runtime in ("int8", "fp32"):
+    if runtime in GRAPHS:
         return _embedder(name, runtime, threads, offline=offline, progress=progress)
     if runtime not in ("torch", PEER):
         raise UsageError(f"the runtime must be one of {', '.join((*OWN_RUNTIMES, PEER))}; found {runtime!r}")
@@ -117,6 +117,43 @@ def open_contestant(
     )
 
 
+def open_contestants(
+    names: Sequence[str],
+    runtimes: Sequence[str],
+    peers: Sequence[str] = (),
+    dims: Sequence[int] = (),
+    *,
+    threads: int,
+    offline: bool = False,
+    progress: bool = False,
+) -> list[Contestant]:
+    """Return the models of a comparison, opened: each of ours in each runtime, the peers, and ours with fewer components.
+
+    Models whose short names are the same keep the names that they were given.
+
+    Args:
+        names: our models; see `open_contestant`.
+        runtimes: of our models; of `choices.OWN_RUNTIMES`.
+        peers: models that sentence-transformers runs.
+        dims: numbers of first components that each of ours is cut to as well (`beginning`).
+        threads: see `open_contestant`.
+        offline: see `open_contestant`.
+        progress: see `open_contestant`.
+
+    Raises:
+        UsageError: a runtime is unknown, or a model has fewer components than one of `dims`.
+    """
+    entries = [(name, runtime) for name in names for runtime in runtimes] + [(name, PEER) for name in peers]
+    opened = [open_contestant(name, kind, threads, offline=offline, progress=progress) for name, kind in entries]
+    labels = [contestant.label for contestant in opened]
+    opened = [
+        replace(contestant, name=name) if labels.count(contestant.label) > 1 else contestant
+        for contestant, (name, _) in zip(opened, entries, strict=True)
+    ]
+    ours = [contestant for contestant in opened if contestant.runtime != PEER]
+    return opened + [beginning(contestant, dim) for contestant in ours for dim in dims]
+
+
 def beginning(contestant: Contestant, dim: int) -> Contestant:
     """Return a model whose vectors are cut to their first `dim` components, and scaled to length 1 again.
 
@@ -128,8 +165,7 @@ def beginning(contestant: Contestant, dim: int) -> Contestant:
 
     def cut(encode: Callable[[Sequence[str]], FloatArray]) -> Callable[[Sequence[str]], FloatArray]:
         def encode_and_cut(texts: Sequence[str]) -> FloatArray:
-            part = encode(texts)[:, :dim]
-            return part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+            return unit_rows(encode(texts)[:, :dim])
 
         return encode_and_cut
 
@@ -154,8 +190,8 @@ def _cached_card(name: str) -> Path:
 
 def _embedder(name: str, runtime: str, threads: int, *, offline: bool, progress: bool) -> Contestant:
     from sbert_mini.model.layout import read_layout
-    from sbert_mini.runtime.conversion import open_tokenizer
     from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.text.tokenizer import open_tokenizer
 
     embedder = Embedder(name, graph=runtime, threads=threads, offline=offline)  # type: ignore[arg-type]
     tokenizer = open_tokenizer(read_layout(embedder.path))

@@ -72,23 +72,25 @@ def sts_bars(result: Json) -> bytes:
     axis, width = axes[0][0], 0.8 / len(models)
     lowest, absent = 100.0, []
     for number, (model, color) in enumerate(zip(models, _cycle(len(models)), strict=True)):
-        places = [i + (number - (len(models) - 1) / 2) * width for i in range(len(names))]
-        defined = [(p, s) for p, s in zip(places, model["sets"], strict=True) if s["spearman"] is not None]
-        absent += [p for p, s in zip(places, model["sets"], strict=True) if s["spearman"] is None]
-        places, values = [p for p, _ in defined], [s["spearman"] for _, s in defined]
+        positions = [i + (number - (len(models) - 1) / 2) * width for i in range(len(names))]
+        defined = [(p, s) for p, s in zip(positions, model["sets"], strict=True) if s["spearman"] is not None]
+        absent += [p for p, s in zip(positions, model["sets"], strict=True) if s["spearman"] is None]
+        positions, values = [p for p, _ in defined], [s["spearman"] for _, s in defined]
         spans = [s["spearman_interval"] or (v, v) for (_, s), v in zip(defined, values, strict=True)]
         errors = [
             [max(v - low, 0) for v, (low, _) in zip(values, spans, strict=True)],
             [max(high - v, 0) for v, (_, high) in zip(values, spans, strict=True)],
         ]
         label = f"{model['model']} ({model['runtime']})"
-        axis.bar(places, values, width * 0.92, yerr=errors, color=color, label=label, error_kw={"linewidth": 0.8})
+        axis.bar(positions, values, width * 0.92, yerr=errors, color=color, label=label, error_kw={"linewidth": 0.8})
         lowest = min([lowest, *(low for low, _ in spans)])
     axis.set_xticks(range(len(names)), names)
     axis.set(ylabel="Spearman x 100", ylim=(max(min(lowest - 5, 60), -100), 100))
     axis.set_xlim(-0.6, len(names) - 0.4)
-    for place in absent:
-        axis.text(place, 0.02, "undefined", transform=axis.get_xaxis_transform(), rotation=90, ha="center", fontsize=7)
+    for position in absent:
+        axis.text(
+            position, 0.02, "undefined", transform=axis.get_xaxis_transform(), rotation=90, ha="center", fontsize=7
+        )
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     return _png(figure)
 
@@ -154,20 +156,20 @@ def growth(result: Json) -> bytes:
 
 def training(result: Json) -> dict[str, bytes]:
     """Return the pictures of a training run: file name -> PNG. What its log does not hold is not drawn."""
-    found = {}
+    pictures = {}
     if any(phase["evaluations"] for phase in result["phases"]):
-        found["training-figures.png"] = _evaluations(result)
+        pictures["training-figures.png"] = _evaluations(result)
     for name, rows in _CURVES.items():
         if any(_keys(phase["curves"], start) for phase in result["phases"] for start in rows):
-            found[f"training-{name}.png"] = _over_steps(result, rows)
+            pictures[f"training-{name}.png"] = _over_steps(result, rows)
     if any(phase["gradients"] and phase["curves"] for phase in result["phases"]):
-        found["training-layers.png"] = _by_layer(result)
-    for name, said in result["predictions"].items():
-        if "counts" in said:
-            found[f"confusion-{name}.png"] = _confusion(name, said)
+        pictures["training-layers.png"] = _by_layer(result)
+    for name, predictions in result["predictions"].items():
+        if "counts" in predictions:
+            pictures[f"confusion-{name}.png"] = _confusion(name, predictions)
         else:
-            found[f"scores-{name}.png"] = _scores(name, said)
-    return found
+            pictures[f"scores-{name}.png"] = _scores(name, predictions)
+    return pictures
 
 
 _RATE = "examples_per_second"
@@ -235,8 +237,8 @@ def _over_steps(result: Json, rows: Mapping[str, str]) -> bytes:
 
 def _keys(curves: Json, start: str) -> list[str]:
     """Return the curves of a kind: not those by depth, and of `examples_` not the rate."""
-    found = [key for key in curves if key.startswith(start) and (key != _RATE or start == _RATE)]
-    return [key for key in found if not ("/" in key and "_depth_" in key)]
+    keys = [key for key in curves if key.startswith(start) and (key != _RATE or start == _RATE)]
+    return [key for key in keys if not ("/" in key and "_depth_" in key)]
 
 
 def _by_layer(result: Json) -> bytes:
@@ -247,8 +249,8 @@ def _by_layer(result: Json) -> bytes:
     for row, phase in zip(axes, phases, strict=True):
         curves, found = phase["curves"], phase["gradients"]
         for (pair, means), color in zip(found.items(), _cycle(len(found)), strict=True):
-            places = [int(depth) for depth in means["depths"]]
-            row[0].plot(means["depths"].values(), places, marker="o", markersize=4, color=color, label=pair_name(pair))
+            depths = [int(depth) for depth in means["depths"]]
+            row[0].plot(means["depths"].values(), depths, marker="o", markersize=4, color=color, label=pair_name(pair))
         row[0].axvline(0, color="#999999", linewidth=0.6)
         row[0].set(xlabel="mean cosine", ylabel="depth (0: embeddings)", title=f"phase {phase['number']}")
         row[0].legend(fontsize=7)
@@ -274,9 +276,9 @@ def _by_layer(result: Json) -> bytes:
     return _png(figure)
 
 
-def _confusion(name: str, said: Json) -> bytes:
+def _confusion(name: str, predictions: Json) -> bytes:
     """Return a confusion matrix: each row's shares as colour, the counts as numbers."""
-    counts, labels = said["counts"], said["labels"]
+    counts, labels = predictions["counts"], predictions["labels"]
     size = max(3.2, 0.75 * len(labels) + 1.4)
     figure, axes = _figure(size + 0.6, size)
     axis = axes[0][0]
@@ -290,14 +292,14 @@ def _confusion(name: str, said: Json) -> bytes:
             axis.text(j, i, text, ha="center", va="center", color=color, fontsize=7.5)
     axis.set_xticks(range(len(labels)), labels)
     axis.set_yticks(range(len(labels)), labels)
-    axis.set(xlabel="predicted", ylabel="gold", title=f"{name}, dev: accuracy {said['accuracy']:.4f}")
+    axis.set(xlabel="predicted", ylabel="gold", title=f"{name}, dev: accuracy {predictions['accuracy']:.4f}")
     return _png(figure)
 
 
-def _scores(name: str, said: Json) -> bytes:
+def _scores(name: str, predictions: Json) -> bytes:
     """Return predicted against gold scores."""
     figure, axes = _figure(4.0, 3.4)
-    axes[0][0].scatter(said["gold"], said["predicted"], s=5, alpha=0.3, color=_COLORS[0], linewidths=0)
+    axes[0][0].scatter(predictions["gold"], predictions["predicted"], s=5, alpha=0.3, color=_COLORS[0], linewidths=0)
     axes[0][0].set(xlabel="gold score", ylabel="predicted (a cosine, or a score)", title=f"{name}, dev")
     return _png(figure)
 

@@ -121,8 +121,8 @@ def process(command: Sequence[str], environment: Mapping[str, str] | None = None
         raise SbertMiniError(f"{command[0]} could not be measured: {err.strip() or child.returncode}")
     code, elapsed_s, peak = json.loads(out)
     if code:
-        said = err.strip().splitlines()
-        raise SbertMiniError(f"{command[0]} failed with {code}: {said[-1] if said else 'it said nothing'}")
+        lines = err.strip().splitlines()
+        raise SbertMiniError(f"{command[0]} failed with {code}: {lines[-1] if lines else 'it said nothing'}")
     return elapsed_s, peak * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -83,9 +83,9 @@ def most_similar_pair(vectors: FloatArray) -> tuple[float, int, int]:
     if len(vectors) < 2:
         raise UsageError(f"a pair needs two vectors; found {len(vectors)}")
     scores, rows = faiss.knn(vectors, vectors, 2, metric=faiss.METRIC_INNER_PRODUCT)
-    own = np.arange(len(vectors))
-    column = np.where(rows[:, 0] == own, 1, 0)  # equal vectors may push a row itself to the second place
-    best = int(np.argmax(scores[own, column]))
+    numbers = np.arange(len(vectors))
+    column = np.where(rows[:, 0] == numbers, 1, 0)  # equal vectors may push a row itself to the second place
+    best = int(np.argmax(scores[numbers, column]))
     other = int(rows[best, column[best]])
     return float(as_cosines(scores[best, column[best]])), min(best, other), max(best, other)
 
@@ -131,17 +131,17 @@ def measure(
     embedder = Embedder(path, threads=threads)
     faiss.omp_set_num_threads(threads)
     embedder.encode(distinct[:64])
-    found = []
+    sizes_measured = []
     for n in sorted(sizes):
         on_progress(f"{n:,} sentences: encode and search")
-        kept: list[Any] = []
-        encode_s = timed(lambda: kept.append(embedder.encode(distinct[:n])))  # noqa: B023
-        search_s = timed(lambda: kept.append(most_similar_pair(kept[0])))  # noqa: B023
-        cosine, i, j = kept[1]
-        found.append(MostSimilar(n, encode_s, search_s, cosine, distinct[i], distinct[j]))
+        results: list[Any] = []
+        encode_s = timed(lambda: results.append(embedder.encode(distinct[:n])))  # noqa: B023
+        search_s = timed(lambda: results.append(most_similar_pair(results[0])))  # noqa: B023
+        cosine, i, j = results[1]
+        sizes_measured.append(MostSimilar(n, encode_s, search_s, cosine, distinct[i], distinct[j]))
     on_progress(f"cross-encoders on {sample} pairs")
-    chosen = np.random.default_rng(0).choice(min(len(distinct), max(sizes)), (sample, 2))
-    drawn = [(distinct[i], distinct[j]) for i, j in chosen.tolist()]
+    numbers = np.random.default_rng(0).choice(min(len(distinct), max(sizes)), (sample, 2))
+    drawn = [(distinct[i], distinct[j]) for i, j in numbers.tolist()]
     for encode in encoders.values():
         encode(drawn[:8])
 
@@ -152,7 +152,7 @@ def measure(
     return PairsResult(
         model=short_name(model),
         runtime="int8",
-        sizes=tuple(found),
+        sizes=tuple(sizes_measured),
         sample=sample,
         rounds=rounds,
         cross_encoders={name: {"pairs_per_s": summary(values)} for name, values in rates.items()},
@@ -167,8 +167,8 @@ def _cross_encoders(path: Path, name: str, threads: int) -> dict[str, Callable[[
     except ModuleNotFoundError as error:
         raise MissingExtraError("a cross-encoder", "torch", "train") from error
     from sbert_mini.encoder.bert import MiniBert
-    from sbert_mini.runtime.conversion import open_tokenizer
     from sbert_mini.text.batching import batches_by_length, pad
+    from sbert_mini.text.tokenizer import open_tokenizer
 
     torch.set_num_threads(threads)
     layout = read_layout(path)

@@ -46,11 +46,11 @@ def pictures(kind: str, result: Mapping[str, Any], measured: StsResult | None = 
         measured: for `sts`, the result itself, for the scatter plots.
     """
     if kind == "sts":
-        found = {"sts.png": figures.sts_bars(result)}
+        files = {"sts.png": figures.sts_bars(result)}
         for name, gold in measured.gold.items() if measured else ():
             cosines = {label: values[name] for label, values in measured.similarities.items()} if measured else {}
-            found[f"sts-{name}.png"] = figures.scatter(name, gold, cosines)
-        return found
+            files[f"sts-{name}.png"] = figures.scatter(name, gold, cosines)
+        return files
     if kind == "speed":
         return {"speed.png": figures.throughput(result)}
     if kind == "search":
@@ -83,7 +83,7 @@ def write_report(folder: Path, kind: str, result: Mapping[str, Any], measured: S
     # the command line may hold bytes that are not UTF-8
     document = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     write_durably(folder / f"{kind}.json", document.encode(errors="backslashreplace"))
-    results = {name: held for name in TABLES if (held := _held(folder / f"{name}.json"))}
+    results = {name: result_there for name in TABLES if (result_there := _held(folder / f"{name}.json"))}
     try:
         text, markup = _markdown(results), _html(folder, results)
     except (KeyError, TypeError, IndexError, AttributeError) as error:

@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini.errors import InputError, MissingExtraError
+from sbert_mini.cosine import unit_rows
+from sbert_mini.errors import InputError, MissingExtraError, UsageError
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
+from sbert_mini.evaluation.texts import SENTENCES, read_texts
 from sbert_mini.search.columns import Schema
+from sbert_mini.search.kinds import EXACT
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.segment import Segment, SegmentWriter, StoredRow
 from sbert_mini.shapes import FloatArray, IntArray
@@ -171,8 +174,8 @@ def read_collection(folder: Path, *, binary: bool = False) -> RetrievalSet:
 
 def find_collections(folder: Path) -> list[Path]:
     """Return the BEIR folders in a folder, in `retrieval/` in it, or the folder itself."""
-    places = [folder, *sorted(folder.glob("*/")), *sorted((folder / "retrieval").glob("*/"))]
-    return [place for place in places if _opened(place, "corpus.jsonl") and _opened(place, "queries.jsonl")]
+    folders = [folder, *sorted(folder.glob("*/")), *sorted((folder / "retrieval").glob("*/"))]
+    return [path for path in folders if _opened(path, "corpus.jsonl") and _opened(path, "queries.jsonl")]
 
 
 def ranking_scores(
@@ -200,16 +203,16 @@ def ranking_scores(
     return mean(deep, "ndcg_cut_10"), mean(deep, "recall_100"), mean(short, "recip_rank")
 
 
-def _mean_over(queries: int, found: Mapping[str, Mapping[str, float]], measure: str) -> float:
-    return sum(values[measure] for values in found.values()) / queries
+def _mean_over(queries: int, measures: Mapping[str, Mapping[str, float]], measure: str) -> float:
+    return sum(values[measure] for values in measures.values()) / queries
 
 
 def score_retrieval(contestant: Contestant, collection: RetrievalSet) -> RetrievalScore:
     """Return how well a model ranks a collection's documents, by exact search over all of them."""
     ids, texts = list(collection.documents), list(collection.documents.values())
     queries = list(collection.queries)
-    documents = _unit(contestant.encode_document(texts))
-    asked = _unit(contestant.encode_query(list(collection.queries.values())))
+    documents = unit_rows(contestant.encode_document(texts))
+    asked = unit_rows(contestant.encode_query(list(collection.queries.values())))
     scores, rows = exact_search(documents, asked, min(DEPTH, len(ids)))
     ranked = {
         query: {ids[row]: float(value) for row, value in zip(rows[q].tolist(), scores[q].tolist(), strict=True)}
@@ -219,10 +222,6 @@ def score_retrieval(contestant: Contestant, collection: RetrievalSet) -> Retriev
     return RetrievalScore(contestant.name, contestant.runtime, ndcg, recall, mrr, contestant.truncated(texts))
 
 
-def _unit(x: FloatArray) -> FloatArray:
-    return np.ascontiguousarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
-
-
 def exact_search(rows: FloatArray, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
     """Return the scores and numbers of each query's k nearest rows by inner product, nearest first.
 
@@ -230,8 +229,99 @@ def exact_search(rows: FloatArray, queries: FloatArray, k: int) -> tuple[FloatAr
     """
     import faiss
 
-    scores, found = faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
-    return scores, found
+    scores, nearest = faiss.knn(queries, rows, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return scores, nearest
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def texts_to_search(
+    rows: int, collections: Sequence[RetrievalSet], files: Sequence[Path] | None, folder: Path | None
+) -> list[str]:
+    """Return the distinct texts that kinds of index are measured on; the last `held_out_queries` of them are the queries.
+
+    They are those of `files`, else Wikipedia sentences of the data folder, else the first collection's documents, else the
+    sentences that travel with the package.
+
+    Raises:
+        UsageError: there are too few.
+    """
+    count = rows + min(1000, rows // 9)
+    sentences = None if folder is None else folder / SENTENCES
+    if files or (sentences is not None and sentences.is_file()):
+        texts = read_texts(count, files, sentences)
+    elif collections:
+        texts = list(collections[0].documents.values())
+    else:
+        texts = []
+    texts = list(dict.fromkeys(texts or read_texts(rows)))[:count]
+    needed = 2 * held_out_queries(len(texts))
+    if len(texts) < needed:
+        raise UsageError(f"at least {needed} distinct texts are needed to measure with; found {len(texts)}")
+    return texts
+
+
+def held_out_queries(texts: int) -> int:
+    """Return how many of some texts are queries: the tenth part, at least 50 and at most 1,000."""
+    return max(min(texts // 10, 1000), 50)
+
+
+def measure(
+    contestants: Sequence[Contestant],
+    collections: Sequence[RetrievalSet],
+    texts: Sequence[str],
+    kinds: Sequence[str],
+    *,
+    k: int,
+    threads: int,
+    rounds: int,
+    with_peer: bool,
+    on_progress: Callable[[str], None] = silent,
+) -> SearchResult:
+    """Return how well the models rank the collections, and how kinds of index do on the first model's vectors.
+
+    Args:
+        contestants: the models.
+        collections: what they rank.
+        texts: see `texts_to_search`.
+        kinds: see `measure_kinds`; exact search is measured too.
+        k: see `measure_kinds`.
+        threads: see `measure_kinds`.
+        rounds: see `measure_kinds`.
+        with_peer: see `measure_kinds`.
+        on_progress: told what is being done.
+    """
+    scores = []
+    for collection in collections:
+        models = []
+        for contestant in contestants:
+            on_progress(f"{collection.name}: {contestant.label} encodes {len(collection.documents):,} documents")
+            models.append(score_retrieval(contestant, collection))
+        sizes = {"documents": len(collection.documents), "queries": len(collection.queries)}
+        scores.append({"dataset": collection.name, **sizes, "models": models})
+    on_progress(f"encoding {len(texts):,} texts for the kinds of index")
+    vectors = contestants[0].encode(texts)
+    queries = held_out_queries(len(texts))
+    measured = measure_kinds(
+        vectors[:-queries],
+        vectors[-queries:],
+        [EXACT, *kinds],
+        k=k,
+        threads=threads,
+        rounds=rounds,
+        with_peer=with_peer,
+        on_progress=on_progress,
+    )
+    return SearchResult(
+        rows=len(vectors) - queries,
+        dim=vectors.shape[1],
+        queries=queries,
+        k=k,
+        reference=SEMANTIC_SEARCH if with_peer else None,
+        kinds=measured,
+        retrieval=tuple(scores),
+    )
 
 
 # --- how well a kind of index finds the nearest vectors ---------------------------------------------------------------
@@ -270,21 +360,21 @@ def measure_kinds(
     _, truth = exact_search(rows, queries, k)
     searches: dict[str, Callable[[FloatArray], IntArray]] = {}
     built: dict[str, tuple[float, float, int]] = {}
-    with tempfile.TemporaryDirectory() as held:
-        folder = Path(held)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         np.save(folder / "queries.npy", queries)
         with SegmentWriter(folder / "segments", "000001", rows.shape[1], Schema()) as writer:
             writer.write((StoredRow(str(i), "", {}) for i in range(len(rows))), rows)
         entry = {"name": "000001", "rows": len(rows), "checksums_sha256": writer.checksum}
         segment = Segment(folder / "segments" / "000001", entry)
-        for place, kind in enumerate(dict.fromkeys(kinds)):
+        for number, kind in enumerate(dict.fromkeys(kinds)):
             on_progress(f"building {kind}")
-            search = SegmentSearch(segment, folder / f"faiss{place}", rows.shape[1], kind, threads)
+            search = SegmentSearch(segment, folder / f"faiss{number}", rows.shape[1], kind, threads)
             build_s = timed(search.prepare)
-            file = folder / f"faiss{place}" / "000001.faiss"
+            file = folder / f"faiss{number}" / "000001.faiss"
             size = file.stat().st_size if file.exists() else 4 * rows.size
-            told = json.dumps([str(folder), entry, f"faiss{place}", rows.shape[1], kind, threads, k])
-            peak = process([sys.executable, "-c", _OPEN_AND_SEARCH, told], {"OMP_NUM_THREADS": str(threads)})[1]
+            arguments = json.dumps([str(folder), entry, f"faiss{number}", rows.shape[1], kind, threads, k])
+            peak = process([sys.executable, "-c", _OPEN_AND_SEARCH, arguments], {"OMP_NUM_THREADS": str(threads)})[1]
             built[kind] = (build_s, size / len(rows), peak)
             searches[kind] = partial(_found, search, k)
         if with_peer:
@@ -349,11 +439,13 @@ def _semantic_search(rows: FloatArray, k: int, threads: int) -> Callable[[FloatA
     corpus = torch.from_numpy(rows)
 
     def search(queries: FloatArray) -> IntArray:
-        found = semantic_search(torch.from_numpy(queries), corpus, top_k=k, score_function=dot_score)
-        return np.array([[hit["corpus_id"] for hit in hits] for hits in found], dtype=np.int64)
+        hits_of_queries = semantic_search(torch.from_numpy(queries), corpus, top_k=k, score_function=dot_score)
+        return np.array([[hit["corpus_id"] for hit in hits] for hits in hits_of_queries], dtype=np.int64)
 
     return search
 
 
-def _overlap(found: IntArray, truth: IntArray) -> float:
-    return float(np.mean([len(set(f) & set(t)) / len(t) for f, t in zip(found.tolist(), truth.tolist(), strict=True)]))
+def _overlap(nearest: IntArray, truth: IntArray) -> float:
+    return float(
+        np.mean([len(set(f) & set(t)) / len(t) for f, t in zip(nearest.tolist(), truth.tolist(), strict=True)])
+    )

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.model.registry import is_offline
 from sbert_mini.text.records import read_records
 
 log = logging.getLogger("sbert_mini")
@@ -108,8 +109,8 @@ def read_pairs(path: str | Path, name: str | None = None, columns: Sequence[str]
         where = f"{path}, line {record.line}"
         for column in (second, score):
             if column not in record.columns:
-                held = ", ".join([text, *record.columns])
-                raise InputError(f"{where}: there is no column {column!r}; the columns are {held}")
+                columns_there = ", ".join([text, *record.columns])
+                raise InputError(f"{where}: there is no column {column!r}; the columns are {columns_there}")
         other = record.columns[second]
         if not isinstance(other, str) or not other.strip():
             raise InputError(f"{where}: {second!r} must be a text, and is {other!r}")
@@ -138,6 +139,62 @@ def builtin_pairs() -> PairSet:
     """Return the 64 pairs that were written for this project, scored from 0 (unrelated) to 5 (the same)."""
     path = Path(__file__).parent.parent / "examples" / "pairs.tsv"
     return read_pairs(path, BUILTIN)
+
+
+def choose_sets(
+    folder: Path | None,
+    names: Sequence[str] = (),
+    files: Sequence[Path] = (),
+    columns: Sequence[str] = COLUMNS,
+    *,
+    offline: bool = False,
+) -> tuple[list[PairSet], list[str]]:
+    """Return the sets that are asked for and are there, and the names of those that are not.
+
+    Args:
+        folder: of data; None to fetch sets from the Hugging Face hub.
+        names: of `KNOWN` or `BUILTIN`; none for all of `KNOWN`, where no file is named either.
+        files: tables of pairs.
+        columns: of the files; see `read_pairs`.
+        offline: open no socket.
+
+    Raises:
+        UsageError: there is no set of a name.
+        InputError: none of the sets is there, or one cannot be fetched.
+    """
+    sets = [read_pairs(file, columns=columns) for file in files]
+    requested = list(names) or ([] if files else list(KNOWN))
+    if unknown := [name for name in requested if name not in (*KNOWN, BUILTIN)]:
+        raise UsageError(
+            f"there is no set {unknown[0]!r}; known are {', '.join((*KNOWN, BUILTIN))}, and files with --pairs"
+        )
+    absent = []
+    for name in requested:
+        pairs = _set_of(folder, name, offline=offline)
+        if pairs is None:
+            absent.append(name)
+        else:
+            sets.append(pairs)
+    if not sets:
+        where = folder if folder is not None else "the Hugging Face hub"
+        raise InputError(
+            f"none of {', '.join(absent)} is in {where}: name another folder with --data, or try --sets {BUILTIN}. "
+            f"Published: {PUBLISHED}"
+        )
+    return sets, absent
+
+
+def _set_of(folder: Path | None, name: str, *, offline: bool) -> PairSet | None:
+    if name == BUILTIN:
+        return builtin_pairs()
+    if folder is not None:
+        return find_set(folder, name)
+    if offline or is_offline():
+        raise InputError(
+            f"{name} is needed, no folder of data is named (--data or SBMINI_DATA), and the network is switched off. "
+            f"The built-in pairs need neither: --sets {BUILTIN}. Published: {PUBLISHED}"
+        )
+    return fetch_set(name)
 
 
 def find_set(folder: Path, name: str) -> PairSet | None:
@@ -358,16 +415,16 @@ def trained_on(model: Path) -> dict[str, str]:
     set without its split is taken to mean all of it. A card that is absent or cannot be read names nothing.
     """
     metadata = card_metadata(model)
-    found: dict[str, str] = {}
-    named = metadata.get("datasets") or []
-    for entry in named if isinstance(named, list) else [named]:
+    reasons: dict[str, str] = {}
+    datasets = metadata.get("datasets") or []
+    for entry in datasets if isinstance(datasets, list) else [datasets]:
         text = str(entry).lower()
         for pattern, sets, why in _NAMED:
             if re.search(pattern, text):
                 for name in sets:
-                    found.setdefault(name, f"its card names {entry!r} as training data: {why}")
+                    reasons.setdefault(name, f"its card names {entry!r} as training data: {why}")
                 break
     counted = metadata.get(TRAINED_ON) or {}
     for name, count in counted.items() if isinstance(counted, dict) else ():
-        found[str(name)] = f"its card says that {count} pairs of the set were trained on"
-    return found
+        reasons[str(name)] = f"its card says that {count} pairs of the set were trained on"
+    return reasons

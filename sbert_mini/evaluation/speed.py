@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import MissingExtraError, UsageError
-from sbert_mini.evaluation.contestants import PEER, short_name
+from sbert_mini.evaluation.choices import PEER
+from sbert_mini.evaluation.contestants import short_name
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
 from sbert_mini.model import registry
-from sbert_mini.model.layout import BertConfig, ModelLayout, read_layout
-from sbert_mini.runtime.conversion import GRAPH_FILES, find, open_tokenizer
+from sbert_mini.model.layout import GRAPH_FILES, BertConfig, ModelLayout, read_layout
+from sbert_mini.runtime.graphs import find
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
+from sbert_mini.text.tokenizer import open_tokenizer
 
 BATCH_SIZES = (1, 8, 32, 128)
 LENGTHS = (8, 16, 32, 64, 128, 256)
@@ -274,17 +276,17 @@ def _fidelity(
     """Return how close each one's vectors are to the reference's; `other` is another model, whose vectors are not to be."""
     exact = encoders[reference](texts, 32)
     some = texts[:256]
-    found: dict[str, dict[str, float | None]] = {}
+    figures: dict[str, dict[str, float | None]] = {}
     for label, encode in encoders.items():
         cosine = np.sum(encode(texts, 32) * exact, axis=1) if label != other else None
         batched = np.concatenate([encode(some[i : i + 32], 32) for i in range(0, len(some), 32)])
         alone = np.concatenate([encode([text], 1) for text in some])
-        found[label] = {
+        figures[label] = {
             "cosine_mean": float(cosine.mean()) if cosine is not None else None,
             "cosine_min": float(cosine.min()) if cosine is not None else None,
             "alone_to_batch_min": float(np.sum(batched * alone, axis=1).min()),
         }
-    return found
+    return figures
 
 
 def _processes(
@@ -342,17 +344,17 @@ def _processes(
 def _latency(
     encoders: Mapping[str, Encode], peer: str | None, texts: Sequence[str], rounds: int
 ) -> dict[str, dict[str, Any]]:
-    taken: dict[str, list[list[float]]] = {label: [] for label in encoders}
+    latencies: dict[str, list[list[float]]] = {label: [] for label in encoders}
     for encode in encoders.values():
         encode(texts[:8], 1)
     for _ in range(rounds):
         for label, encode in encoders.items():
-            taken[label].append([1000 * timed(partial(encode, [text], 1)) for text in texts])
-    medians = {label: [float(np.percentile(r, 50)) for r in values] for label, values in taken.items()}
+            latencies[label].append([1000 * timed(partial(encode, [text], 1)) for text in texts])
+    medians = {label: [float(np.percentile(r, 50)) for r in values] for label, values in latencies.items()}
     return {
         label: {
             "p50_ms": summary(medians[label]),
-            "p99_ms": summary([float(np.percentile(r, 99)) for r in taken[label]]),
+            "p99_ms": summary([float(np.percentile(r, 99)) for r in latencies[label]]),
             "times_faster": median_ratio(medians[peer], medians[label]) if peer else None,
         }
         for label in encoders

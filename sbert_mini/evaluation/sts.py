@@ -8,18 +8,18 @@ The three give different figures (Gao et al. 2021, arXiv 2104.08821, appendix B)
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from sbert_mini.cosine import TOLERANCE, as_cosines
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.evaluation.choices import POOLINGS, Pooling
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import silent
 from sbert_mini.evaluation.sets import SEVEN, PairSet
 from sbert_mini.shapes import AnyArray
 
-Pooling: TypeAlias = Literal["all", "mean", "wmean"]
 Interval: TypeAlias = tuple[float, float]
 _CHUNK = 2_000_000
 """Resampled values that are ranked together."""
@@ -210,8 +210,8 @@ def _why_undefined(x: AnyArray, y: AnyArray, subsets: Sequence[str], by: Pooling
 
 def groups_of(subsets: Sequence[str], pooling: Pooling) -> list[tuple[AnyArray, float]]:
     """Return the groups of pairs that are correlated by themselves, as (positions, weight); weights sum to 1."""
-    if pooling not in get_args(Pooling):
-        raise UsageError(f"pooling must be one of {', '.join(get_args(Pooling))}; found {pooling!r}")
+    if pooling not in POOLINGS:
+        raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}; found {pooling!r}")
     labels = np.asarray(subsets)
     if pooling == "all":
         return [(np.arange(len(labels)), 1.0)]
@@ -229,10 +229,10 @@ def pooled(
     by: Pooling,
 ) -> float | None:
     """Return the groups' correlations, averaged by their weights; None where one of them is not defined."""
-    found = [(correlation(x[group], y[group]), weight) for group, weight in groups_of(subsets, by)]
-    return (
-        None if any(value is None for value, _ in found) else sum(value * w for value, w in found if value is not None)
-    )
+    correlations = [(correlation(x[group], y[group]), weight) for group, weight in groups_of(subsets, by)]
+    if any(value is None for value, _ in correlations):
+        return None
+    return sum(value * weight for value, weight in correlations if value is not None)
 
 
 def bootstrap(
@@ -295,8 +295,8 @@ def _percent(value: float | None) -> float | None:
 
 
 def _interval_percent(values: AnyArray) -> Interval | None:
-    found = interval(values)
-    return None if found is None else (100 * found[0], 100 * found[1])
+    bounds = interval(values)
+    return None if bounds is None else (100 * bounds[0], 100 * bounds[1])
 
 
 def score(
@@ -333,66 +333,18 @@ def score(
     for kind, names in (("model", [c.label for c in contestants]), ("set", [s.name for s in sets])):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"the {kind} {repeated[0]} is there twice")
-    texts = list(dict.fromkeys(text for s in sets for text in (*s.first, *s.second)))
-    place = {text: number for number, text in enumerate(texts)}
-    similarities: dict[str, dict[str, AnyArray]] = {}
-    truncated: dict[str, int] = {}
-    for contestant in contestants:
-        on_progress(f"{contestant.label}: encoding {len(texts):,} sentences")
-        vectors = contestant.encode(texts)
-        if not np.isfinite(vectors).all():
-            raise InputError(f"{contestant.label} gave a vector that holds NaN or infinity")
-        truncated[contestant.label] = contestant.truncated(texts)
-        similarities[contestant.label] = {
-            s.name: without_rounding(
-                cosines(vectors[[place[t] for t in s.first]], vectors[[place[t] for t in s.second]])
-            )
-            for s in sets
-        }
-        del vectors
-    gold = {s.name: np.asarray(s.scores, np.float64) for s in sets}
-    labels = list(similarities)
+    similarities, truncated = _similarities(contestants, sets, on_progress)
     drawn: dict[str, AnyArray] = {}  # set -> Spearman, (models, resamples)
-    scores: dict[str, list[SetScore]] = {label: [] for label in labels}
-    for number, s in enumerate(sets):
-        on_progress(f"{s.name}: {resamples:,} bootstrap resamples")
-        predictions = np.stack([similarities[label][s.name] for label in labels])
-        left_out = unmeasurable(gold[s.name], s.subsets, pooling)
-        counted = np.flatnonzero(~np.isin(s.subsets, left_out))
-        if not len(counted):  # nothing can be measured: the set is undefined
-            left_out, counted = (), np.arange(len(s))
-        subsets = [s.subsets[i] for i in counted]
-        some = predictions[:, counted], gold[s.name][counted]
-        drawn[s.name], pearsons = bootstrap(some[1], some[0], subsets, pooling, resamples, seed + number)
-        named = sorted(set(s.subsets) - {""})
-        for row, contestant in enumerate(contestants):
-            x, y = predictions[row], gold[s.name]
-            parts = {name: np.flatnonzero(np.asarray(s.subsets) == name) for name in named}
-            scores[contestant.label].append(
-                SetScore(
-                    set=s.name,
-                    n=len(s),
-                    spearman=_percent(pooled(spearman, x[counted], y[counted], subsets, pooling)),
-                    pearson=_percent(pooled(pearson, x[counted], y[counted], subsets, pooling)),
-                    spearman_interval=_interval_percent(drawn[s.name][row]),
-                    pearson_interval=_interval_percent(pearsons[row]),
-                    pooling=pooling,
-                    subsets={
-                        name: {
-                            "n": len(part),
-                            "spearman": _percent(spearman(x[part], y[part])),
-                            "pearson": _percent(pearson(x[part], y[part])),
-                        }
-                        for name, part in parts.items()
-                    },
-                    trained_on=contestant.trained_on.get(s.name, ""),
-                    undefined=_why_undefined(x[counted], y[counted], subsets, pooling),
-                    left_out=left_out,
-                )
-            )
+    scores: list[list[SetScore]] = []  # a list a set, of a score a model
+    for number, pairs in enumerate(sets):
+        on_progress(f"{pairs.name}: {resamples:,} bootstrap resamples")
+        predictions = np.stack([similarities[contestant.label][pairs.name] for contestant in contestants])
+        of_models, drawn[pairs.name] = _set_scores(pairs, contestants, predictions, pooling, resamples, seed + number)
+        scores.append(of_models)
+    labels = list(similarities)
     models = tuple(
-        _model_score(c, tuple(scores[c.label]), {name: d[row] for name, d in drawn.items()}, truncated[c.label])
-        for row, c in enumerate(contestants)
+        _model_score(c, of_sets, {name: d[row] for name, d in drawn.items()}, truncated[c.label])
+        for row, (c, of_sets) in enumerate(zip(contestants, zip(*scores, strict=True), strict=True))
     )
     return StsResult(
         models=models,
@@ -403,8 +355,81 @@ def score(
         unscored={s.name: s.unscored for s in sets if s.unscored},
         resamples=resamples,
         similarities=similarities,
-        gold=gold,
+        gold={pairs.name: np.asarray(pairs.scores, np.float64) for pairs in sets},
     )
+
+
+def _similarities(
+    contestants: Sequence[Contestant], sets: Sequence[PairSet], on_progress: Callable[[str], None]
+) -> tuple[dict[str, dict[str, AnyArray]], dict[str, int]]:
+    """Return the cosines of each model, by its label, on each set, and how many sentences it cuts."""
+    texts = list(dict.fromkeys(text for pairs in sets for text in (*pairs.first, *pairs.second)))
+    row_of = {text: row for row, text in enumerate(texts)}
+    similarities: dict[str, dict[str, AnyArray]] = {}
+    truncated: dict[str, int] = {}
+    for contestant in contestants:
+        on_progress(f"{contestant.label}: encoding {len(texts):,} sentences")
+        vectors = contestant.encode(texts)
+        if not np.isfinite(vectors).all():
+            raise InputError(f"{contestant.label} gave a vector that holds NaN or infinity")
+        truncated[contestant.label] = contestant.truncated(texts)
+        similarities[contestant.label] = {
+            pairs.name: without_rounding(
+                cosines(vectors[[row_of[t] for t in pairs.first]], vectors[[row_of[t] for t in pairs.second]])
+            )
+            for pairs in sets
+        }
+        del vectors
+    return similarities, truncated
+
+
+def _set_scores(
+    pairs: PairSet,
+    contestants: Sequence[Contestant],
+    predictions: AnyArray,
+    pooling: Pooling,
+    resamples: int,
+    seed: int,
+) -> tuple[list[SetScore], AnyArray]:
+    """Return each model's score on one set, and its resampled Spearman correlations.
+
+    Shapes: predictions: (models, pairs); the second result: (models, resamples).
+    """
+    gold = np.asarray(pairs.scores, np.float64)
+    left_out = unmeasurable(gold, pairs.subsets, pooling)
+    counted = np.flatnonzero(~np.isin(pairs.subsets, left_out))
+    if not len(counted):  # nothing can be measured: the set is undefined
+        left_out, counted = (), np.arange(len(pairs))
+    subsets = [pairs.subsets[i] for i in counted]
+    spearmans, pearsons = bootstrap(gold[counted], predictions[:, counted], subsets, pooling, resamples, seed)
+    labels = np.asarray(pairs.subsets)
+    parts = {name: np.flatnonzero(labels == name) for name in sorted(set(pairs.subsets) - {""})}
+    scores = []
+    for row, contestant in enumerate(contestants):
+        x, y = predictions[row], gold
+        scores.append(
+            SetScore(
+                set=pairs.name,
+                n=len(pairs),
+                spearman=_percent(pooled(spearman, x[counted], y[counted], subsets, pooling)),
+                pearson=_percent(pooled(pearson, x[counted], y[counted], subsets, pooling)),
+                spearman_interval=_interval_percent(spearmans[row]),
+                pearson_interval=_interval_percent(pearsons[row]),
+                pooling=pooling,
+                subsets={
+                    name: {
+                        "n": len(part),
+                        "spearman": _percent(spearman(x[part], y[part])),
+                        "pearson": _percent(pearson(x[part], y[part])),
+                    }
+                    for name, part in parts.items()
+                },
+                trained_on=contestant.trained_on.get(pairs.name, ""),
+                undefined=_why_undefined(x[counted], y[counted], subsets, pooling),
+                left_out=left_out,
+            )
+        )
+    return scores, spearmans
 
 
 def _model_score(

@@ -102,37 +102,37 @@ def sts(result: Json) -> list[Table]:
     details = tuple(
         (
             name,
-            f"{found['n']:,}",
+            f"{score['n']:,}",
             _label(model),
-            _number(found["spearman"]),
-            _bounds(found["spearman_interval"], ""),
-            _number(found["pearson"]),
-            _bounds(found["pearson_interval"], ""),
+            _number(score["spearman"]),
+            _bounds(score["spearman_interval"], ""),
+            _number(score["pearson"]),
+            _bounds(score["pearson_interval"], ""),
         )
         for position, name in enumerate(names)
         for model in models
-        for found in (model["sets"][position],)
+        for score in (model["sets"][position],)
     )
     means = tuple(("mean", "", _label(m), _number(m["mean"]), _bounds(m["mean_interval"], ""), "", "") for m in models)
     notes = [f"{_label(m)}: {mean_name(m)}." for m in models] if models else []
     if len({tuple(m["mean_of"]) for m in models}) == 1:
         notes = [f"Mean of Spearman: {mean_name(models[0])}."]
     for model in models:
-        for found in model["sets"]:
-            if found["trained_on"]:
-                notes.append(f"* {_label(model)}, {found['set']}: {found['trained_on']}. Left out of its mean.")
-            if reason := found.get("undefined"):
-                notes.append(f"{_label(model)}, {found['set']}: undefined, since {reason}. Left out of its mean.")
+        for score in model["sets"]:
+            if score["trained_on"]:
+                notes.append(f"* {_label(model)}, {score['set']}: {score['trained_on']}. Left out of its mean.")
+            if reason := score.get("undefined"):
+                notes.append(f"{_label(model)}, {score['set']}: undefined, since {reason}. Left out of its mean.")
         if model["truncated"]:
             notes.append(f"{_label(model)}: {model['truncated']} sentences are longer than it reads and were cut.")
     notes += [f"{name}: absent." for name in result["absent"]]
     notes += [
         f"{name}: {count} pairs without a gold score were left out." for name, count in result["unscored"].items()
     ]
-    for found in models[0]["sets"]:
-        for subset in found.get("left_out", ()):
+    for score in models[0]["sets"]:
+        for subset in score.get("left_out", ()):
             why = "one pair, or gold scores that are all equal"
-            notes.append(f"{found['set']}: the subset {subset or 'without a name'} is undefined ({why}), and left out.")
+            notes.append(f"{score['set']}: the subset {subset or 'without a name'} is undefined ({why}), and left out.")
     if "builtin" in names:
         notes.append("builtin: 64 pairs written for this project, for a smoke run; no figure to quote.")
     pooling = models[0]["sets"][0]["pooling"]

@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
-from sbert_mini.model.layout import read_json, read_layout
+from sbert_mini.model.choices import HEAD_KINDS, HEAD_STRUCTURES
+from sbert_mini.model.layout import HEADS_FOLDER, head_folder, read_json, read_layout
 from sbert_mini.model.weights import read_tensors
 from sbert_mini.shapes import AnyArray
 
-STRUCTURES = ("single", "siamese", "pair")
-KINDS = ("classification", "regression", "similarity")
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 ADAPTER = "adapter.safetensors"
@@ -42,8 +41,8 @@ class HeadConfig:
 
     Attributes:
         task: its name; the folder's.
-        structure: one of `STRUCTURES`.
-        kind: one of `KINDS`.
+        structure: one of `choices.HEAD_STRUCTURES`.
+        kind: one of `choices.HEAD_KINDS`.
         dimension: components of the sentence vector.
         labels: the labels, in the order of the outputs; of `classification`.
         low: the least score; of `regression` and `similarity`.
@@ -69,10 +68,10 @@ class HeadConfig:
     adapter_heads: int = 0
 
     def __post_init__(self) -> None:
-        if self.structure not in STRUCTURES or self.kind not in KINDS:
+        if self.structure not in HEAD_STRUCTURES or self.kind not in HEAD_KINDS:
             raise UsageError(
-                f"a head's structure must be one of {', '.join(STRUCTURES)} and its kind one of {', '.join(KINDS)}; found "
-                f"{self.structure!r} and {self.kind!r}"
+                f"a head's structure must be one of {', '.join(HEAD_STRUCTURES)} and its kind one of "
+                f"{', '.join(HEAD_KINDS)}; found {self.structure!r} and {self.kind!r}"
             )
         if self.kind == "classification" and len(self.labels) < 2:
             raise UsageError(
@@ -96,10 +95,10 @@ class HeadConfig:
         if not self.outputs:
             return {}
         last = self.hidden or self.inputs
-        found: dict[str, tuple[int, ...]] = {"output.weight": (self.outputs, last), "output.bias": (self.outputs,)}
+        shapes: dict[str, tuple[int, ...]] = {"output.weight": (self.outputs, last), "output.bias": (self.outputs,)}
         if self.hidden:
-            found |= {"hidden.weight": (self.hidden, self.inputs), "hidden.bias": (self.hidden,)}
-        return found
+            shapes |= {"hidden.weight": (self.hidden, self.inputs), "hidden.bias": (self.hidden,)}
+        return shapes
 
     def write(self, folder: Path) -> None:
         """Write `config.json` into `folder`, which is made."""
@@ -110,7 +109,7 @@ class HeadConfig:
 
 def head_names(model: Path) -> list[str]:
     """Return the names of a model directory's heads, sorted."""
-    return sorted(file.parent.name for file in (model / "heads").glob("*/config.json"))
+    return sorted(file.parent.name for file in (model / HEADS_FOLDER).glob("*/config.json"))
 
 
 def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
@@ -123,7 +122,7 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
     names = head_names(model)
     if task not in names:
         raise ModelNotFoundError(f"{model} has no head {task!r}; it has: {', '.join(names) or 'none'}")
-    folder = model / "heads" / task
+    folder = head_folder(model, task)
     data = read_json(folder / "config.json")
     known = {field.name for field in fields(HeadConfig)}
     needed = known - {"adapter_size", "adapter_heads"}  # which came later
@@ -137,9 +136,9 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
     shapes = config.shapes()
     weights = dict(read_tensors(folder / WEIGHTS)) if shapes else {}
     for name, shape in shapes.items():
-        found = weights[name].shape if name in weights else "nothing"
-        if found != shape:
-            raise CorruptModelError(f"{folder / WEIGHTS}: {name} must have the shape {shape}; found {found}")
+        shape_there = weights[name].shape if name in weights else "nothing"
+        if shape_there != shape:
+            raise CorruptModelError(f"{folder / WEIGHTS}: {name} must have the shape {shape}; found {shape_there}")
     return config, weights
 
 
@@ -149,7 +148,7 @@ def read_adapter(model: Path, config: HeadConfig) -> dict[str, AnyArray]:
     Raises:
         CorruptModelError: the file is missing or damaged, or does not fit the encoder.
     """
-    file = model / "heads" / config.task / ADAPTER
+    file = head_folder(model, config.task) / ADAPTER
     weights = dict(read_tensors(file))
     bert = read_layout(model).config
     hidden, size = bert.hidden_size, config.adapter_size

@@ -11,7 +11,8 @@ It is the ordinary Hugging Face BERT + sentence-transformers layout:
 | `modules.json` | the modules after the encoder: Pooling, Dense, Normalize |
 | `sentence_bert_config.json` | `max_seq_length` |
 | `config_sentence_transformers.json` | prompts, similarity, `truncate_dim` |
-| `onnx/` | the graphs of the torch-free runtime (`runtime.graph`) |
+| `onnx/` | the graphs of the torch-free runtime (`runtime.graphs`) |
+| `heads/` | task heads (`model.heads`) |
 
 A directory without `modules.json` is a bare BERT checkpoint: it is mean-pooled, as sentence-transformers does.
 """
@@ -21,13 +22,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
+from sbert_mini.model.choices import POOLING_MODES, Graph, PoolingMode
 
-PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean"]
-POOLING_MODES: tuple[PoolingMode, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean")
-"""In the order in which sentence-transformers concatenates them."""
+GRAPH_FILES: Mapping[Graph, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+GRAPH_RECORD = "sbmini.json"
+GRAPH_RANGES = "ranges.json"
+GRAPHS_FOLDER = "onnx"
+HEADS_FOLDER = "heads"
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -76,7 +80,7 @@ def _check_size(name: str, value: Any, least: int, greatest: int) -> int:
 
 
 def _check_number(name: str, value: Any, greatest: float) -> None:
-    """Raise `CorruptModelError` for what is not a finite number from 0 to `greatest`."""
+    """Raise `CorruptModelError` unless the value is a finite number from 0 to `greatest`."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
@@ -214,6 +218,8 @@ class ModelLayout:
         default_prompt_name: the prompt used when none is named.
         similarity: the similarity that the model was trained for, as sentence-transformers names it.
         truncate_dim: components kept by default, or None for all.
+        followers: the modules after the encoder, in order: each one's kind and its folder; None for a bare checkpoint, without
+            `modules.json`.
     """
 
     path: Path
@@ -229,11 +235,27 @@ class ModelLayout:
     default_prompt_name: str | None = None
     similarity: str = "cosine"
     truncate_dim: int | None = None
+    followers: tuple[tuple[str, str], ...] | None = None
 
     @property
     def dimension(self) -> int:
         """Components of a whole sentence vector."""
         return self.dense[-1].out_features if self.dense else self.config.hidden_size * len(self.pooling)
+
+    @property
+    def output_dimension(self) -> int:
+        """Components of a vector by default: `truncate_dim`, or all."""
+        return self.truncate_dim or self.dimension
+
+
+def graphs_folder(path: Path) -> Path:
+    """Return where the graphs of a model directory, or of a task's folder in it, lie."""
+    return path / GRAPHS_FOLDER
+
+
+def head_folder(path: Path, task: str) -> Path:
+    """Return where a model directory keeps the head of a task."""
+    return path / HEADS_FOLDER / task
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -323,6 +345,7 @@ def read_layout(path: str | Path) -> ModelLayout:
     pooling: tuple[PoolingMode, ...] = ("mean",)
     include_prompt, normalize = True, False
     dense: list[DenseLayer] = []
+    followers: list[tuple[str, str]] = []
     stage = 0
     for position, module in enumerate(modules):
         kind = str(module.get("type", "")).rpartition(".")[2]
@@ -342,6 +365,7 @@ def read_layout(path: str | Path) -> ModelLayout:
                 f"{', '.join(_ORDER)}"
             )
         stage = _ORDER.index(kind) + 1
+        followers.append((kind, str(module.get("path", ""))))
         if kind == "Pooling":
             data = read_json(folder / "config.json")
             pooling, include_prompt = _pooling_modes(data, folder), bool(data.get("include_prompt", True))
@@ -363,4 +387,5 @@ def read_layout(path: str | Path) -> ModelLayout:
         default_prompt_name=sentence_transformers.get("default_prompt_name"),
         similarity=sentence_transformers.get("similarity_fn_name") or "cosine",
         truncate_dim=sentence_transformers.get("truncate_dim"),
+        followers=tuple(followers) if modules else None,
     )

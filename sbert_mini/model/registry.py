@@ -17,14 +17,23 @@ from pathlib import Path
 
 from sbert_mini.errors import ModelNotFoundError, UsageError
 from sbert_mini.files.paths import expanded
+from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RANGES, GRAPH_RECORD, GRAPHS_FOLDER, graphs_folder
 
 log = logging.getLogger("sbert_mini")
 
 DEFAULT_MODEL = "sbert-mini"
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
-_HUB_FILES = ["*.json", "*.txt", "*.md", "*.safetensors", "*_*/*.json", "*_*/*.safetensors", "onnx/sbmini.json"]
+_HUB_FILES = [
+    "*.json",
+    "*.txt",
+    "*.md",
+    "*.safetensors",
+    "*_*/*.json",
+    "*_*/*.safetensors",
+    f"{GRAPHS_FOLDER}/{GRAPH_RECORD}",
+]
 _noted: set[str] = set()
-_HUB_GRAPHS = ["onnx/model.onnx", "onnx/model_int8.onnx", "onnx/ranges.json"]
+_HUB_GRAPHS = [f"{GRAPHS_FOLDER}/{name}" for name in (*GRAPH_FILES.values(), GRAPH_RANGES)]
 
 
 @dataclass(frozen=True)
@@ -185,7 +194,7 @@ def _hub(repo: str, revision: str | None, *, offline: bool) -> Path:
         )
     try:
         fetched = download(_HUB_FILES, local=False)
-        if (fetched / "onnx" / "sbmini.json").is_file():
+        if (graphs_folder(fetched) / GRAPH_RECORD).is_file():
             fetched = download(_HUB_FILES + _HUB_GRAPHS, local=False)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

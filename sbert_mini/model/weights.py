@@ -13,13 +13,13 @@ import numpy as np
 
 from sbert_mini.errors import CorruptModelError
 from sbert_mini.model.int8_weights import read_int8_weights
-from sbert_mini.model.layout import BertConfig, DenseLayer, read_json
+from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RECORD, GRAPHS_FOLDER, BertConfig, DenseLayer, read_json
 from sbert_mini.shapes import AnyArray
 
 log = logging.getLogger("sbert_mini")
 
 WEIGHTS = "model.safetensors"
-INT8_GRAPH, INT8_RECORD = Path("onnx") / "model_int8.onnx", Path("onnx") / "sbmini.json"
+INT8_GRAPH, INT8_RECORD = (Path(GRAPHS_FOLDER) / name for name in (GRAPH_FILES["int8"], GRAPH_RECORD))
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -146,19 +146,19 @@ def read_bert_weights(path: str | Path, config: BertConfig) -> dict[str, AnyArra
         else:
             tensors = read_tensors(file)
         stored.update({canonical_name(name): array for name, array in tensors.items()})
-    wanted = parameter_shapes(config, pooler="pooler.dense.weight" in stored)
-    missing = sorted(set(wanted) - set(stored))
+    shapes = parameter_shapes(config, pooler="pooler.dense.weight" in stored)
+    missing = sorted(set(shapes) - set(stored))
     if missing:
         raise CorruptModelError(
-            f"{path} lacks {len(missing)} of the {len(wanted)} weights that its config.json asks for, among them "
+            f"{path} lacks {len(missing)} of the {len(shapes)} weights that its config.json asks for, among them "
             f"{missing[0]}"
         )
-    for name, shape in wanted.items():
+    for name, shape in shapes.items():
         if stored[name].shape != shape:
             raise CorruptModelError(
                 f"{path}: {name} has the shape {stored[name].shape}, and config.json asks for {shape}"
             )
-    return {name: stored[name] for name in wanted}
+    return {name: stored[name] for name in shapes}
 
 
 def read_dense_weights(layer: DenseLayer) -> tuple[AnyArray, AnyArray | None]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
 from sbert_mini.files import outputs
 from sbert_mini.model import registry
+from sbert_mini.model.choices import Graph
 from sbert_mini.recipes.data import RecipeData, read_data
 from sbert_mini.recipes.recipe import Recipe, TaskPart
-from sbert_mini.runtime.conversion import Graph
 from sbert_mini.training.checks import Finding, findings, overlap, overlap_counts, why_unmeasurable
 from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples

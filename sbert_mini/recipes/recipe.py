@@ -15,8 +15,8 @@ from typing import Any, get_args
 
 from sbert_mini.errors import UsageError
 from sbert_mini.files.paths import expanded
+from sbert_mini.model.choices import Graph
 from sbert_mini.model.registry import BUILTIN, DEFAULT_MODEL
-from sbert_mini.runtime.conversion import Graph
 from sbert_mini.training.config import (
     ENCODERS,
     SURGERY_RULES,
@@ -37,10 +37,10 @@ class DataPart:
     """`[data]`.
 
     Attributes:
-        folder: where the tasks' files lie; by default the recipe's own folder.
+        folder: the folder of the tasks' files; by default the recipe's own folder.
         evaluation: a folder of STS sets. Training pairs that also occur in one of them are counted, in the log and in the model's
             card.
-        drop_evaluation: whether such pairs are left out: true for those of all sets, or a list of sets.
+        drop_evaluation: whether these pairs are left out: `true` for all sets, or a list of sets.
     """
 
     folder: str | None = key(None)

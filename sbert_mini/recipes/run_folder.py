@@ -20,7 +20,7 @@ from sbert_mini.model.layout import read_layout
 from sbert_mini.model.weights import weight_files
 from sbert_mini.recipes.launchers import is_first_process
 from sbert_mini.recipes.plan import Phase, Plan
-from sbert_mini.runtime.conversion import file_sha256
+from sbert_mini.runtime.fingerprint import file_sha256
 from sbert_mini.training import checkpoints
 from sbert_mini.training.tasks import Task
 

@@ -1,8 +1,8 @@
-"""What callers give, in all the forms that Python has for it: taken as it is meant, or refused by its name.
+"""Checks of what callers pass: every usual form is accepted, and anything else is refused by the argument's name.
 
 Texts come as lists, tuples, generators, NumPy arrays and columns of data frames; numbers as Python's or NumPy's; vectors as
-arrays of any float type, or tensors. What has no order (a set), holds something else (bytes, a whole data frame), or would be
-taken for something that was not meant (one string where several texts are needed) is refused with a `UsageError`.
+arrays of any float type, or tensors. A `UsageError` refuses what has no order (a set), what holds something else (bytes, a whole
+data frame), and what would be misread (one string where several texts are needed).
 """
 
 import math
@@ -44,7 +44,7 @@ def texts_of(value: Any, name: str = "texts") -> Iterable[Any]:
 
 
 def items_of(value: Any, name: str, of: str) -> Iterable[Any]:
-    """Return an iterable in which order means something: a list, an iterator, an array or column of one dimension.
+    """Return an ordered iterable: a list, an iterator, or an array or column of one dimension.
 
     Args:
         value: what was given.
@@ -73,12 +73,12 @@ def items_of(value: Any, name: str, of: str) -> Iterable[Any]:
 
 
 def holds_half_a_character(text: str) -> bool:
-    """Return whether a text is not valid Unicode, since it holds one of two surrogates alone."""
+    """Return whether a text holds half of a surrogate pair, which is not valid Unicode."""
     return not text.isascii() and _SURROGATE.search(text) is not None
 
 
 def check_text(text: Any, position: int, name: str = "text") -> str:
-    """Return a text, having made sure that it is one.
+    """Return the text if it is a valid one.
 
     Args:
         text: what was given.
@@ -123,7 +123,7 @@ def integer(value: Any, name: str, least: int | None = 1) -> int:
     """Return a whole number, Python's or NumPy's.
 
     Raises:
-        UsageError: it is none (True and 2.0 are none), or below `least`, if that is a number.
+        UsageError: it is no whole number (True and 2.0 are not), or it is below `least`.
     """
     if not isinstance(value, (bool, np.bool_)):
         try:
@@ -143,12 +143,12 @@ def number(value: Any, name: str) -> float:
     """Return a number, Python's or NumPy's, as a float.
 
     Raises:
-        UsageError: it is none, NaN or infinite.
+        UsageError: it is no number, NaN or infinite.
     """
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        found = float(value)
-        if math.isfinite(found):
-            return found
+        converted = float(value)
+        if math.isfinite(converted):
+            return converted
     raise UsageError(f"{name} must be a finite number; found {_shown(value)}", name)
 
 
@@ -166,20 +166,20 @@ def array_of(value: Any, name: str) -> AnyArray:
     if isinstance(value, (str, bytes, Mapping, Set)) or value is None:
         raise UsageError(f"{name} must be an array of vectors; found {_article(type(value).__name__)}")
     try:
-        found = np.asarray(value)
-        if found.dtype.kind == "O":
-            found = found.astype(np.float32)
+        array = np.asarray(value)
+        if array.dtype.kind == "O":
+            array = array.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name} must be an array of vectors of one length: {error}") from error
-    if found.dtype.kind not in "fiu" or not found.ndim:
+    if array.dtype.kind not in "fiu" or not array.ndim:
         raise UsageError(
-            f"{name} must be an array of vectors; found {_article(type(value).__name__)} of the type {found.dtype}"
+            f"{name} must be an array of vectors; found {_article(type(value).__name__)} of the type {array.dtype}"
         )
-    return found
+    return array
 
 
 def unit_vectors(value: Any, dimension: int, name: str, rows: str = "rows") -> FloatArray:
-    """Return vectors of length 1 as float32, having made sure that they are; what half precision lacks of 1 is made good.
+    """Return vectors as float32 if all have length 1; the rounding of half precision is corrected.
 
     Args:
         value: what was given.
@@ -212,7 +212,7 @@ def unit_vectors(value: Any, dimension: int, name: str, rows: str = "rows") -> F
 
 
 def rescaled(vectors: FloatArray, lengths: AnyArray) -> FloatArray:
-    """Return vectors of nearly length 1 divided by their lengths; those of this package stay as they are, bit by bit.
+    """Return vectors of nearly length 1 divided by their lengths; those of this package stay the same, bit by bit.
 
     Shapes: vectors: (rows, dim); lengths: (rows,).
     """
@@ -221,7 +221,7 @@ def rescaled(vectors: FloatArray, lengths: AnyArray) -> FloatArray:
 
 
 def numpy_only(*, convert_to_numpy: bool, convert_to_tensor: bool) -> None:
-    """Raise `UsageError` where another result than an array is asked for, as sentence-transformers can give it."""
+    """Raise `UsageError` if the caller asks for anything but a NumPy array (sentence-transformers can return tensors)."""
     if convert_to_tensor or not convert_to_numpy:
         raise UsageError(
             "vectors are NumPy arrays here, and convert_to_numpy=True and convert_to_tensor=False are all that there is: "

@@ -5,18 +5,17 @@ import platform
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Protocol
 
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
 from sbert_mini.files.paths import is_utf8
-from sbert_mini.runtime.conversion import ConvertedModel, start_check
+from sbert_mini.runtime.choices import BACKENDS, Backend
+from sbert_mini.runtime.graphs import ConvertedModel, start_check
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import Tokens
 
-Backend: TypeAlias = Literal["native", "avx512_vnni", "amx_int8", "onnx", "torch"]
-"""`native` is the best that the processor has of the two after it. `torch` computes with float weights."""
 CPU_TOKENS = 512
 """Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""
 
@@ -92,8 +91,8 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
     """
     from sbert_mini.runtime.native import LEVELS, NativeEngine, level, why_not
 
-    if backend not in (None, *get_args(Backend)):
-        raise UsageError(f"backend must be one of {', '.join(get_args(Backend))}; found {backend!r}")
+    if backend not in (None, *BACKENDS):
+        raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; found {backend!r}")
     on_cpu = device in (None, "cpu")
     if backend == "torch" or (backend is None and not on_cpu):
         try:
@@ -105,12 +104,13 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
         raise UsageError(f"the backend {backend} computes on the CPU alone, not on {device}")
     if backend == "onnx":
         return OnnxEngine(converted)
-    reason, wanted = why_not(converted.layout, converted.graph), LEVELS.index(backend) if backend in LEVELS else None
-    if reason is None and wanted is not None and wanted > level():
+    reason = why_not(converted.layout, converted.graph)
+    level_number = LEVELS.index(backend) if backend in LEVELS else None
+    if reason is None and level_number is not None and level_number > level():
         reason = f"this processor has no {backend}"
     if reason is None:
         try:
-            return NativeEngine(converted, wanted)
+            return NativeEngine(converted, level_number)
         except UnsupportedModelError as error:  # a graph of an earlier version, whose constants have no names
             reason = str(error)
     if backend is None:
@@ -175,8 +175,12 @@ class OnnxEngine:
         if failure is not None:
             raise CorruptModelError(f"{converted.file} cannot be opened by ONNX Runtime: {failure}") from failure
         check_sizes(converted)
+        self._file = converted.file
         self._pad_id = converted.layout.config.pad_token_id
         self.tokens_per_batch = CPU_TOKENS
+
+    def __repr__(self) -> str:
+        return f"OnnxEngine({str(self._file)!r})"
 
     @property
     def name(self) -> str:

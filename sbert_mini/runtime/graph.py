@@ -23,7 +23,7 @@ import numpy as np
 
 from sbert_mini.errors import MissingExtraError
 from sbert_mini.model.int8_weights import QUANTIZED, SCALE, SMOOTH
-from sbert_mini.model.layout import ModelLayout
+from sbert_mini.model.layout import BertConfig, ModelLayout
 from sbert_mini.model.weights import read_dense_weights
 from sbert_mini.shapes import AnyArray, FloatArray
 
@@ -120,6 +120,162 @@ class _Builder:
         return self.node("Cast", x, to=getattr(self.onnx.TensorProto, kind))
 
 
+class _Encoder:
+    """Writes the nodes of a BERT encoder.
+
+    Args:
+        builder: takes the nodes.
+        weights: under `BertModel`'s names.
+        config: the encoder's sizes.
+        scales: for each of `product_names`, how it becomes uint8; None for float32 products.
+        adapter: projected attention layers beside the encoder's, or None.
+        expose: whether the inputs of the products become outputs, whose names are then in `exposed`.
+    """
+
+    def __init__(
+        self,
+        builder: _Builder,
+        weights: Mapping[str, AnyArray],
+        config: BertConfig,
+        scales: Mapping[str, ActivationScale] | None,
+        adapter: Adapter | None,
+        *,
+        expose: bool,
+    ) -> None:
+        self._builder = builder
+        self._weights = weights
+        self._config = config
+        self._epsilon = float(config.layer_norm_eps)
+        self._scales = scales
+        self._adapter = adapter
+        self._expose = expose
+        self.exposed: list[str] = []
+        self._lengths = ""
+        self._down, self._up = ("", ""), ("", "")
+
+    def write(self) -> str:
+        """Add all nodes, and return the name of the token vectors, (batch, seq, hidden)."""
+        b = self._builder
+        mask = b.cast("attention_mask", "INT32")
+        self._lengths = b.node("ReduceSum", mask, b.integers(1), keepdims=0)  # (batch,); padding is to the right
+        x = self._embeddings()
+        if self._adapter is not None:
+            self._down, self._up = (self._adapter_matrix(self._adapter, name) for name in ("down", "up"))
+        for layer in range(self._config.num_hidden_layers):
+            x = self._layer(x, layer)
+        return b.node("Identity", x, output=TOKENS)
+
+    def _embeddings(self) -> str:
+        b = self._builder
+        if self._scales is None:
+            word = b.node("Gather", self._named(WORDS), "input_ids")  # (batch, seq, hidden)
+        else:
+            q, row_scale = quantize_columns(self._weight(WORDS).T)
+            word = b.cast(b.node("Gather", b.constant(q.T, f"{WORDS}{QUANTIZED}"), "input_ids"), "FLOAT")
+            word = b.node("Mul", word, b.node("Gather", b.constant(row_scale[:, None], f"{WORDS}{SCALE}"), "input_ids"))
+        types = self._named("embeddings.token_type_embeddings.weight")
+        word = b.node("Add", word, b.node("Gather", types, "token_type_ids"))
+        seq = b.node("Shape", "input_ids", start=1, end=2)
+        positions = self._named("embeddings.position_embeddings.weight")
+        position = b.node("Slice", positions, b.integers(0), seq, b.integers(0))  # (seq, hidden)
+        norm = self._layer_norm("embeddings.LayerNorm")
+        return b.node("SkipLayerNormalization", word, position, *norm, domain=_MS, epsilon=self._epsilon)
+
+    def _layer(self, x: str, layer: int) -> str:
+        b, prefix = self._builder, f"encoder.layer.{layer}."
+        beside = None if self._adapter is None else self._projected_attention(self._adapter, x, layer)
+        self._expose_as(x, f"{layer}.qkv")
+        attended = self._self_attention(x, layer)
+        self._expose_as(attended, f"{layer}.attention")
+        projected, bias = self._dense(f"{prefix}attention.output.dense", attended, f"{layer}.attention")
+        x = self._add_and_norm(projected, x, f"{prefix}attention.output.LayerNorm", bias)
+        self._expose_as(x, f"{layer}.wide")
+        activated = self._activation(*self._dense(f"{prefix}intermediate.dense", x, f"{layer}.wide"))
+        self._expose_as(activated, f"{layer}.narrow")
+        narrow, bias = self._dense(f"{prefix}output.dense", activated, f"{layer}.narrow")
+        residual = x if beside is None else b.node("Add", x, beside)
+        return self._add_and_norm(narrow, residual, f"{prefix}output.LayerNorm", bias)
+
+    def _self_attention(self, x: str, layer: int) -> str:
+        b, heads = self._builder, self._config.num_attention_heads
+        parts = [f"encoder.layer.{layer}.attention.self.{part}" for part in ("query", "key", "value")]
+        if self._scales is None:
+            projections = [self._linear(part) for part in parts]
+            joined = b.constant(np.concatenate([matrix for matrix, _ in projections], axis=1))
+            biases = b.constant(np.concatenate([bias for _, bias in projections]))
+            return b.node("Attention", x, joined, biases, self._lengths, domain=_MS, num_heads=heads)
+        key, scale = f"{layer}.qkv", self._scales[f"{layer}.qkv"]
+        x8 = self._quantized(x, key, scale)
+        products = [self._product(x8, scale, part, bias=True) for part in parts]
+        return b.node("MultiHeadAttention", *products, "", self._lengths, domain=_MS, num_heads=heads)
+
+    def _projected_attention(self, adapter: Adapter, x: str, layer: int) -> str:
+        b = self._builder
+        narrow = b.node("Add", b.node("MatMul", x, self._down[0]), self._down[1])
+        parts = []
+        for part in ("query", "key", "value"):
+            matrix, bias = self._adapter_matrix(adapter, f"layer.{layer}.{part}")
+            parts.append(b.node("Add", b.node("MatMul", narrow, matrix), bias))
+        joined = b.node("MultiHeadAttention", *parts, "", self._lengths, domain=_MS, num_heads=adapter.heads)
+        return b.node("BiasGelu", b.node("MatMul", joined, self._up[0]), self._up[1], domain=_MS)
+
+    def _adapter_matrix(self, adapter: Adapter, name: str) -> tuple[str, str]:
+        matrix, bias = (np.asarray(adapter.weights[f"{name}.{kind}"], np.float32) for kind in ("weight", "bias"))
+        return self._builder.constant(matrix.T), self._builder.constant(bias)
+
+    def _dense(self, name: str, x: str, key: str) -> tuple[str, str]:
+        """Return the product of `x` with a weight, and the name of the bias, which is not added yet."""
+        if self._scales is None:
+            product = self._builder.node("MatMul", x, self._builder.constant(self._linear(name)[0]))
+        else:
+            scale = self._scales[key]
+            product = self._product(self._quantized(x, key, scale), scale, name, bias=False)
+        return product, self._named(f"{name}.bias")
+
+    def _quantized(self, x: str, key: str, scale: ActivationScale) -> str:
+        b = self._builder
+        if scale.smooth is not None:
+            x = b.node("Mul", x, b.constant((1 / scale.smooth).astype(np.float32), f"{key}{SMOOTH}"))
+        return b.node("QuantizeLinear", x, b.constant(np.float32(scale.scale)), b.constant(np.uint8(scale.zero_point)))
+
+    def _product(self, x8: str, scale: ActivationScale, name: str, *, bias: bool) -> str:
+        b, (matrix, _) = self._builder, self._linear(name)
+        if scale.smooth is not None:
+            matrix = matrix * scale.smooth[:, None]
+        q, column_scale = quantize_columns(matrix)
+        inputs = [x8, b.constant(q, f"{name}.weight{QUANTIZED}"), b.constant(np.float32(scale.scale))]
+        inputs += [b.constant(column_scale, f"{name}.weight{SCALE}"), b.constant(np.uint8(scale.zero_point))]
+        if bias:
+            inputs += ["", self._named(f"{name}.bias")]
+        return b.node("MatMulIntegerToFloat", *inputs, domain=_MS)
+
+    def _activation(self, x: str, bias: str) -> str:
+        b, activation = self._builder, self._config.activation
+        if activation == "relu":
+            return b.node("Relu", b.node("Add", x, bias))
+        return b.node({"gelu": "BiasGelu", "gelu_tanh": "FastGelu"}[activation], x, bias, domain=_MS)
+
+    def _add_and_norm(self, x: str, residual: str, name: str, bias: str) -> str:
+        inputs = (x, residual, *self._layer_norm(name), bias)
+        return self._builder.node("SkipLayerNormalization", *inputs, domain=_MS, epsilon=self._epsilon)
+
+    def _expose_as(self, x: str, name: str) -> None:
+        if self._expose:
+            self.exposed.append(self._builder.node("Identity", x, output=name))
+
+    def _weight(self, name: str) -> FloatArray:
+        return np.asarray(self._weights[name], dtype=np.float32)
+
+    def _linear(self, name: str) -> tuple[FloatArray, FloatArray]:
+        return self._weight(f"{name}.weight").T, self._weight(f"{name}.bias")
+
+    def _named(self, name: str) -> str:
+        return self._builder.constant(self._weight(name), name)
+
+    def _layer_norm(self, name: str) -> tuple[str, str]:
+        return self._named(f"{name}.weight"), self._named(f"{name}.bias")
+
+
 def build(
     weights: Mapping[str, AnyArray],
     layout: ModelLayout,
@@ -141,132 +297,15 @@ def build(
         MissingExtraError: the package `onnx` is not installed.
     """
     b = _Builder()
-    config = layout.config
-    epsilon = float(config.layer_norm_eps)
-    chosen = scales or {}
-
-    def weight(name: str) -> FloatArray:
-        return np.asarray(weights[name], dtype=np.float32)
-
-    def linear(name: str) -> tuple[FloatArray, FloatArray]:
-        return weight(f"{name}.weight").T, weight(f"{name}.bias")
-
-    def named(name: str) -> str:
-        return b.constant(weight(name), name)
-
-    def layer_norm(name: str) -> tuple[str, str]:
-        return named(f"{name}.weight"), named(f"{name}.bias")
-
-    def quantized(x: str, key: str) -> str:
-        scale = chosen[key]
-        if scale.smooth is not None:
-            x = b.node("Mul", x, b.constant((1 / scale.smooth).astype(np.float32), f"{key}{SMOOTH}"))
-        return b.node("QuantizeLinear", x, b.constant(np.float32(scale.scale)), b.constant(np.uint8(scale.zero_point)))
-
-    def product(x8: str, key: str, name: str, *, bias: bool) -> str:
-        scale, (matrix, _) = chosen[key], linear(name)
-        if scale.smooth is not None:
-            matrix = matrix * scale.smooth[:, None]
-        q, column_scale = quantize_columns(matrix)
-        inputs = [x8, b.constant(q, f"{name}.weight{QUANTIZED}"), b.constant(np.float32(scale.scale))]
-        inputs += [b.constant(column_scale, f"{name}.weight{SCALE}"), b.constant(np.uint8(scale.zero_point))]
-        if bias:
-            inputs += ["", named(f"{name}.bias")]
-        return b.node("MatMulIntegerToFloat", *inputs, domain=_MS)
-
-    def activation(x: str, bias: str) -> str:
-        if config.activation == "relu":
-            return b.node("Relu", b.node("Add", x, bias))
-        kind = {"gelu": "BiasGelu", "gelu_tanh": "FastGelu"}[config.activation]
-        return b.node(kind, x, bias, domain=_MS)
-
-    def add_and_norm(x: str, residual: str, name: str, bias: str) -> str:
-        inputs = (x, residual, *layer_norm(name), bias)
-        return b.node("SkipLayerNormalization", *inputs, domain=_MS, epsilon=epsilon)
-
-    mask = b.cast("attention_mask", "INT32")
-    lengths = b.node("ReduceSum", mask, b.integers(1), keepdims=0)  # (batch,); padding is to the right
-    if scales is None:
-        word = b.node("Gather", named(WORDS), "input_ids")  # (batch, seq, hidden)
-    else:
-        q, row_scale = quantize_columns(weight(WORDS).T)
-        word = b.cast(b.node("Gather", b.constant(q.T, f"{WORDS}{QUANTIZED}"), "input_ids"), "FLOAT")
-        word = b.node("Mul", word, b.node("Gather", b.constant(row_scale[:, None], f"{WORDS}{SCALE}"), "input_ids"))
-    types = named("embeddings.token_type_embeddings.weight")
-    word = b.node("Add", word, b.node("Gather", types, "token_type_ids"))
-    seq = b.node("Shape", "input_ids", start=1, end=2)
-    positions = named("embeddings.position_embeddings.weight")
-    position = b.node("Slice", positions, b.integers(0), seq, b.integers(0))  # (seq, hidden)
-    norm = layer_norm("embeddings.LayerNorm")
-    x = b.node("SkipLayerNormalization", word, position, *norm, domain=_MS, epsilon=epsilon)
-
-    exposed = []
-
-    def expose_as(x: str, name: str) -> None:
-        if expose:
-            exposed.append(b.node("Identity", x, output=name))
-
-    def matrix_and_bias(adapter: Adapter, name: str) -> tuple[str, str]:
-        held = (np.asarray(adapter.weights[f"{name}.{kind}"], np.float32) for kind in ("weight", "bias"))
-        matrix, bias = held
-        return b.constant(matrix.T), b.constant(bias)
-
-    down = up = ("", "")
-    if adapter is not None:
-        down, up = matrix_and_bias(adapter, "down"), matrix_and_bias(adapter, "up")
-
-    def beside(x: str, layer: int) -> str | None:
-        if adapter is None:
-            return None
-        narrow = b.node("Add", b.node("MatMul", x, down[0]), down[1])
-        parts = []
-        for part in ("query", "key", "value"):
-            matrix, bias = matrix_and_bias(adapter, f"layer.{layer}.{part}")
-            parts.append(b.node("Add", b.node("MatMul", narrow, matrix), bias))
-        joined = b.node("MultiHeadAttention", *parts, "", lengths, domain=_MS, num_heads=adapter.heads)
-        return b.node("BiasGelu", b.node("MatMul", joined, up[0]), up[1], domain=_MS)
-
-    for layer in range(config.num_hidden_layers):
-        prefix = f"encoder.layer.{layer}."
-        extra = beside(x, layer)
-        parts = [f"{prefix}attention.self.{part}" for part in ("query", "key", "value")]
-        expose_as(x, f"{layer}.qkv")
-        heads = config.num_attention_heads
-        if scales is None:
-            projections = [linear(part) for part in parts]
-            joined = b.constant(np.concatenate([matrix for matrix, _ in projections], axis=1))
-            biases = b.constant(np.concatenate([bias for _, bias in projections]))
-            attended = b.node("Attention", x, joined, biases, lengths, domain=_MS, num_heads=heads)
-        else:
-            x8 = quantized(x, f"{layer}.qkv")
-            query, key, value = (product(x8, f"{layer}.qkv", part, bias=True) for part in parts)
-            attended = b.node("MultiHeadAttention", query, key, value, "", lengths, domain=_MS, num_heads=heads)
-
-        def dense(name: str, x: str, key: str) -> tuple[str, str]:
-            if scales is None:
-                return b.node("MatMul", x, b.constant(linear(name)[0])), named(f"{name}.bias")
-            return product(quantized(x, key), key, name, bias=False), named(f"{name}.bias")
-
-        expose_as(attended, f"{layer}.attention")
-        projected, bias = dense(f"{prefix}attention.output.dense", attended, f"{layer}.attention")
-        x = add_and_norm(projected, x, f"{prefix}attention.output.LayerNorm", bias)
-        expose_as(x, f"{layer}.wide")
-        wide, bias = dense(f"{prefix}intermediate.dense", x, f"{layer}.wide")
-        activated = activation(wide, bias)
-        expose_as(activated, f"{layer}.narrow")
-        narrow, bias = dense(f"{prefix}output.dense", activated, f"{layer}.narrow")
-        residual = x if extra is None else b.node("Add", x, extra)
-        x = add_and_norm(narrow, residual, f"{prefix}output.LayerNorm", bias)
-
-    tokens = b.node("Identity", x, output=TOKENS)
-    _sentence_head(b, tokens, layout)
+    encoder = _Encoder(b, weights, layout.config, scales, adapter, expose=expose)
+    _sentence_head(b, encoder.write(), layout)
 
     helper, proto = b.onnx.helper, b.onnx.TensorProto
-    hidden = config.hidden_size
+    hidden = layout.config.hidden_size
     outputs = [
         helper.make_tensor_value_info(TOKENS, proto.FLOAT, ["batch", "seq", hidden]),
         helper.make_tensor_value_info(SENTENCE, proto.FLOAT, ["batch", layout.dimension]),
-        *(helper.make_tensor_value_info(name, proto.FLOAT, ["batch", "seq", None]) for name in exposed),
+        *(helper.make_tensor_value_info(name, proto.FLOAT, ["batch", "seq", None]) for name in encoder.exposed),
     ]
     graph = helper.make_graph(
         b.nodes,

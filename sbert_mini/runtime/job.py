@@ -31,9 +31,11 @@ import numpy as np
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.durable import flush, flush_directory, read_sealed_json, write_durably, write_sealed_json
 from sbert_mini.progress import Counted, expected
-from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.choices import Precision, Truncation
+from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.npy import HEADER_BYTES, npy_header
-from sbert_mini.runtime.precision import Precision, check_precision, quantize_vectors
+from sbert_mini.runtime.precision import check_precision, quantize_vectors
+from sbert_mini.runtime.stream import WINDOW, EncodeCounts
 from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.records import Record
 from sbert_mini.text.rows import (
@@ -133,6 +135,9 @@ class EncodeJob:
         if state.exists():
             self._take_over(read_sealed_json(state, InputError))
 
+    def __repr__(self) -> str:
+        return f"EncodeJob({str(self.output)!r}, {self._embedder!r}, done={self.done})"
+
     def _take_over(self, state: Mapping[str, Any]) -> None:
         for key, value in self._identity.items():
             if key == "fingerprint" and state["job"].get(key) != value:
@@ -211,15 +216,8 @@ class EncodeJob:
         stream.seek(size)
 
     def _encode(self, iterator: Iterator[Record], digest: str, vectors: IO[bytes], lines: IO[bytes]) -> None:
-        pending: list[Record] = []
-
-        def texts() -> Iterator[str]:
-            for record in iterator:
-                pending.append(record)
-                yield record.text
-
-        blocks = self._embedder.encode_stream(
-            Counted(texts(), self._total, self.done),
+        windows = self._embedder.encode_records(
+            Counted(iterator, self._total, self.done),
             batch_size=self._settings.batch_size,
             truncate_dim=self._settings.dim,
             prompt=self._settings.prompt,
@@ -228,9 +226,7 @@ class EncodeJob:
             show_progress_bar=self._show_progress_bar,
             counts=self.counts,
         )
-        for block in blocks:
-            encoded = pending[: len(block)]
-            del pending[: len(block)]
+        for encoded, block in windows:
             vectors.write(np.ascontiguousarray(block, "<f4").tobytes())
             if self.kind != "npy":
                 for record in encoded:
@@ -301,8 +297,8 @@ class EncodeJob:
         """Return a checksum of all records so far, from the one before and what the output holds of the records since."""
         chain = hashlib.sha256(digest.encode())
         for record in records:
-            held = [record.id, record.text] if self.kind == "npy" else [record.typed, named_row(record)]
-            chain.update(json.dumps(held).encode() + b"\n")
+            content = [record.id, record.text] if self.kind == "npy" else [record.typed, named_row(record)]
+            chain.update(json.dumps(content).encode() + b"\n")
         return chain.hexdigest()
 
 
@@ -409,9 +405,9 @@ def _write_parquet(file: Path, blocks: Iterator[AnyArray], rows: Iterator[dict[s
     stream = file.open("wb")  # Arrow opens no file whose name is not UTF-8
     try:
         for block in blocks:
-            held = columns.arrays(list(itertools.islice(rows, len(block))))
+            arrays = columns.arrays(list(itertools.islice(rows, len(block))))
             flat = arrow.array(np.ascontiguousarray(block).reshape(-1))
-            table = arrow.table({**held, "embedding": arrow.FixedSizeListArray.from_arrays(flat, block.shape[1])})
+            table = arrow.table({**arrays, "embedding": arrow.FixedSizeListArray.from_arrays(flat, block.shape[1])})
             writer = writer or parquet.ParquetWriter(stream, table.schema)
             writer.write_table(table)
     finally:

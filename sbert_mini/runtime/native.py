@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
+from sbert_mini.model.choices import Graph
 from sbert_mini.model.int8_weights import PRODUCTS, QUANTIZED, SCALE, SMOOTH
 from sbert_mini.model.layout import BertConfig, ModelLayout
 from sbert_mini.model.onnx_file import OnnxFile, read_onnx
-from sbert_mini.runtime.conversion import ConvertedModel, Graph, start_check
 from sbert_mini.runtime.graph import WORDS
+from sbert_mini.runtime.graphs import ConvertedModel, start_check
 from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.tokenizer import Tokens
 
@@ -109,6 +110,7 @@ class NativeEngine:
         if wanted is not None and not 1 <= wanted <= level():
             raise ValueError(f"this processor has no {LEVELS[wanted]}")
         self._library: Any = library()
+        self._file = converted.file
         self._level = level() if wanted is None else wanted
         self._dimension = converted.layout.config.hidden_size
         self._model: int | None = None
@@ -128,6 +130,9 @@ class NativeEngine:
             raise UnsupportedModelError(
                 f"{converted.file} is not a graph that this version wrote: {failure!r}"
             ) from failure
+
+    def __repr__(self) -> str:
+        return f"NativeEngine({str(self._file)!r}, level={LEVELS[self._level]!r})"
 
     @property
     def name(self) -> str:

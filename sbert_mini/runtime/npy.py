@@ -1,5 +1,6 @@
 """A `.npy` file whose number of rows is known only at its end."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,14 @@ def npy_header(rows: int, dimension: int, descr: str = "<f4") -> bytes:
     """Return the first `HEADER_BYTES` bytes of a `.npy` file of `(rows, dimension)`, format version 1.0."""
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
     return b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
+
+
+def write_npy(path: str | Path, dimension: int, blocks: Iterable[FloatArray]) -> int:
+    """Write blocks of rows, each (any, dim), into one `.npy` file (`NpyWriter`), and return how many rows they are."""
+    with NpyWriter(path, dimension) as writer:
+        for block in blocks:
+            writer.write(block)
+    return writer.rows
 
 
 class NpyWriter:

@@ -1,4 +1,4 @@
-"""The one place where ONNX Runtime is imported: from 1.32 on it sends telemetry unless it is told not to before that."""
+"""The only import of ONNX Runtime. Since 1.32 it sends telemetry unless that is switched off before the import."""
 
 import os
 from typing import Any

@@ -1,15 +1,13 @@
-"""The values that a vector is handed out in: float32, or 8 bits or 1 bit a component."""
+"""The precision of returned vectors: float32, 8 bits or 1 bit a component."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from sbert_mini.errors import UsageError
+from sbert_mini.runtime.choices import PRECISIONS, Precision
 from sbert_mini.shapes import AnyArray, FloatArray
 
-Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 DEVIATIONS = 4.5
 """Standard deviations on each side of a component's mean that a range spans."""
 _GRID = 1e4
@@ -30,7 +28,7 @@ class ComponentRanges:
     growth: AnyArray
 
     def of(self, dim: int, *, normalized: bool = True) -> FloatArray:
-        """Return the ranges of the first `dim` components, brought to length 1 again (`normalized`) or left as they are.
+        """Return the ranges of the first `dim` components, normalised again (`normalized`) or as they are.
 
         Shapes:
             the result: (2, dim), lows and highs.

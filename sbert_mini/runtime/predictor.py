@@ -10,18 +10,20 @@ import numpy as np
 
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
+from sbert_mini.model.choices import Graph
 from sbert_mini.model.heads import head_names, read_adapter, read_head
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import arguments
-from sbert_mini.runtime.conversion import Graph
-from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.choices import Truncation
+from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.graph import Adapter
+from sbert_mini.runtime.stream import EncodeCounts
 from sbert_mini.shapes import FloatArray
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a head says of one text or pair.
+    """The output of a head for one text or pair.
 
     Attributes:
         label: the most probable label; None where the head gives scores.
@@ -99,7 +101,7 @@ class Predictor:
         truncation: Truncation = "warn",
         counts: EncodeCounts | None = None,
     ) -> list[Prediction]:
-        """Return what the head says of each input.
+        """Return the head's prediction for each input.
 
         Args:
             inputs: texts, or pairs of texts where `texts_each` is 2, in any ordered iterable; several of them.

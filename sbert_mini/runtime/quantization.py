@@ -53,7 +53,7 @@ class Activations:
         self._sampled: list[FloatArray] = []
 
     def add(self, rows: FloatArray) -> None:
-        """Take in a text's tokens, (seq, in_features)."""
+        """Add a text's tokens, (seq, in_features)."""
         self.low = np.minimum(self.low, rows.min(axis=0))
         self.high = np.maximum(self.high, rows.max(axis=0))
         self._sampled.append(rows[np.r_[0 : len(rows) : self._every, len(rows) - 1]])

@@ -24,9 +24,11 @@ import numpy as np
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError, UsageError
 from sbert_mini.files.durable import read_sealed_json, write_sealed_json
 from sbert_mini.files.paths import is_utf8
-from sbert_mini.runtime.conversion import Graph
-from sbert_mini.runtime.embedder import WINDOW, Embedder, EncodeCounts, Truncation
+from sbert_mini.model.choices import Graph
+from sbert_mini.runtime.choices import Truncation
+from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.npy import NpyWriter
+from sbert_mini.runtime.stream import WINDOW, EncodeCounts
 from sbert_mini.search.writer import VectorsById
 from sbert_mini.text.records import MAX_ROW_BYTES, inputs, read_records
 

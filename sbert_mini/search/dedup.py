@@ -12,7 +12,9 @@ from sbert_mini.cosine import as_cosines, reaches
 from sbert_mini.errors import UsageError
 from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime import arguments
-from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.choices import Truncation
+from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.runtime.stream import EncodeCounts, join_records
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.kinds import lists_for
 from sbert_mini.search.writer import Row, as_record
@@ -77,24 +79,20 @@ def deduplicate(
     if not 0 < least <= 1:
         raise UsageError(f"the threshold must be above 0 and at most 1; found {threshold}")
     several = arguments.items_of(records, "records", "records")
-    pending: list[Record] = []
-
-    def texts() -> Iterator[str]:
-        for position, record in enumerate(several):
-            pending.append(record if isinstance(record, Record) else as_record(record, position + 1))
-            yield pending[-1].text
-
+    rows = (
+        record if isinstance(record, Record) else as_record(record, position + 1)
+        for position, record in enumerate(several)
+    )
     kept = _Kept(embedder.dimension)
-    blocks = embedder.encode_stream_with_words(
-        Counted(texts(), expected(records)),
+    encode = partial(
+        embedder.encode_windows,
         batch_size=batch_size,
         truncation=truncation,
         show_progress_bar=show_progress_bar,
         counts=counts,
     )
-    for block, words_of in blocks:
-        yield from kept.judge(pending[: len(block)], block, words_of(), least)
-        del pending[: len(block)]
+    for encoded, window in join_records(Counted(rows, expected(records)), encode):
+        yield from kept.judge(encoded, window.vectors, window.words(), least)
 
 
 class _Group:

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from sbert_mini.cosine import unit_rows
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.durable import write_durably
 from sbert_mini.search.faiss_threads import faiss_with
@@ -52,9 +53,7 @@ class Reduction:
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise UsageError(f"the vectors must have the shape (rows, {len(self.mean)}); found {vectors.shape}")
         reduced = (np.asarray(vectors, np.float32) - self.mean) @ self.matrix.T
-        if normalize:
-            reduced /= np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
-        return np.asarray(reduced, np.float32)
+        return unit_rows(reduced) if normalize else np.asarray(reduced, np.float32)
 
     def blocks(self, vectors: FloatArray, *, normalize: bool = True) -> Iterator[FloatArray]:
         """Yield what `apply` returns, block by block, for arrays that memory does not hold."""

@@ -13,8 +13,10 @@ from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.model.registry import directory
 from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime import arguments
-from sbert_mini.runtime.embedder import Embedder, EncodeCounts, Truncation
+from sbert_mini.runtime.choices import Truncation
+from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
+from sbert_mini.runtime.stream import EncodeCounts
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.compaction import build_new, compact_segments
 from sbert_mini.search.filters import TIME_LIMIT_S
@@ -388,16 +390,14 @@ class _RowWriter:
         generation = 1 if old is None else old.generation + 1
         name = f"{generation:06d}"
         replaced: list[int] = []
-        pending: list[StoredRow] = []
         accepted = Counted(self._accepted(records, old, replaced if replace else None, schema), expected(records))
         with SegmentWriter(self._path / "segments", name, model.dimension, schema, first_row) as segment:
             if vectors is None:
-                blocks = self._encoded(accepted, pending, model.prompt)
+                blocks = self._encoded(accepted, model.prompt)
             else:
-                blocks = _taken(accepted, pending, vectors, model.dimension, self._counts)
-            for block in blocks:
-                segment.write(pending[: len(block)], block)
-                del pending[: len(block)]
+                blocks = _taken(accepted, vectors, model.dimension, self._counts)
+            for rows, block in blocks:
+                segment.write(rows, block)
             if not segment.rows and not self._counts.repeated:
                 raise InputError("there is no text to index")
         if not segment.rows:
@@ -413,17 +413,11 @@ class _RowWriter:
         publish(self._path, generation, model, entries, next_row, deleted, kind, columns=columns)
 
     def _encoded(
-        self, accepted: Iterable[tuple[int, StoredRow]], pending: list[StoredRow], prompt: str
-    ) -> Iterator[FloatArray]:
-        """Yield the rows' vectors, block by block, after adding the rows to `pending`."""
-
-        def texts() -> Iterator[str]:
-            for _, row in accepted:
-                pending.append(row)
-                yield row.text
-
-        return self._embedder.encode_stream(
-            Counted(texts(), expected(accepted)),
+        self, accepted: Iterable[tuple[int, StoredRow]], prompt: str
+    ) -> Iterator[tuple[list[StoredRow], FloatArray]]:
+        """Yield the rows with their vectors, block by block."""
+        return self._embedder.encode_records(
+            Counted((row for _, row in accepted), expected(accepted)),
             batch_size=self._batch_size,
             prompt=prompt,
             truncation=self._truncation,
@@ -496,12 +490,11 @@ def _rows_of(store: Store, identities: Iterable[str]) -> set[int]:
 
 def _taken(
     accepted: Iterable[tuple[int, StoredRow]],
-    pending: list[StoredRow],
     given: FloatArray | VectorsById,
     dimension: int,
     counts: IndexCounts,
-) -> Iterator[FloatArray]:
-    """Yield the rows' vectors out of those that were given, after adding the rows to `pending`.
+) -> Iterator[tuple[list[StoredRow], FloatArray]]:
+    """Yield the rows with their vectors out of those that were given, block by block.
 
     Raises:
         InputError: there are more or fewer vectors than records, a row has none, or one is not of length 1.
@@ -511,6 +504,7 @@ def _taken(
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         raise InputError(f"the vectors must have the shape (rows, {dimension}); found {vectors.shape}")
     positions: list[int] = []
+    pending: list[StoredRow] = []
 
     def block() -> FloatArray:
         taken = np.asarray(vectors[positions], dtype=np.float32)
@@ -533,14 +527,15 @@ def _taken(
         pending.append(row)
         used += 1
         if len(positions) == _BLOCK_ROWS:
-            yield block()
+            yield pending, block()
+            pending = []
     rows = counts.records if places is None else used + counts.repeated
     if rows < len(vectors):
         raise InputError(
             f"there are {len(vectors)} vectors, and {rows} rows{'' if places is None else ' of their ids'}"
         )
     if positions:
-        yield block()
+        yield pending, block()
 
 
 def as_record(row: Row, line: int) -> Record:

@@ -1,4 +1,4 @@
-"""Which texts are computed together, and how a batch of them is laid out."""
+"""How texts are grouped into batches, and how a batch is padded."""
 
 from collections.abc import Sequence
 

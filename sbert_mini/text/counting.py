@@ -1,4 +1,4 @@
-"""How many rows a file holds, for a progress bar: cheaply, and without a word about what is wrong in it."""
+"""The number of rows of a file, for a progress bar: fast, and without errors about its content."""
 
 import csv
 import gzip

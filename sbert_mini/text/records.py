@@ -1,30 +1,29 @@
 """Files of texts -> records: plain text, CSV, TSV, JSON lines (each gzipped or not) and Parquet, read piece by piece.
 
-Nothing is repaired or passed over in silence. Blank lines of plain text are not texts: they are counted. Any other row that
-cannot be read stops with its file and line, or, where the caller takes rejects, is handed over as one. Memory is bounded by
+Nothing is repaired or skipped silently. Blank lines of plain text are not texts: they are counted. Any other row that cannot
+be read is an error with its file and line, or, where the caller takes rejects, a `Reject`. Memory is bounded by
 `max_row_bytes`, whatever the file holds.
 """
 
-import csv
 import glob
 import gzip
 import hashlib
 import io
 import json
-import math
 import os
-import re
 import sys
-import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn, TypeAlias, get_args
+from typing import Any, BinaryIO, Literal, NoReturn, TypeAlias, get_args
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.paths import expanded
+from sbert_mini.text.json_lines import json_object
+from sbert_mini.text.lines import SHOWN_CHARACTERS, Line, UnreadableError, read_lines
 from sbert_mini.text.parquet import read_rows
+from sbert_mini.text.tables import listed, read_table
 
 Format: TypeAlias = Literal["txt", "csv", "tsv", "jsonl", "parquet"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -40,20 +39,12 @@ _SUFFIXES: dict[str, Format] = {
 STANDARD_INPUT = "-"
 MAX_ROW_BYTES = 64 * 2**20
 """The most bytes of a line, or of a row of several lines, that are read where no other number is given."""
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-_BYTE_ORDER_MARK = "\ufeff"
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_SHOWN_CHARACTERS = 1000
-_SHOWN_COLUMNS = 20
-_MAX_NESTING = 100
-_MAX_DIGITS = 308
 _MAX_WHOLE_FLOAT = 2**53
-_SKIPPED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Record:
-    """One text with what stood beside it.
+    """One text with the rest of its row.
 
     Attributes:
         text: the text, not blank.
@@ -90,7 +81,7 @@ class Record:
 
 @dataclass
 class ReadCounts:
-    """What reading met, filled in as it goes.
+    """Counts of what was read, filled in while reading.
 
     Attributes:
         records: records read.
@@ -128,17 +119,14 @@ class _Source:
     on_reject: Callable[[Reject], None] | None
 
     def reject(self, line: int, error: str, content: str = "") -> None:
-        """Hand the row over as a reject, or raise."""
+        """Pass the row on as a reject, or raise."""
         if self.on_reject is None:
             self.fail(line, error)
-        self.on_reject(Reject(line, error, content[:_SHOWN_CHARACTERS], self.name))
+        self.on_reject(Reject(line, error, content[:SHOWN_CHARACTERS], self.name))
 
     def fail(self, line: int, error: str) -> NoReturn:
-        """Raise for what makes the whole file unreadable."""
+        """Raise an error that makes the whole file unreadable."""
         raise InputError(f"{self.name}, {self.unit} {line}: {error}")
-
-    def too_long(self, what: str) -> str:
-        return f"the {what} is longer than {self.max_row_bytes:,} bytes, the limit of --max-row-bytes (max_row_bytes)"
 
 
 @dataclass(frozen=True)
@@ -159,23 +147,23 @@ class _Columns:
 
     def missing(self, names: Iterable[str]) -> str:
         """Return what is wrong with columns of these names, or ""."""
-        held = names if isinstance(names, dict) else dict.fromkeys(names)
+        present = names if isinstance(names, dict) else dict.fromkeys(names)
         for option, columns in (("text", self.texts), ("id", (self.id,) if self.id is not None else ())):
             for column in columns:
-                if column not in held:
-                    return f"no column {column!r} for the {option}; there are: {_listed(list(held))}"
+                if column not in present:
+                    return f"no column {column!r} for the {option}; there are: {listed(list(present))}"
         return ""
 
     def record(self, row: dict[str, Any], line: int, file: str, *, typed: bool = True) -> Record:
         """Return a row's record.
 
         Raises:
-            _UnreadableError: the text or the id is not what it must be.
+            UnreadableError: the text or the id is not what it must be.
         """
         for name in self.texts:
             value = row[name]
             if not isinstance(value, str) and not (value is None and len(self.texts) > 1):
-                raise _UnreadableError(f"{name!r} must be a string, and is a {type(value).__name__}")
+                raise UnreadableError(f"{name!r} must be a string, and is a {type(value).__name__}")
         name_of_id = self.id
         if name_of_id is None:
             name_of_id = next((name for name in ("id", "_id") if name in row and name not in self.texts), None)
@@ -188,14 +176,10 @@ class _Columns:
             text = self.separator.join(row[name] for name in self.texts if row[name] is not None and row[name].strip())
             dropped = {name_of_id} - set(self.texts)
         if not text.strip():
-            raise _UnreadableError("the text is empty")
+            raise UnreadableError("the text is empty")
         columns = {name: value for name, value in row.items() if name not in dropped}
         id_value = None if name_of_id is None else row[name_of_id]
         return Record(text, identity, columns, line, typed, file, row, id_value)
-
-
-class _UnreadableError(Exception):
-    """A row that cannot be read; the text says why."""
 
 
 def files_at(place: str | Path) -> list[Path]:
@@ -208,12 +192,12 @@ def files_at(place: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [file for file in path.rglob("*") if file.is_file() and _is_readable(file)]
+        files = [file for file in path.rglob("*") if file.is_file() and _is_readable(file)]
     else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # patterns may be absolute
-    if not found:
+        files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # patterns may be absolute
+    if not files:
         raise InputError(f"{place} is no file, holds none of a known kind, and matches none")
-    return sorted(found)
+    return sorted(files)
 
 
 def _is_readable(file: Path) -> bool:
@@ -248,7 +232,7 @@ def format_of(path: str | Path, named: str | None = None) -> Format:
 
 
 def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) -> list[tuple[Path, Format]]:
-    """Return the files of an input with their formats, each of which can be opened, as far as that is known beforehand.
+    """Return the files of an input with their formats, after a check that they exist and are no directories.
 
     Args:
         paths: a file or several, in order; `-` for standard input.
@@ -261,7 +245,7 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
     places = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not places:
         raise UsageError("no input file is named")
-    taken: dict[tuple[int, int], Path] = {}
+    path_of: dict[tuple[int, int], Path] = {}
     files: list[tuple[Path, Format]] = []
     for path in places:
         try:
@@ -276,7 +260,7 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
             raise UsageError(
                 f"{path} is a directory, and directories are not read: name its files, each with --input (-i)"
             )
-        other = taken.setdefault((status.st_dev, status.st_ino), path)
+        other = path_of.setdefault((status.st_dev, status.st_ino), path)
         if other is not path:
             names = f"{path} is named twice" if str(other) == str(path) else f"{other} and {path} are one file"
             raise UsageError(f"{names}: an input reads each file once")
@@ -355,17 +339,17 @@ def _records(
 
 def _text_records(path: Path, kind: Format, source: _Source, columns: _Columns, counts: ReadCounts) -> Iterator[Record]:
     with _open(path) as stream:
-        lines = _lines(stream, source, by_itself=kind in ("txt", "jsonl"))
+        lines = read_lines(stream, source.name, source.max_row_bytes, by_itself=kind in ("txt", "jsonl"))
         if kind == "txt":
             yield from _plain(lines, source, counts)
         elif kind == "jsonl":
             yield from _json_lines(lines, source, columns)
         else:
-            yield from _table(lines, source, columns, "," if kind == "csv" else "\t")
+            yield from _table(lines, source, columns, kind)
 
 
 def _standard_input() -> int:
-    """Return the number of the standard input.
+    """Return the file descriptor of standard input.
 
     Raises:
         UsageError: it is closed.
@@ -387,63 +371,7 @@ def _open(path: Path) -> BinaryIO:
         raise InputError(f"{path} cannot be opened: {error.strerror or error}") from error
 
 
-class _Line(NamedTuple):
-    """A line: its number from 1, its text with its end, what is wrong with it or "", and what can be shown of it then."""
-
-    number: int
-    text: str
-    problem: str = ""
-    content: str = ""
-
-
-def _lines(stream: BinaryIO, source: _Source, *, by_itself: bool) -> Iterator[_Line]:
-    """Yield the lines; the text of one that is too long is a mere line end.
-
-    Args:
-        stream: of bytes.
-        source: the file.
-        by_itself: whether a line means the same wherever it stands, so that a byte order mark may precede it.
-    """
-    number, limit = 0, source.max_row_bytes
-    try:
-        while line := stream.readline(limit + 1):
-            number += 1
-            if number == 1 and line.startswith(_UTF16_MARKS):
-                source.fail(1, "the file is UTF-16, and text must be UTF-8: convert it with 'iconv -f UTF-16 -t UTF-8'")
-            if len(line) > limit and not line.endswith(b"\n"):
-                yield _Line(
-                    number, "\n", source.too_long("line"), line[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "replace")
-                )
-                while line and not line.endswith(b"\n"):
-                    line = stream.readline(_SKIPPED_BYTES)
-                continue
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                text = line.decode("utf-8", "backslashreplace")
-                problem = f"not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start + 1})"
-                yield _Line(number, text, problem, text)
-                continue
-            if b"\0" in line:
-                problem = f"a NUL byte (0x00) at position {line.index(0) + 1}, and text has none: is the file UTF-16?"
-                yield _Line(number, text, problem, text)
-                continue
-            if text.startswith(_BYTE_ORDER_MARK):
-                if number > 1 and not by_itself:
-                    problem = (
-                        "the line begins with a byte order mark: was the file joined from several? Name each with -i"
-                    )
-                    yield _Line(number, text, problem, text)
-                    continue
-                text = text.lstrip(_BYTE_ORDER_MARK)
-                if not text:
-                    continue
-            yield _Line(number, text)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{source.name} cannot be read after line {number}: {error}") from error
-
-
-def _plain(lines: Iterator[_Line], source: _Source, counts: ReadCounts) -> Iterator[Record]:
+def _plain(lines: Iterator[Line], source: _Source, counts: ReadCounts) -> Iterator[Record]:
     for number, line, problem, content in lines:
         if problem:
             source.reject(number, problem, content)
@@ -455,210 +383,32 @@ def _plain(lines: Iterator[_Line], source: _Source, counts: ReadCounts) -> Itera
             counts.blank += 1
 
 
-class _Feed:
-    """Lines for the CSV reader, those of one row after the other; lines of a row can be put back.
-
-    Attributes:
-        taken: the lines of the row that is being read.
-    """
-
-    def __init__(self, lines: Iterator[_Line], max_row_bytes: int) -> None:
-        self.taken: list[_Line] = []
-        self._lines = lines
-        self._again: deque[_Line] = deque()
-        self._max_row_bytes = max_row_bytes
-        self._bytes = 0
-
-    def __iter__(self) -> "_Feed":
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._lines)
-        self.taken.append(line)
-        if len(self.taken) > 1:  # the row goes on within quotation marks
-            self._bytes += len((self.taken[0].text if not self._bytes else "").encode("utf-8", "surrogatepass"))
-            self._bytes += len(line.text.encode("utf-8", "surrogatepass"))
-            if self._bytes > self._max_row_bytes or len(self.taken) > _max_lines(self._max_row_bytes):
-                raise _UnreadableError
-        return line.text
-
-    def begin(self) -> None:
-        """Begin a row."""
-        self.taken.clear()
-        self._bytes = 0
-
-    def put_back(self, kept: int) -> None:
-        """Let all lines but the first `kept` be read again."""
-        self._again.extendleft(reversed(self.taken[kept:]))
-        del self.taken[kept:]
-
-
-def _max_lines(max_row_bytes: int) -> int:
-    """Return how many lines a row may take: each costs memory of its own, however short it is."""
-    return max(1000, max_row_bytes // 64)
-
-
-def _table(lines: Iterator[_Line], source: _Source, columns: _Columns, delimiter: str) -> Iterator[Record]:
-    csv.field_size_limit(sys.maxsize)
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    feed = _Feed(lines, source.max_row_bytes)
-    if delimiter == "," and (first := next(feed, None)) is not None:
-        delimiter = "\t" if "\t" in first and "," not in first else ","
-        feed.put_back(0)
-    reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)
-    header: list[str] | None = None
-    while True:
-        feed.begin()
-        problem, broken, row = "", False, []
+def _table(lines: Iterator[Line], source: _Source, columns: _Columns, kind: Format) -> Iterator[Record]:
+    rows = read_table(lines, source.name, source.max_row_bytes, "," if kind == "csv" else "\t", columns.missing)
+    for line, values, problem, content, span in rows:
         try:
-            row = next(reader)
-        except StopIteration:
-            break
-        except (csv.Error, _UnreadableError) as error:
-            problem, broken = _why_broken(error, feed.taken, source), True
-        line, taken = feed.taken[0].number, len(feed.taken)
-        content = "".join(part.content or part.text for part in feed.taken[:_SHOWN_CHARACTERS])
-        for part in feed.taken:
-            if part.problem and not (broken and taken > 1):
-                problem, line = part.problem, part.number
-                break
-        if header is None:
-            if problem:
-                source.fail(line, problem)
-            header = row
-            repeated = [name for name, count in Counter(header).items() if count > 1]
-            if repeated:
-                source.fail(line, f"the column {min(repeated)!r} stands twice")
-            if missing := columns.missing(header):
-                source.fail(line, missing)
-            continue
-        if not problem and len(row) != len(header):
-            found = f"{len(row):,} columns" if row else "the row is empty"
-            problem = f"{found}, and the header names {len(header):,} ({_listed(header)})"
-        if not problem:
-            try:
-                record = columns.record(dict(zip(header, row, strict=True)), line, source.name, typed=False)
-            except _UnreadableError as error:
-                problem = str(error)
-            else:
-                yield record
-                continue
-        if broken:
-            feed.put_back(1)
-            content = feed.taken[0].content or feed.taken[0].text
-        elif taken > 1:
-            problem += f"; the row takes the lines {feed.taken[0].number} to {feed.taken[-1].number}"
-        source.reject(line, problem, content)
-    if header is None:
-        raise InputError(f"{source.name} is empty: its first line must name the columns")
-
-
-def _why_broken(error: Exception, taken: Sequence[_Line], source: _Source) -> str:
-    """Return why the CSV reader could not read a row."""
-    said = str(error)
-    if isinstance(error, _UnreadableError):
-        lines = _max_lines(source.max_row_bytes)
-        return (
-            f"the row is longer than {lines:,} lines, or {source.max_row_bytes:,} bytes, the limit of --max-row-bytes "
-            "(max_row_bytes); is a quotation mark not closed?"
-        )
-    if "unexpected end" in said:
-        end = f"the end of the file, line {taken[-1].number}"
-        return f"a quotation mark is opened in this row, and not closed before {end}"
-    if "expected after" in said:
-        where = f" on line {taken[-1].number}" if len(taken) > 1 else ""
-        return f'a quotation mark{where} ends a field, and more follows: within a field it must be doubled ("")'
-    if "new-line character" in said:
-        return "a carriage return stands within the row, and not in quotation marks"
-    return said
-
-
-def _json_lines(lines: Iterator[_Line], source: _Source, columns: _Columns) -> Iterator[Record]:
-    for number, line, problem, content in lines:
-        try:
-            if problem:
-                raise _UnreadableError(problem)
-            row = _json_object(line)
-            if missing := columns.missing(row):
-                raise _UnreadableError(missing)
-            record = columns.record(row, number, source.name)
-        except _UnreadableError as error:
-            source.reject(number, str(error), content or line)
+            if values is None:
+                raise UnreadableError(problem)
+            record = columns.record(values, line, source.name, typed=False)
+        except UnreadableError as error:
+            source.reject(line, f"{error}{span}", content)
         else:
             yield record
 
 
-def _json_object(line: str) -> dict[str, Any]:
-    """Return the JSON object of a line.
-
-    Raises:
-        _UnreadableError: there is none, or it holds what cannot be stored.
-    """
-    if not line.strip():
-        raise _UnreadableError("the line is blank, and must hold a JSON object")
-    try:
-        row = _DECODER.decode(line)
-    except (ValueError, RecursionError) as error:
-        raise _UnreadableError(f"not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise _UnreadableError(f"a JSON object is required, and this is a {type(row).__name__}")
-    if wrong := _wrong_values(row, line):
-        raise _UnreadableError(wrong)
-    return row
-
-
-def _wrong_values(row: dict[str, Any], line: str) -> str:
-    """Return what JSON allows in a row and cannot be stored, or ""."""
-    if any(isinstance(value, (dict, list)) for value in row.values()):
-        level: list[Any] = [row]
-        for _ in range(_MAX_NESTING):
-            level = [
-                inner
-                for outer in level
-                for inner in (outer.values() if isinstance(outer, dict) else outer)
-                if isinstance(inner, (dict, list))
-            ]
-            if not level:
-                break
+def _json_lines(lines: Iterator[Line], source: _Source, columns: _Columns) -> Iterator[Record]:
+    for number, line, problem, content in lines:
+        try:
+            if problem:
+                raise UnreadableError(problem)
+            row = json_object(line)
+            if missing := columns.missing(row):
+                raise UnreadableError(missing)
+            record = columns.record(row, number, source.name)
+        except UnreadableError as error:
+            source.reject(number, str(error), content or line)
         else:
-            return f"values are nested more than {_MAX_NESTING} deep"
-    if "\\u" in line and _HALF_CHARACTER.search(json.dumps(row, ensure_ascii=False)):
-        return "not valid Unicode: a character is cut in half"
-    return ""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {repeated!r} stands twice in one object")
-    return made
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if math.isinf(value):
-        raise ValueError(f"{_start(digits)} is greater than any number here")
-    return value
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"a number of {len(digits):,} digits ({_start(digits)}) is greater than any number here")
-    return int(digits)
-
-
-def _start(digits: str) -> str:
-    return digits if len(digits) <= 20 else digits[:20] + "..."
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
-)
+            yield record
 
 
 def _parquet(path: Path, source: _Source, columns: _Columns) -> Iterator[Record]:
@@ -678,7 +428,7 @@ def _parquet(path: Path, source: _Source, columns: _Columns) -> Iterator[Record]
         if row is not None:
             try:
                 record = columns.record(row, number, source.name)
-            except _UnreadableError as error:
+            except UnreadableError as error:
                 problem, content = str(error), str({name: row[name] for name in columns.texts})
             else:
                 yield record
@@ -690,7 +440,7 @@ def _identity(value: Any) -> str | None:
     """Return an id as text, or None where there is none.
 
     Raises:
-        _UnreadableError: it is neither text nor a whole number.
+        UnreadableError: it is neither text nor a whole number.
     """
     if value is None or isinstance(value, str):
         return value
@@ -699,11 +449,4 @@ def _identity(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_WHOLE_FLOAT:
         return str(int(value))  # whole numbers with a gap are stored as floats by pandas
     shown = json.dumps(value, ensure_ascii=False)
-    raise _UnreadableError(f"the id must be text or a whole number, and is {shown[:_SHOWN_CHARACTERS]}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return names for a message: the first ones, and how many more there are."""
-    shown = [name if len(name) <= 100 else name[:100] + "..." for name in names[:_SHOWN_COLUMNS]]
-    more = [f"and {len(names) - _SHOWN_COLUMNS:,} more"] * (len(names) > _SHOWN_COLUMNS)
-    return ", ".join([*shown, *more]) or "none"
+    raise UnreadableError(f"the id must be text or a whole number, and is {shown[:SHOWN_CHARACTERS]}")

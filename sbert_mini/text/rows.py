@@ -70,7 +70,7 @@ def cell(value: Any) -> str:
 
 
 def check_row(row: Mapping[str, Any], kind: str, place: str) -> None:
-    """Make sure that a format can hold a row.
+    """Raise an error if a format cannot hold a row.
 
     Raises:
         InputError: it is TSV, and a name or a value holds a tab or a line break, for which TSV has no sign.
@@ -109,7 +109,7 @@ class Columns:
         self._kinds: dict[str, set[str]] = {}
 
     def add(self, row: Mapping[str, Any], *, typed: bool) -> None:
-        """Take in a row; `typed` says whether its values have the types of their source (`Record.typed`)."""
+        """Add a row; `typed` says whether its values have the types of their source (`Record.typed`)."""
         for name, value in row.items():
             self._kinds.setdefault(name, set()).add(_kind(value, typed))
 
@@ -136,8 +136,8 @@ class Columns:
             kind = self.type_of(name)
             convert = _CONVERSIONS[kind]
             values = [row.get(name) for row in rows]
-            found = [None if value is None else convert(value) for value in values]
-            arrays[name] = arrow.array(found, getattr(arrow, {"bool": "bool_"}.get(kind, kind))())
+            converted = [None if value is None else convert(value) for value in values]
+            arrays[name] = arrow.array(converted, getattr(arrow, {"bool": "bool_"}.get(kind, kind))())
         return arrays
 
 

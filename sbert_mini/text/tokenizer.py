@@ -13,7 +13,7 @@ it is: for a text that holds such a literal, and for no other, its vector from p
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, process
 from tokenizers.models import WordPiece
 
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.model.layout import read_json
+from sbert_mini.model.layout import ModelLayout, read_json
 from sbert_mini.text.borders import Borders
 
 _CHARACTERS_PER_TOKEN = 16
@@ -88,6 +88,9 @@ class TextTokenizer:
         self.lowercase = lowercase
         self._shorter: dict[int, TextTokenizer] = {}
 
+    def __repr__(self) -> str:
+        return f"TextTokenizer(vocab_size={self.vocab_size}, max_seq_length={self.max_seq_length})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickled or copied tokenizers.Tokenizer forgets encode_special_tokens: it is always made anew through __init__.
         return _rebuilt, (
@@ -125,8 +128,8 @@ class TextTokenizer:
         else:
             raise CorruptModelError(f"{path} has neither tokenizer.json nor vocab.txt")
         if lowercase:
-            own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
-            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+            others = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *others])
         return cls(tokenizer, max_seq_length, pad_id, settings, lowercase=lowercase)
 
     @property
@@ -155,8 +158,8 @@ class TextTokenizer:
     def unknown_id(self) -> int:
         """The id of the piece that stands for a word that the vocabulary lacks; -1 where there is none."""
         token = getattr(self._tokenizer.model, "unk_token", None)
-        found = None if token is None else self._tokenizer.token_to_id(token)
-        return -1 if found is None else int(found)
+        number = None if token is None else self._tokenizer.token_to_id(token)
+        return -1 if number is None else int(number)
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -180,8 +183,10 @@ class TextTokenizer:
     def _text(self, text: str) -> Tokens:
         read, encoded = self._beginning(text)
         ids = encoded.ids
-        unknown = tuple(word for _, word in self._unknown_in(encoded, read)) if self.unknown_id in ids else ()
-        return Tokens(ids, encoded.type_ids, bool(encoded.overflowing), unknown)
+        if self.unknown_id not in ids:
+            return Tokens(ids, encoded.type_ids, bool(encoded.overflowing))
+        words = _unknown_in(encoded, read, self.unknown_id, self._tokenizer.normalizer)
+        return Tokens(ids, encoded.type_ids, bool(encoded.overflowing), tuple(word for _, word in words))
 
     def _pair(self, first: str, second: str) -> Tokens:
         # Each side by itself: for two long sides the library makes all pairs of their parts that do not fit.
@@ -252,17 +257,10 @@ class TextTokenizer:
         unknown: dict[int, str] = {}
         for block in (encoded, *encoded.overflowing):
             if self.unknown_id in block.ids:
-                unknown |= {len(ids) + place: word for place, word in self._unknown_in(block, text)}
+                words = _unknown_in(block, text, self.unknown_id, self._tokenizer.normalizer)
+                unknown |= {len(ids) + position: word for position, word in words}
             ids += block.ids
         return ids, unknown
-
-    def _unknown_in(self, encoded: Encoding, text: str) -> Iterator[tuple[int, str]]:
-        normalizer = self._tokenizer.normalizer
-        offsets = encoded.offsets
-        for place, piece in enumerate(encoded.ids):
-            if piece == self.unknown_id:
-                word = text[slice(*offsets[place])]
-                yield place, word if normalizer is None else normalizer.normalize_str(word).strip()
 
     def windows(self, text: str, prompt: str = "") -> list[Tokens]:
         """Return the whole text as consecutive windows of at most `max_seq_length` tokens, each with its special tokens.
@@ -286,7 +284,7 @@ class TextTokenizer:
         unknown: dict[int, str] = {}
         for part in self._borders.parts(text, _PART):
             pieces, words = self._pieces(part)
-            unknown |= {len(ids) + place: word for place, word in words.items()}
+            unknown |= {len(ids) + position: word for position, word in words.items()}
             ids += pieces
         windows = []
         for start in range(0, max(len(ids), 1), room):
@@ -302,20 +300,44 @@ class TextTokenizer:
         plain = Tokenizer.from_str(self._tokenizer.to_str())
         plain.no_truncation()
         plain.save(str(path / "tokenizer.json"))
-        settings = {
-            "tokenizer_class": "BertTokenizer",
-            "cls_token": "[CLS]",
-            "sep_token": "[SEP]",
-            "pad_token": "[PAD]",
-            "unk_token": "[UNK]",
-            "mask_token": "[MASK]",
-            **self.settings,
-            "model_max_length": self.max_seq_length,
-            "split_special_tokens": True,
-        }
-        for stale in ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "special_tokens_map_file"):
-            settings.pop(stale, None)
+        settings = _settings_to_save(self.settings, self.max_seq_length)
         (path / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _settings_to_save(settings: Mapping[str, Any], max_seq_length: int) -> dict[str, Any]:
+    """Return the content of a `tokenizer_config.json`, made of the one that was read."""
+    stale = ("is_local", "local_files_only", "name_or_path", "tokenizer_file", "special_tokens_map_file")
+    return {
+        "tokenizer_class": "BertTokenizer",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "mask_token": "[MASK]",
+        **{key: value for key, value in settings.items() if key not in stale},
+        "model_max_length": max_seq_length,
+        "split_special_tokens": True,
+    }
+
+
+def _unknown_in(encoded: Encoding, text: str, unknown_id: int, normalizer: Any) -> Iterator[tuple[int, str]]:
+    """Yield the words of a text that the vocabulary lacks, normalized, each with its position among the pieces."""
+    offsets = encoded.offsets
+    for position, piece in enumerate(encoded.ids):
+        if piece == unknown_id:
+            word = text[slice(*offsets[position])]
+            yield position, word if normalizer is None else normalizer.normalize_str(word).strip()
+
+
+def open_tokenizer(layout: ModelLayout) -> TextTokenizer:
+    """Return a model directory's tokenizer.
+
+    Raises:
+        CorruptModelError: its file is missing, or cannot be read.
+    """
+    return TextTokenizer.from_directory(
+        layout.encoder_path, layout.max_seq_length, layout.config.pad_token_id, lowercase=layout.lowercase
+    )
 
 
 def _rebuilt(

@@ -1,4 +1,4 @@
-"""What a model can tell a text by: its pieces, and the words that its vocabulary lacks."""
+"""What distinguishes a text for a model: its word pieces, and the words that the vocabulary lacks."""
 
 import unicodedata
 from collections import Counter

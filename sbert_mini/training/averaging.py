@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.files import outputs
 from sbert_mini.files.durable import save_file
+from sbert_mini.model.layout import GRAPHS_FOLDER
 from sbert_mini.training.config import AVERAGES
 
 FILE = "average.safetensors"
@@ -127,7 +128,7 @@ def soup(models: Sequence[Path], output: Path) -> None:
     if any(config != configs[0] for config in configs):
         raise UsageError("the models differ in their configuration or in their heads' labels")
     part = outputs.new_part(output)
-    shutil.copytree(models[0], part, ignore=shutil.ignore_patterns("onnx", "lora"), dirs_exist_ok=True)
+    shutil.copytree(models[0], part, ignore=shutil.ignore_patterns(GRAPHS_FOLDER, "lora"), dirs_exist_ok=True)
     for file in files[0]:
         tensors_of = [_read(model / file) for model in models]
         for model, tensors in zip(models, tensors_of, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sbert_mini.runtime.conversion import Graph
+from sbert_mini.model.choices import Graph
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.job import EncodeJob, EncodeSettings
 from sbert_mini.shapes import FloatArray

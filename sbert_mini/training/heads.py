@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from sbert_mini.files.durable import save_file
 from sbert_mini.model.heads import WEIGHTS, HeadConfig, read_head
+from sbert_mini.model.layout import head_folder
 
 
 def siamese_features(u: Tensor, v: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class Head(nn.Module):
 
     def save(self, model: Path) -> None:
         """Write the head into `heads/<task>/` of the model directory `model`."""
-        folder = model / "heads" / self.config.task
+        folder = head_folder(model, self.config.task)
         self.config.write(folder)
         if self.config.outputs:
             save_file({name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}, folder / WEIGHTS)

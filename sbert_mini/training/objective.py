@@ -13,6 +13,7 @@ from sbert_mini.encoder.adapters import ProjectedAttention
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.files.durable import save_file
 from sbert_mini.model.heads import ADAPTER, read_adapter, read_head
+from sbert_mini.model.layout import head_folder
 from sbert_mini.training import processes
 from sbert_mini.training.distill import DistillationLoss
 from sbert_mini.training.heads import Head
@@ -122,7 +123,7 @@ class Objective(nn.Module):
         if self.head is not None:
             self.head.save(path)
         if self.adapter is not None:
-            file = path / "heads" / self.config.name / ADAPTER
+            file = head_folder(path, self.config.name) / ADAPTER
             save_file({k: t.detach().cpu().contiguous() for k, t in self.adapter.state_dict().items()}, file)
 
     def load(self, path: Path) -> None:

@@ -15,7 +15,7 @@ from sbert_mini.errors import CorruptModelError
 from sbert_mini.model.int8_weights import PRODUCTS, SMOOTH
 from sbert_mini.model.layout import read_layout
 from sbert_mini.model.weights import read_bert_weights
-from sbert_mini.runtime.conversion import find
+from sbert_mini.runtime.graphs import find
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -30,7 +30,7 @@ def test_examples_are_read_with_the_line_of_what_is_wrong(tmp_path):
 
 def test_tokenized_texts_are_the_tokenizers(minilm):
     from sbert_mini.model.layout import read_layout
-    from sbert_mini.runtime.conversion import open_tokenizer
+    from sbert_mini.text.tokenizer import open_tokenizer
 
     tokenizer = open_tokenizer(read_layout(minilm))
     inputs = ["a cat", ("one text", "and another one"), "word " * 400]

@@ -81,8 +81,8 @@ def test_pairs_are_one_input_and_a_forged_separator_is_none(make_model):
     from sbert_mini.encoder.bert import MiniBert
     from sbert_mini.encoder.pooling import pool
     from sbert_mini.model.layout import read_layout
-    from sbert_mini.runtime.conversion import open_tokenizer
     from sbert_mini.text.batching import pad
+    from sbert_mini.text.tokenizer import open_tokenizer
 
     arrays = [torch.from_numpy(a) for a in pad(open_tokenizer(read_layout(path)).encode([("the cat", "a dog")]), 0)]
     assert arrays[2].sum() > 0  # segment ids

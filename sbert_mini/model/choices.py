@@ -1,0 +1,15 @@
+"""The choices of a model, each list once. Imports nothing heavy, so that a command line starts fast."""
+
+from typing import Literal, TypeAlias, get_args
+
+Graph: TypeAlias = Literal["int8", "fp32"]
+"""The graphs of the torch-free runtime."""
+PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean"]
+HeadStructure: TypeAlias = Literal["single", "siamese", "pair"]
+HeadKind: TypeAlias = Literal["classification", "regression", "similarity"]
+
+GRAPHS: tuple[Graph, ...] = get_args(Graph)
+POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
+"""In the order in which sentence-transformers concatenates them."""
+HEAD_STRUCTURES: tuple[HeadStructure, ...] = get_args(HeadStructure)
+HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)

@@ -1,0 +1,14 @@
+"""The choices of an encode call, each list once. Imports nothing heavy, so that a command line starts fast."""
+
+from typing import Literal, TypeAlias, get_args
+
+Backend: TypeAlias = Literal["native", "avx512_vnni", "amx_int8", "onnx", "torch"]
+"""What computes. `native` is the best that the processor has of the two after it. `torch` computes with float weights."""
+Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+"""The values of a vector: 32, 8 or 1 bits a component."""
+Truncation: TypeAlias = Literal["warn", "error", "chunk"]
+"""What happens to a text that is longer than the model reads: cut with a warning, refused, or split into pieces."""
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TRUNCATIONS: tuple[Truncation, ...] = get_args(Truncation)

@@ -1,0 +1,576 @@
+"""Texts -> windows of vectors: the options of a call, tokenizing on threads, batches of texts of like length, and counts."""
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypedDict, TypeVar
+
+import numpy as np
+
+from sbert_mini.cosine import unit_rows
+from sbert_mini.errors import CorruptModelError, TextTooLongError, UnsupportedModelError, UsageError
+from sbert_mini.model.layout import ModelLayout
+from sbert_mini.progress import Counted, ProgressBar, bar_over, expected
+from sbert_mini.runtime import arguments
+from sbert_mini.runtime.choices import TRUNCATIONS, Truncation
+from sbert_mini.runtime.engine import Engine
+from sbert_mini.shapes import FloatArray, IntArray
+from sbert_mini.text.batching import batches_by_length
+from sbert_mini.text.records import Record, Reject
+from sbert_mini.text.tokenizer import TextTokenizer, Tokens
+from sbert_mini.text.words import Words
+
+WINDOW = 2048
+"""Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
+QUERY_PROMPTS = ("query",)
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""Names that models give to the prompt of queries, and of documents."""
+
+log = logging.getLogger("sbert_mini")
+
+
+@dataclass
+class EncodeCounts:
+    """What an encode call met, filled in while it runs.
+
+    Attributes:
+        texts: texts encoded.
+        tokens: tokens computed, special tokens included.
+        truncated: texts longer than the model reads: cut (`truncation="warn"`) or split (`"chunk"`).
+        unknown: texts of which the model knows no word: emoji, scripts that its vocabulary lacks. Their vectors say no more than
+            how many words there are.
+        empty: texts of which nothing is left to read: blanks, control characters and the like. They have one vector.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    unknown: int = 0
+    empty: int = 0
+
+
+class PairOptions(TypedDict, total=False):
+    """The options of every encode call. All are optional, and `plan_texts` has their defaults.
+
+    Attributes:
+        batch_size: the most texts that are computed together; 32 by default.
+        show_progress_bar: draw a progress bar on stderr.
+        truncation: what happens to a text of more than `max_seq_length` tokens: `warn` (the default) cuts it and says how many
+            were cut, `error` refuses it, `chunk` splits it and averages the pieces' vectors by their tokens.
+        counts: filled in, if given.
+    """
+
+    batch_size: int
+    show_progress_bar: bool
+    truncation: Truncation
+    counts: EncodeCounts | None
+
+
+class EncodeOptions(PairOptions, total=False):
+    """The options of a call that encodes texts.
+
+    Attributes:
+        normalize_embeddings: scale each vector to length 1; True by default. False is for models that do not do so themselves.
+        truncate_dim: keep this many first components (for models trained so), then normalise again.
+        prompt_name: the name of one of the model's prompts, put before each text.
+        prompt: the prompt itself; wins over `prompt_name`.
+    """
+
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    prompt_name: str | None
+    prompt: str | None
+
+
+class StreamOptions(EncodeOptions, total=False):
+    """The options of a call that yields vectors as it reads texts.
+
+    Attributes:
+        window: texts that are sorted by length together; one window is tokenized while the one before is computed.
+        max_tokens: the most tokens of a batch, padding included; None for what suits what computes.
+        warn_of_unknown: False to count unknown words and not to report them.
+    """
+
+    window: int
+    max_tokens: int | None
+    warn_of_unknown: bool
+
+
+@dataclass(frozen=True)
+class EncodePlan:
+    """The checked options of an encode call.
+
+    Attributes:
+        prefix: the prompt, put before each text.
+        batch_size: the most texts of a batch.
+        dimension: components kept.
+        normalize: whether vectors are normalised again after components were cut.
+        truncation: what happens to a text that is too long.
+        window: texts of a window.
+        max_tokens: the most tokens of a batch, padding included.
+        around: special tokens and prompt tokens of each text.
+        counts: filled in.
+        show_progress_bar: whether a bar is drawn.
+        warn_of_unknown: whether unknown words are reported.
+        items: what is encoded: `texts` or `pairs`.
+    """
+
+    prefix: str
+    batch_size: int
+    dimension: int
+    normalize: bool
+    truncation: Truncation
+    window: int
+    max_tokens: int
+    around: int
+    counts: EncodeCounts
+    show_progress_bar: bool = False
+    warn_of_unknown: bool = True
+    items: Literal["texts", "pairs"] = "texts"
+
+
+def plan_texts(
+    layout: ModelLayout,
+    tokenizer: TextTokenizer,
+    tokens_per_batch: int,
+    *,
+    batch_size: int = 32,
+    show_progress_bar: bool = False,
+    normalize_embeddings: bool = True,
+    truncate_dim: int | None = None,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    truncation: Truncation = "warn",
+    counts: EncodeCounts | None = None,
+    window: int = WINDOW,
+    max_tokens: int | None = None,
+    warn_of_unknown: bool = True,
+) -> EncodePlan:
+    """Return the plan of an encode call, its options checked.
+
+    Args:
+        layout: of the model.
+        tokenizer: of the model.
+        tokens_per_batch: for `max_tokens=None`.
+        batch_size, show_progress_bar, normalize_embeddings, truncate_dim, prompt_name, prompt, truncation, counts: see
+            `EncodeOptions`.
+        window, max_tokens, warn_of_unknown: see `StreamOptions`.
+
+    Raises:
+        UsageError: an option is invalid.
+        UnsupportedModelError: the model leaves its prompt out of the pooling.
+    """
+    size = arguments.integer(batch_size, "batch_size")
+    window = arguments.integer(window, "window")
+    tokens = tokens_per_batch if max_tokens is None else arguments.integer(max_tokens, "max_tokens")
+    if truncation not in TRUNCATIONS:
+        raise UsageError(f"truncation must be warn, error or chunk; found {truncation!r}")
+    dimension = check_dimension(layout, truncate_dim)
+    if not normalize_embeddings and not layout.normalize:
+        raise UsageError(
+            "normalize_embeddings must be True here: this model does not normalise by itself, and its graph does. "
+            "sbert_mini.load(model).encode(texts) gives its vectors as they are"
+        )
+    prefix = prompt_text(layout, prompt_name, prompt)
+    return EncodePlan(
+        prefix=prefix,
+        batch_size=size,
+        dimension=dimension,
+        normalize=bool(normalize_embeddings),
+        truncation=truncation,
+        window=window,
+        max_tokens=tokens,
+        around=tokens_around(tokenizer, prefix),
+        counts=EncodeCounts() if counts is None else counts,
+        show_progress_bar=show_progress_bar,
+        warn_of_unknown=warn_of_unknown,
+    )
+
+
+def plan_pairs(
+    layout: ModelLayout,
+    tokenizer: TextTokenizer,
+    tokens_per_batch: int,
+    *,
+    batch_size: int = 32,
+    show_progress_bar: bool = False,
+    truncation: Truncation = "warn",
+    counts: EncodeCounts | None = None,
+) -> EncodePlan:
+    """Return the plan of a call that encodes pairs, its options checked.
+
+    Raises:
+        UsageError: an option is invalid; `chunk` is, because a pair cannot be read in pieces.
+    """
+    if truncation == "chunk":
+        raise UsageError("a pair cannot be read in pieces: truncation must be warn or error here")
+    if truncation not in ("warn", "error"):
+        raise UsageError(f"truncation must be warn or error for pairs; found {truncation!r}")
+    return EncodePlan(
+        prefix="",
+        batch_size=arguments.integer(batch_size, "batch_size"),
+        dimension=layout.dimension,
+        normalize=True,
+        truncation=truncation,
+        window=WINDOW,
+        max_tokens=tokens_per_batch,
+        around=tokenizer.special_tokens(pair=True),
+        counts=EncodeCounts() if counts is None else counts,
+        show_progress_bar=show_progress_bar,
+        items="pairs",
+    )
+
+
+def check_dimension(layout: ModelLayout, truncate_dim: int | None) -> int:
+    """Return how many components a call keeps; None keeps the model's own number.
+
+    Raises:
+        UsageError: `truncate_dim` is not from 1 to the model's dimension.
+    """
+    if truncate_dim is None:
+        return layout.output_dimension
+    dimension = arguments.integer(truncate_dim, "truncate_dim", None)
+    if not 1 <= dimension <= layout.dimension:
+        raise UsageError(
+            f"truncate_dim must be from 1 to {layout.dimension}, the model's dimension; found {dimension}",
+            "truncate_dim",
+        )
+    return dimension
+
+
+def prompt_text(layout: ModelLayout, name: str | None, prompt: str | None) -> str:
+    """Return the text that is put before each text: `prompt`, else the prompt of that name, else the model's default one.
+
+    Raises:
+        UsageError: the model has no prompt of that name, or the prompt is no valid text.
+        UnsupportedModelError: the model leaves its prompt out of the pooling.
+    """
+    for parameter, value in (("prompt_name", name), ("prompt", prompt)):
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"{parameter} must be a string or None; found {type(value).__name__} {value!r}")
+    if prompt is None:
+        name = name or layout.default_prompt_name
+        if name is not None and name not in layout.prompts:
+            known = ", ".join(layout.prompts) or "none"
+            raise UsageError(f"the model has no prompt named {name!r}; it has: {known}")
+        prompt = layout.prompts[name] if name is not None else ""
+    if arguments.holds_half_a_character(prompt):
+        raise UsageError(f"the prompt is not valid Unicode: {prompt!r} holds half a character")
+    if prompt and not layout.include_prompt:
+        raise UnsupportedModelError("this model leaves its prompt out of the pooling, which the runtime does not do")
+    return prompt
+
+
+def with_prompt(options: dict[str, Any], layout: ModelLayout, names: Sequence[str]) -> dict[str, Any]:
+    """Return the options; if they set no prompt, with the first of these names for which the model has one."""
+    if options.get("prompt") is None and options.get("prompt_name") is None:
+        return {**options, "prompt_name": next((name for name in names if name in layout.prompts), None)}
+    return options
+
+
+def tokens_around(tokenizer: TextTokenizer, prefix: str) -> int:
+    """Return how many tokens of an encoded text are special ones or the prompt's."""
+    return len(tokenizer.encode([prefix])[0].ids)
+
+
+def words_in(pieces: Sequence[Tokens], tokenizer: TextTokenizer, around: int) -> Words:
+    """Return what the model reads of a text, as far as it tells texts from each other.
+
+    Args:
+        pieces: the text's tokens; several, where it was split.
+        tokenizer: made them.
+        around: special tokens and prompt tokens of each piece (`tokens_around`).
+    """
+    special, unknown_id = tokenizer.special_ids, tokenizer.unknown_id
+    prompt = around - tokenizer.special_tokens()
+    text_ids = [[i for i in piece.ids if i not in special][prompt:] for piece in pieces]
+    unknown = [
+        piece.unknown[len(piece.unknown) - ids.count(unknown_id) :] for piece, ids in zip(pieces, text_ids, strict=True)
+    ]
+    return Words(tuple(itertools.chain(*text_ids)), tuple(itertools.chain(*unknown)))
+
+
+def check_texts(texts: Iterable[str]) -> Iterable[str]:
+    """Return several texts, each checked when it is read.
+
+    Raises:
+        UsageError: these are not several texts; or, while they are read, one is not a string.
+        InputError: while they are read: one is not valid Unicode.
+    """
+    several = arguments.texts_of(texts)
+    return _counted_as(several, (arguments.check_text(text, position) for position, text in enumerate(several)))
+
+
+def check_pairs(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    """Return pairs of texts, each checked when it is read (`arguments.pairs_of`)."""
+    return _counted_as(pairs, arguments.pairs_of(pairs))
+
+
+T = TypeVar("T")
+
+
+def _counted_as(source: Iterable[Any], items: Iterable[T]) -> Counted[T]:
+    """Return items with the count of `source`, from which they are made one by one."""
+    return (
+        Counted(items, source.total, source.done) if isinstance(source, Counted) else Counted(items, expected(source))
+    )
+
+
+@dataclass(frozen=True)
+class TokenWindow:
+    """Some consecutive texts, tokenized.
+
+    Attributes:
+        texts: how many.
+        pieces: their tokens; a text that was split has several.
+        owners: the text that each piece belongs to, (pieces,).
+        truncated: positions of the texts that are longer than the model reads.
+        unknown: texts of which the model knows no word.
+        empty: texts of which nothing is read.
+    """
+
+    texts: int
+    pieces: list[Tokens]
+    owners: IntArray
+    truncated: list[int]
+    unknown: int
+    empty: int
+
+
+def tokenize_window(texts: Sequence[Any], first: int, tokenizer: TextTokenizer, plan: EncodePlan) -> TokenWindow:
+    """Return texts, or pairs of texts, as tokens.
+
+    Args:
+        texts: the texts, or pairs.
+        first: the position of the first among all texts, for an error.
+        tokenizer: of the model.
+        plan: of the call.
+
+    Raises:
+        TextTooLongError: a text is too long, and the plan's `truncation` is `error`.
+        UsageError: the prompt leaves no room for a text that is to be split.
+    """
+    prompted = [plan.prefix + text for text in texts] if plan.prefix else texts
+    tokens = tokenizer.encode(prompted)
+    truncated = [i for i, t in enumerate(tokens) if t.truncated]
+    if truncated and plan.truncation == "error":
+        item, way_out = plan.items[:-1], " or splitting ('chunk')" if plan.items == "texts" else ""
+        raise TextTooLongError(
+            f"{item} {first + truncated[0]} (counted from 0) is longer than {tokenizer.max_seq_length} tokens, which is all "
+            f"that the model reads: shorten it, or allow truncation ('warn'){way_out}"
+        )
+    pieces, owners = tokens, np.arange(len(texts), dtype=np.int64)
+    if truncated and plan.truncation == "chunk":
+        groups = [
+            tokenizer.windows(text, plan.prefix) if t.truncated else [t] for text, t in zip(texts, tokens, strict=True)
+        ]
+        pieces = [piece for group in groups for piece in group]
+        owners = np.repeat(owners, [len(group) for group in groups])
+    read = np.zeros(len(texts), np.int64)
+    unknown = np.zeros(len(texts), np.int64)
+    np.add.at(read, owners, [len(piece.ids) - plan.around for piece in pieces])
+    np.add.at(unknown, owners, [piece.ids.count(tokenizer.unknown_id) for piece in pieces])
+    empty = read <= 0
+    return TokenWindow(
+        len(texts), pieces, owners, truncated, int(np.sum(~empty & (unknown >= read))), int(np.sum(empty))
+    )
+
+
+def join_pieces(window: TokenWindow, vectors: FloatArray, plan: EncodePlan) -> FloatArray:
+    """Return one vector a text: the mean of its pieces' vectors by their tokens, cut to the components that are kept.
+
+    Shapes:
+        vectors: (pieces, dim); the result: (texts, plan.dimension).
+    """
+    if len(window.pieces) > window.texts:
+        weights = np.array([max(len(p.ids) - 2, 1) for p in window.pieces], np.float32)
+        sums = np.zeros((window.texts, vectors.shape[1]), np.float32)
+        np.add.at(sums, window.owners, vectors * weights[:, None])
+        vectors = unit_rows(sums)
+    if plan.dimension < vectors.shape[1]:
+        vectors = np.ascontiguousarray(vectors[:, : plan.dimension])
+        vectors = unit_rows(vectors) if plan.normalize else vectors
+    return vectors
+
+
+@dataclass(frozen=True)
+class EncodedWindow:
+    """The vectors of some consecutive texts.
+
+    Attributes:
+        vectors: one a text, (texts, dim).
+        words: returns what the model reads of each text.
+    """
+
+    vectors: FloatArray
+    words: Callable[[], list[Words]]
+
+
+class TextStream:
+    """Texts -> windows of vectors. One window is tokenized while the one before is computed.
+
+    Args:
+        tokenizer: of the model.
+        engine: what computes.
+        dimension: components of a whole vector.
+        threads: that tokenize and compute.
+        model: the model's directory, for an error.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, engine: Engine, dimension: int, threads: int, model: Path) -> None:
+        self._tokenizer = tokenizer
+        self._engine = engine
+        self._dimension = dimension
+        self._threads = threads
+        self._model = model
+
+    def __repr__(self) -> str:
+        return f"TextStream({str(self._model)!r}, engine={self._engine.name!r}, threads={self._threads})"
+
+    def windows(self, items: Iterable[Any], plan: EncodePlan) -> Iterator[EncodedWindow]:
+        """Yield the vectors of checked texts or pairs in order, reading them as it goes.
+
+        Raises:
+            TextTooLongError: a text is too long, and the plan's `truncation` is `error`.
+            CorruptModelError: a vector is not finite.
+        """
+        progress = bar_over("encoding", items) if plan.show_progress_bar else None
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sbmini")
+        try:
+            yield from self._computed(iter(items), plan, pool, progress)
+            _warn(plan, self._tokenizer.max_seq_length)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            if progress is not None:
+                progress.close()
+
+    def _computed(
+        self, source: Iterator[Any], plan: EncodePlan, pool: ThreadPoolExecutor, progress: ProgressBar | None
+    ) -> Iterator[EncodedWindow]:
+        def read(first: int) -> Future[TokenWindow] | None:
+            texts = list(itertools.islice(source, plan.window))
+            return pool.submit(tokenize_window, texts, first, self._tokenizer, plan) if texts else None
+
+        computing: deque[tuple[TokenWindow, FloatArray, list[Future[None]]]] = deque()
+        first, tokenized = 0, read(0)
+        while tokenized is not None or computing:
+            if tokenized is not None:
+                window = tokenized.result()
+                first += window.texts
+                tokenized = read(first)  # queued before this window's batches, so that it is ready when they are done
+                computing.append((window, *self._start(pool, window, plan)))
+            if len(computing) == 2 or tokenized is None:
+                window, vectors, runs = computing.popleft()
+                for run in runs:
+                    run.result()
+                encoded = self._finished(window, vectors, plan)
+                if progress is not None:
+                    progress.advance(window.texts)
+                yield encoded
+
+    def _start(
+        self, pool: ThreadPoolExecutor, window: TokenWindow, plan: EncodePlan
+    ) -> tuple[FloatArray, list[Future[None]]]:
+        """Begin to compute a window; return where its pieces' vectors will be, and what to wait for."""
+        vectors = np.empty((len(window.pieces), self._dimension), np.float32)
+
+        def run(positions: IntArray) -> None:
+            vectors[positions] = self._engine.run([window.pieces[i] for i in positions])
+
+        lengths = [len(piece.ids) for piece in window.pieces]
+        batches = batches_by_length(lengths, plan.batch_size, plan.max_tokens)
+        return vectors, [pool.submit(run, positions) for positions in batches]
+
+    def _finished(self, window: TokenWindow, vectors: FloatArray, plan: EncodePlan) -> EncodedWindow:
+        """Return a window that is computed, and count it."""
+        if not np.isfinite(vectors).all():
+            raise CorruptModelError(f"{self._model} gave a vector that holds NaN or infinity: its weights overflow")
+        counts = plan.counts
+        counts.texts += window.texts
+        counts.tokens += sum(len(piece.ids) for piece in window.pieces)
+        counts.truncated += len(window.truncated)
+        counts.unknown += window.unknown
+        counts.empty += window.empty
+
+        def words() -> list[Words]:
+            groups: list[list[Tokens]] = [[] for _ in range(window.texts)]
+            for owner, piece in zip(window.owners.tolist(), window.pieces, strict=True):
+                groups[owner].append(piece)
+            return [words_in(group, self._tokenizer, plan.around) for group in groups]
+
+        return EncodedWindow(join_pieces(window, vectors, plan), words)
+
+
+def _warn(plan: EncodePlan, max_seq_length: int) -> None:
+    """Report what was cut, and what the model does not know."""
+    counts, items = plan.counts, plan.items
+    if counts.truncated and plan.truncation == "warn":
+        way_out = " (truncation='chunk' reads them whole)" if items == "texts" else ""
+        log.warning(
+            "%d of %d %s were longer than %d tokens, and were cut%s",
+            *(counts.truncated, counts.texts, items, max_seq_length, way_out),
+            extra={"parameter": "truncation='chunk'"},
+        )
+    if not plan.warn_of_unknown:
+        return
+    if counts.unknown:
+        log.warning(
+            "%d of %d %s hold no word that the model knows: their vectors say nothing of what they mean",
+            *(counts.unknown, counts.texts, items),
+        )
+    if counts.empty:
+        log.warning(
+            "%d of %d %s hold nothing that the model reads: all have one vector", counts.empty, counts.texts, items
+        )
+
+
+def short_enough(
+    records: Iterable[Record], tokenizer: TextTokenizer, prefix: str, on_reject: Callable[[Reject], None]
+) -> Iterator[Record]:
+    """Yield the records whose text, with the prompt, the tokenizer keeps whole, and hand over the others as rejects."""
+    for record in records:
+        if tokenizer.encode([prefix + record.text])[0].truncated:
+            reason = f"the text is longer than {tokenizer.max_seq_length} tokens"
+            on_reject(Reject(record.line, reason, record.text[:1000], record.file))
+        else:
+            yield record
+
+
+class HasText(Protocol):
+    """A row with a text to encode: a `Record`, or another."""
+
+    @property
+    def text(self) -> str:
+        """The text."""
+
+
+RowT = TypeVar("RowT", bound=HasText)
+
+
+def join_records(
+    records: Iterable[RowT], encode: Callable[[Iterable[str]], Iterator[EncodedWindow]]
+) -> Iterator[tuple[list[RowT], EncodedWindow]]:
+    """Yield each window of records with what `encode` makes of their texts, reading them as it goes.
+
+    Args:
+        records: the records, in any ordered iterable.
+        encode: takes texts and yields their vectors in order (`Embedder.encode_windows`, with its options bound).
+    """
+    pending: list[RowT] = []
+
+    def texts() -> Iterator[str]:
+        for record in records:
+            pending.append(record)
+            yield record.text
+
+    def joined(windows: Iterator[EncodedWindow]) -> Iterator[tuple[list[RowT], EncodedWindow]]:
+        for window in windows:
+            size = len(window.vectors)
+            yield pending[:size], window
+            del pending[:size]
+
+    return joined(encode(_counted_as(records, texts())))
