@@ -179,7 +179,8 @@ class TaskConfig:
             more.
         mini_batch_size: with the loss `cached-multiple-negatives-ranking`: examples computed at once; more needs more
             memory.
-        dimensions: the loss is also computed on the first components of the vectors, this many, so that vectors can be shortened (Matryoshka).
+        dimensions: the loss is also computed on the first components of the vectors, this many, so that vectors can
+            be shortened (Matryoshka).
         vector_weight: with `distillation`: the weight of the loss between each vector and the teacher's, 0 or more; 0
             for a teacher of another dimension.
         similarity_weight: with `distillation`: the weight of the loss between the similarities within a batch and the
