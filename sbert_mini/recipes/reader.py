@@ -244,13 +244,6 @@ class _Reader:
         raise self.error(path, f"{shown} must be {expected}; found {_toml(value)}")
 
 
-def _kind(hint: Any) -> str:
-    """Return what a field takes, in words."""
-    if get_origin(hint) is Literal:
-        return _NAMES[str]
-    return _NAMES.get(hint) or _LISTS_OF.get((*get_args(hint), None)[0], "a table")
-
-
 def _toml(value: Any) -> str:
     """Return a value as a recipe spells it."""
     if isinstance(value, bool):

@@ -60,11 +60,6 @@ class Objective(nn.Module):
         ]  # in a list, so that the model is not a part of this module
         self._loss = holder
 
-    @property
-    def stock_features(self) -> bool:
-        """Whether the loss runs the model itself, a column at a time (GradCache)."""
-        return self.config.spec.cached
-
     def forward(self, vectors: Sequence[Tensor], targets: Tensor | None) -> Tensor:
         """Return the loss of a batch.
 

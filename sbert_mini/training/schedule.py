@@ -103,8 +103,6 @@ class Schedule:
     def __init__(
         self, kind: str, examples: Mapping[str, int], budget: int, epochs: int, floor: int = 1, unit: int = 1
     ) -> None:
-        if floor < 1:
-            raise UsageError(f"floor must be at least 1; found {floor}")
         self.kind, self.tasks, self.budget, self.epochs, self.floor = kind, list(examples), budget, epochs, floor
         self.unit = unit
         self._examples = list(examples.values())
@@ -175,6 +173,7 @@ class ExampleStream:
     pool, drawn at random.
 
     Args:
+        count: how many examples there are, 1 or more.
         lengths: tokens of each example; None for batches that do not care for length.
         seed: of this stream; everything that it gives follows from it.
         keys: for each example the numbers of its texts: where given, no text stands twice in a batch (for in-batch negatives),
@@ -184,8 +183,6 @@ class ExampleStream:
     def __init__(
         self, count: int, lengths: IntArray | None, seed: Sequence[int], keys: Sequence[tuple[int, ...]] | None = None
     ) -> None:
-        if count < 1:
-            raise UsageError("a task needs at least one example")
         self._count, self._lengths, self._keys = count, lengths, keys
         self._rng = np.random.default_rng(list(seed))
         self._pass: list[int] = []

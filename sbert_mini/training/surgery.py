@@ -10,7 +10,7 @@ point against one of them (Yu et al. 2020 prove it for two).
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from torch import Tensor
 
 from sbert_mini.errors import UsageError
 from sbert_mini.training.config import SURGERY_RULES
-
-if TYPE_CHECKING:
-    pass
 
 Rule: TypeAlias = Callable[[Tensor], Tensor]
 """Gram matrix (tasks, tasks) -> weights (tasks,). TorchJD's weightings are such functions."""

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from sbert_mini.errors import InputError
-from sbert_mini.training.examples import TokenizedTexts, read_examples
+from sbert_mini.errors import InputError, UsageError
+from sbert_mini.training.checks import findings
+from sbert_mini.training.examples import Examples, TokenizedTexts, read_examples
 
 
 def test_examples_are_read_with_the_line_of_what_is_wrong(tmp_path):
@@ -40,3 +41,44 @@ def test_tokenized_texts_are_the_tokenizers(minilm):
         assert held[number].ids.tolist() == tokens.ids
         assert held[number].type_ids.tolist() == tokens.type_ids
         assert held.lengths[number] == len(tokens.ids)
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "text"),
+    [
+        ((("a",), ("b",), ("c",)), ("x", "y"), "a label a row is needed; found 2 for 3 rows"),
+        ((("a", "b"), ("c",)), None, "every row must have the same number of texts"),
+    ],
+)
+def test_rows_and_labels_that_do_not_fit(texts, labels, text):
+    with pytest.raises(UsageError, match=text):
+        Examples(texts, labels)
+
+
+@pytest.mark.parametrize("content", ["text,label\na,x\nb,\n", "text,label\na,x\nb, \n"])
+def test_an_empty_label_is_named_with_its_line(tmp_path, content):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(InputError, match=r"a\.csv, line 3: the label is empty"):
+        read_examples([tmp_path / "a.csv"], ["text"], "label")
+
+
+def test_null_is_no_label(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": null}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl, line 1: the label is empty"):
+        read_examples([tmp_path / "a.jsonl"], ["text"], "label")
+
+
+@pytest.mark.parametrize(("count", "rare"), [(40, True), (39, False)])
+def test_labels_below_a_twentieth_of_an_equal_share_are_named(count, rare):
+    """One row of 41 is fewer than 0.05 · 41 / 2 = 1.025; one of 40 is not fewer than 1."""
+    rows = Examples(tuple((f"text {i}",) for i in range(count + 1)), ("a",) * count + ("b",))
+    found = [finding.text for finding in findings("t", rows, None, ("a", "b"))]
+    assert ("very few rows are labelled b" in found) is rare
+
+
+def test_examples_of_columns_stand_side_by_side():
+    examples = Examples.from_columns([["a", "b"], iter(["c", "d"])], iter([1, 0]))
+    assert (examples.texts, examples.labels, examples.counts) == ((("a", "c"), ("b", "d")), (1, 0), {"read": 2})
+    assert Examples.from_columns([["a"]]).labels is None
+    with pytest.raises(ValueError, match="shorter"):
+        Examples.from_columns([["a", "b"], ["c"]])
