@@ -78,6 +78,47 @@ def passages() -> list[dict]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
+@pytest.fixture(scope="session")
+def passage_sentences(passages: list[dict]) -> list[str]:
+    """Sentences of many lengths, all different."""
+    sentences = [s.strip() for p in passages for s in p["text"].split(".") if len(s) > 10]
+    return list(dict.fromkeys(sentences))[:300]
+
+
+@pytest.fixture(scope="session")
+def collection_index(tmp_path_factory: pytest.TempPathFactory, embedder, passages: list[dict]) -> Path:
+    """An index of the shipped collection, for tests that only read it."""
+    from indexes import records_of
+
+    from sbert_mini import IndexWriter
+
+    path = tmp_path_factory.mktemp("index") / "collection"
+    IndexWriter(path, embedder).create(records_of(passages))
+    return path
+
+
+@pytest.fixture
+def copied_index(collection_index: Path, tmp_path: Path) -> Path:
+    """A copy of `collection_index`, for tests that change it."""
+    return Path(shutil.copytree(collection_index, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def clustered_vectors() -> np.ndarray:
+    """Vectors for `numbered_records`."""
+    from indexes import clustered
+
+    return clustered()
+
+
+@pytest.fixture
+def numbered_records() -> list:
+    """Records for `clustered_vectors`."""
+    from indexes import numbered
+
+    return numbered()
+
+
 @pytest.fixture
 def sbmini(tmp_path: Path, minilm: Path) -> Callable[..., subprocess.CompletedProcess]:
     """Run the command in an empty folder, as a person would."""

@@ -1,9 +1,10 @@
-"""Conditions that few people write: what they give, by hand, and which mistakes are named."""
+"""SQL conditions: what they select, worked by hand, and which mistakes are named."""
 
 import pytest
 
 from sbert_mini import IndexWriter
 from sbert_mini.errors import UsageError
+from sbert_mini.search.conditions import parse
 from sbert_mini.text.records import Record
 
 ROWS = [
@@ -76,3 +77,69 @@ def test_which_mistakes_are_named(index, condition, text):
     with pytest.raises(UsageError, match=text) as error:
         index.matching(condition)
     assert "\n" not in str(error.value)
+
+
+COLUMNS = {
+    "year": "integer",
+    "lang": "text",
+    "ok": "boolean",
+    "price": "number",
+    "Twice": "text",
+    "twice": "text",
+    "none": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        ('"yaer" >= 2020', r"no such column: yaer \(did you mean year\?\)"),
+        ("[yaer] >= 2020", "no such column: yaer"),
+        ("`yaer` < 1 and lang = 'en'", "no such column: yaer"),
+        ("yaer is null", "no such column: yaer"),
+        ('lang = "en"', "no such column: en .*single quotes"),
+        ("year = '2020'", "compares year, which is integer, with a text '2020'"),
+        ("lang > 3", r"compares lang, which is text, with the integer 3.*cast\(lang as integer\)"),
+        ("ok = 1", "compares ok, which is boolean"),
+        ("year in (1, 'x')", "cannot be compared"),
+        ("year between 1 and 'x'", "cannot be compared"),
+        ("year like '2%'", "'year' must be text here, and is integer"),
+        ("year", "must be a condition"),
+        ("1", "must be a condition"),
+        ("'x'", "must be a condition"),
+        ("not year", "'year' must be boolean"),
+        ("lang and ok", "'lang' must be boolean"),
+        ("", "not one SQL condition"),
+        ("year >", "not one SQL condition"),
+        ("year = 1; DROP TABLE rows", "not one SQL condition"),
+        ("0) UNION SELECT -1 FROM rows WHERE (1", "not one SQL condition"),
+        ("1); DELETE FROM rows; --", "not one SQL condition"),
+        ("year = 1 ORDER BY 1", "not one SQL condition"),
+        ("(SELECT 1) = 1", "is not known here"),
+        ("exists (select 1)", "is not known here"),
+        ("year in (select 1)", "list of values"),
+        ("length(randomblob(900000000)) > 0", "is not known here"),
+        ("load_extension('x')", "is not known here"),
+        ("fts3_tokenizer('simple') is null", "is not known here"),
+        ("max(year) = 1", "is not known here"),
+        ("rows.year = 1", "names a table"),
+        ("tWICE = 'x'", "fits the columns Twice and twice"),
+        ("year = ?", "is not known here"),
+        ("year = 1e999", "too large"),
+        ("lang like lang", "like takes a text"),
+        ("substr(lang, year) = 'x'", "takes values, not columns"),
+        ("cast(year as date) = 1", "can be cast to integer, number, boolean, text"),
+        ("(" * 5000 + "ok" + ")" * 5000, "nested too deeply"),
+        ("lang = '" + "x" * 2**20 + "'", "has 1048585 characters"),
+    ],
+)
+def test_what_is_not_one_condition_on_these_columns_is_refused(condition, why):
+    with pytest.raises(UsageError, match=why) as error:
+        parse(condition, COLUMNS)
+    listed = (
+        "Columns: id (text), year (integer), lang (text), ok (boolean), price (number), Twice (text), twice (text), "
+    )
+    listed += "none (no value yet)"
+    assert str(error.value).endswith(listed)
+    assert "_position" not in str(error.value)
+    assert len(str(error.value)) < 1200

@@ -1,4 +1,4 @@
-"""An index through kills, a full disk and damage: nothing acknowledged is lost, nothing is there twice, `verify` tells."""
+"""An index through kills, a full disk and damage: no acknowledged change is lost or applied twice, `verify` reports damage."""
 
 import json
 import random
@@ -14,10 +14,70 @@ import pytest
 from conftest import replace
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
-from sbert_mini.errors import CorruptIndexError
+from sbert_mini.errors import (
+    CorruptIndexError,
+)
 from sbert_mini.text.records import Record
 
+
+def test_every_flipped_bit_is_found(copied_index, rng):
+    assert SearchIndex(copied_index).verify() == []
+    files = [p for p in copied_index.rglob("*") if p.is_file() and p.name != "LOCK"]
+    assert len(files) == 11
+    for file in files:
+        data = file.read_bytes()
+        for position in {0, len(data) - 1, *rng.integers(0, len(data), 10).tolist()}:
+            damaged = bytearray(data)
+            damaged[position] ^= 1 << int(rng.integers(8))
+            file.write_bytes(damaged)
+            try:
+                found = bool(SearchIndex(copied_index).verify())
+            except CorruptIndexError:
+                found = True
+            assert found, f"{file} bit flip at byte {position}"
+        file.write_bytes(data)
+    assert SearchIndex(copied_index).verify() == []
+
+
+WRITER = """
+import sys
+from sbert_mini import Embedder, IndexWriter
+from sbert_mini.text.records import Record
+model = Embedder(sys.argv[1])
+print("ready", flush=True)
+IndexWriter(sys.argv[2], model).create((Record("the cat " * (i % 9 + 1) + str(i), str(i)) for i in range(160)))
+print("done", flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_an_index_or_none(tmp_path, converted_model, rng):
+    model = converted_model()
+    Embedder(model)
+    path = tmp_path / "index"
+    for delay_s in rng.uniform(0, 0.12, 8):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(model), str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(delay_s)
+        child.send_signal(signal.SIGKILL)
+        acknowledged = "done" in child.stdout.read()
+        child.wait()
+        child.stdout.close()
+        if (path / "CURRENT").exists():
+            index = SearchIndex(path)
+            assert index.verify() == []
+            assert [row.id for row in index.rows()] == [str(i) for i in range(160)]
+            shutil.rmtree(path)
+        else:
+            assert not acknowledged
+            IndexWriter(path, Embedder(model)).create([Record("again")])  # what was left there is in nobody's way
+            shutil.rmtree(path)
+
+
 DIM = 28
+
+
 WORKER = """
 import json, resource, sys
 import numpy as np

@@ -1,0 +1,183 @@
+"""Typed columns: the types that values imply, and how they are stored."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typed_rows import KINDS, columns_of, rows_of
+
+from sbert_mini.errors import CorruptIndexError, InputError, UsageError
+from sbert_mini.search.checksums import CheckedFile, file_checksums
+from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, Schema, converted, possible_types
+from sbert_mini.search.conditions import parse
+from sbert_mini.search.filters import Deadline, matching
+
+
+@pytest.mark.parametrize(
+    ("values", "type"),
+    [
+        (["7", "12", "-3"], "integer"),
+        (["7", ""], "integer"),
+        (["7", "007"], "text"),
+        (["501", "00501"], "text"),
+        (["1.5", "2", "-0.25"], "number"),
+        (["1.1", "1.10"], "text"),
+        (["123e456", "1"], "text"),
+        (["1e3", "1000"], "text"),
+        (["12345678901234567890", "1"], "text"),
+        (["9007199254740993"], "integer"),
+        (["9007199254740993", "0.5"], "text"),  # float64 does not hold it
+        (["true", "false", ""], "boolean"),
+        (["True", "False"], "text"),
+        (["true", "1"], "text"),
+        (["+5"], "text"),
+        ([" 5"], "text"),
+        (["1_000"], "text"),
+        (["٣"], "text"),
+        (["nan"], "text"),
+        (["inf", "1.0"], "text"),
+        (["-0"], "text"),
+        (["", ""], None),
+    ],
+)
+def test_a_csv_column_has_the_type_from_which_its_values_read_back(values, type):
+    schema = Schema()
+    for value in values:
+        schema.take({"x": value}, typed=False)
+    schema.finish()
+    assert schema.type_of("x") == type
+
+
+@pytest.mark.parametrize(
+    ("values", "type"),
+    [
+        ([1, 2, None], "integer"),
+        ([1, 2.5], "number"),
+        ([1.0], "number"),
+        ([float("inf")], "text"),
+        ([2**63 - 1, -(2**63)], "integer"),
+        ([2**63], "text"),
+        ([2**53 + 1, 0.5], "text"),
+        ([True, False], "boolean"),
+        ([True, 1], "text"),
+        (["7"], "text"),
+        (["7", 7], "text"),
+        ([[1, 2], {"a": 1}], "text"),
+        ([None], None),
+    ],
+)
+def test_a_typed_column_keeps_the_types_of_its_source(values, type):
+    schema = Schema()
+    for value in values:
+        schema.take({"x": value}, typed=True)
+    schema.finish()
+    assert schema.type_of("x") == type
+
+
+@given(
+    st.one_of(
+        st.integers(),
+        st.floats(allow_nan=False),
+        st.text(),
+        st.booleans(),
+        st.from_regex(r"[-+0-9.eE]{1,24}", fullmatch=True),
+    )
+)
+def test_what_a_type_holds_reads_back_unchanged(value):
+    for typed in (True, False):
+        for type in possible_types(value, typed=typed) - {"text"}:
+            held = converted(value, type)
+            if held is None:
+                assert value == ""
+            elif isinstance(value, str):
+                assert value == (
+                    str(held).lower()
+                    if type == "boolean"
+                    else repr(held)
+                    if "." in value or "e" in value
+                    else str(int(held))
+                )
+            else:
+                assert held == value
+
+
+def test_later_rows_must_fit(tmp_path):
+    schema = Schema(
+        [{"name": "year", "type": "integer", "declared": False}, {"name": "new", "type": None, "declared": False}]
+    )
+    schema.take({"year": 2020, "new": None}, typed=True)
+    schema.take({"year": "2021"}, typed=False)
+    for value, typed in (
+        ("02021", False),
+        ("2021", True),
+        (20.5, True),
+        (True, True),
+        ([1], True),
+        ("x", False),
+        (2**63, True),
+    ):
+        with pytest.raises(InputError, match="'year' is, by the rows before, integer"):
+            schema.take({"other": 1, "year": value}, typed=typed)
+    assert "other" not in [entry["name"] for entry in schema.described()]  # nothing of a row that is refused
+    schema.take({"new": 0.5}, typed=True)
+    schema.finish()
+    assert schema.type_of("new") == "number"
+
+
+def test_a_declared_type_reads_what_spells_it():
+    schema = Schema(declared={"price": "number", "active": "boolean", "n": "integer"})
+    schema.take({"price": "10.50", "active": "True", "n": "007"}, typed=False)
+    for columns in ({"price": "dear"}, {"active": "yes"}, {"n": "1.5"}, {"n": "1_0"}, {"price": "1e999"}):
+        with pytest.raises(InputError, match="was declared"):
+            schema.take(columns, typed=False)
+    schema.finish()
+    assert [schema.type_of(name) for name in ("price", "active", "n")] == ["number", "boolean", "integer"]
+    with pytest.raises(UsageError, match="must be one of integer, number, boolean, text; found 'date'"):
+        Schema(declared={"x": "date"})
+    with pytest.raises(UsageError, match="'x' is text in this index, not number"):
+        Schema([{"name": "x", "type": "text", "declared": False}], {"x": "number"})
+    unseen = Schema(declared={"absent": "number"})
+    unseen.take({"x": 1}, typed=True)
+    with pytest.raises(InputError, match="no row has the column 'absent'"):
+        unseen.finish()
+
+
+def test_values_come_back_as_they_were_written_in_every_encoding(tmp_path):
+    rows = rows_of(3, 211)
+    columns = columns_of(tmp_path, rows, Schema(), values_in_memory=50)  # many chunks
+    for name, kind in KINDS.items():
+        column = columns.column(name)
+        if kind is None:
+            assert column is None
+            continue
+        assert column.type == kind
+        assert column.has_dictionary == (name in ("t", "u"))
+        for first, last in ((0, 211), (17, 101), (210, 211)):
+            found = column.values(first, last)
+            expected = [row[name] for row in rows[first:last]]
+            assert [
+                v if ok else None for v, ok in zip(found.values.tolist(), found.valid.tolist(), strict=True)
+            ] == expected
+    ids = columns.column("id").values(0, 211)
+    assert ids.values.tolist() == [f"id {number}" for number in range(211)]
+
+
+def test_storage_follows_the_values_not_rows_times_columns(tmp_path):
+    rows = [{f"c{number}": number} for number in range(2000)]  # 4 million cells, 2,000 values
+    columns = columns_of(tmp_path, rows, Schema())
+    assert (tmp_path / DATA).stat().st_size < 200_000
+    assert np.flatnonzero(matching(parse("c7 = 7", {"c7": "integer"}), columns, Deadline(None))).tolist() == [7]
+
+
+def test_a_column_file_that_names_places_outside_of_itself_is_refused(tmp_path):
+    columns_of(tmp_path, [{"t": "a"}, {"t": "a"}, {"t": "b"}, {"t": "b"}], Schema())
+    data = bytearray((tmp_path / DATA).read_bytes())
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    entry = next(e for e in description["columns"] if e["name"] == "t")
+    data[entry["codes"][0]] = 7
+    (tmp_path / DATA).write_bytes(data)
+    held = Columns(description, CheckedFile(tmp_path / DATA, file_checksums(tmp_path / DATA)), 4)
+    with pytest.raises(CorruptIndexError, match="does not hold 4 values of the column 't'"):
+        held.column("t")

@@ -1,0 +1,68 @@
+"""FAISS files: a cache that is checked, mapped read-only and made anew."""
+
+import json
+import shutil
+
+import numpy as np
+from conftest import replace
+from indexes import ROWS, make
+
+from sbert_mini import IndexWriter, SearchIndex
+from sbert_mini.errors import CorruptIndexError
+from sbert_mini.search.segment import VECTOR_BLOCK_BYTES
+from sbert_mini.text.records import Record
+
+
+def test_the_faiss_file_is_a_cache(tmp_path, converted_model, numbered_records, clustered_vectors, caplog):
+    make(tmp_path / "index", converted_model, numbered_records, clustered_vectors, kind="SQ8")
+    folder = tmp_path / "index" / "faiss"
+    _, expected = SearchIndex(tmp_path / "index").nearest(clustered_vectors[:5], 5)
+    for damage in (shutil.rmtree, lambda folder: (folder / "000001.faiss").write_bytes(b"nonsense")):
+        damage(folder)
+        for noted in (damage is not shutil.rmtree, False):
+            caplog.clear()
+            np.testing.assert_array_equal(
+                SearchIndex(tmp_path / "index").nearest(clustered_vectors[:5], 5)[1], expected
+            )
+            assert ("making the FAISS file anew" in caplog.text) == noted
+
+
+def test_damaged_lists_that_are_mapped_change_no_score(
+    tmp_path, converted_model, numbered_records, clustered_vectors, rng
+):
+    make(tmp_path / "index", converted_model, numbered_records, clustered_vectors, kind="IVF32,SQ8")
+    file = tmp_path / "index" / "faiss" / "000001.faiss"
+    start = json.loads((file.with_suffix(".json")).read_text().rsplit("\n", 2)[0])["lists_start"]
+    data = bytearray(file.read_bytes())
+    assert 0 < start < VECTOR_BLOCK_BYTES < len(data)
+    np.testing.assert_array_less(len(data) - start - 1, ROWS * (28 + 8))
+    for position in rng.integers(VECTOR_BLOCK_BYTES, len(data), 400):  # behind the block that holds the start
+        data[position] ^= 255
+    replace(file, data)
+    index = SearchIndex(tmp_path / "index")
+    try:
+        scores, rows = index.nearest(clustered_vectors[:50], 5)
+        np.testing.assert_allclose(
+            scores, np.take_along_axis(clustered_vectors[:50] @ clustered_vectors.T, rows, 1), atol=1e-5
+        )
+    except CorruptIndexError as error:
+        assert "names a row" in str(error)  # noqa: PT017
+    (damage,) = index.verify()
+    assert "does not match its checksum" in damage
+    data[start - 5] ^= 1  # what stands before the lists is checked when it is opened, and the file made anew
+    replace(file, data)
+    index = SearchIndex(tmp_path / "index")
+    index.prepare()
+    assert index.verify() == []
+
+
+def test_a_mapped_faiss_file_is_read_only_by_construction(
+    tmp_path, converted_model, numbered_records, clustered_vectors
+):
+    index = make(tmp_path / "index", converted_model, numbered_records, clustered_vectors, kind="IVF32,SQ8")
+    (search,) = index._segment_searches()
+    assert not any("add" in name or "remove" in name for name in dir(search))
+    more = [Record("a dog", f"new {i}", {"n": -i}) for i in range(2000)]
+    grown = IndexWriter(tmp_path / "index", index.embedder()).add(more, vectors=clustered_vectors[:2000])
+    assert (len(grown), grown.segments, grown.segment_kinds) == (5001, 2, ["IVF32,SQ8", "IVF32,SQ8"])
+    assert len(index) == ROWS

@@ -1,0 +1,148 @@
+"""The index directory: its files, its names, its generations and its lock."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sbert_mini import Embedder, IndexWriter, SearchIndex
+from sbert_mini.errors import (
+    CorruptIndexError,
+    IndexLockedError,
+)
+from sbert_mini.files.durable import json_bytes, read_sealed_json, write_sealed_json
+from sbert_mini.search.store import publish, write_lock
+from sbert_mini.text.records import Record
+
+
+def test_the_directory_is_as_documented(collection_index, embedder, passages):
+    segment = collection_index / "segments" / "000001"
+    vectors = np.load(segment / "vectors.npy", allow_pickle=False)
+    np.testing.assert_allclose(vectors, embedder.encode([row["text"] for row in passages]), atol=1e-3)
+    np.testing.assert_array_equal(np.load(segment / "row_ids.npy", allow_pickle=False), np.arange(240))
+    rows = [json.loads(line) for line in (segment / "rows.jsonl").read_text("utf-8").splitlines()]
+    assert [row["id"] for row in rows] == [row["id"] for row in passages]
+    manifest = json.loads((collection_index / "generations" / "000001.json").read_text())
+    assert manifest["model"]["fingerprint"] == embedder.fingerprint
+    assert (manifest["rows"], manifest["next_row"], manifest["metric"]) == (240, 240, "cosine")
+    assert {p.name for p in collection_index.iterdir()} <= {"CURRENT", "LOCK", "generations", "segments", "faiss"}
+
+
+def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copied_index):
+    current = copied_index / "CURRENT"
+    pointer = read_sealed_json(current, CorruptIndexError)
+    for change in ({"manifest": "../../etc/passwd"}, {"manifest": "generations/../CURRENT"}):
+        write_sealed_json(current, {**pointer, **change})
+        with pytest.raises(CorruptIndexError, match="damaged"):
+            SearchIndex(copied_index)
+    write_sealed_json(current, {**pointer, "format_version": 4})
+    with pytest.raises(CorruptIndexError, match="format version 4"):
+        SearchIndex(copied_index)
+    current.write_text("{")
+    with pytest.raises(CorruptIndexError, match="damaged"):
+        SearchIndex(copied_index)
+
+
+def test_unknown_keys_of_a_manifest_are_ignored(copied_index):
+    pointer = read_sealed_json(copied_index / "CURRENT", CorruptIndexError)
+    manifest = json.loads((copied_index / pointer["manifest"]).read_text())
+    manifest["model"]["colour"], manifest["weather"] = "blue", "fine"
+    data = json.dumps(manifest).encode()
+    (copied_index / pointer["manifest"]).write_bytes(data)
+    write_sealed_json(copied_index / "CURRENT", {**pointer, "sha256": hashlib.sha256(data).hexdigest()})
+    assert len(SearchIndex(copied_index).search("bread", 3)) == 3
+
+
+def hold(path, ready, release):
+    with write_lock(path):
+        ready.set()
+        release.wait(30)
+
+
+def test_one_writer_at_a_time(tmp_path, converted_model):
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(tmp_path / "index", ready, release))
+    holder.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(IndexLockedError, match="being written by another process"):
+            IndexWriter(tmp_path / "index", Embedder(converted_model())).create([Record("one")])
+    finally:
+        release.set()
+        holder.join()
+    IndexWriter(tmp_path / "index", Embedder(converted_model())).create([Record("one")])
+
+
+def test_a_reader_keeps_the_generation_that_it_opened(copied_index, collection_index):
+    index = SearchIndex(copied_index)
+    before = index.search("bread", 3)
+    manifest = index._store.manifest
+    publish(copied_index, 2, index.model, manifest["segments"], 240, columns=manifest["columns"])
+    assert SearchIndex(copied_index).generation == 2
+    assert (index.generation, index.search("bread", 3)) == (1, before)
+
+
+@pytest.fixture
+def index(tmp_path, default_embedder):
+    path = tmp_path / "my.index"
+    IndexWriter(path, default_embedder).create([Record(f"text {i}", id=str(i)) for i in range(5)])
+    return path
+
+
+def renamed(path, name):
+    """Give a segment another name in the manifest, all checksums right."""
+    pointer = read_sealed_json(path / "CURRENT", CorruptIndexError)
+    file = path / pointer["manifest"]
+    manifest = json.loads(file.read_bytes())
+    manifest["segments"][0]["name"] = name
+    file.write_bytes(json_bytes(manifest))
+    pointer["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    write_sealed_json(path / "CURRENT", pointer)
+
+
+@pytest.mark.parametrize("name", ["../../*", "a/*", "../../x", "00001", "٠٠٠٠٠١", "000001\n", "", "."])
+def test_a_segments_name_is_digits(index, name, tmp_path):
+    (tmp_path / "keys.kdbx").touch()
+    renamed(index, name)
+    for call in (
+        SearchIndex,
+        lambda path: IndexWriter(path).compact(kind="SQ8"),
+        lambda path: IndexWriter(path).delete(["1"]),
+    ):
+        with pytest.raises(CorruptIndexError, match="a segment's name must be six digits or more"):
+            call(index)
+    assert (tmp_path / "keys.kdbx").exists()
+
+
+def test_links_in_the_index_are_not_followed(index, tmp_path):
+    victim = shutil.copytree(index, tmp_path / "victim.index")
+    (index / "segments" / "000099").symlink_to(victim / "segments" / "000001")
+    IndexWriter(index).delete(["1"])
+    assert len(SearchIndex(victim)) == 5
+    assert len(SearchIndex(index)) == 4
+    for folder in ("segments", "faiss", "generations"):
+        shutil.move(index / folder, tmp_path / folder)
+        (index / folder).symlink_to(tmp_path / folder)
+        with pytest.raises(CorruptIndexError, match=rf"{folder} is a symbolic link"):
+            SearchIndex(index)
+        (index / folder).unlink()
+        shutil.move(tmp_path / folder, index / folder)
+    assert len(SearchIndex(index)) == 4
+
+
+def test_parts_of_dead_processes_are_removed(index):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = index / "faiss" / f".000001.faiss.{dead.pid}.part"
+    alive = index / "faiss" / f".000001.faiss.{os.getppid()}.part"
+    for file in (left, alive):
+        file.touch()
+    IndexWriter(index).delete(["1"])
+    assert (left.exists(), alive.exists()) == (False, True)
