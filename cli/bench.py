@@ -189,9 +189,9 @@ def sts(
     from sbert_mini.runtime.engine import thread_count
 
     budget = thread_count(threads)
-    given = [name.strip() for item in sets or [] for name in item.split(",") if name.strip()]
+    set_names = [name.strip() for item in sets or [] for name in item.split(",") if name.strip()]
     names = [column.strip() for column in columns.split(",")]
-    pair_sets, absent = choose_sets(_folder(data), given, pairs or [], names, offline=offline)
+    pair_sets, absent = choose_sets(_folder(data), set_names, pairs or [], names, offline=offline)
     opened = open_contestants(
         model or [_name(None)],
         [choice.value for choice in runtime or []] or ["int8"],

@@ -494,10 +494,10 @@ def _write(rows: _RowOptions, embedder: "Embedder", prompt: str, change: "Callab
     raise typer.Exit(taken.exit_code())
 
 
-def _column_types(given: list[str] | None) -> dict[str, str]:
+def _column_types(options: list[str] | None) -> dict[str, str]:
     """Return the types that --column-type gives, by column."""
     types: dict[str, str] = {}
-    for entry in given or []:
+    for entry in options or []:
         name, equals, type = entry.rpartition("=")
         if not equals or not name:
             raise UsageError(f"--column-type takes NAME=TYPE, such as price=number; found {entry!r}")

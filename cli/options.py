@@ -139,14 +139,14 @@ def reading(
     """
     if text_separator is not None and len(text_columns or []) < 2:
         raise UsageError("--text-separator joins the texts of columns: give --text-column two times or more with it")
-    given = {
+    values = {
         "format": input_format,
         "text_column": text_columns or None,
         "text_separator": text_separator,
         "id_column": id_column,
         "max_row_bytes": max_row_bytes,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def check_no_input_options(reading: dict[str, Any]) -> None:

@@ -76,12 +76,12 @@ def predict(
         names = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
         rows = _read(input, names, needed, reading)
     else:
-        given = texts or []
-        if any(not text.strip() for text in given):
+        inputs = texts or []
+        if any(not text.strip() for text in inputs):
             raise UsageError("one of the texts is empty")
-        if needed == 2 and len(given) != 2:
-            raise UsageError(f"the task {predictor.config.task} reads pairs: two texts are needed; found {len(given)}")
-        rows = [(None, (given[0], given[1]))] if needed == 2 else [(None, text) for text in given]
+        if needed == 2 and len(inputs) != 2:
+            raise UsageError(f"the task {predictor.config.task} reads pairs: two texts are needed; found {len(inputs)}")
+        rows = [(None, (inputs[0], inputs[1]))] if needed == 2 else [(None, text) for text in inputs]
     iterator = iter(rows)
     count = 0
     while window := list(islice(iterator, _WINDOW)):

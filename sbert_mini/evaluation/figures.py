@@ -99,9 +99,9 @@ def throughput(result: Json) -> bytes:
     """Return texts a second by batch size and by length, a line a model."""
     figure, axes = _figure(9, 3.4, 1, 2)
     for axis, key, name in ((axes[0][0], "by_batch_size", "texts a batch"), (axes[0][1], "by_length", "tokens a text")):
-        for (label, found), color in zip(result[key].items(), _cycle(len(result[key])), strict=True):
-            sizes = sorted(int(size) for size in found)
-            rates = [found[str(size)]["texts_per_s"] for size in sizes]
+        for (label, measured), color in zip(result[key].items(), _cycle(len(result[key])), strict=True):
+            sizes = sorted(int(size) for size in measured)
+            rates = [measured[str(size)]["texts_per_s"] for size in sizes]
             axis.plot(sizes, [r["median"] for r in rates], marker="o", markersize=4, color=color, label=label)
             axis.fill_between(sizes, [r["low"] for r in rates], [r["high"] for r in rates], color=color, alpha=0.15)
         axis.set_xscale("log", base=2)
@@ -139,8 +139,8 @@ def growth(result: Json) -> bytes:
     ours = [size["encode_s"] + size["search_s"] for size in result["sizes"]]
     colors = _cycle(len(result["cross_encoders"]) + 1)
     axis.plot(sizes, ours, marker="o", color=colors[0], label=f"{result['model']} ({result['runtime']}) + FAISS")
-    for (name, found), color in zip(result["cross_encoders"].items(), colors[1:], strict=True):
-        cost = [n * (n - 1) / 2 / found["pairs_per_s"]["median"] for n in sizes]
+    for (name, measured), color in zip(result["cross_encoders"].items(), colors[1:], strict=True):
+        cost = [n * (n - 1) / 2 / measured["pairs_per_s"]["median"] for n in sizes]
         axis.plot(sizes, cost, marker="s", linestyle="--", color=color, label=f"{name}, extrapolated")
     for seconds, word in ((1, "1 s"), (60, "1 min"), (3600, "1 h"), (86400, "1 day"), (86400 * 365, "1 year")):
         axis.axhline(seconds, color="#999999", linewidth=0.6)
@@ -247,14 +247,14 @@ def _by_layer(result: Json) -> bytes:
     columns = max(len(phase["gradients"]) for phase in phases) + 1
     figure, axes = _figure(4.0 * columns, 3.0 * len(phases), len(phases), columns)
     for row, phase in zip(axes, phases, strict=True):
-        curves, found = phase["curves"], phase["gradients"]
-        for (pair, means), color in zip(found.items(), _cycle(len(found)), strict=True):
+        curves, gradients = phase["curves"], phase["gradients"]
+        for (pair, means), color in zip(gradients.items(), _cycle(len(gradients)), strict=True):
             depths = [int(depth) for depth in means["depths"]]
             row[0].plot(means["depths"].values(), depths, marker="o", markersize=4, color=color, label=pair_name(pair))
         row[0].axvline(0, color="#999999", linewidth=0.6)
         row[0].set(xlabel="mean cosine", ylabel="depth (0: embeddings)", title=f"phase {phase['number']}")
         row[0].legend(fontsize=7)
-        for axis, (pair, means) in zip(row[1:], found.items(), strict=False):
+        for axis, (pair, means) in zip(row[1:], gradients.items(), strict=False):
             depths = [int(depth) for depth in means["depths"]]
             keys = [f"cosine_{pair}_depth_{depth}" for depth in depths]
             grid = [[math.nan if value is None else value for value in curves[key]] for key in keys]
@@ -320,12 +320,12 @@ def arms(groups: Json) -> bytes:
         labels = list(group["arms"])
         shown = [key for key in names if any(key in arm["figures"] for arm in group["arms"].values())]
         for axis, key in zip(row, shown, strict=False):
-            for place, arm in enumerate(group["arms"].values()):
+            for number, arm in enumerate(group["arms"].values()):
                 if key in arm["figures"]:
-                    color = _COLORS[place % len(_COLORS)]
+                    color = _COLORS[number % len(_COLORS)]
                     values = [run["figures"][key] for run in arm["runs"]]
-                    axis.scatter(values, [place] * len(values), s=18, alpha=0.6, color=color, linewidths=0)
-                    axis.scatter([arm["figures"][key]["mean"]], [place], marker="|", s=160, color=color)
+                    axis.scatter(values, [number] * len(values), s=18, alpha=0.6, color=color, linewidths=0)
+                    axis.scatter([arm["figures"][key]["mean"]], [number], marker="|", s=160, color=color)
             axis.set_yticks(range(len(labels)), labels if axis is row[0] else [""] * len(labels))
             axis.set_ylim(len(labels) - 0.5, -0.5)
             axis.set_title(f"{names[key]}\n({title}, {group['steps']} steps)", fontsize=8)

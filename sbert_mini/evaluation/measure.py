@@ -39,7 +39,7 @@ def machine(threads: int | None = None) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "sbert_mini": __version__,
         "commit": _commit(),
         "date": datetime.now(UTC).date().isoformat(),

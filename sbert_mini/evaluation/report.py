@@ -110,10 +110,10 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"the report folder {folder} is a file")
     ours: set[str] = set()
     for name in TABLES:
-        held = _held(folder / f"{name}.json")
-        if held and not {"command", "machine"} <= set(held):
+        record = _held(folder / f"{name}.json")
+        if record and not {"command", "machine"} <= set(record):
             raise _in_the_way(folder / f"{name}.json")
-        ours.update(_pictures_of(held))
+        ours.update(_pictures_of(record))
     for page, start in _PAGES.items():
         if (folder / page).exists() and start not in _beginning(folder / page):
             raise _in_the_way(folder / page)

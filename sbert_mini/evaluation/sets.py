@@ -236,11 +236,11 @@ def _sick_tables(folder: Path) -> PairSet | None:
 
 def _hub_copy(folder: Path, name: str) -> PairSet | None:
     repository, split = _HUB.get(name, ("", ""))
-    place = folder / repository.rpartition("/")[2]
-    if not repository or not place.is_dir():
+    path = folder / repository.rpartition("/")[2]
+    if not repository or not path.is_dir():
         return None
     for pattern in (f"{split}.*", f"data/{split}-*", f"{split}-*"):
-        for file in sorted(place.glob(pattern)):
+        for file in sorted(path.glob(pattern)):
             if file.name.endswith(_SUFFIXES):
                 return read_pairs(file, name)
     return None
@@ -262,9 +262,9 @@ def _original_year(folder: Path, name: str) -> PairSet | None:
     """SemEval's own format: `STS.input.SUBSET.txt`, a pair a line, and `STS.gs.SUBSET.txt`, its score, or a blank line."""
     year = name[3:]
     for pattern in (f"STS{year}-en-test", f"STS20{year}-en-test", _UNPACKED[year]):
-        for place in _places(folder, pattern):
+        for path in _places(folder, pattern):
             rows, unscored = [], 0
-            for file in sorted(place.rglob("STS*.input.*.txt")):
+            for file in sorted(path.rglob("STS*.input.*.txt")):
                 start, _, subset = file.name.removesuffix(".txt").partition(".input.")
                 gold = file.with_name(f"{start}.gs.{subset}.txt")
                 if subset == "ALL" or not gold.is_file():
@@ -286,16 +286,16 @@ def _original_year(folder: Path, name: str) -> PairSet | None:
                         raise InputError(f"{file}, line {number}: two sentences and a tab between them are needed")
                     rows.append((fields[0], fields[1], _score(score, f"{gold}, line {number}"), subset))
             if rows:
-                return _made(name, rows, str(place), unscored)
+                return _made(name, rows, str(path), unscored)
     return None
 
 
 def _original_benchmark(folder: Path, name: str) -> PairSet | None:
     """`sts-dev.csv`, `sts-test.csv`: genre, file, year, index, score, sentence1, sentence2; tabs, no quoting, no header."""
     file_name = {"stsb_dev": "sts-dev.csv", "stsb_test": "sts-test.csv"}[name]
-    places = [folder / file_name]
-    places += [p for p in _places(folder, f"*/{file_name}") if "benchmark" in p.parent.name.lower()]
-    for file in places:
+    paths = [folder / file_name]
+    paths += [p for p in _places(folder, f"*/{file_name}") if "benchmark" in p.parent.name.lower()]
+    for file in paths:
         if not file.is_file() or (file.parent == folder and _text_lines(file)[0].count("\t") < 6):
             continue  # another file of that name, such as the course CS224N's
         rows = []

@@ -142,8 +142,8 @@ def measure(
         encoders, peer_name, files, backends = _encoders(path, name, peer, threads, Path(folder), offline)
         disk_bytes = {label: file.stat().st_size for label, file in files.items()}
         other = peer_name if peer is not None and registry.resolve(peer, offline=offline) != path else None
-        own = next(label for label in (f"{name} (fp32)", f"{name} (int8)") if label in encoders)
-        reference = peer_name if peer_name is not None and other is None else own
+        label_of_model = next(label for label in (f"{name} (fp32)", f"{name} (int8)") if label in encoders)
+        reference = peer_name if peer_name is not None and other is None else label_of_model
         on_progress("closeness")
         fidelity = _fidelity(encoders, reference, other, texts)
         on_progress("cold start and memory of whole processes")
@@ -161,7 +161,7 @@ def measure(
             _rates(by_length, str(tokens), encoders, made, 32, peer_name, rounds)
         on_progress("the machine's limit")
         roofline = _roofline(layout, texts, by_batch, threads)
-    found = {
+    record = {
         label: {
             **fidelity[label],
             "backend": backends.get(label),
@@ -170,7 +170,7 @@ def measure(
         }
         for label in encoders
     }
-    return SpeedResult(len(texts), peer_name, reference, rounds, cold, latency, by_batch, by_length, found, roofline)
+    return SpeedResult(len(texts), peer_name, reference, rounds, cold, latency, by_batch, by_length, record, roofline)
 
 
 def _encoders(

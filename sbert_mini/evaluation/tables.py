@@ -61,7 +61,7 @@ def _spread(values: Json, digits: int, unit: str = "") -> str:
 def machine_note(result: Json) -> str:
     """Return the line that stands under every figure: command, date, threads, machine, versions."""
     card = result["machine"]
-    packages = ", ".join(f"{name} {found}" for name, found in card["packages"].items())
+    packages = ", ".join(f"{name} {package_version}" for name, package_version in card["packages"].items())
     threads = f"{_threads(card['threads'])}, " if "threads" in card else ""
     return f"`{result['command']}`, {card['date']}, {threads}{card['cpu']}, Python {card['python']}, {packages}."
 
@@ -172,11 +172,11 @@ def speed(result: Json) -> list[Table]:
         rows = tuple(
             (
                 name,
-                _spread(found["seconds"], 2, " s"),
-                f"{found['peak_bytes']['median'] / 1e6:.0f} MB",
-                _number(found["times_faster"], 1) if found["times_faster"] else "",
+                _spread(measured["seconds"], 2, " s"),
+                f"{measured['peak_bytes']['median'] / 1e6:.0f} MB",
+                _number(measured["times_faster"], 1) if measured["times_faster"] else "",
             )
-            for name, found in cold.items()
+            for name, measured in cold.items()
         )
         tables.append(
             Table("Cold start of a whole process", ("process", "seconds", "peak memory", "times faster"), rows)
@@ -184,11 +184,11 @@ def speed(result: Json) -> list[Table]:
     rows = tuple(
         (
             name,
-            _spread(found["p50_ms"], 2, " ms"),
-            _spread(found["p99_ms"], 2, " ms"),
-            _number(found["times_faster"]) if found["times_faster"] else "",
+            _spread(measured["p50_ms"], 2, " ms"),
+            _spread(measured["p99_ms"], 2, " ms"),
+            _number(measured["times_faster"]) if measured["times_faster"] else "",
         )
-        for name, found in result["latency"].items()
+        for name, measured in result["latency"].items()
     )
     tables.append(Table("One text, the model loaded", ("model", "p50", "p99", "times faster"), rows))
     for key, title, word in (
@@ -200,12 +200,12 @@ def speed(result: Json) -> list[Table]:
             (
                 name,
                 *(
-                    _spread(found[size]["texts_per_s"], 0)
-                    + (f" (x {found[size]['times_faster']:.2f})" if found[size]["times_faster"] else "")
+                    _spread(measured[size]["texts_per_s"], 0)
+                    + (f" (x {measured[size]['times_faster']:.2f})" if measured[size]["times_faster"] else "")
                     for size in sizes
                 ),
             )
-            for name, found in result[key].items()
+            for name, measured in result[key].items()
         )
         notes: tuple[str, ...] = (
             "Median [lowest-highest] of the rounds. Ours holds at most 512 tokens, or 16 a text, in one batch.",
@@ -215,22 +215,22 @@ def speed(result: Json) -> list[Table]:
     rows = tuple(
         (
             name,
-            f"{found['cosine_mean']:.4f}" if found["cosine_mean"] is not None else "",
-            f"{found['cosine_min']:.4f}" if found["cosine_min"] is not None else "",
-            f"{found['alone_to_batch_min']:.6f}",
-            f"{found['disk_bytes'] / 1e6:.1f} MB" if found["disk_bytes"] else "",
-            f"{found['peak_bytes'] / 1e6:.0f} MB" if found["peak_bytes"] else "",
-            found.get("backend") or "",
+            f"{measured['cosine_mean']:.4f}" if measured["cosine_mean"] is not None else "",
+            f"{measured['cosine_min']:.4f}" if measured["cosine_min"] is not None else "",
+            f"{measured['alone_to_batch_min']:.6f}",
+            f"{measured['disk_bytes'] / 1e6:.1f} MB" if measured["disk_bytes"] else "",
+            f"{measured['peak_bytes'] / 1e6:.0f} MB" if measured["peak_bytes"] else "",
+            measured.get("backend") or "",
         )
-        for name, found in result["models"].items()
+        for name, measured in result["models"].items()
     )
     header = ("model", "mean cosine", "lowest", "alone against batch, lowest", "on disk", "peak memory", "computed by")
     note = f"Cosine to {result['fidelity_to']}; peak memory of a process that encodes {result['texts']:,} texts."
     tables.append(Table("Closeness, size and memory", header, rows, (note,)))
     if roof := result["roofline"]:
         rows = tuple(
-            (name, f"{found['limit_texts_per_s']:,.0f}", f"{100 * found['share']:.0f} %")
-            for name, found in roof["models"].items()
+            (name, f"{measured['limit_texts_per_s']:,.0f}", f"{100 * measured['share']:.0f} %")
+            for name, measured in roof["models"].items()
         )
         note = (
             f"Matrix products alone bound the rate: {roof['flops_per_text'] / 1e6:.0f} MFLOP a text of "
@@ -245,7 +245,7 @@ def search(result: Json) -> list[Table]:
     """Return the tables of `sbmini bench search`."""
     tables: list[Table] = []
     rows: tuple[tuple[str, ...], ...]
-    if found := result["kinds"]:
+    if kinds := result["kinds"]:
         rows = tuple(
             (
                 name,
@@ -257,7 +257,7 @@ def search(result: Json) -> list[Table]:
                 f"{kind['bytes_per_vector']:.0f}" if kind["bytes_per_vector"] is not None else "",
                 f"{kind['peak_bytes'] / 1e6:.0f} MB" if kind["peak_bytes"] else "",
             )
-            for name, kind in found.items()
+            for name, kind in kinds.items()
         )
         header = ("kind", f"recall@{result['k']}", "queries/s, batch", "times faster", "one query", "build")
         notes = [
@@ -286,7 +286,7 @@ def search(result: Json) -> list[Table]:
 
 def pairs(result: Json) -> list[Table]:
     """Return the tables of `sbmini bench pairs`."""
-    cost = {name: found["pairs_per_s"]["median"] for name, found in result["cross_encoders"].items()}
+    cost = {name: measured["pairs_per_s"]["median"] for name, measured in result["cross_encoders"].items()}
     rows = []
     for size in result["sizes"]:
         count = size["n"] * (size["n"] - 1) // 2
@@ -300,8 +300,8 @@ def pairs(result: Json) -> list[Table]:
     rates = "; ".join(f"{name}: {rate:.1f} pairs/s" for name, rate in cost.items())
     notes = (f"Cross-encoders measured on {result['sample']:,} pairs, [CLS] a [SEP] b [SEP], fp32 in torch. {rates}.",)
     tables = [Table("The most similar pair among n sentences", tuple(header), tuple(rows), notes)]
-    found = tuple((f"{s['n']:,}", f"{s['cosine']:.4f}", s["first"], s["second"]) for s in result["sizes"])
-    tables.append(Table("The answers", ("sentences", "cosine", "first", "second"), found))
+    answers = tuple((f"{s['n']:,}", f"{s['cosine']:.4f}", s["first"], s["second"]) for s in result["sizes"])
+    tables.append(Table("The answers", ("sentences", "cosine", "first", "second"), answers))
     return tables
 
 
@@ -349,13 +349,13 @@ def training(result: Json) -> list[Table]:
             mean = "Mean: of the tasks' main figures that are defined, a correlation r counted as (r + 1) / 2."
             notes = () if prefix else (mean,)
             tables.append(Table(f"{name} of each evaluation", header, rows, notes))
-    for name, said in result["predictions"].items():
-        if "counts" in said:
+    for name, entry in result["predictions"].items():
+        if "counts" in entry:
             rows = tuple(
-                (f"gold {x}", *(f"{n:,}" for n in row)) for x, row in zip(said["labels"], said["counts"], strict=True)
+                (f"gold {x}", *(f"{n:,}" for n in row)) for x, row in zip(entry["labels"], entry["counts"], strict=True)
             )
-            note = f"Accuracy {said['accuracy']:.4f}, macro F1 {said['macro_f1']:.4f}: the saved model, float32, without torch."
-            header = ("dev set", *(f"predicted {label}" for label in said["labels"]))
+            note = f"Accuracy {entry['accuracy']:.4f}, macro F1 {entry['macro_f1']:.4f}: the saved model, float32, without torch."
+            header = ("dev set", *(f"predicted {label}" for label in entry["labels"]))
             tables.append(Table(f"Confusions of {name}", header, rows, (note,)))
     return [*tables, *_gradients(result), _cost(result)]
 
@@ -369,9 +369,9 @@ def _start_notes(result: Json) -> list[str]:
         notes.append(
             f"Trained on {by['date']} by {_threads(by['threads'])} of {by['cpu']}, commit {by['commit'] or 'unknown'}."
         )
-    if held := result["start_trained_on"]:
+    if datasets := result["start_trained_on"]:
         notes.append(
-            f"{result['start']} was itself trained on {', '.join(held)}: what is evaluated on those is not clean of them."
+            f"{result['start']} was itself trained on {', '.join(datasets)}: what is evaluated on those is not clean of them."
         )
     return [*notes, *result.get("notes", [])]
 
@@ -417,13 +417,13 @@ def pair_name(pair: str) -> str:
 def _gradients(result: Json) -> list[Table]:
     rows = []
     for phase in result["phases"]:
-        for pair, found in phase["gradients"].items():
-            lowest = min(found["depths"].items(), key=lambda item: float(item[1]), default=None)
+        for pair, gradient in phase["gradients"].items():
+            lowest = min(gradient["depths"].items(), key=lambda item: float(item[1]), default=None)
             rows.append(
                 (
                     f"{phase['number']}: {pair_name(pair)}",
-                    f"{100 * found['conflict']:.1f} %",
-                    f"{found['cosine']:+.4f}",
+                    f"{100 * gradient['conflict']:.1f} %",
+                    f"{gradient['cosine']:+.4f}",
                     f"{lowest[1]:+.4f} (depth {lowest[0]})" if lowest is not None else "",
                 )
             )

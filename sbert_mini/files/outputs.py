@@ -33,8 +33,8 @@ def check_new(output: Path) -> None:
     Raises:
         UsageError: the text says what is in the way.
     """
-    place = output.resolve()
-    if Path.cwd().is_relative_to(place):
+    resolved = output.resolve()
+    if Path.cwd().is_relative_to(resolved):
         raise UsageError(f"the output {output} is the working directory, or holds it: name another output")
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file: name another output, a folder")
@@ -45,7 +45,7 @@ def check_new(output: Path) -> None:
     if output.is_dir() and any(output.iterdir()):
         raise UsageError(f"{output} exists already and is not empty: name another output")
     _check_part(output)
-    parent = next(folder for folder in place.parents if folder.exists())
+    parent = next(folder for folder in resolved.parents if folder.exists())
     if not parent.is_dir():
         raise UsageError(f"{output} cannot be written: {parent} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):

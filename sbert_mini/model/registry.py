@@ -81,8 +81,8 @@ def cache_dir() -> Path:
     Raises:
         UsageError: neither variable is set, and there is no home directory.
     """
-    if own := os.environ.get("SBMINI_CACHE_DIR"):
-        return expanded(own)
+    if folder := os.environ.get("SBMINI_CACHE_DIR"):
+        return expanded(folder)
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "sbmini"
     try:

@@ -176,7 +176,7 @@ def read_dense_weights(layer: DenseLayer) -> tuple[AnyArray, AnyArray | None]:
         shapes["linear.bias"] = (layer.out_features,)
     for name, shape in shapes.items():
         if name not in tensors or tensors[name].shape != shape:
-            found = tensors[name].shape if name in tensors else "nothing"
-            raise CorruptModelError(f"{layer.path}: {name} must have the shape {shape}; found {found}")
+            actual = tensors[name].shape if name in tensors else "nothing"
+            raise CorruptModelError(f"{layer.path}: {name} must have the shape {shape}; found {actual}")
     weight = tensors["linear.weight"].astype(np.float32)
     return weight, tensors["linear.bias"].astype(np.float32) if layer.bias else None

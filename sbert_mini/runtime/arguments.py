@@ -193,11 +193,11 @@ def unit_vectors(value: Any, dimension: int, name: str, rows: str = "rows") -> F
     Raises:
         UsageError: the shape is another, or a vector is not finite or not of length 1; the text names its length.
     """
-    given = array_of(value, name)
-    if given.ndim != 2 or given.shape[1] != dimension:
-        way = ": one vector v is v[None]" if given.shape == (dimension,) else ""
-        raise UsageError(f"{name} must have the shape ({rows}, {dimension}); found {given.shape}{way}")
-    vectors = np.ascontiguousarray(given, dtype=np.float32)
+    array = array_of(value, name)
+    if array.ndim != 2 or array.shape[1] != dimension:
+        way = ": one vector v is v[None]" if array.shape == (dimension,) else ""
+        raise UsageError(f"{name} must have the shape ({rows}, {dimension}); found {array.shape}{way}")
+    vectors = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(vectors).all():
         raise UsageError(f"{name} must be finite, and one holds NaN or infinity")
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)

@@ -292,10 +292,10 @@ def _source(files: list[str], settings: BulkSettings) -> Any:
 def _cause(error: BaseException) -> SbertMiniError:
     """Return what went wrong in a worker: an error of this package's own, or what Ray says in its last line."""
     cause = getattr(error, "cause", None)
-    said = str(error if cause is None else cause).strip().splitlines()
+    lines = str(error if cause is None else cause).strip().splitlines()
     if isinstance(cause, SbertMiniError):  # a line of ours, and advice of Ray's below it
-        return type(cause)(said[0])
-    return InputError(f"Ray could not finish; what is written is kept, and --resume goes on: {said[-1][:500]}")
+        return type(cause)(lines[0])
+    return InputError(f"Ray could not finish; what is written is kept, and --resume goes on: {lines[-1][:500]}")
 
 
 def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None:
@@ -333,7 +333,7 @@ def read_shards(folder: str | Path, into: Path) -> VectorsById:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    places: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     writer: NpyWriter | None = None
     with ExitStack() as stack:
         for shard in sorted(Path(folder).glob("*.parquet")):
@@ -345,11 +345,11 @@ def read_shards(folder: str | Path, into: Path) -> VectorsById:
             if writer is None:
                 writer = stack.enter_context(NpyWriter(into, dimension))
             for identity in table["id"].to_pylist():
-                places[identity] = len(places)
+                numbers[identity] = len(numbers)
             writer.write(flat.reshape(-1, dimension))
     if writer is None:
         raise InputError(f"{folder} holds no Parquet shard")
-    return VectorsById(np.load(into, mmap_mode="r"), places)
+    return VectorsById(np.load(into, mmap_mode="r"), numbers)
 
 
 def _checked(folder: Path, resumed_rows: int) -> BulkCounts:

@@ -85,15 +85,15 @@ class Borders:
         """Return the last place in a stretch of a text where it may be cut; `start` or less for none."""
         if not self.everywhere:
             return max(text.rfind(blank, start + 1, stop) for blank in _BLANKS)
-        places = np.flatnonzero(self._kinds_of(text[start:stop]) == _BORDER)
-        return start + int(places[-1]) if len(places) else -1
+        borders = np.flatnonzero(self._kinds_of(text[start:stop]) == _BORDER)
+        return start + int(borders[-1]) if len(borders) else -1
 
     def _word(self, text: str, start: int, size: int) -> tuple[str, int]:
         """Return the word that starts at `start`, shortened, and where it ends.
 
         What stands at `start` may be a border, which comes before the word then.
         """
-        kept, length, position = [text[start]], max(int(self._kinds_of(text[start])[0]) - _EMPTY, 0), start + 1
+        parts, length, position = [text[start]], max(int(self._kinds_of(text[start])[0]) - _EMPTY, 0), start + 1
         digest = hashlib.blake2b(digest_size=16)
         removed = ""
         while position < len(text):
@@ -102,26 +102,26 @@ class Borders:
             borders = np.flatnonzero(kinds == _BORDER)
             end = int(borders[0]) if len(borders) else len(block)
             digest.update(block[:end].encode("utf-32-le", "surrogatepass"))
-            place = 0
-            while length <= self._longest_word and place < end:
-                counted = np.flatnonzero(kinds[place:end] > _EMPTY)
-                at = place + int(counted[0]) if len(counted) else end
+            first = 0
+            while length <= self._longest_word and first < end:
+                counted = np.flatnonzero(kinds[first:end] > _EMPTY)
+                at = first + int(counted[0]) if len(counted) else end
                 # Characters that are removed matter only by keeping others apart: one of each does that.
-                if other := block[place:at].strip(removed):
+                if other := block[first:at].strip(removed):
                     new = "".join(sorted(set(other).difference(removed)))
-                    kept.append(new)
+                    parts.append(new)
                     removed += new
                 if at < end:
-                    kept.append(block[at])
+                    parts.append(block[at])
                     length += int(kinds[at]) - _EMPTY
                     removed = ""
-                place = at + 1
+                first = at + 1
             position += end
             if end < len(block):
                 break
         if length > self._longest_word:  # some more letters tell it from other unknown words that start alike
-            kept.append(digest.hexdigest())
-        return "".join(kept), position
+            parts.append(digest.hexdigest())
+        return "".join(parts), position
 
     def _kinds_of(self, text: str) -> AnyArray:
         """Return what each character is. Shapes: the result: (characters,)."""

@@ -182,13 +182,13 @@ class _Columns:
         return Record(text, identity, columns, line, typed, file, row, id_value)
 
 
-def files_at(place: str | Path) -> list[Path]:
+def files_at(pattern: str | Path) -> list[Path]:
     """Return the files that a path stands for, sorted: itself, those of a folder that can be read, or those of a pattern.
 
     Raises:
         InputError: there is none.
     """
-    path = expanded(place)
+    path = expanded(pattern)
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -196,7 +196,7 @@ def files_at(place: str | Path) -> list[Path]:
     else:
         files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # patterns may be absolute
     if not files:
-        raise InputError(f"{place} is no file, holds none of a known kind, and matches none")
+        raise InputError(f"{pattern} is no file, holds none of a known kind, and matches none")
     return sorted(files)
 
 
@@ -242,12 +242,12 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
         UsageError: none is named, one is named twice or a directory, or a format is unknown.
         InputError: one is absent.
     """
-    places = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
-    if not places:
+    given_paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    if not given_paths:
         raise UsageError("no input file is named")
     path_of: dict[tuple[int, int], Path] = {}
     files: list[tuple[Path, Format]] = []
-    for path in places:
+    for path in given_paths:
         try:
             status = os.fstat(_standard_input()) if str(path) == STANDARD_INPUT else path.stat()
         except UsageError:
