@@ -561,7 +561,7 @@ def test_the_other_benchmarks_at_a_small_size(sbmini, tmp_path, make_model):
     one_error(sbmini("bench", "pairs", "-i", "t.txt", "--n", 5000), 2, "5,000 distinct sentences are needed")
 
 
-PASSAGES = Path(__file__).parent.parent / "sbert_mini" / "examples" / "collection.jsonl"
+PASSAGES = Path(__file__).parents[2] / "sbert_mini" / "examples" / "collection.jsonl"
 
 
 def test_bench_sts_of_the_vectors_beginnings(sbmini, minilm):

@@ -16,7 +16,7 @@ from conftest import one_error
 from sbert_mini import Embedder, __version__
 
 SBMINI = str(Path(sys.executable).with_name("sbmini"))
-COLLECTION = Path(__file__).parent.parent / "sbert_mini" / "examples" / "collection.jsonl"
+COLLECTION = Path(__file__).parents[2] / "sbert_mini" / "examples" / "collection.jsonl"
 
 
 @pytest.fixture(scope="module")
