@@ -14,8 +14,9 @@ from sbert_mini.errors import UsageError
 from sbert_mini.recipes.fit import fit
 from sbert_mini.recipes.plan import prepare
 from sbert_mini.recipes.reader import read_recipe
-from sbert_mini.recipes.settings import computing_threads
+from sbert_mini.recipes.settings import computing_threads, training_arguments
 from sbert_mini.training import processes
+from sbert_mini.training.setup import check_arguments
 
 TAUGHT = (
     '[[task]]\nname = "s"\nstructure = "single"\nloss = "distillation"\nteacher = "teacher"\ntrain = "train.tsv"\n'
@@ -46,6 +47,9 @@ def fitted(folder, name):
 def fit_as_one_of_several(folder, rank):
     """What one of the processes does."""
     told = {**fitted(folder, "both"), "processes": processes.count()}
+    arguments = training_arguments(prepare(read_recipe(folder / "r.toml")).phases[0], 0)
+    with pytest.raises(UsageError, match="a batch of 15 examples cannot be shared by 2 processes: name a multiple"):
+        check_arguments(arguments, 15, is_sharded=False)
     (folder / f"{rank}.json").write_text(json.dumps(told))
     processes.leave()
 
