@@ -143,7 +143,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads((folder / STATE).read_text("utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise CorruptModelError(f"{folder / STATE} cannot be read: {error}") from error
 
 

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import sys
 
 import pytest
@@ -25,7 +26,11 @@ def test_the_bar_begins_where_the_run_goes_on_and_shows_the_loss(monkeypatch):
         told.on_step_end(None, state, control)
         told.on_train_end(None, state, control)
         told.close()  # a second time does nothing
-        shown = os.read(ours, 65536).decode()
+        terminal.flush()
+        shown = ""
+        while "75%" not in shown:  # a read may give a part of what was written
+            assert select.select([ours], [], [], 60)[0], shown
+            shown += os.read(ours, 65536).decode()
     os.close(ours)
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split("\r|\n", shown)]
     assert any(re.match(r"training .*2/8 25%", line) for line in lines), lines

@@ -25,9 +25,10 @@ from sbert_mini.errors import UsageError
 from sbert_mini.recipes.fit import fit
 from sbert_mini.recipes.plan import prepare
 from sbert_mini.recipes.reader import read_recipe
-from sbert_mini.recipes.settings import computing_threads
+from sbert_mini.recipes.settings import computing_threads, training_arguments
 from sbert_mini.training import processes
 from sbert_mini.training.heads import Head
+from sbert_mini.training.setup import check_arguments
 
 
 def test_killed_and_resumed_a_run_ends_in_the_same_bytes(workshop):
@@ -285,6 +286,9 @@ def fitted_with_notes(folder, name):
 def fit_as_one_of_several(folder, rank):
     """What one of the processes does."""
     told = {**fitted_with_notes(folder, "both"), "processes": processes.count()}
+    arguments = training_arguments(prepare(read_recipe(folder / "r.toml")).phases[0], 0)
+    with pytest.raises(UsageError, match="a batch of 15 examples cannot be shared by 2 processes: name a multiple"):
+        check_arguments(arguments, 15, is_sharded=False)
     (folder / f"{rank}.json").write_text(json.dumps(told))
     processes.leave()
 

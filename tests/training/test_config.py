@@ -125,3 +125,12 @@ def test_a_gradient_that_is_zero_has_no_cosine_in_the_log():
         "grad_norm_c": [3.0],
         "cosine_a/c": [pytest.approx(-1 / 3)],
     }
+
+
+def test_a_task_with_outputs_may_be_named_for_regularization_beside_one_without():
+    config = FitterConfig(regularization=RegularizationConfig(smart=1.0, tasks=["mood"]))
+    config.check_tasks([MOOD, RANK], ["mood", "rank"], [])
+    with pytest.raises(UsageError, match=r"regularization\.tasks: there is no task 'rank'"):
+        FitterConfig(regularization=RegularizationConfig(tasks=["mood", "rank"])).check_tasks(
+            [MOOD, RANK], ["mood"], []
+        )

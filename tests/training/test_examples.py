@@ -74,11 +74,3 @@ def test_labels_below_a_twentieth_of_an_equal_share_are_named(count, rare):
     rows = Examples(tuple((f"text {i}",) for i in range(count + 1)), ("a",) * count + ("b",))
     found = [finding.text for finding in findings("t", rows, None, ("a", "b"))]
     assert ("very few rows are labelled b" in found) is rare
-
-
-def test_examples_of_columns_stand_side_by_side():
-    examples = Examples.from_columns([["a", "b"], iter(["c", "d"])], iter([1, 0]))
-    assert (examples.texts, examples.labels, examples.counts) == ((("a", "c"), ("b", "d")), (1, 0), {"read": 2})
-    assert Examples.from_columns([["a"]]).labels is None
-    with pytest.raises(ValueError, match="shorter"):
-        Examples.from_columns([["a", "b"], ["c"]])
