@@ -131,8 +131,17 @@ def remove_own_parts() -> None:
         _parts.pop(name, None)
 
 
+def is_part(name: str, target: str) -> bool:
+    """Return whether a file's name is that of a temporary file of `target`, the name of a file beside it."""
+    return _part_pattern(re.escape(target)).fullmatch(name) is not None
+
+
+def _part_pattern(name: str) -> re.Pattern[str]:
+    return re.compile(rf"\.{name}\.([1-9][0-9]{{0,8}})(?:\.[0-9a-f]{{8}})?\.part")
+
+
 def _sweep(folder: Path, name: str) -> None:
-    pattern = re.compile(rf"\.{name}\.([1-9][0-9]{{0,8}})(?:\.[0-9a-f]{{8}})?\.part")
+    pattern = _part_pattern(name)
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             match = pattern.fullmatch(entry.name)

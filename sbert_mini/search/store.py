@@ -46,6 +46,7 @@ from filelock import FileLock, Timeout
 
 from sbert_mini.errors import CorruptIndexError, IndexExistsError, IndexLockedError, IndexNotFoundError
 from sbert_mini.files.durable import (
+    is_part,
     json_bytes,
     read_sealed_json,
     remove_all_dead_parts,
@@ -310,8 +311,13 @@ def _check_free(path: Path) -> None:
         return
     if (path / "CURRENT").exists():
         raise IndexExistsError(f"{path} holds an index already: choose another directory, or remove that one")
-    left = {"LOCK"} | ({_CREATING, *_FOLDERS} if (path / _CREATING).exists() else set())
-    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in left)
+    creating = (path / _CREATING).exists()
+    left = {"LOCK", _CREATING, *_FOLDERS} if creating else {"LOCK"}
+    foreign = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if entry.name not in left and not (creating and is_part(entry.name, "CURRENT"))  # killed before its renaming
+    )
     if foreign:
         raise IndexExistsError(f"{path} must be empty or absent for a new index, and holds {foreign[0]}")
 

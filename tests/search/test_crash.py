@@ -16,6 +16,7 @@ from conftest import replace
 from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import (
     CorruptIndexError,
+    IndexExistsError,
 )
 from sbert_mini.text.records import Record
 
@@ -278,4 +279,18 @@ def test_every_flipped_bit_of_every_kind_of_file_is_found(tmp_path, make_model, 
                 found = True
             assert found, f"{file}: bit flip at byte {position}"
         replace(file, data)
+    assert SearchIndex(path).verify() == []
+
+
+def test_a_creation_killed_before_it_renamed_its_pointer_is_in_nobodys_way(tmp_path, converted_model):
+    model, path = Embedder(converted_model()), tmp_path / "index"
+    path.mkdir()
+    part = path / ".CURRENT.999999999.2750ed92.part"
+    part.touch()
+    with pytest.raises(IndexExistsError, match="must be empty or absent"):
+        IndexWriter(path, model).create([Record("the cat")])
+    assert part.exists()
+    (path / "CREATING").touch()
+    IndexWriter(path, model).create([Record("the cat")])
+    assert not part.exists()
     assert SearchIndex(path).verify() == []
