@@ -543,10 +543,7 @@ class Columns:
 
     def __init__(self, description: Mapping[str, Any], file: Checked, rows: int) -> None:
         self._file = file
-        self._entries: dict[str, Mapping[str, Any]] = {}
-        for entry in description["columns"]:
-            if entry["row_id"] or entry["name"] != ID:
-                self._entries[entry["name"]] = entry
+        self._entries: dict[str, Mapping[str, Any]] = {entry["name"]: entry for entry in description["columns"]}
         self.rows = rows
         if description["rows"] != rows:
             raise CorruptIndexError(f"{file.path} holds the columns of {description['rows']} rows, not {rows}")

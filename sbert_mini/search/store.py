@@ -136,7 +136,8 @@ class Store:
         self.path = Path(path)
         self.folder = self.path.resolve()  # what is opened later does not depend on the working directory
         current = self.path / "CURRENT"
-        for attempt in range(_ATTEMPTS):
+        attempts = 0
+        while True:
             require_index(self.path)
             pointer = read_sealed_json(current, CorruptIndexError)
             try:
@@ -144,7 +145,8 @@ class Store:
                 return
             except CorruptIndexError:
                 # A writer may have gone on to the next generation, and removed this one, in between.
-                if attempt == _ATTEMPTS - 1 or read_sealed_json(current, CorruptIndexError) == pointer:
+                attempts += 1
+                if attempts == _ATTEMPTS or read_sealed_json(current, CorruptIndexError) == pointer:
                     raise
 
     def __repr__(self) -> str:
