@@ -290,10 +290,10 @@ def _source(files: list[str], settings: BulkSettings) -> Any:
 def _cause(error: BaseException) -> SbertMiniError:
     """Return what went wrong in a worker: an error of this package's own, or what Ray says in its last line."""
     cause = getattr(error, "cause", None)
-    said = str(error if cause is None else cause).strip().splitlines()
+    lines = str(error if cause is None else cause).strip().splitlines()
     if isinstance(cause, SbertMiniError):  # a line of ours, and advice of Ray's below it
-        return type(cause)(said[0])
-    return InputError(f"Ray could not finish; what is written is kept, and --resume goes on: {said[-1][:500]}")
+        return type(cause)(lines[0])
+    return InputError(f"Ray could not finish; what is written is kept, and --resume goes on: {lines[-1][:500]}")
 
 
 def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None:

@@ -136,7 +136,7 @@ class Store:
         self.path = Path(path)
         self.folder = self.path.resolve()  # what is opened later does not depend on the working directory
         current = self.path / "CURRENT"
-        attempts = 0
+        attempt = 0
         while True:
             require_index(self.path)
             pointer = read_sealed_json(current, CorruptIndexError)
@@ -145,9 +145,9 @@ class Store:
                 return
             except CorruptIndexError:
                 # A writer may have gone on to the next generation, and removed this one, in between.
-                attempts += 1
-                if attempts == _ATTEMPTS or read_sealed_json(current, CorruptIndexError) == pointer:
+                if attempt == _ATTEMPTS - 1 or read_sealed_json(current, CorruptIndexError) == pointer:
                     raise
+                attempt += 1
 
     def __repr__(self) -> str:
         return (
