@@ -163,15 +163,15 @@ class Schema:
     def __init__(self, known: Iterable[Mapping[str, Any]] = (), declared: Mapping[str, str] | None = None) -> None:
         self._columns = {entry["name"]: _Column(entry["type"], bool(entry["declared"])) for entry in known}
         self._unseen = set(declared or {})
-        for name, wanted in (declared or {}).items():
-            if wanted not in COLUMN_TYPES:
-                raise UsageError(f"the type of the column {name!r} must be one of {_listed()}; found {wanted!r}")
+        for name, type_ in (declared or {}).items():
+            if type_ not in COLUMN_TYPES:
+                raise UsageError(f"the type of the column {name!r} must be one of {_listed()}; found {type_!r}")
             if name == ID:
                 raise UsageError("the column id is the row's id, which is text; it takes no type")
             column = self._columns.setdefault(name, _Column())
-            if column.type not in (None, wanted):
-                raise UsageError(f"the column {name!r} is {column.type} in this index, not {wanted}")
-            column.type, column.declared = wanted, True
+            if column.type not in (None, type_):
+                raise UsageError(f"the column {name!r} is {column.type} in this index, not {type_}")
+            column.type, column.declared = type_, True
 
     def take(self, columns: Mapping[str, Any], *, typed: bool) -> None:
         """Note a row's values.
@@ -335,24 +335,24 @@ class ColumnsWriter:
         positions = np.concatenate(
             [np.array(chunk, dtype="<u4") for chunk, _ in self._read(row_id, name, type)] or [np.empty(0, "<u4")]
         )
-        found: dict[str, Any] = {"count": len(positions), "positions": None, "offsets": None, "codes": None}
+        arrays: dict[str, Any] = {"count": len(positions), "positions": None, "offsets": None, "codes": None}
         if len(positions) < self._rows:
-            found["positions"] = _appended(stream, [positions.tobytes()])
+            arrays["positions"] = _appended(stream, [positions.tobytes()])
         values: Iterator[list[Any]] = (values for _, values in self._read(row_id, name, type))
         if type != "text":
-            found["values"] = _appended(stream, (np.array(chunk, dtype=_DTYPES[type]).tobytes() for chunk in values))
-            return found
+            arrays["values"] = _appended(stream, (np.array(chunk, dtype=_DTYPES[type]).tobytes() for chunk in values))
+            return arrays
         different = self._different(row_id, name)
         lengths: list[IntArray] = []
         if different is not None and 2 * len(different) <= len(positions):
-            places = {text: place for place, text in enumerate(different)}
-            codes = (np.array([places[text] for text in chunk], dtype="<u2").tobytes() for chunk in values)
-            found["codes"] = _appended(stream, codes)
+            code_of = {text: code for code, text in enumerate(different)}
+            codes = (np.array([code_of[text] for text in chunk], dtype="<u2").tobytes() for chunk in values)
+            arrays["codes"] = _appended(stream, codes)
             values = iter([different])
-        found["values"] = _appended(stream, _encoded(values, lengths))
+        arrays["values"] = _appended(stream, _encoded(values, lengths))
         ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64)
-        found["offsets"] = _appended(stream, [ends.astype("<i8").tobytes()])
-        return found
+        arrays["offsets"] = _appended(stream, [ends.astype("<i8").tobytes()])
+        return arrays
 
     def _different(self, row_id: bool, name: str) -> list[str] | None:
         """Return a text column's different values, sorted by code point; None where there are many."""
@@ -461,15 +461,15 @@ class Column:
 
     def equal_to(self, first: int, last: int, text: str) -> tuple[AnyArray, AnyArray]:
         """Return which rows of a text column without a dictionary are this text, and which are valid."""
-        wanted = text.encode("utf-8", "surrogatepass")
+        encoded = text.encode("utf-8", "surrogatepass")
         low, high = self._span(first, last)
         starts = np.asarray(self._offsets[low : high + 1])
         same = np.zeros(high - low, dtype=bool)
-        places = np.flatnonzero(np.diff(starts) == len(wanted))
-        for offset in reversed(range(len(wanted))):  # from the end: texts of one column often begin alike
+        places = np.flatnonzero(np.diff(starts) == len(encoded))
+        for offset in reversed(range(len(encoded))):  # from the end: texts of one column often begin alike
             if not len(places):
                 break
-            places = places[self._data[starts[places] + offset] == wanted[offset]]
+            places = places[self._data[starts[places] + offset] == encoded[offset]]
         same[places] = True
         return self._spread(first, last, same, bool)
 
@@ -520,9 +520,9 @@ class Column:
         return texts
 
 
-def _mapped(file: Checked, place: list[int] | None, dtype: str) -> AnyArray:
+def _mapped(file: Checked, extent: list[int] | None, dtype: str) -> AnyArray:
     """Return an array of a file, memory-mapped, after its bytes were checked; an empty one where there is none."""
-    start, size = place or (0, 0)
+    start, size = extent or (0, 0)
     if size == 0:
         return np.empty(0, dtype)
     file.check(start, start + size)
@@ -543,10 +543,7 @@ class Columns:
 
     def __init__(self, description: Mapping[str, Any], file: Checked, rows: int) -> None:
         self._file = file
-        self._entries: dict[str, Mapping[str, Any]] = {}
-        for entry in description["columns"]:
-            if entry["row_id"] or entry["name"] != ID:
-                self._entries[entry["name"]] = entry
+        self._entries: dict[str, Mapping[str, Any]] = {entry["name"]: entry for entry in description["columns"]}
         self.rows = rows
         if description["rows"] != rows:
             raise CorruptIndexError(f"{file.path} holds the columns of {description['rows']} rows, not {rows}")

@@ -243,8 +243,8 @@ def _reason(error: Exception) -> str:
         return "nested too deeply" if isinstance(error, RecursionError) else "it cannot be read"
     first = details[0]
     where, what = str(first.get("highlight") or "").strip(), str(first.get("description") or "it cannot be read")
-    if what.startswith("Failed to parse"):
-        what = "it cannot be read"
+    if what.startswith("Required keyword"):
+        what = "something is missing"
     what = what.partition(". Line")[0].rstrip(".")
     return f"{what}, at {where!r}" if where else what
 
@@ -370,14 +370,9 @@ class _Reader:
         return first, second
 
     def _is(self, tree: Any, depth: int) -> Node:
-        exp = self._exp
-        if isinstance(tree.expression, exp.Null):
+        if isinstance(tree.expression, self._exp.Null):
             return NullTest(self.read(tree.this, depth))
-        if isinstance(tree.expression, exp.Boolean):
-            return Distinct(
-                self._condition_of(tree.this, depth), Constant("boolean", bool(tree.expression.this)), equal=True
-            )
-        raise _RefusedError(f"{_sql(tree)!r}: is takes null, not null, true or false")
+        return Distinct(self._condition_of(tree.this, depth), self._condition_of(tree.expression, depth), equal=True)
 
     def _membership(self, tree: Any, depth: int) -> Node:
         part = self.read(tree.this, depth)
@@ -458,8 +453,6 @@ class _Reader:
             extra = [key for key, value in tree.args.items() if key not in keys and isinstance(value, exp.Expression)]
             if extra:
                 raise _RefusedError(f"{_sql(tree)!r}: {name} takes fewer arguments")
-        elif isinstance(tree, exp.Anonymous) and str(tree.this).lower() in FUNCTIONS:
-            name, arguments = str(tree.this).lower(), list(tree.expressions)
         else:
             raise _RefusedError(
                 f"{_sql(tree)!r} is not known here. Besides comparisons, in, between, like, ilike, is null, and, or, not, "
@@ -469,11 +462,10 @@ class _Reader:
 
     def _checked_call(self, name: str, nodes: list[Node], trees: list[Any], tree: Any) -> Node:
         kinds, least, result = FUNCTIONS[name]
-        most = None if "..." in kinds else len(kinds)
-        if len(nodes) < least or (most is not None and len(nodes) > most):
-            raise _RefusedError(
-                f"{_sql(tree)!r}: {name} takes {least if most is None else f'{least} to {most}'} arguments"
-            )
+        most = math.inf if "..." in kinds else len(kinds)
+        if not least <= len(nodes) <= most:
+            count = f"{least}" if least == most else f"{least} to {most}"
+            raise _RefusedError(f"{_sql(tree)!r}: {name} takes {count} argument{'' if count == '1' else 's'}")
         for number, (node, part) in enumerate(zip(nodes, trees, strict=True)):
             kind = kinds[min(number, len(kinds) - 1)]
             if kind not in ("any", "..."):
@@ -513,30 +505,40 @@ def _common(nodes: tuple[Node, ...], tree: Any) -> str:
         return NULL if not types else "integer" if types == {"integer"} else "number"
     if len(types) == 1:
         return types.pop()
-    raise _RefusedError(f"{_sql(tree)!r} compares {_described(nodes)}, which cannot be compared{_advice(nodes)}")
+    first, other = _incomparable(nodes)
+    comma = "," if isinstance(first, ColumnValue) else ""
+    raise _RefusedError(
+        f"{_sql(tree)!r} compares {_described(first)}{comma} with {_described(other)}, which cannot be compared"
+        f"{_advice(first, other)}"
+    )
 
 
-def _described(nodes: tuple[Node, ...]) -> str:
-    described = []
-    for node in nodes:
-        if isinstance(node, ColumnValue):
-            described.append(f"{node.name}, which is {node.type},")
-        elif isinstance(node, Constant):
-            described.append({"text": "a text", "boolean": "true or false"}.get(node.type, f"the {node.type}"))
-            described[-1] += f" {node.value!r}" if node.type != "boolean" else ""
-        else:
-            described.append(f"a value of type {node.type}")
-    return " with ".join(dict.fromkeys(described)).replace(", with", ", with")
+def _incomparable(nodes: tuple[Node, ...]) -> tuple[Node, Node]:
+    """Return the first two of some nodes that cannot be compared; there are two."""
+    typed = [node for node in nodes if node.type != NULL]
+    first = typed[0]
+    alike = {"integer", "number"} if first.type in ("integer", "number") else {first.type}
+    return first, next(node for node in typed if node.type not in alike)
 
 
-def _advice(nodes: tuple[Node, ...]) -> str:
-    column = next((node for node in nodes if isinstance(node, ColumnValue)), None)
-    if column is None:
+def _described(node: Node) -> str:
+    if isinstance(node, ColumnValue):
+        return f"{node.name}, which is {node.type}"
+    if not isinstance(node, Constant):
+        return f"a value of type {node.type}"
+    if node.type == "boolean":
+        return "true or false"
+    return f"{'a text' if node.type == 'text' else f'the {node.type}'} {node.value!r}"
+
+
+def _advice(first: Node, other: Node) -> str:
+    if not isinstance(first, ColumnValue):
+        first, other = other, first
+    if not isinstance(first, ColumnValue):
         return ""
-    other = next((node.type for node in nodes if node.type != column.type), "text")
-    if column.type == "text":
-        return f": write a text in single quotes, or cast({column.name} as {other})"
-    return f": compare it with {'true or false' if column.type == 'boolean' else 'a number, without quotes'}"
+    if first.type == "text":
+        return f": write a text in single quotes, or cast({first.name} as {other.type})"
+    return f": compare it with {'true or false' if first.type == 'boolean' else 'a number, without quotes'}"
 
 
 def _chain(tree: Any) -> list[Any]:
@@ -553,7 +555,11 @@ def _chain(tree: Any) -> list[Any]:
 
 def _sql(tree: Any) -> str:
     """Return an expression as SQL, shortened."""
-    text = tree.sql("sqlite", comments=False) if hasattr(tree, "sql") else str(tree)
+    from sqlglot import ErrorLevel
+
+    text = (
+        tree.sql("sqlite", comments=False, unsupported_level=ErrorLevel.IGNORE) if hasattr(tree, "sql") else str(tree)
+    )
     return text if len(text) <= 80 else text[:79] + "…"
 
 

@@ -83,7 +83,7 @@ def deduplicate(
         record if isinstance(record, Record) else as_record(record, position + 1)
         for position, record in enumerate(several)
     )
-    kept = _Kept(embedder.dimension)
+    keeper = _Kept(embedder.dimension)
     encode = partial(
         embedder.encode_windows,
         batch_size=batch_size,
@@ -92,7 +92,7 @@ def deduplicate(
         counts=counts,
     )
     for encoded, window in join_records(Counted(rows, expected(records)), encode):
-        yield from kept.judge(encoded, window.vectors, window.words(), least)
+        yield from keeper.judge(encoded, window.vectors, window.words(), least)
 
 
 class _Group:
@@ -148,30 +148,30 @@ class _Kept:
         nearest, scores = self._nearest(vectors, 1)
         among = as_cosines(vectors @ vectors.T)
         new: list[int] = []
-        for i, (record, own) in enumerate(zip(records, words, strict=True)):
+        for i, (record, row_words) in enumerate(zip(records, words, strict=True)):
             text = " ".join(record.text.casefold().split())
             if text in self._by_text:
                 yield Verdict(record, self._by_text[text], "same text", 1.0)
                 continue
-            if not own.empty:
+            if not row_words.empty:
                 within = among[i, new]
                 in_block = np.flatnonzero(reaches(within, threshold))
-                places = itertools.chain(
+                candidates = itertools.chain(
                     zip(scores[i].tolist(), nearest[i].tolist(), strict=True),
                     zip(within[in_block].tolist(), (before + in_block).tolist(), strict=True),
                 )
                 deeper = partial(self._deeper, vectors[i], threshold)
-                match = self._match(own, places, threshold, deeper)
+                match = self._match(row_words, candidates, threshold, deeper)
                 if match is not None:
                     yield Verdict(record, match[0], "near", match[1])
                     continue
             self._by_text[text] = record
-            if own.unknown and own.pieces in self._by_pieces:
-                self._by_pieces[own.pieces].add(record, own)
-            elif not own.empty:
-                self._groups.append(_Group(record, own))
-                if own.unknown:
-                    self._by_pieces[own.pieces] = self._groups[-1]
+            if row_words.unknown and row_words.pieces in self._by_pieces:
+                self._by_pieces[row_words.pieces].add(record, row_words)
+            elif not row_words.empty:
+                self._groups.append(_Group(record, row_words))
+                if row_words.unknown:
+                    self._by_pieces[row_words.pieces] = self._groups[-1]
                 new.append(i)
             yield Verdict(record)
         if new:
@@ -181,7 +181,7 @@ class _Kept:
     def _match(
         self,
         words: Words,
-        places: Iterable[tuple[float, int]],
+        candidates: Iterable[tuple[float, int]],
         threshold: float,
         deeper: Callable[[], Iterable[tuple[float, int]]],
     ) -> tuple[Record, float] | None:
@@ -189,13 +189,14 @@ class _Kept:
 
         Args:
             words: of the row.
-            places: cosines to groups, and their numbers: the nearest one, and those of the row's own block.
+            candidates: cosines to groups, and their numbers: the nearest one, and those of the row's own block.
             threshold: the least cosine.
             deeper: gives more groups that are near.
         """
-        near = sorted((place for place in places if reaches(place[0], threshold)), key=lambda place: -place[0])
+        reaching = (candidate for candidate in candidates if reaches(candidate[0], threshold))
+        near = sorted(reaching, key=lambda candidate: -candidate[0])
         if near and self._groups[near[0][1]].repeated_by(words) is None:
-            near = sorted(set(near).union(deeper()), key=lambda place: -place[0])
+            near = sorted(set(near).union(deeper()), key=lambda candidate: -candidate[0])
         for score, group in near:
             record = self._groups[group].repeated_by(words)
             if record is not None:
@@ -210,10 +211,10 @@ class _Kept:
         scores, nearest = self._index.search(vectors, k)
         if not self._is_exact:  # half precision rounds the vectors' lengths
             for i, row in enumerate(nearest):
-                for j, place in enumerate(row.tolist()):
-                    if place >= 0:
-                        held = self._index.reconstruct(place)
-                        scores[i, j] = held @ vectors[i] / np.linalg.norm(held)
+                for j, group in enumerate(row.tolist()):
+                    if group >= 0:
+                        stored = self._index.reconstruct(group)
+                        scores[i, j] = stored @ vectors[i] / np.linalg.norm(stored)
         return nearest, as_cosines(scores)
 
     def _deeper(self, vector: FloatArray, threshold: float) -> list[tuple[float, int]]:
@@ -223,19 +224,19 @@ class _Kept:
         while k < every and reaches(float(scores[0, -1]), threshold):
             k *= 4
             nearest, scores = self._nearest(vector[None], k)
-        found = zip(scores[0].tolist(), nearest[0].tolist(), strict=True)
-        return [(score, place) for score, place in found if place >= 0 and reaches(score, threshold)]
+        near = zip(scores[0].tolist(), nearest[0].tolist(), strict=True)
+        return [(score, group) for score, group in near if group >= 0 and reaches(score, threshold)]
 
     def _grow(self) -> None:
         """Go over to inverted lists of half-precision vectors once there are many."""
         faiss = faiss_with()
         if self._index.ntotal <= EXACT_ROWS or not self._is_exact:
             return
-        held = self._index.reconstruct_n(0, self._index.ntotal)
-        lists = f"IVF{lists_for(len(held))},SQfp16"
-        index = faiss.index_factory(held.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
-        index.train(held)
-        index.add(held)
+        vectors = self._index.reconstruct_n(0, self._index.ntotal)
+        lists = f"IVF{lists_for(len(vectors))},SQfp16"
+        index = faiss.index_factory(vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors)
+        index.add(vectors)
         inverted = faiss.extract_index_ivf(index)
         inverted.nprobe = _PROBES
         inverted.make_direct_map()

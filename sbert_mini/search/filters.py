@@ -86,13 +86,13 @@ def matching(node: Node, columns: Columns, deadline: Deadline) -> AnyArray:
     Shapes:
         the result: (rows,), bool.
     """
-    found = np.zeros(columns.rows, dtype=bool)
+    matched = np.zeros(columns.rows, dtype=bool)
     evaluation = _Evaluation(columns, deadline)
     for first in range(0, columns.rows, BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, columns.rows)
         result = evaluation.block(node, first, last)
-        found[first:last] = result.values & result.valid
-    return found
+        matched[first:last] = result.values & result.valid
+    return matched
 
 
 def _constant(type: str, value: Any, rows: int) -> Values:
@@ -217,32 +217,32 @@ class _Evaluation:
     def _membership(
         self, node: Membership, value: Callable[[Node], Values], rows: int, span: tuple[int, int] | None
     ) -> Values:
-        wanted = [constant for constant in node.values if constant.value is not None]
-        if len(wanted) <= 8:
+        constants = [constant for constant in node.values if constant.value is not None]
+        if len(constants) <= 8:
             parts = [Comparison("=", node.part, constant) for constant in node.values]
             plain = [self._plain_text(part, span) for part in parts]
             return _joined("or", (p or _compared(c, value, rows) for p, c in zip(plain, parts, strict=True)), rows)
         part = value(node.part)
-        values = {constant.value for constant in wanted}
+        values = {constant.value for constant in constants}
         if part.type in ("integer", "number"):
             numbers = [v for v in values if not isinstance(v, int) or v in _INT64]
             exact = part.type == "integer" and all(isinstance(v, int) for v in numbers)
             inside = np.isin(part.values, np.array(numbers, np.int64 if exact else np.float64))
         else:
             inside = self._each(values.__contains__, part.values, part.valid, bool)
-        has_null = len(wanted) < len(node.values)
+        has_null = len(constants) < len(node.values)
         return Values("boolean", inside, part.valid & inside if has_null else part.valid)
 
     def _each(self, function: Callable[..., Any], values: AnyArray, valid: AnyArray, dtype: Any) -> AnyArray:
         """Return a Python function's results for the valid values, looking at the clock now and then."""
-        found = np.full(len(values), "", object) if dtype is object else np.zeros(len(values), dtype)
+        computed = np.full(len(values), "", object) if dtype is object else np.zeros(len(values), dtype)
         places = np.flatnonzero(valid)
         for start in range(0, len(places), 4096):
             self._deadline.check()
             some = places[start : start + 4096]
             results = list(map(function, values[some].tolist()))
-            found[some] = np.array(results, dtype=dtype) if dtype is not object else _objects(results)
-        return found
+            computed[some] = np.array(results, dtype=dtype) if dtype is not object else _objects(results)
+        return computed
 
     def _called(self, node: Call, arguments: list[Values]) -> Values:
         name, first = node.name, arguments[0]
@@ -342,13 +342,13 @@ def _calculated(node: Arithmetic, left: Values, right: Values) -> Values:
         return _divided(node, left, right, valid)
     function = {"+": operator.add, "-": operator.sub, "*": operator.mul}[node.op]
     with np.errstate(all="ignore"):
-        found = function(_as(left, node.type), _as(right, node.type))
+        numbers = function(_as(left, node.type), _as(right, node.type))
         if node.type == "integer":
             roughly = function(left.values.astype(np.float64), right.values.astype(np.float64))
             _refuse(valid & (np.abs(roughly) >= 2.0**63), f"an integer beyond 64 bits ({node.op})")
         else:
-            _refuse(valid & ~np.isfinite(found), f"a number that is too large ({node.op})")
-    return Values(node.type, found, valid)
+            _refuse(valid & ~np.isfinite(numbers), f"a number that is too large ({node.op})")
+    return Values(node.type, numbers, valid)
 
 
 def _divided(node: Arithmetic, left: Values, right: Values, valid: AnyArray) -> Values:
@@ -356,11 +356,13 @@ def _divided(node: Arithmetic, left: Values, right: Values, valid: AnyArray) -> 
     divisor = np.where(right.values == 0, 1, right.values)
     with np.errstate(all="ignore"):
         if node.op == "/":
-            found = left.values.astype(np.float64) / divisor.astype(np.float64)
-            _refuse(valid & ~np.isfinite(found), "a number that is too large (/)")
+            quotients = left.values.astype(np.float64) / divisor.astype(np.float64)
+            _refuse(valid & ~np.isfinite(quotients), "a number that is too large (/)")
         else:
-            found = np.fmod(_as(left, node.type), divisor.astype(_DTYPES[node.type]))  # has the sign of the left side
-    return Values(node.type, found, valid)
+            quotients = np.fmod(
+                _as(left, node.type), divisor.astype(_DTYPES[node.type])
+            )  # has the sign of the left side
+    return Values(node.type, quotients, valid)
 
 
 def _rounded(node: Call, part: Values) -> Values:
@@ -375,12 +377,12 @@ def _rounded(node: Call, part: Values) -> Values:
     digits = node.arguments[1] if len(node.arguments) > 1 else Constant("integer", 0)
     if not isinstance(digits, Constant) or digits.value is None:
         return Values(part.type, part.values, np.zeros(len(part.valid), dtype=bool))
-    places = int(digits.value)
-    if part.type == "integer" and places >= 0:
+    decimals = int(digits.value)
+    if part.type == "integer" and decimals >= 0:
         return part
-    if not -15 <= places <= 15:
-        raise FilterValueError(f"round takes from -15 to 15 digits; found {places}")
-    scale = 10.0**places
+    if not -15 <= decimals <= 15:
+        raise FilterValueError(f"round takes from -15 to 15 digits; found {decimals}")
+    scale = 10.0**decimals
     shifted = part.values * scale
     rounded = np.trunc(shifted + np.copysign(0.5, shifted)) / scale  # half away from zero
     return Values(part.type, rounded.astype(_DTYPES[part.type]), part.valid)
@@ -457,10 +459,10 @@ def like(pattern: str, escape: str | None, *, case_sensitive: bool) -> Callable[
             return False
         at, end = widths[0], len(text) - widths[-1]
         for expression, width in zip(expressions[1:-1], widths[1:-1], strict=True):
-            found = expression.search(text, at, end)
-            if found is None:
+            match = expression.search(text, at, end)
+            if match is None:
                 return False
-            at = found.start() + width
+            at = match.start() + width
         return at <= end and expressions[-1].fullmatch(text, end) is not None
 
     return test
@@ -518,12 +520,12 @@ def _steps(path: str) -> tuple[int | str, ...]:
         raise FilterValueError(f"the path {path!r} must begin with $, such as $.tags[0]")
     at = 1
     while at < len(rest):
-        found = _STEP.match(rest, at)
-        if found is None or found[3] == "*":
+        step = _STEP.match(rest, at)
+        if step is None or step[3] == "*":
             raise FilterValueError(f"the path {path!r} must be made of .name and [number], such as $.tags[0]")
-        quoted, name, number = found.groups()
+        quoted, name, number = step.groups()
         steps.append(int(number) if number is not None else name if name is not None else json.loads(f'"{quoted}"'))
-        at = found.end()
+        at = step.end()
     return tuple(steps)
 
 
@@ -548,16 +550,16 @@ def _cast(node: Cast, part: Values) -> Values:
         return Values("number", part.values.astype(np.float64), part.valid)
     values = np.full(len(part.valid), _EMPTY[node.type], _DTYPES[node.type])
     valid = part.valid.copy()
-    for place in np.flatnonzero(part.valid).tolist():
+    for row in np.flatnonzero(part.valid).tolist():
         try:
-            values[place] = _cast_one(part.values[place], part.type, node.type)
+            values[row] = _cast_one(part.values[row], part.type, node.type)
         except ValueError:
             if node.strict:
-                shown = str(part.values[place])[:60]
+                shown = str(part.values[row])[:60]
                 raise FilterValueError(
                     f"a row's value {shown!r} cannot be cast to {node.type}; try_cast gives NULL for it"
                 ) from None
-            valid[place] = False
+            valid[row] = False
     return Values(node.type, values, valid)
 
 

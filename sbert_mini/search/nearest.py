@@ -99,7 +99,7 @@ class SegmentSearch:
     ) -> IntArray | None:
         """Return the first rows of the groups that FAISS finds, (queries, at most proposals), filled up with -1.
 
-        None where this kind cannot leave out rows.
+        None where FAISS cannot search so: some kinds cannot leave out rows.
         """
         faiss = faiss_with(self._threads)
         index, firsts = opened.index, opened.groups.firsts
@@ -109,8 +109,6 @@ class SegmentSearch:
         try:
             _, numbers = index.search(queries, proposals, params=search_parameters(index, selector, proposals))
         except RuntimeError:
-            if allowed is None:
-                raise
             return None
         if numbers.max(initial=-1) >= len(firsts):
             raise CorruptIndexError(

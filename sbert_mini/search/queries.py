@@ -206,7 +206,7 @@ def read_request(
         embedder: encodes the texts; None for the index's model.
 
     Raises:
-        UsageError: `k`, the least score or the queries do not fit, or the model gives vectors of another dimension.
+        UsageError: `k`, the least score or the queries do not fit.
         ModelMismatchError: the embedder is not the model that the index was made with.
     """
     k = arguments.integer(k, "k")
@@ -219,8 +219,6 @@ def read_request(
         return Request(k, least, is_single, [], given, [], None)
     embedder = model.embedder() if embedder is None else model.check(embedder)
     vectors, words = embedder.encode_queries(given)
-    if vectors.shape[1] != dimension:
-        raise UsageError(f"query vectors must have the shape (queries, {dimension}); found {vectors.shape}")
     _report_unread(words)
     return Request(k, least, is_single, given, vectors, words, embedder)
 

@@ -62,9 +62,9 @@ class Reduction:
 
     def save(self, path: str | Path) -> None:
         """Write the reduction to a safetensors file."""
-        told = {"format": FORMAT, "explained": self.explained, "whitened": self.whitened}
+        metadata = {"format": FORMAT, "explained": self.explained, "whitened": self.whitened}
         tensors = {"matrix": self.matrix, "mean": self.mean, "variance": self.variance}
-        write_durably(Path(path), save(tensors, {"sbert_mini": json.dumps(told)}))
+        write_durably(Path(path), save(tensors, {"sbert_mini": json.dumps(metadata)}))
 
     @classmethod
     def load(cls, path: str | Path) -> "Reduction":
@@ -75,13 +75,13 @@ class Reduction:
         """
         try:
             with safe_open(str(path), "numpy") as file:
-                told: Any = json.loads((file.metadata() or {}).get("sbert_mini", "{}"))
-                if told.get("format") != FORMAT:
+                metadata: Any = json.loads((file.metadata() or {}).get("sbert_mini", "{}"))
+                if metadata.get("format") != FORMAT:
                     raise InputError(f"{path} is no reduction: make one with 'sbmini reduce fit'")
                 parts = {name: file.get_tensor(name) for name in ("matrix", "mean", "variance")}
         except (OSError, SafetensorError, ValueError) as error:
             raise InputError(f"{path} cannot be read as a reduction: {error}") from error
-        return cls(**parts, explained=float(told["explained"]), whitened=bool(told["whitened"]))
+        return cls(**parts, explained=float(metadata["explained"]), whitened=bool(metadata["whitened"]))
 
 
 def fit(vectors: FloatArray, dimension: int, *, whiten: bool = False, seed: int = 0) -> Reduction:
@@ -109,10 +109,10 @@ def fit(vectors: FloatArray, dimension: int, *, whiten: bool = False, seed: int 
     if len(vectors) <= dimension:
         raise InputError(f"more than {dimension} rows are needed to fit {dimension} components; found {len(vectors)}")
     most = SAMPLED_ROWS_A_COMPONENT * full
-    chosen: Any = slice(None)
+    drawn: Any = slice(None)
     if len(vectors) > most:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(vectors), most, replace=False))
-    sample = np.ascontiguousarray(vectors[chosen], dtype=np.float32)
+        drawn = np.sort(np.random.default_rng(seed).choice(len(vectors), most, replace=False))
+    sample = np.ascontiguousarray(vectors[drawn], dtype=np.float32)
     if not np.isfinite(sample).all():
         raise InputError("the vectors must be finite, and one holds NaN or infinity")
     pca = faiss.PCAMatrix(full, dimension, -0.5 if whiten else 0.0)

@@ -113,7 +113,7 @@ class SegmentWriter:
         """Append rows with their vectors.
 
         Args:
-            rows: the rows.
+            rows: the rows, at least one.
             vectors: of length 1.
             row_ids: the rows' numbers, ascending and above all before; None for the next ones.
 
@@ -128,9 +128,8 @@ class SegmentWriter:
         self._vectors.write(vectors)
         if row_ids is None:
             row_ids = np.arange(self._next_row, self._next_row + len(vectors), dtype=np.int64)
-        if len(row_ids):
-            self._row_ids.append(row_ids)
-            self._next_row = int(row_ids[-1]) + 1
+        self._row_ids.append(row_ids)
+        self._next_row = int(row_ids[-1]) + 1
         for row in rows:
             entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
             line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")

@@ -137,7 +137,8 @@ class Store:
         self.path = Path(path)
         self.folder = self.path.resolve()  # what is opened later does not depend on the working directory
         current = self.path / "CURRENT"
-        for attempt in range(_ATTEMPTS):
+        attempt = 0
+        while True:
             require_index(self.path)
             pointer = read_sealed_json(current, CorruptIndexError)
             try:
@@ -147,6 +148,7 @@ class Store:
                 # A writer may have gone on to the next generation, and removed this one, in between.
                 if attempt == _ATTEMPTS - 1 or read_sealed_json(current, CorruptIndexError) == pointer:
                     raise
+                attempt += 1
 
     def __repr__(self) -> str:
         return (

@@ -133,12 +133,12 @@ class Words:
 
     def frequencies(self, stems: Iterable[str]) -> dict[str, int]:
         """Return in how many rows each stem stands."""
-        found = {}
+        counts = {}
         with self._connections.lent() as db:
             for stem in stems:
                 row = db.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (stem,)).fetchone()
-                found[stem] = 0 if row is None else int(row[0])
-        return found
+                counts[stem] = 0 if row is None else int(row[0])
+        return counts
 
     def ranked(
         self, words: Mapping[str, tuple[str, float]], depth: int, allowed: AnyArray | None = None
@@ -163,7 +163,7 @@ class Words:
                 values += [weight / _fts5_weight(self.rows, counts[stem]), f'"{word}"']
         if not parts:
             return []
-        found: list[tuple[int, float]] = []
+        best: list[tuple[int, float]] = []
         # Without the LIMIT SQLite folds a single part into the sum, where bm25() cannot be called.
         both = f"{' UNION ALL '.join(parts)} LIMIT -1"
         with self._connections.lent() as db:
@@ -173,11 +173,11 @@ class Words:
             )
             for position, score in rows:
                 if allowed is None or allowed[position]:
-                    found.append((position, score))
-                    if len(found) == depth:
+                    best.append((position, score))
+                    if len(best) == depth:
                         break
             rows.close()
-        return found
+        return best
 
 
 def _fts5_weight(rows: int, count: int) -> float:
@@ -197,10 +197,10 @@ def stems_of(query: str) -> dict[str, str]:
         terms = db.execute("SELECT term FROM plain_terms ORDER BY offset").fetchall()
         words = list(dict.fromkeys(term for (term,) in terms))[:MAX_WORDS]
         db.executemany("INSERT INTO stemmed (rowid, text) VALUES (?, ?)", enumerate(words))
-        found: dict[str, str] = {}
+        stems: dict[str, str] = {}
         for stem, position in db.execute("SELECT term, doc FROM stemmed_terms ORDER BY doc").fetchall():
-            found.setdefault(stem, words[position])
-        return found
+            stems.setdefault(stem, words[position])
+        return stems
     finally:
         db.close()
 
@@ -217,13 +217,13 @@ def weights(query: str, segments: Sequence[Words]) -> dict[str, tuple[str, float
     for segment in segments:
         for stem, count in segment.frequencies(words).items():
             counts[stem] += count
-    found = {stem: (word, _fts5_weight(rows, counts[stem])) for stem, word in words.items() if counts[stem]}
-    telling = {stem: entry for stem, entry in found.items() if 2 * counts[stem] < rows}
-    kept: dict[str, tuple[str, float]] = {}
+    present = {stem: (word, _fts5_weight(rows, counts[stem])) for stem, word in words.items() if counts[stem]}
+    telling = {stem: entry for stem, entry in present.items() if 2 * counts[stem] < rows}
+    selected: dict[str, tuple[str, float]] = {}
     postings = 0
-    for stem, entry in sorted((telling or found).items(), key=lambda item: counts[item[0]]):
+    for stem, entry in sorted((telling or present).items(), key=lambda item: counts[item[0]]):
         postings += counts[stem]
-        if kept and postings > MAX_POSTINGS:
+        if selected and postings > MAX_POSTINGS:
             break
-        kept[stem] = entry
-    return kept
+        selected[stem] = entry
+    return selected

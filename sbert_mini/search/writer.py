@@ -451,8 +451,8 @@ class _RowWriter:
                 schema.take(record.columns, typed=record.typed)
             except InputError as error:
                 if self._on_reject is None:
-                    place = given.place if isinstance(given, Record) and given.line else f"line {line}"
-                    raise InputError(f"{place}: {error}") from error
+                    origin = given.place if isinstance(given, Record) and given.line else f"line {line}"
+                    raise InputError(f"{origin}: {error}") from error
                 self._on_reject(Reject(line, str(error), str(getattr(given, "text", given))[:1000], file))
                 continue
             places[identity] = (file, line)
@@ -518,12 +518,12 @@ def _taken(
 
     used = 0
     for position, row in accepted:
-        place = position if places is None else places.get(row.id, -1)
-        if place < 0:
+        at = position if places is None else places.get(row.id, -1)
+        if at < 0:
             raise InputError(f"the row {row.id!r} has no vector")
-        if place >= len(vectors):
+        if at >= len(vectors):
             raise InputError(f"there are {len(vectors)} vectors, and more rows than that")
-        positions.append(place)
+        positions.append(at)
         pending.append(row)
         used += 1
         if len(positions) == _BLOCK_ROWS:

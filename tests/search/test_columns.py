@@ -1,6 +1,7 @@
 """Typed columns: the types that values imply, and how they are stored."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from typed_rows import KINDS, columns_of, rows_of
 
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
 from sbert_mini.search.checksums import CheckedFile, file_checksums
-from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, Schema, converted, possible_types
+from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema, converted, possible_types
 from sbert_mini.search.conditions import parse
 from sbert_mini.search.filters import Deadline, matching
 
@@ -132,10 +133,18 @@ def test_a_declared_type_reads_what_spells_it():
     for columns in ({"price": "dear"}, {"active": "yes"}, {"n": "1.5"}, {"n": "1_0"}, {"price": "1e999"}):
         with pytest.raises(InputError, match="was declared"):
             schema.take(columns, typed=False)
+    for value in (1.5, True, [1], 2**63):
+        with pytest.raises(
+            InputError, match=rf"the column 'n' was declared integer, and {re.escape(json.dumps(value))} does"
+        ):
+            schema.take({"n": value}, typed=True)
+    schema.take({"n": 2.0, "price": 3}, typed=True)
     schema.finish()
     assert [schema.type_of(name) for name in ("price", "active", "n")] == ["number", "boolean", "integer"]
     with pytest.raises(UsageError, match="must be one of integer, number, boolean, text; found 'date'"):
         Schema(declared={"x": "date"})
+    with pytest.raises(UsageError, match="the column id is the row's id, which is text; it takes no type"):
+        Schema(declared={"id": "text"})
     with pytest.raises(UsageError, match="'x' is text in this index, not number"):
         Schema([{"name": "x", "type": "text", "declared": False}], {"x": "number"})
     unseen = Schema(declared={"absent": "number"})
@@ -171,13 +180,68 @@ def test_storage_follows_the_values_not_rows_times_columns(tmp_path):
     assert np.flatnonzero(matching(parse("c7 = 7", {"c7": "integer"}), columns, Deadline(None))).tolist() == [7]
 
 
-def test_a_column_file_that_names_places_outside_of_itself_is_refused(tmp_path):
-    columns_of(tmp_path, [{"t": "a"}, {"t": "a"}, {"t": "b"}, {"t": "b"}], Schema())
+@pytest.mark.parametrize(
+    ("name", "array", "at", "byte"),
+    [
+        ("t", "codes", 0, 7),  # a place behind the list of texts
+        ("n", "positions", 0, 2),  # the rows 2 and 1
+        ("n", "positions", 4, 9),  # a row behind the last one
+        ("s", "offsets", 0, 1),  # texts that do not begin at the start
+        ("s", "offsets", 32, 9),  # nor end at the end
+        ("s", "offsets", 8, 200),  # an end before its start
+    ],
+)
+def test_a_column_file_that_names_places_outside_of_itself_is_refused(tmp_path, name, array, at, byte):
+    rows = [{"t": "ab"[i // 2], "s": f"key {i}"} | ({"n": i} if i in (0, 1) else {}) for i in range(4)]
+    columns_of(tmp_path, rows, Schema())
     data = bytearray((tmp_path / DATA).read_bytes())
     description = json.loads((tmp_path / DESCRIPTION).read_text())
-    entry = next(e for e in description["columns"] if e["name"] == "t")
-    data[entry["codes"][0]] = 7
+    entry = next(e for e in description["columns"] if e["name"] == name)
+    data[entry[array][0] + at] = byte
     (tmp_path / DATA).write_bytes(data)
-    held = Columns(description, CheckedFile(tmp_path / DATA, file_checksums(tmp_path / DATA)), 4)
-    with pytest.raises(CorruptIndexError, match="does not hold 4 values of the column 't'"):
-        held.column("t")
+    columns = Columns(description, CheckedFile(tmp_path / DATA, file_checksums(tmp_path / DATA)), 4)
+    with pytest.raises(
+        CorruptIndexError, match=f"does not hold {2 if name == 'n' else 4} values of the column '{name}'"
+    ):
+        columns.column(name)
+
+
+def test_columns_of_another_number_of_rows_are_refused(tmp_path):
+    columns_of(tmp_path, [{"t": "a"}] * 4, Schema())
+    file = CheckedFile(tmp_path / DATA, file_checksums(tmp_path / DATA))
+    with pytest.raises(CorruptIndexError, match=r"columns\.bin holds the columns of 4 rows, not 5"):
+        Columns(json.loads((tmp_path / DESCRIPTION).read_text()), file, 5)
+
+
+@pytest.mark.parametrize(("texts", "listed"), [(65_536, True), (65_537, False)])
+def test_a_column_of_more_texts_than_codes_holds_its_texts(tmp_path, texts, listed):
+    schema = Schema()
+    with ColumnsWriter(tmp_path, schema) as writer:
+        for number in range(2 * texts):
+            schema.take(row := {"t": str(number // 2)}, typed=True)
+            writer.write("", row)
+    file = CheckedFile(tmp_path / DATA, file_checksums(tmp_path / DATA))
+    column = Columns(json.loads((tmp_path / DESCRIPTION).read_text()), file, 2 * texts).column("t")
+    assert column.has_dictionary == listed
+    last = column.values(2 * texts - 3, 2 * texts).values.tolist()
+    assert last == [str(texts - 2), str(texts - 1), str(texts - 1)]
+
+
+def test_empty_cells_alone_give_a_column_without_a_type(tmp_path):
+    schema = Schema()
+    with ColumnsWriter(tmp_path, schema) as writer:
+        for row in ({"x": "", "y": "1"}, {"x": "", "y": ""}):
+            schema.take(row, typed=False)
+            writer.write("", row)
+    columns = Columns(
+        json.loads((tmp_path / DESCRIPTION).read_text()),
+        CheckedFile(tmp_path / DATA, file_checksums(tmp_path / DATA)),
+        2,
+    )
+    assert columns.column("x") is None
+    assert columns.column("y").values(0, 2).valid.tolist() == [True, False]
+
+
+def test_a_filter_on_id_reads_the_rows_ids_whatever_their_columns(tmp_path):
+    columns = columns_of(tmp_path, [{"id": "id 1"}, {"id": "id 0"}], Schema())
+    assert columns.column("id").values(0, 2).values.tolist() == ["id 0", "id 1"]

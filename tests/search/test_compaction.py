@@ -83,3 +83,17 @@ def test_another_process_keeps_what_it_opened(tmp_path, converted_model, numbere
         reader.kill()
     IndexWriter(path).delete(["3"])
     assert {f.name for f in (path / "segments").iterdir()} == {"000003"}
+
+
+def test_compaction_reports_its_rows_and_removes_the_faiss_file_of_an_exact_kind(
+    tmp_path, converted_model, numbered_records, clustered_vectors
+):
+    path = tmp_path / "index"
+    index = make(path, converted_model, numbered_records, clustered_vectors, kind="SQ8")
+    index = IndexWriter(path, index.embedder()).add([Record("a dog", "dog")], vectors=-clustered_vectors[:1])
+    written = []
+    IndexWriter(path).compact(on_progress=lambda rows, of: written.append((rows, of)))
+    assert written == [(3001, 3002), (3002, 3002)]
+    assert [file.name for file in (path / "faiss").iterdir() if file.name.startswith("000003")] != []
+    index = IndexWriter(path).compact(kind="exact")
+    assert (index.segment_kinds, [file.name for file in (path / "faiss").glob("000003*")]) == (["exact"], [])

@@ -1,8 +1,11 @@
 """SQL conditions: what they select, worked by hand, and which mistakes are named."""
 
+import inspect
+import sys
+
 import pytest
 
-from sbert_mini import IndexWriter
+from sbert_mini import Embedder, IndexWriter
 from sbert_mini.errors import UsageError
 from sbert_mini.search.conditions import parse
 from sbert_mini.text.records import Record
@@ -52,6 +55,11 @@ def index(tmp_path_factory, default_embedder):
         ("try_cast('1e30' as integer) is null", [0, 1, 2]),
         ("json_extract(tags, '$[0]') = 'a'", [0]),
         ("json_extract(tags, '$[5]') is null", [0, 1, 2]),
+        ("json_extract('[null]', '$[0]') is null", [0, 1, 2]),
+        ("n in (x, 10)", [2]),
+        ("name in (upper('cid'), lower('BOB%'))", [1]),
+        ("(n = 1) is true", [0]),
+        ("(n = 1) is not true", [1, 2]),
     ],
 )
 def test_what_a_condition_gives(index, condition, rows):
@@ -71,6 +79,26 @@ def test_what_a_condition_gives(index, condition, rows):
         ("lower(name, name) = 'a'", r"lower"),
         ("name like 'a!b' escape '!'", "must stand before %, _ or itself"),
         ("cast(name as integer) = 1", "Ann_1"),
+        ("+".join(["1"] * 300) + " = 300", "nested too deeply"),
+        ("name glob 'a' escape '!'", "escape goes with like"),
+        ("substr(name, 1, 2, 3) = 'a'", "substr takes fewer arguments"),
+        ("trim(name, 'a') = 'b'", r"trim takes 1 argument\b"),
+        ("ceil() = 1", r"ceil takes 1 argument\b"),
+        ("instr(name) = 1", "something is missing"),
+        ("json_extract(tags, '$.a', '$.b') = 'x'", "json_extract takes 2 arguments"),
+        ("coalesce() = 1", "something is missing"),
+        ("n = 1e", "'1e' is not a number"),
+        ("n + 1 = 'a'", r"compares a value of type integer with a text 'a', which cannot be compared\."),
+        (
+            "lower(name) = n",
+            "a value of type text with n, which is integer, .*: compare it with a number, without quotes",
+        ),
+        ("true = 1", "compares true or false with the integer 1"),
+        ("n in (1, 2, 3, 'a', 'b')", "compares n, which is integer, with a text 'a', which"),
+        ("n + 9223372036854775808 > 0", "9223372036854775808 is beyond 64 bits"),
+        ("n * 4611686018427387904 > 0", r"a row gives an integer beyond 64 bits \(\*\)"),
+        ("x * 1e308 > 0", r"a row gives a number that is too large \(\*\)"),
+        ("json_extract(tags, '$[*]') = 'b'", r"the path '\$\[\*\]' must be made of \.name and \[number\]"),
     ],
 )
 def test_which_mistakes_are_named(index, condition, text):
@@ -143,3 +171,30 @@ def test_what_is_not_one_condition_on_these_columns_is_refused(condition, why):
     assert str(error.value).endswith(listed)
     assert "_position" not in str(error.value)
     assert len(str(error.value)) < 1200
+
+
+def test_an_odd_call_is_refused_without_a_warning_of_the_parser(index, caplog):
+    with pytest.raises(UsageError, match="instr takes fewer arguments"):
+        index.matching("instr(name, 'a', 1, 2) = 1")
+    assert caplog.text == ""
+
+
+def test_a_condition_deep_in_other_calls_is_refused():
+    """The stack has room for the parser, which needs little of it here, and not for as many calls as the tree is deep."""
+    condition = "+".join(["1"] * 190) + " = 190"
+
+    def parsed_below(frames):
+        return parsed_below(frames - 1) if frames else parse(condition, {})
+
+    assert parsed_below(0).type == "boolean"
+    with pytest.raises(UsageError, match="nested too deeply"):
+        parsed_below(sys.getrecursionlimit() - len(inspect.stack(0)) - 250)
+
+
+def test_a_column_that_a_segment_lacks_is_null_there(tmp_path, converted_model):
+    writer = IndexWriter(tmp_path / "index", Embedder(converted_model()))
+    writer.create([{"text": "the cat", "name": "a"}])
+    index = writer.add([{"text": "a dog"}])
+    assert index.matching("name = 'a'").tolist() == [0]
+    assert index.matching("name is null").tolist() == [1]
+    assert index.matching("name in ('a', 'b') or 'c' = name").tolist() == [0]

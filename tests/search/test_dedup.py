@@ -133,3 +133,33 @@ def test_long_texts_that_differ_in_unknown_words_are_kept(default_embedder):
     start = "🎉 and the cat " * 200
     assert len(kept([start + "😡", start + "💔"], default_embedder, truncation="chunk")) == 2
     assert len(kept([start + "😡", start.upper() + "😡 "], default_embedder, truncation="chunk")) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("I love 🎉 and dogs", "I love dogs"),  # nothing that the first one lacks
+        ("I love 🎉 and 😡 dogs", "I love dogs and 🎉"),
+    ],
+)
+def test_a_row_without_an_unknown_word_of_its_own_may_repeat(default_embedder, first, second):
+    verdict = list(deduplicate([Record(first), Record(second)], default_embedder, threshold=0.3))[1]
+    assert (verdict.of.text, verdict.reason) == (first, "near")
+    cosine = default_embedder.encode(first) @ default_embedder.encode(second)
+    assert verdict.score == pytest.approx(float(cosine), abs=1e-3)
+    other = list(deduplicate([Record(first), Record(second + " 💔")], default_embedder, threshold=0.3))[1]
+    assert other.of is None
+
+
+def test_a_row_with_unknown_words_is_held_against_all_that_are_near(converted_model):
+    """Behind 39 nearer rows with unknown words of their own stands the one that the last row repeats."""
+    model = Embedder(converted_model())
+    letters = [chr(ord("a") + i) + end for i in range(20) for end in ("", "b")]
+    texts = [f"{letter} dog {chr(0x1F600 + i)}" for i, letter in enumerate(letters)]
+    near = model.encode(texts) @ model.encode("the cat runs \U0001f600")
+    first = int(near.argmin())
+    last = f"the cat runs {chr(0x1F600 + first)}"
+    verdicts = list(deduplicate([Record(text) for text in [*texts, last]], model, threshold=float(near.min()) - 0.01))
+    assert [v.of for v in verdicts[:-1]] == [None] * 40
+    assert verdicts[-1].of.text == texts[first]
+    assert verdicts[-1].score == pytest.approx(float(near.min()), abs=1e-3)

@@ -4,11 +4,15 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 from conftest import replace
 from indexes import ROWS, make
 
 from sbert_mini import IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError
+from sbert_mini.files.durable import read_sealed_json, write_sealed_json
+from sbert_mini.search.checksums import file_checksums
+from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.segment import VECTOR_BLOCK_BYTES
 from sbert_mini.text.records import Record
 
@@ -66,3 +70,64 @@ def test_a_mapped_faiss_file_is_read_only_by_construction(
     grown = IndexWriter(tmp_path / "index", index.embedder()).add(more, vectors=clustered_vectors[:2000])
     assert (len(grown), grown.segments, grown.segment_kinds) == (5001, 2, ["IVF32,SQ8", "IVF32,SQ8"])
     assert len(index) == ROWS
+
+
+@pytest.fixture
+def small(tmp_path, converted_model, numbered_records, clustered_vectors):
+    """An index with a FAISS file, with the vectors of its 1,100 rows."""
+    make(tmp_path / "index", converted_model, numbered_records[:1100], clustered_vectors[:1100], kind="SQ8")
+    return tmp_path / "index", clustered_vectors[:1100]
+
+
+def sealed(path, data):
+    """Put another FAISS file into an index, all checksums right."""
+    file, record = path / "faiss" / "000001.faiss", path / "faiss" / "000001.json"
+    file.write_bytes(data)
+    described = read_sealed_json(record, CorruptIndexError)
+    write_sealed_json(record, described | {"file": file_checksums(file)})
+
+
+def test_a_file_of_other_vectors_is_made_anew(tmp_path, converted_model, numbered_records, small, caplog):
+    path, vectors = small
+    make(tmp_path / "other", converted_model, numbered_records[:1100], -vectors[::-1], kind="SQ8")
+    for file in (tmp_path / "other" / "faiss").iterdir():
+        shutil.copy(file, path / "faiss" / file.name)
+    assert "belongs to other vectors" in SearchIndex(path).verify()[0]
+    assert SearchIndex(path).nearest(vectors[:9], 1)[1][:, 0].tolist() == list(range(9))
+    assert "belongs to other vectors" in caplog.text
+    assert SearchIndex(path).verify() == []
+
+
+@pytest.mark.parametrize(
+    ("data_of", "message"),
+    [
+        (lambda faiss, vectors: b"nonsense", "cannot be read by this FAISS"),
+        (lambda faiss, vectors: serialized(faiss, vectors[:5]), "5 rows of 28, not 1100 of its segment"),
+        (lambda faiss, vectors: serialized(faiss, vectors[:, :20]), "1100 rows of 20, not 1100 of its segment"),
+    ],
+)
+def test_a_sealed_file_that_does_not_fit_is_made_anew(small, caplog, data_of, message):
+    path, vectors = small
+    sealed(path, data_of(faiss_with(), np.ascontiguousarray(vectors)))
+    assert SearchIndex(path).nearest(vectors[:9], 1)[1][:, 0].tolist() == list(range(9))
+    assert message in caplog.text
+    caplog.clear()
+    assert SearchIndex(path).nearest(vectors[:9], 1)[1][:, 0].tolist() == list(range(9))
+    assert caplog.text == ""
+
+
+def serialized(faiss, vectors):
+    index = faiss.index_factory(vectors.shape[1], "SQ8", faiss.METRIC_L2)
+    index.train(np.ascontiguousarray(vectors))
+    index.add(np.ascontiguousarray(vectors))
+    return faiss.serialize_index(index).tobytes()
+
+
+def test_an_index_that_cannot_keep_its_faiss_file_is_searched(small, caplog):
+    path, vectors = small
+    shutil.rmtree(path / "faiss")
+    (path / "faiss").touch()
+    for _ in range(2):
+        caplog.clear()
+        assert SearchIndex(path).nearest(vectors[:9], 1)[1][:, 0].tolist() == list(range(9))
+        assert "was not kept: " in caplog.text

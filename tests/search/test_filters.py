@@ -13,7 +13,7 @@ from typed_rows import KINDS, SQL, WORDS, columns_of, rows_of
 from sbert_mini.errors import UsageError
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.conditions import parse
-from sbert_mini.search.filters import Deadline, FilterValueError, like, matching
+from sbert_mini.search.filters import Deadline, FilterValueError, json_value, like, matching
 
 duckdb = pytest.importorskip("duckdb")
 
@@ -225,3 +225,28 @@ def test_like_is_what_a_regular_expression_gives(pattern, text, case_sensitive):
 
 def test_like_takes_no_exponential_time():
     assert not like("%a" * 40 + "b", None, case_sensitive=True)("a" * 20_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ('{"a": {"b": [1, "x"]}}', "$.a.b[1]", "x"),
+        ('{"a": {"b": [1, "x"]}}', "$.a", '{"b":[1,"x"]}'),
+        ('{"a": null}', "$.a", None),
+        ('{"a": 1}', "$[0]", None),
+        ("[1]", "$.a", None),
+        ("[1]", "$[1]", None),
+        ('"a"', "$[0]", None),
+        ("[" * 100_000, "$", None),
+    ],
+)
+def test_what_a_json_text_has_under_a_path(text, path, value):
+    assert json_value(text, path) == value
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("a", r"the path 'a' must begin with \$"), ("$.a[", r"made of \.name and \[number\]")]
+)
+def test_a_path_that_is_none_is_refused(path, message):
+    with pytest.raises(FilterValueError, match=message):
+        json_value("{}", path)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.words import Words, WordsWriter, stems_of, weights
 
 
@@ -84,3 +85,33 @@ def test_weights_of_words_are_those_of_all_segments(words):
         "x": "x",
         "ran": "ran",
     }
+
+
+def test_a_segment_without_a_word_ranks_by_the_others(words):
+    large, small = words(["red fox", "a dog", "the owl", "the cat"]), words(["rare dog", "green", "blue"])
+    weighed = weights("fox rare", [large, small])
+    assert set(weighed) == {"fox", "rare"}
+    assert [position for position, _ in small.ranked(weighed, 5)] == [0]
+    assert [position for position, _ in large.ranked(weighed, 5)] == [0]
+    assert small.ranked(weights("owl", [large]), 5) == []
+
+
+def test_the_most_frequent_words_of_a_query_are_left_out_beyond_a_number_of_rows(words, monkeypatch):
+    monkeypatch.setattr("sbert_mini.search.words.MAX_POSTINGS", 4)  # 200,000
+    segment = words(["cat dog owl", "cat dog", "cat", "cat", *["other"] * 9])
+    assert set(weights("cat dog owl", [segment])) == {"owl", "dog"}  # 1 row, 2 rows, and 4 would make 7
+    assert set(weights("cat", [segment])) == {"cat"}
+    assert set(weights("cat owl", [segment])) == {"owl"}
+
+
+def test_a_file_of_words_that_is_there_or_is_none_is_refused(tmp_path):
+    with WordsWriter(tmp_path / "words.sqlite") as writer:
+        writer.write("a cat")
+    with (
+        pytest.raises(OSError, match=r"words\.sqlite cannot be written: .*already exists"),
+        WordsWriter(tmp_path / "words.sqlite"),
+    ):
+        pass
+    (tmp_path / "none.sqlite").write_bytes(b"no database" * 99)
+    with pytest.raises(CorruptIndexError, match=r"none\.sqlite cannot be read: file is not a database"):
+        Words(tmp_path / "none.sqlite", 1)

@@ -6,7 +6,7 @@ from indexes import make
 
 from sbert_mini import IndexWriter, SearchIndex
 from sbert_mini.errors import UsageError
-from sbert_mini.search.kinds import AUTOMATIC, EXACT, automatic, kind_of, lists_for
+from sbert_mini.search.kinds import AUTOMATIC, EXACT, automatic, check_kind, kind_of, lists_for
 from sbert_mini.text.records import Record
 
 
@@ -99,3 +99,8 @@ def test_an_addition_that_cannot_be_searched_changes_nothing(tmp_path, default_e
         writer.add(records(10, WIDE_ROWS), vectors=wide_vectors[10:WIDE_ROWS])
     assert files(path) == before
     assert len(SearchIndex(path)) == 10
+
+
+def test_a_kind_in_other_letters_than_ascii_is_refused():
+    with pytest.raises(UsageError, match="which is ASCII; found 'SQ８'"):
+        check_kind("SQ８", 28)

@@ -91,3 +91,17 @@ def test_with_a_filter_k_rows_come_back_where_k_exist(
         overlap = [len(set(a) & set(b)) for a, b in zip(rows, truth, strict=True)]
         assert sum(overlap) >= 0.95 * truth.size, condition
         assert all(len(set(row)) == len(row) for row in rows.tolist())
+
+
+@pytest.mark.parametrize("kind", ["PQ7x4fs", "PQ14x4fs"])
+def test_a_kind_that_cannot_leave_out_rows_is_scanned(
+    tmp_path, converted_model, numbered_records, clustered_vectors, kind, monkeypatch
+):
+    monkeypatch.setattr("sbert_mini.search.nearest.SCANNED_ROWS", 20)  # so that FAISS is asked
+    x = clustered_vectors[:1100]
+    index = make(tmp_path / "index", converted_model, numbered_records[:1100], x, kind=kind)
+    assert index.segment_kinds == [kind]
+    scores, rows = index.nearest(x[:7], 5, filter="even")
+    truth = np.argsort(-(x[:7] @ x[::2].T), axis=1)[:, :5] * 2
+    np.testing.assert_array_equal(rows, truth)
+    np.testing.assert_allclose(scores, np.take_along_axis(x[:7] @ x.T, truth, 1), atol=1e-5)

@@ -109,3 +109,13 @@ def test_the_row_with_the_query_s_own_unknown_words_comes_first(odd, caplog):
             for k in (1, 3):
                 assert odd.search(f"i  love {emoji}", k)[0].id == identity
     assert "1 of 1 queries hold words that the model does not know ('🎉')" in caplog.text
+
+
+def test_of_equal_rows_the_query_s_own_text_comes_first(default_embedder, tmp_path):
+    texts = ["Bread , baked .", "Bread, baked.", "A cat."]
+    index = IndexWriter(tmp_path / "index", default_embedder).create(texts)
+    for query in texts[:2]:
+        hits = index.search(query, 3)
+        assert [hit.score for hit in hits[:2]] == [1, 1]
+        assert [hit.text for hit in hits] == [query, next(t for t in texts[:2] if t != query), "A cat."]
+    assert {hit.score for hit in index.search(default_embedder.encode([texts[0]]), 2)[0]} == {1}

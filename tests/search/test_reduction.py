@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.search.reduction import Reduction, fit
@@ -43,3 +44,21 @@ def test_reductions_that_cannot_be_are_errors(tmp_path, rng):
     (tmp_path / "x.safetensors").write_bytes(os.urandom(64))
     with pytest.raises(InputError, match="cannot be read as a reduction"):
         Reduction.load(tmp_path / "x.safetensors")
+
+
+def test_what_is_no_reduction_or_no_table_is_refused(tmp_path):
+    save_file({"matrix": np.eye(2, dtype=np.float32)}, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=r"weights\.safetensors is no reduction: make one with 'sbmini reduce fit'"):
+        Reduction.load(tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=r"the shape \(rows, dim\); found \(7,\)"):
+        fit(np.zeros(7, np.float32), 1)
+
+
+def test_a_reduction_of_many_rows_is_fitted_on_a_sample(rng):
+    x = (rng.standard_normal((6007, 2)) * [3, 1] + [5, 7]).astype(np.float32)  # 2,000 of them are drawn
+    drawn = fit(x, 1, seed=3)
+    np.testing.assert_allclose(np.abs(drawn.matrix), [[1, 0]], atol=0.05)
+    np.testing.assert_allclose(drawn.mean, [5, 7], atol=0.3)
+    assert drawn.variance[0] == pytest.approx(9, rel=0.15)
+    np.testing.assert_array_equal(fit(x, 1, seed=3).mean, drawn.mean)
+    assert fit(x, 1, seed=4).mean.tolist() != drawn.mean.tolist() != fit(x[:2000], 1).mean.tolist()

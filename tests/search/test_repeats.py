@@ -5,6 +5,8 @@ import pytest
 from conftest import tiny_model
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
+from sbert_mini.errors import CorruptIndexError
+from sbert_mini.search.repeats import Groups
 from sbert_mini.text.records import Record
 
 DIM, DISTINCT = 28, 1200
@@ -93,3 +95,30 @@ def test_a_damaged_file_of_repeats_is_found_and_made_anew(tmp_path, embedder, ve
     scores, _ = SearchIndex(path).nearest(x[:50], 1)
     assert scores == pytest.approx(1, abs=1e-5)
     assert SearchIndex(path).verify() == []
+
+
+@pytest.mark.parametrize(
+    "repeats",
+    [
+        [[0, 1]],  # the first row after the one that repeats it
+        [[2, 2]],
+        [[5, 0]],  # of 5 rows
+        [[1, -1]],
+        [[1, 0], [3, 1]],  # a first row that repeats another one
+    ],
+)
+def test_repeats_of_another_segment_are_refused(repeats):
+    with pytest.raises(CorruptIndexError, match="of another segment"):
+        Groups(np.array(repeats), 5)
+
+
+def test_groups_by_hand():
+    groups = Groups(np.array([[2, 0], [3, 1], [4, 0]]), 6)  # the groups 0 2 4, 1 3, and 5
+    assert groups.firsts.tolist() == [0, 1, 5]
+    allowed = np.array([False, False, True, False, True, True])
+    assert groups.any_of(allowed).tolist() == [True, False, True]
+    scores, firsts = np.array([[0.9, 0.8, 0.7]], np.float32), np.array([[1, 0, 5]])
+    assert groups.expanded(scores, firsts, 4, None)[1].tolist() == [[1, 3, 0, 2]]
+    found, rows = groups.expanded(scores, firsts, 4, allowed)
+    assert rows.tolist() == [[2, 4, 5, -1]]
+    np.testing.assert_array_equal(found, np.array([[0.8, 0.8, 0.7, -np.inf]], np.float32))

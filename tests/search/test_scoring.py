@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from sbert_mini import IndexWriter
+from sbert_mini.search.columns import Schema
+from sbert_mini.search.scoring import rescored
+from sbert_mini.search.segment import Segment, SegmentWriter, StoredRow
 from sbert_mini.text.records import Record
 
 
@@ -27,3 +30,18 @@ def test_each_row_finds_itself_at_one_whatever_stores_it(
     scores, _ = index.nearest(vectors[:64], 20)
     assert scores.max() == 1
     assert scores.min() >= -1
+
+
+def test_rescoring_what_was_proposed_by_hand(tmp_path):
+    vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+    schema = Schema()
+    with SegmentWriter(tmp_path, "000001", 2, schema) as writer:
+        writer.write([StoredRow(str(i), "a cat", {}) for i in range(3)], vectors)
+    entry = {"name": "000001", "rows": 3, "checksums_sha256": writer.checksum}
+    segment = Segment(tmp_path / "000001", entry)
+    scores, rows = rescored(segment, vectors[:2], np.array([[2, -1, 1], [-1, -1, -1]]), 3)
+    assert rows.tolist() == [[1, 2, -1], [-1, -1, -1]]
+    np.testing.assert_allclose(scores, [[0.6, 0, -np.inf], [-np.inf] * 3], atol=1e-7)
+    assert segment.vectors_at(np.array([], np.int64), 2).shape == (0, 2)
+    rows = rescored(segment, vectors[:1], np.array([[-1]]), 1)[1]
+    assert rows.tolist() == [[-1]]

@@ -1,5 +1,7 @@
 """The index directory: its files, its names, its generations and its lock."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -7,6 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +20,10 @@ from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import (
     CorruptIndexError,
     IndexLockedError,
+    UsageError,
 )
 from sbert_mini.files.durable import json_bytes, read_sealed_json, write_sealed_json
-from sbert_mini.search.store import publish, write_lock
+from sbert_mini.search.store import Store, publish, write_lock
 from sbert_mini.text.records import Record
 
 
@@ -98,10 +104,15 @@ def index(tmp_path, default_embedder):
 
 def renamed(path, name):
     """Give a segment another name in the manifest, all checksums right."""
+    resealed(path, lambda manifest: manifest["segments"][0].update(name=name))
+
+
+def resealed(path, change):
+    """Change the manifest, all checksums right."""
     pointer = read_sealed_json(path / "CURRENT", CorruptIndexError)
     file = path / pointer["manifest"]
     manifest = json.loads(file.read_bytes())
-    manifest["segments"][0]["name"] = name
+    change(manifest)
     file.write_bytes(json_bytes(manifest))
     pointer["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     write_sealed_json(path / "CURRENT", pointer)
@@ -144,5 +155,94 @@ def test_parts_of_dead_processes_are_removed(index):
     alive = index / "faiss" / f".000001.faiss.{os.getppid()}.part"
     for file in (left, alive):
         file.touch()
+    (index / "segments" / ".000009.part").mkdir()
+    (index / "segments" / ".000009.part" / "rows.jsonl").touch()
     IndexWriter(index).delete(["1"])
     assert (left.exists(), alive.exists()) == (False, True)
+    assert [folder.name for folder in (index / "segments").iterdir()] == ["000001"]
+
+
+def test_a_row_or_a_segment_that_is_not_there_is_damage(index):
+    assert Store(index).locate(4)[1] == 4
+    with pytest.raises(CorruptIndexError, match="has no row 5, which its FAISS file names"):
+        Store(index).locate(5)
+    (index / "segments" / "000001" / "checksums.json").unlink()
+    with pytest.raises(CorruptIndexError, match=r"checksums\.json cannot be opened: No such file"):
+        SearchIndex(index)
+
+
+def test_an_index_of_an_earlier_version_is_searched_and_written_anew(tmp_path, default_embedder):
+    path = tmp_path / "index"
+    rows = [{"text": "a cat", "n": "7", "x": None}, {"text": "a dog", "n": "12", "x": "b"}]
+    IndexWriter(path, default_embedder).create(rows)
+    file = path / "segments" / "000001" / "checksums.json"
+    described = json.loads(file.read_bytes())
+    for name in ("words.sqlite", "columns.bin", "columns.json"):
+        del described["files"][name]
+    file.write_bytes(json_bytes(described))
+
+    def change(manifest):
+        del manifest["columns"], manifest["kind"]
+        manifest["segments"][0]["checksums_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+
+    resealed(path, change)
+    index = SearchIndex(path)
+    assert index.columns == {"n": "integer", "x": "text"}
+    assert [hit.text for hit in index.search("a dog", 2)] == ["a dog", "a cat"]
+    for options in ({"filter": "n = 7"}, {"hybrid": True}):
+        with pytest.raises(UsageError, match=r"earlier version, .*; 'sbmini index compact .*index' writes it anew"):
+            index.search("a dog", 2, **options)
+    after = IndexWriter(path).compact()
+    assert [hit.text for hit in after.search("a dog", 2, filter="n = 7")] == ["a cat"]
+    assert [hit.text for hit in after.search("dog", 1, hybrid=True)] == ["a dog"]
+
+
+def open_files(folder):
+    """Return the names of the files in a folder that this process has open."""
+    paths = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the listing itself
+            paths.append(descriptor.readlink())
+    return {path.name for path in paths if path.is_relative_to(folder)}
+
+
+def test_closing_a_store_closes_every_file(index):
+    store = Store(index)
+    (segment,) = store.segments
+    words, columns = segment.words, segment.columns
+    assert columns.rows == 5  # a column that is read stays mapped as long as somebody holds it
+    assert words.frequencies(["text"]) == {"text": 5}
+    expected = {"checksums.json", "rows.jsonl", "vectors.npy", "words.sqlite", "columns.bin"}
+    assert open_files(index) == expected
+    store.close()
+    assert open_files(index) == set()
+
+
+def test_a_reader_follows_a_writer_that_goes_on_in_between(index, default_embedder):
+    """The reader waits for the lock of a segment, which is removed meanwhile: it opens the generation after it."""
+    before = shutil.copytree(index, index.with_name("before"))
+    IndexWriter(index, default_embedder).add(["more"])
+    IndexWriter(index).compact()
+    current = (index / "CURRENT").read_bytes()
+    for name in ("CURRENT", "generations/000001.json"):
+        shutil.copy(before / name, index / name)
+    shutil.copytree(before / "segments" / "000001", index / "segments" / "000001", dirs_exist_ok=True)
+    file = index / "segments" / "000001" / "checksums.json"
+    opened = []
+    with file.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        reader = threading.Thread(target=lambda: opened.append(SearchIndex(index)))
+        reader.start()
+        while not is_waited_for(file):
+            assert reader.is_alive()
+            time.sleep(0.01)
+        (index / "CURRENT").write_bytes(current)
+        file.unlink()
+    reader.join()
+    assert (opened[0].generation, len(opened[0])) == (3, 6)
+
+
+def is_waited_for(file):
+    """Return whether somebody waits for the lock of a file."""
+    inode = f":{file.stat().st_ino} "
+    return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())

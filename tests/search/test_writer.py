@@ -14,7 +14,7 @@ from sbert_mini.errors import (
     ModelMismatchError,
     UsageError,
 )
-from sbert_mini.search.writer import IndexCounts
+from sbert_mini.search.writer import IndexCounts, VectorsById
 from sbert_mini.text.records import Record
 
 
@@ -248,3 +248,34 @@ def test_rows_are_deleted_by_a_filter(tmp_path, converted_model, numbered_record
         IndexWriter(tmp_path / "index").delete(filter="true")
     with pytest.raises(UsageError, match="no id was given"):
         IndexWriter(tmp_path / "index").delete()
+
+
+def test_vectors_by_id_go_to_the_rows_of_their_ids(tmp_path, converted_model, clustered_vectors):
+    rows = [Record(text, identity) for text, identity in (("one", "a"), ("two", "b"), ("three", "c"))]
+    given = VectorsById(clustered_vectors[:3], {"c": 0, "a": 1, "b": 2})
+    index = make(tmp_path / "index", converted_model, rows, given)
+    for identity, place in given.places.items():
+        assert index.search(clustered_vectors[place : place + 1], 1)[0][0].id == identity
+    with pytest.raises(InputError, match="the row 'b' has no vector"):
+        make(tmp_path / "two", converted_model, rows, VectorsById(clustered_vectors[:3], {"c": 0, "a": 1}))
+    with pytest.raises(InputError, match="there are 4 vectors, and 3 rows of their ids"):
+        make(tmp_path / "two", converted_model, rows, VectorsById(clustered_vectors[:4], given.places))
+    with pytest.raises(InputError, match="no text to index"):
+        make(tmp_path / "two", converted_model, [], clustered_vectors[:0])
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_file_is_no_place_for_an_index(tmp_path, converted_model):
+    (tmp_path / "a.txt").write_text("a cat")
+    with pytest.raises(IndexExistsError, match=r"a\.txt is a file; name a directory for the new index"):
+        IndexWriter(tmp_path / "a.txt", Embedder(converted_model())).create(["a cat"])
+    with pytest.raises(IndexNotFoundError, match=r"a\.txt is a file, and no index: make one of it with 'sbmini index"):
+        SearchIndex(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == "a cat"
+
+
+def test_an_empty_folder_stays_where_no_index_can_be_made_in_it(tmp_path, converted_model):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no text to index"):
+        IndexWriter(tmp_path / "empty", Embedder(converted_model())).create([])
+    assert list((tmp_path / "empty").iterdir()) == []
