@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from sbert_mini.errors import CorruptModelError
-from sbert_mini.model.onnx_file import read_onnx
+from sbert_mini.model.layout import QUANTIZED, SCALE, SMOOTH
+from sbert_mini.model.onnx_file import OnnxFile
 from sbert_mini.shapes import AnyArray
 
-QUANTIZED, SCALE, SMOOTH = "/q", "/scale", "/smooth"
 PRODUCTS = {
     "attention.self.query": "qkv",
     "attention.self.key": "qkv",
@@ -33,20 +33,21 @@ def read_int8_weights(file: Path) -> dict[str, AnyArray]:
     Raises:
         CorruptModelError: the file is damaged, or does not name its weights.
     """
-    constants = read_onnx(file).constants
-    found: dict[str, AnyArray] = {}
+    with OnnxFile(file) as graph:
+        constants = {name: graph.read(name) for name in graph.constants}
+    weights: dict[str, AnyArray] = {}
     for name, array in constants.items():
         base = name.removesuffix(QUANTIZED)
         if base != name and f"{base}{SCALE}" in constants:
             matrix = array.astype(np.float32) * constants[f"{base}{SCALE}"]  # (in, out); words: (vocabulary, hidden)
-            found[base] = _unsmoothed(base, matrix, constants).T if base.startswith("encoder.") else matrix
+            weights[base] = _unsmoothed(base, matrix, constants).T if base.startswith("encoder.") else matrix
         elif name.startswith(("embeddings.", "encoder.")) and "/" not in name:
-            found[name] = array
-    if not found:
+            weights[name] = array
+    if not weights:
         raise CorruptModelError(
             f"{file} does not name its weights: an earlier version made it; take a directory that holds model.safetensors"
         )
-    return {name: np.ascontiguousarray(array) for name, array in found.items()}
+    return {name: np.ascontiguousarray(array) for name, array in weights.items()}
 
 
 def _unsmoothed(name: str, matrix: AnyArray, constants: Mapping[str, AnyArray]) -> AnyArray:

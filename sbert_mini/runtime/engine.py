@@ -124,11 +124,12 @@ def check_sizes(converted: ConvertedModel) -> None:
     Raises:
         CorruptModelError: they have not.
     """
-    from sbert_mini.model.onnx_file import read_onnx
-    from sbert_mini.runtime.native import SizesDifferError, check_constants
+    from sbert_mini.model.layout import SizesDifferError
+    from sbert_mini.model.onnx_file import OnnxFile
 
     try:
-        check_constants(read_onnx(converted.file).constants, converted.layout.config)
+        with OnnxFile(converted.file) as graph:
+            converted.layout.config.check_constants({name: c.shape for name, c in graph.constants.items()})
     except SizesDifferError as error:
         raise CorruptModelError(f"{converted.file}: {error}") from error
     except CorruptModelError:  # of an earlier version, which ONNX Runtime reads all the same
