@@ -165,17 +165,13 @@ class _Reader:
         """Return the number at a position, and the position after it."""
         block, offset = self._around(at)
         value = shift = 0
-        while True:
-            if offset >= len(block):
-                raise ValueError("it ends within a number")
-            byte = block[offset]
+        for byte in block[offset : offset + 10]:
             offset += 1
-            value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                return value, self._start + offset
+                return value | byte << shift, self._start + offset
+            value |= (byte & 0x7F) << shift
             shift += 7
-            if shift > 63:
-                raise ValueError("a number of more than 64 bits")
+        raise ValueError("a number of more than 64 bits, or that the file ends in")
 
     def text(self, span: _Span) -> str:
         """Return the text in a span."""

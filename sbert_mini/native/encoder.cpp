@@ -131,12 +131,15 @@ Status pack(const Model& m, Product& p, int kind, int in, int out, Bytes weight,
     int32_t* sums = static_cast<int32_t*>(allocate(out * sizeof(int32_t)));
     if (!p.packed || !p.multiplier || !p.addend || !p.factor || !sums) return release(sums), NO_MEMORY;
     std::memset(sums, 0, out * sizeof(int32_t));
-    for (int k = 0; k < in; ++k) {
-        const int8_t* row = weight.data + static_cast<size_t>(k) * out;
-        int8_t* to = p.packed + static_cast<size_t>(k / 4) * 64 + k % 4;
-        for (int n = 0; n < out; ++n) {
-            to[static_cast<size_t>(n / 16) * in * 16 + n % 16 * 4] = row[n];
-            sums[n] += row[n];
+    for (int k = 0; k < in; k += 4) {
+        const int8_t* rows = weight.data + static_cast<size_t>(k) * out;
+        for (int n = 0; n < out; n += 16) {  // 4 x 16 weights -> 64 bytes in a row
+            int8_t* to = p.packed + static_cast<size_t>(n) * in + static_cast<size_t>(k) * 16;
+            for (int c = 0; c < 16; ++c) {
+                const int8_t *from = rows + n + c, *second = from + out, *third = second + out, *fourth = third + out;
+                to[4 * c] = *from, to[4 * c + 1] = *second, to[4 * c + 2] = *third, to[4 * c + 3] = *fourth;
+                sums[n + c] += *from + *second + *third + *fourth;
+            }
         }
     }
     // the queries' share of 1 / sqrt(depth) is in their scale and bias
