@@ -337,7 +337,9 @@ def _optional(path: Path) -> dict[str, Any]:
 
 def _pooling_modes(data: Mapping[str, Any], path: Path) -> tuple[PoolingMode, ...]:
     modes = data.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if data.get(key)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list):
+        raise CorruptModelError(f"{path}: pooling_mode must be a name or a list of names; found {modes!r}")
     for mode in modes:
         if mode not in POOLING_MODES:
             raise UnsupportedModelError(f"{path} asks for the pooling {mode!r}; known are {', '.join(POOLING_MODES)}")

@@ -185,8 +185,15 @@ class OnnxEngine:
         return "ONNX Runtime"
 
     def run(self, tokens: Sequence[Tokens]) -> FloatArray:
-        """Return the sentence vectors of a batch, (batch, dim), each of length 1."""
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1.
+
+        Raises:
+            CorruptModelError: an operator refuses it: the graph's constants, or the tokenizer's ids, do not fit.
+        """
         input_ids, attention_mask, token_type_ids = pad(tokens, self._pad_id)
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        vectors: FloatArray = self._session.run(["sentence_embedding"], feeds)[0]
+        try:
+            vectors: FloatArray = self._session.run(["sentence_embedding"], feeds)[0]
+        except Exception as error:  # its exceptions have no class of their own
+            raise CorruptModelError(f"ONNX Runtime cannot compute a batch with this model: {error}") from error
         return vectors
