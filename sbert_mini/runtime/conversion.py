@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,7 @@ GRAPH_FILES: Mapping[Graph, str] = {"fp32": "model.onnx", "int8": "model_int8.on
 RECORD = "sbmini.json"
 RANGES = "ranges.json"
 FORMAT = 1
+_SHA256 = re.compile("[0-9a-f]{64}")  # it becomes a folder's name in the cache
 
 log = logging.getLogger("sbert_mini")
 
@@ -168,7 +170,15 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(file.read_bytes())
         complete = all((folder / entry["file"]).stat().st_size == entry["bytes"] for entry in record["graphs"].values())
-        usable = record["format"] == FORMAT and bool(record["graphs"]) and set(record["graphs"]) <= set(GRAPH_FILES)
+        digests = [record["fingerprint"], *(entry["sha256"] for entry in record["graphs"].values())]
+        names = {kind: entry["file"] for kind, entry in record["graphs"].items()}
+        usable = all(_SHA256.fullmatch(digest) for digest in digests) and names.items() <= GRAPH_FILES.items()
+        usable = (
+            usable
+            and record["format"] == FORMAT
+            and bool(record["graphs"])
+            and set(record["graphs"]) <= set(GRAPH_FILES)
+        )
         usable = usable and complete
         usable = usable and {"tokenizer", "description", "weights", "weight_stats"} <= set(record["source"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
