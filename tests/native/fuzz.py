@@ -138,7 +138,7 @@ def change_json(path: Path, rng: random.Random) -> str:
     while isinstance(node, dict | list) and node and (holder is None or rng.random() < 0.8):
         holder, key = node, rng.choice(sorted(node)) if isinstance(node, dict) else rng.randrange(len(node))
         node = node[key]
-    value = rng.choice(VALUES) if rng.random() < 0.8 else rng.choice(sorted(map(str, _keys(data))))
+    value = rng.choice(VALUES) if rng.random() < 0.8 else rng.choice([*sorted(map(str, _keys(data))), "none"])
     if holder is None:
         data = value
     elif rng.random() < 0.2:
@@ -264,7 +264,10 @@ def attempt(number: int, seed: int, models: Path, folder: Path) -> dict[str, Any
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
         outcome = f"hang {LIMIT_S} s"
     elif status or any(report in said for report in REPORTS):
-        outcome = f"crash {os.waitstatus_to_exitcode(status)} {said[-3000:].decode('utf-8', 'replace')}"
+        first = max(
+            0, min((at for report in REPORTS if (at := said.find(report)) >= 0), default=len(said) - 3000) - 200
+        )
+        outcome = f"crash {os.waitstatus_to_exitcode(status)} {said[first : first + 3000].decode('utf-8', 'replace')}"
     elif usage.ru_maxrss * 1024 > _resident() + LIMIT_BYTES:
         outcome = f"memory {usage.ru_maxrss / 1024:.0f} MB"
     if not outcome.startswith(BAD):

@@ -25,8 +25,10 @@ TESTS = ("tests/test_native.py", "tests/test_sizes.py", "tests/native")
 SETTINGS = {
     "ASAN_OPTIONS": "detect_leaks=0:exitcode=99:allocator_may_return_null=1",  # Python does not free all that it has at its end
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-    "TSAN_OPTIONS": "exitcode=99:halt_on_error=1",
+    "TSAN_OPTIONS": f"exitcode=99:halt_on_error=1:suppressions={FOLDER / 'suppressions.txt'}",
 }
+SUPPRESSIONS = "race:_dl_deallocate_tls\n"
+"""glibc frees the thread-local memory of a thread that has ended under a lock of its own, which ThreadSanitizer does not see."""
 REPORTS = ("AddressSanitizer", "runtime error:", "ThreadSanitizer")
 THREADS = """
 import threading
@@ -65,11 +67,15 @@ print(f"8 threads, {len(engines)} instruction sets: the same vectors")
 
 @dataclass(frozen=True)
 class Build:
-    """A compiler and a sanitizer: the flags, and the runtime library that must be loaded before Python."""
+    """A compiler and a sanitizer: the flags, and what must be loaded before Python.
+
+    Without the C++ library beside it the runtime finds no `__cxa_throw`, and ends the process at ONNX Runtime's first exception.
+    """
 
     compiler: str
     sanitizers: str
     runtime: str
+    standard_library: str
 
     @property
     def name(self) -> str:
@@ -88,13 +94,18 @@ def builds() -> list[Build]:
             print(f"{compiler} is not installed: skipped")
             continue
         for sanitizers, library in (("address,undefined", address), ("thread", thread)):
-            command = [compiler, f"-print-file-name={library}"]
-            runtime = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-            if Path(runtime).is_file():
-                found.append(Build(compiler, sanitizers, str(Path(runtime).resolve())))
+            runtime, standard = _library(compiler, library), _library(compiler, "libstdc++.so.6")
+            if runtime.is_file():
+                found.append(Build(compiler, sanitizers, str(runtime), str(standard)))
             else:
                 print(f"{compiler} has no {library}: {sanitizers} is skipped")
     return found
+
+
+def _library(compiler: str, name: str) -> Path:
+    """Return where a compiler has a library; the name alone where it has none."""
+    command = [compiler, f"-print-file-name={name}"]
+    return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()).resolve()
 
 
 def compiled(build: Build) -> Path:
@@ -111,7 +122,7 @@ def compiled(build: Build) -> Path:
 
 def run(build: Build, folder: Path, *arguments: str) -> bool:
     """Run Python with a sanitizer's runtime in a copy; return whether it ended well, without a report."""
-    settings = {**environment(folder), **SETTINGS, "LD_PRELOAD": build.runtime, "PYTHONMALLOC": "malloc"}
+    settings = {**environment(folder), **SETTINGS, "LD_PRELOAD": f"{build.runtime} {build.standard_library}"}
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -135,6 +146,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     sound, checked = True, 0
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "suppressions.txt").write_text(SUPPRESSIONS)
     for build in builds():
         folder = compiled(build)
         checked += 1
