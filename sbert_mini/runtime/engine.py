@@ -177,6 +177,7 @@ class OnnxEngine:
             raise CorruptModelError(f"{converted.file} cannot be opened by ONNX Runtime: {failure}") from failure
         check_sizes(converted)
         self._pad_id = converted.layout.config.pad_token_id
+        self._dimension = converted.layout.dimension
         self.tokens_per_batch = CPU_TOKENS
 
     @property
@@ -196,4 +197,8 @@ class OnnxEngine:
             vectors: FloatArray = self._session.run(["sentence_embedding"], feeds)[0]
         except Exception as error:  # its exceptions have no class of their own
             raise CorruptModelError(f"ONNX Runtime cannot compute a batch with this model: {error}") from error
+        if vectors.shape != (len(tokens), self._dimension):
+            raise CorruptModelError(
+                f"the graph gives vectors of the shape {vectors.shape}, not {(len(tokens), self._dimension)}"
+            )
         return vectors
