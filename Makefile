@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long mutants docs bench model paper ablations clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long sanitize fuzz mutants docs bench model paper ablations clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -62,6 +62,13 @@ check-wheel: $(VENV)/all.done  ## build the sdist and the wheel, and look into b
 
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long
+
+sanitize: $(VENV)/all.done  ## native code under sanitizers (g++, and clang++ where it is installed): its tests, 8 threads, 5,000 damaged models; minutes
+	$(BIN)/python -m tests.native.sanitize --cases 5000
+
+fuzz: $(VENV)/all.done   ## look for files that break the reader of graphs, guided by coverage, 10 minutes
+	-$(PIP) -e ".[fuzz]"
+	$(BIN)/python -m tests.native.fuzz_reader --seconds 600
 
 mutants: $(VENV)/all.done  ## plant 100 faults one at a time and run the nearest tests, about an hour; the same command continues
 	$(PIP) -e ".[mutants]"

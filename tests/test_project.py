@@ -202,7 +202,8 @@ def test_constraints_are_what_is_installed_and_within_the_ranges():
         checked += 1
         pin = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pin), f"{requirement} and {pin}"
-        assert version(requirement.name).partition("+")[0] == pin, requirement.name
+        if requirement.name != "atheris":  # installed by `make fuzz` alone: not every platform has it
+            assert version(requirement.name).partition("+")[0] == pin, requirement.name
     assert checked > 25
 
 

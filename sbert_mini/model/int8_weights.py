@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from sbert_mini.errors import CorruptModelError
-from sbert_mini.model.onnx_file import read_onnx
+from sbert_mini.model.layout import QUANTIZED, SCALE, SMOOTH
+from sbert_mini.model.onnx_file import OnnxFile
 from sbert_mini.shapes import AnyArray
 
-QUANTIZED, SCALE, SMOOTH = "/q", "/scale", "/smooth"
 PRODUCTS = {
     "attention.self.query": "qkv",
     "attention.self.key": "qkv",
@@ -33,7 +33,8 @@ def read_int8_weights(file: Path) -> dict[str, AnyArray]:
     Raises:
         CorruptModelError: the file is damaged, or does not name its weights.
     """
-    constants = read_onnx(file).constants
+    with OnnxFile(file) as graph:
+        constants = {name: graph.read(name) for name in graph.constants}
     weights: dict[str, AnyArray] = {}
     for name, array in constants.items():
         base = name.removesuffix(QUANTIZED)

@@ -19,6 +19,7 @@ A directory without `modules.json` is a bare BERT checkpoint: it is mean-pooled,
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -60,6 +61,10 @@ _DENSE_ACTIVATIONS = {
 }
 
 
+QUANTIZED, SCALE, SMOOTH = "/q", "/scale", "/smooth"
+"""Suffixes of the names of an int8 graph's constants (`model.int8_weights`)."""
+_LAYER = re.compile(r"encoder\.layer\.([0-9]{1,9})\.")
+
 _GREATEST = {
     "vocab_size": 1 << 24,
     "hidden_size": 1 << 16,
@@ -87,6 +92,10 @@ def _check_number(name: str, value: Any, greatest: float) -> None:
         or not (0 <= value <= greatest and value < math.inf)
     ):
         raise CorruptModelError(f"{name} must be a number from 0 to {greatest}; found {value!r}")
+
+
+class SizesDifferError(CorruptModelError):
+    """A graph's constants have other sizes than `config.json` gives."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,60 @@ class BertConfig:
             raise UnsupportedModelError(
                 f"hidden_act must be one of {', '.join(ACTIVATIONS)}; found {self.hidden_act!r}"
             )
+
+    def parameter_shapes(self, *, pooler: bool = False) -> dict[str, tuple[int, ...]]:
+        """Return the name and shape of every parameter of the encoder, under `BertModel`'s names."""
+        hidden, wide = self.hidden_size, self.intermediate_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "embeddings.word_embeddings.weight": (self.vocab_size, hidden),
+            "embeddings.position_embeddings.weight": (self.max_position_embeddings, hidden),
+            "embeddings.token_type_embeddings.weight": (self.type_vocab_size, hidden),
+            "embeddings.LayerNorm.weight": (hidden,),
+            "embeddings.LayerNorm.bias": (hidden,),
+        }
+        for layer in range(self.num_hidden_layers):
+            prefix = f"encoder.layer.{layer}."
+            for name, rows, columns in (
+                ("attention.self.query", hidden, hidden),
+                ("attention.self.key", hidden, hidden),
+                ("attention.self.value", hidden, hidden),
+                ("attention.output.dense", hidden, hidden),
+                ("intermediate.dense", wide, hidden),
+                ("output.dense", hidden, wide),
+            ):
+                shapes[f"{prefix}{name}.weight"] = (rows, columns)
+                shapes[f"{prefix}{name}.bias"] = (rows,)
+            for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+                shapes[f"{prefix}{name}.weight"] = (hidden,)
+                shapes[f"{prefix}{name}.bias"] = (hidden,)
+        if pooler:
+            shapes["pooler.dense.weight"] = (hidden, hidden)
+            shapes["pooler.dense.bias"] = (hidden,)
+        return shapes
+
+    def check_constants(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Make sure that a graph's constants have the sizes of this configuration, as far as they bear the weights' names.
+
+        Args:
+            shapes: name -> shape; int8 matrices and their scales bear the name of their weight and a suffix
+                (`model.int8_weights`).
+
+        Raises:
+            SizesDifferError: they have not.
+        """
+        layers = {int(match[1]) for name in shapes if (match := _LAYER.match(name))}
+        if layers and layers != set(range(self.num_hidden_layers)):
+            raise SizesDifferError(
+                f"config.json gives {self.num_hidden_layers} layers (num_hidden_layers), and its graph has {len(layers)}"
+            )
+        for name, shape in self.parameter_shapes().items():
+            stored = shape[::-1] if name.startswith("encoder.") else shape  # a graph multiplies (in, out)
+            scale = (shape[0],) if name.startswith("encoder.") else (shape[0], 1)
+            for constant, expected in ((name, shape), (f"{name}{QUANTIZED}", stored), (f"{name}{SCALE}", scale)):
+                if shapes.get(constant, expected) != expected:
+                    raise SizesDifferError(
+                        f"config.json asks for {constant} of the shape {expected}, and its graph has it in {shapes[constant]}"
+                    )
 
     @property
     def head_dim(self) -> int:
@@ -296,7 +359,9 @@ def _optional(path: Path) -> dict[str, Any]:
 
 def _pooling_modes(data: Mapping[str, Any], path: Path) -> tuple[PoolingMode, ...]:
     modes = data.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if data.get(key)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list):
+        raise CorruptModelError(f"{path}: pooling_mode must be a name or a list of names; found {modes!r}")
     for mode in modes:
         if mode not in POOLING_MODES:
             raise UnsupportedModelError(f"{path} asks for the pooling {mode!r}; known are {', '.join(POOLING_MODES)}")

@@ -23,37 +23,6 @@ INT8_GRAPH, INT8_RECORD = (Path(GRAPHS_FOLDER) / name for name in (GRAPH_FILES["
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
-def parameter_shapes(config: BertConfig, *, pooler: bool) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every parameter of a BERT encoder of this configuration."""
-    hidden, wide = config.hidden_size, config.intermediate_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
-        "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
-        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
-        "embeddings.LayerNorm.weight": (hidden,),
-        "embeddings.LayerNorm.bias": (hidden,),
-    }
-    for layer in range(config.num_hidden_layers):
-        prefix = f"encoder.layer.{layer}."
-        for name, rows, columns in (
-            ("attention.self.query", hidden, hidden),
-            ("attention.self.key", hidden, hidden),
-            ("attention.self.value", hidden, hidden),
-            ("attention.output.dense", hidden, hidden),
-            ("intermediate.dense", wide, hidden),
-            ("output.dense", hidden, wide),
-        ):
-            shapes[f"{prefix}{name}.weight"] = (rows, columns)
-            shapes[f"{prefix}{name}.bias"] = (rows,)
-        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-            shapes[f"{prefix}{name}.weight"] = (hidden,)
-            shapes[f"{prefix}{name}.bias"] = (hidden,)
-    if pooler:
-        shapes["pooler.dense.weight"] = (hidden, hidden)
-        shapes["pooler.dense.bias"] = (hidden,)
-    return shapes
-
-
 def weight_files(path: Path) -> list[Path]:
     """Return the files that hold the weights of the model directory `path`: safetensors, one or several shards; where there are
     none, this package's own int8 graph.
@@ -146,7 +115,7 @@ def read_bert_weights(path: str | Path, config: BertConfig) -> dict[str, AnyArra
         else:
             tensors = read_tensors(file)
         stored.update({canonical_name(name): array for name, array in tensors.items()})
-    shapes = parameter_shapes(config, pooler="pooler.dense.weight" in stored)
+    shapes = config.parameter_shapes(pooler="pooler.dense.weight" in stored)
     missing = sorted(set(shapes) - set(stored))
     if missing:
         raise CorruptModelError(

@@ -60,8 +60,8 @@ Level detect() {
 #endif
 }
 
-// The ranges that the memory and the 32-bit sums of this code are made for. The caller's sizes are checked against them here too.
-constexpr int MOST_LAYERS = 1000, LARGEST = 32768, MOST_ROWS = 1 << 24;
+// The ranges that the memory and the 32-bit sums of this code are made for.
+constexpr int MOST_LAYERS = 1000, LARGEST = 32768, MOST_ROWS = 1 << 24, MOST_TOKENS = 1 << 24;
 
 bool within(int value, int least, int greatest) { return value >= least && value <= greatest; }
 
@@ -93,21 +93,64 @@ bool complete(const Model& m) {
     return true;
 }
 
-// What `body` returns; `failed` in the place of an exception, which must not reach the caller's C.
-template <class T, class F>
-T guarded(T failed, F body) {
+// Whether an array has so many elements, all of them in the address space, the first one aligned.
+template <class T>
+bool holds(Array<T> array, int64_t count) {
+    const uintptr_t start = reinterpret_cast<uintptr_t>(array.data);
+    return start != 0 && start % alignof(T) == 0 && array.count == count &&
+           static_cast<uint64_t>(count) <= (UINTPTR_MAX - start) / sizeof(T);
+}
+
+// What `body` returns. No exception may reach the caller, which is C.
+template <class F>
+int guarded(F body) noexcept {
     try {
         return body();
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
     } catch (...) {
-        return failed;
+        return FAILED;
     }
 }
 
-template <class T>
-T* copy(const T* from, size_t count) {
-    T* to = static_cast<T*>(allocate(count * sizeof(T)));
-    if (to) std::memcpy(to, from, count * sizeof(T));
+float* copy(Floats from) {
+    const size_t bytes = static_cast<size_t>(from.count) * sizeof(float);
+    float* to = static_cast<float*>(allocate(bytes));
+    if (to) std::memcpy(to, from.data, bytes);
     return to;
+}
+
+// Fills a product, whose sizes and arrays are checked.
+Status pack(const Model& m, Product& p, int kind, int in, int out, Bytes weight, Floats column_scale, Floats bias, float scale,
+            int zero_point, Floats factor) {
+    p.in = in, p.out = out, p.zero_point = zero_point;
+    p.packed = static_cast<int8_t*>(allocate(static_cast<size_t>(in) * out));
+    p.multiplier = static_cast<float*>(allocate(out * sizeof(float)));
+    p.addend = static_cast<float*>(allocate(out * sizeof(float)));
+    p.factor = copy(factor);
+    int32_t* sums = static_cast<int32_t*>(allocate(out * sizeof(int32_t)));
+    if (!p.packed || !p.multiplier || !p.addend || !p.factor || !sums) return release(sums), NO_MEMORY;
+    std::memset(sums, 0, out * sizeof(int32_t));
+    for (int k = 0; k < in; k += 4) {
+        const int8_t* rows = weight.data + static_cast<size_t>(k) * out;
+        for (int n = 0; n < out; n += 16) {  // 4 x 16 weights -> 64 bytes in a row
+            int8_t* to = p.packed + static_cast<size_t>(n) * in + static_cast<size_t>(k) * 16;
+            for (int c = 0; c < 16; ++c) {
+                const int8_t *from = rows + n + c, *second = from + out, *third = second + out, *fourth = third + out;
+                to[4 * c] = *from, to[4 * c + 1] = *second, to[4 * c + 2] = *third, to[4 * c + 3] = *fourth;
+                sums[n + c] += *from + *second + *third + *fourth;
+            }
+        }
+    }
+    // the queries' share of 1 / sqrt(depth) is in their scale and bias
+    const int depth = m.hidden / m.heads, queries = kind == QKV ? m.hidden : 0;
+    for (int n = 0; n < out; ++n) {
+        const float root = n < queries ? 1.0f / __builtin_sqrtf(static_cast<float>(depth)) : 1.0f;
+        p.multiplier[n] = scale * column_scale.data[n] * root;
+        p.addend[n] = bias.data[n] * root - static_cast<float>(zero_point * sums[n]) * p.multiplier[n];
+    }
+    release(sums);
+    return DONE;
 }
 
 // A thread's working memory, kept from call to call.
@@ -129,12 +172,31 @@ thread_local Scratch scratch;
 }  // namespace
 
 // 0: this processor is not served; 1: AVX-512 VNNI; 2: AMX too.
-EXPORT int sbmini_level() {
+EXPORT int sbmini_level() noexcept {
     static const Level level = detect();
     return level;
 }
 
-EXPORT void sbmini_close(Model* m) {
+// The text of a status.
+EXPORT const char* sbmini_error(int status) noexcept {
+    switch (status) {
+        case DONE: return "done";
+        case NO_MEMORY: return "there is no memory";
+        case BAD_SIZE: return "a size is outside the range that native code computes";
+        case BAD_LAYER: return "the model has no such layer";
+        case BAD_KIND: return "there is no such product or norm, or it has another size";
+        case BAD_ARRAY: return "an array is absent, not aligned, or has another length than the sizes ask for";
+        case GIVEN_TWICE: return "a product or norm is given twice";
+        case INCOMPLETE: return "the model lacks a product or norm";
+        case BAD_TOKEN: return "an id or a segment is not in the model's vocabulary";
+        case BAD_LENGTH: return "a text is empty, or has more tokens than the model has positions";
+        case BAD_LEVEL: return "this processor does not have the instructions that are asked for";
+        case FAILED: return "an unexpected failure";
+        default: return "an unknown status";
+    }
+}
+
+EXPORT void sbmini_close(Model* m) noexcept {
     if (!m) return;
     for (int l = 0; m->layer && l < m->layers; ++l) {
         for (Product& p : m->layer[l].products)
@@ -147,93 +209,90 @@ EXPORT void sbmini_close(Model* m) {
     delete m;
 }
 
-// words must live as long as the model; all else is copied. Null where memory is short or a size is out of range.
-EXPORT Model* sbmini_open(int layers, int hidden, int intermediate, int heads, int vocabulary, int positions, int types,
-                          float epsilon, const int8_t* words, const float* word_scales, const float* type_rows,
-                          const float* position_rows, const float* norm_weight, const float* norm_bias) {
-    if (!sizes_fit(layers, hidden, intermediate, heads, vocabulary, positions, types)) return nullptr;
-    if (!words || !word_scales || !type_rows || !position_rows || !norm_weight || !norm_bias) return nullptr;
-    Model* m = new (std::nothrow) Model{};
-    if (!m) return nullptr;
-    m->layers = layers, m->hidden = hidden, m->intermediate = intermediate, m->heads = heads;
-    m->vocabulary = vocabulary, m->positions = positions, m->types = types, m->epsilon = epsilon, m->words = words;
-    m->word_scales = copy(word_scales, vocabulary);
-    m->type_rows = copy(type_rows, static_cast<size_t>(types) * hidden);
-    m->position_rows = copy(position_rows, static_cast<size_t>(positions) * hidden);
-    m->norm = {copy(norm_weight, hidden), copy(norm_bias, hidden)};
-    m->layer = guarded<Layer*>(nullptr, [&] { return new Layer[layers]; });
-    if (m->word_scales && m->type_rows && m->position_rows && m->norm.weight && m->norm.bias && m->layer) return m;
-    sbmini_close(m);
-    return nullptr;
+// Puts a new model into `made`, null where it fails. words: (vocabulary, hidden), which must live as long as the model;
+// all else is copied: word_scales: (vocabulary,); type_rows: (types, hidden); position_rows: (positions, hidden);
+// norm_weight, norm_bias: (hidden,). Returns a `Status`.
+EXPORT int sbmini_open(int layers, int hidden, int intermediate, int heads, int vocabulary, int positions, int types,
+                       float epsilon, Bytes words, Floats word_scales, Floats type_rows, Floats position_rows,
+                       Floats norm_weight, Floats norm_bias, Model** made) noexcept {
+    if (!made) return BAD_ARRAY;
+    *made = nullptr;
+    if (!sizes_fit(layers, hidden, intermediate, heads, vocabulary, positions, types)) return BAD_SIZE;
+    if (!(epsilon >= 0.0f && epsilon <= 1.0f)) return BAD_SIZE;
+    const int64_t width = hidden;
+    if (!holds(words, vocabulary * width) || !holds(word_scales, vocabulary) || !holds(type_rows, types * width) ||
+        !holds(position_rows, positions * width) || !holds(norm_weight, width) || !holds(norm_bias, width))
+        return BAD_ARRAY;
+    return guarded([&] {
+        Model* m = new Model{};
+        m->layers = layers, m->hidden = hidden, m->intermediate = intermediate, m->heads = heads;
+        m->vocabulary = vocabulary, m->positions = positions, m->types = types, m->epsilon = epsilon, m->words = words.data;
+        m->word_scales = copy(word_scales);
+        m->type_rows = copy(type_rows);
+        m->position_rows = copy(position_rows);
+        m->norm = {copy(norm_weight), copy(norm_bias)};
+        m->layer = new (std::nothrow) Layer[layers];
+        if (!m->word_scales || !m->type_rows || !m->position_rows || !m->norm.weight || !m->norm.bias || !m->layer)
+            return sbmini_close(m), NO_MEMORY;
+        *made = m;
+        return DONE;
+    });
 }
 
-// The product `kind` of a layer, given once. weight: (in, out); column_scale, bias: (out,); factor: (in,).
-// Returns 0, or 1 where memory is short, 2 where the layer, the kind or a size is not the model's.
-EXPORT int sbmini_set_product(Model* m, int layer, int kind, int in, int out, const int8_t* weight, const float* column_scale,
-                              const float* bias, float scale, int zero_point, const float* factor) {
-    if (!m || !within(layer, 0, m->layers - 1) || !product_fits(*m, kind, in, out) || !within(zero_point, 0, 255)) return 2;
-    if (!weight || !column_scale || !bias || !factor) return 2;
+// The product `kind` of a layer, given once. weight: (in, out); column_scale, bias: (out,); factor: (in,). Returns a `Status`.
+EXPORT int sbmini_set_product(Model* m, int layer, int kind, int in, int out, Bytes weight, Floats column_scale, Floats bias,
+                              float scale, int zero_point, Floats factor) noexcept {
+    if (!m) return BAD_ARRAY;
+    if (!within(layer, 0, m->layers - 1)) return BAD_LAYER;
+    if (!product_fits(*m, kind, in, out)) return BAD_KIND;
+    if (!within(zero_point, 0, 255)) return BAD_SIZE;
+    if (!holds(weight, static_cast<int64_t>(in) * out) || !holds(column_scale, out) || !holds(bias, out) || !holds(factor, in))
+        return BAD_ARRAY;
     Product& p = m->layer[layer].products[kind];
-    if (p.packed || p.multiplier || p.addend || p.factor) return 2;
-    p.in = in, p.out = out, p.zero_point = zero_point;
-    p.packed = static_cast<int8_t*>(allocate(static_cast<size_t>(in) * out));
-    p.multiplier = static_cast<float*>(allocate(out * sizeof(float)));
-    p.addend = static_cast<float*>(allocate(out * sizeof(float)));
-    p.factor = copy(factor, in);
-    int32_t* sums = static_cast<int32_t*>(allocate(out * sizeof(int32_t)));
-    if (!p.packed || !p.multiplier || !p.addend || !p.factor || !sums) return release(sums), 1;
-    std::memset(sums, 0, out * sizeof(int32_t));
-    for (int k = 0; k < in; ++k) {
-        const int8_t* row = weight + static_cast<size_t>(k) * out;
-        int8_t* to = p.packed + static_cast<size_t>(k / 4) * 64 + k % 4;
-        for (int n = 0; n < out; ++n) {
-            to[static_cast<size_t>(n / 16) * in * 16 + n % 16 * 4] = row[n];
-            sums[n] += row[n];
-        }
-    }
-    // the queries' share of 1 / sqrt(depth) is in their scale and bias
-    const int depth = m->hidden / m->heads, queries = kind == QKV ? m->hidden : 0;
-    for (int n = 0; n < out; ++n) {
-        const float root = n < queries ? 1.0f / __builtin_sqrtf(static_cast<float>(depth)) : 1.0f;
-        p.multiplier[n] = scale * column_scale[n] * root;
-        p.addend[n] = bias[n] * root - static_cast<float>(zero_point * sums[n]) * p.multiplier[n];
-    }
-    release(sums);
-    return 0;
+    if (p.packed || p.multiplier || p.addend || p.factor) return GIVEN_TWICE;
+    return guarded([&] { return pack(*m, p, kind, in, out, weight, column_scale, bias, scale, zero_point, factor); });
 }
 
-// The LayerNorm after attention (0) or after the feed-forward part (1), given once.
-// Returns 0, or 1 where memory is short, 2 where the layer or the place is not the model's.
-EXPORT int sbmini_set_norm(Model* m, int layer, int which, const float* weight, const float* bias) {
-    if (!m || !within(layer, 0, m->layers - 1) || !within(which, 0, 1) || !weight || !bias) return 2;
+// The LayerNorm after attention (0) or after the feed-forward part (1), given once; weight, bias: (hidden,). Returns a `Status`.
+EXPORT int sbmini_set_norm(Model* m, int layer, int which, Floats weight, Floats bias) noexcept {
+    if (!m) return BAD_ARRAY;
+    if (!within(layer, 0, m->layers - 1)) return BAD_LAYER;
+    if (!within(which, 0, 1)) return BAD_KIND;
+    if (!holds(weight, m->hidden) || !holds(bias, m->hidden)) return BAD_ARRAY;
     Norm& n = m->layer[layer].norms[which];
-    if (n.weight || n.bias) return 2;
-    n = {copy(weight, m->hidden), copy(bias, m->hidden)};
-    return n.weight && n.bias ? 0 : 1;
+    if (n.weight || n.bias) return GIVEN_TWICE;
+    return guarded([&] {
+        n = {copy(weight), copy(bias)};
+        return n.weight && n.bias ? DONE : NO_MEMORY;
+    });
 }
 
-// ids, type_ids: (offsets[texts],); offsets: (texts + 1,); vectors: (texts, hidden). `level` at most `sbmini_level()`.
-// Returns 0, or 1 where memory is short, 2 where an id or a length is out of range, or the model is not complete.
-EXPORT int sbmini_encode(const Model* m, int level, const int32_t* ids, const int32_t* type_ids, const int32_t* offsets, int texts,
-                         float* vectors) {
-    if (!m || !ids || !type_ids || !offsets || !vectors || texts < 0 || offsets[0] != 0 || !complete(*m)) return 2;
+// ids, type_ids: (tokens,); offsets: (texts + 1,), where each text begins, and the number of tokens; vectors: (texts, hidden).
+// `level` at most `sbmini_level()`. Returns a `Status`.
+EXPORT int sbmini_encode(const Model* m, int level, Numbers ids, Numbers type_ids, Numbers offsets, Vectors vectors) noexcept {
+    if (!m || offsets.count < 1 || offsets.count > MOST_TOKENS || !holds(offsets, offsets.count)) return BAD_ARRAY;
+    const int texts = static_cast<int>(offsets.count) - 1, tokens = offsets.data[texts];
+    if (offsets.data[0] != 0 || !within(tokens, 0, MOST_TOKENS)) return BAD_LENGTH;
+    if (!holds(ids, tokens) || !holds(type_ids, tokens) || !holds(vectors, static_cast<int64_t>(texts) * m->hidden))
+        return BAD_ARRAY;
+    if (!complete(*m)) return INCOMPLETE;
     int longest = 0;
     for (int t = 0; t < texts; ++t) {
-        const int64_t length = static_cast<int64_t>(offsets[t + 1]) - offsets[t];
-        if (length < 1 || length > m->positions) return 2;
+        const int64_t length = static_cast<int64_t>(offsets.data[t + 1]) - offsets.data[t];
+        if (length < 1 || length > m->positions) return BAD_LENGTH;
         if (length > longest) longest = static_cast<int>(length);
     }
-    for (int i = 0; i < offsets[texts]; ++i)
-        if (ids[i] < 0 || ids[i] >= m->vocabulary || type_ids[i] < 0 || type_ids[i] >= m->types) return 2;
+    for (int i = 0; i < tokens; ++i)
+        if (!within(ids.data[i], 0, m->vocabulary - 1) || !within(type_ids.data[i], 0, m->types - 1)) return BAD_TOKEN;
 #if HAS_VECTOR
-    if (level < VNNI || level > sbmini_level()) return 2;
-    return guarded<int>(1, [&] {
-        void* memory = scratch.at_least(scratch_bytes(*m, offsets[texts], longest));
-        if (!memory) return 1;
-        run(*m, static_cast<Level>(level), ids, type_ids, offsets, texts, vectors, memory);
-        return 0;
+    if (level < VNNI || level > sbmini_level()) return BAD_LEVEL;
+    return guarded([&] {
+        void* memory = scratch.at_least(scratch_bytes(*m, tokens, longest));
+        if (!memory) return NO_MEMORY;
+        run(*m, static_cast<Level>(level), ids.data, type_ids.data, offsets.data, texts, vectors.data, memory);
+        return DONE;
     });
 #else
-    return 2;
+    return BAD_LEVEL;
 #endif
 }

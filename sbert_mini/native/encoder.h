@@ -8,6 +8,33 @@ namespace sbmini {
 
 enum Level { NONE = 0, VNNI = 1, AMX = 2 };
 
+// What the exported functions return; `sbmini_error` gives the text.
+enum Status {
+    DONE = 0,
+    NO_MEMORY = 1,
+    BAD_SIZE = 2,
+    BAD_LAYER = 3,
+    BAD_KIND = 4,
+    BAD_ARRAY = 5,
+    GIVEN_TWICE = 6,
+    INCOMPLETE = 7,
+    BAD_TOKEN = 8,
+    BAD_LENGTH = 9,
+    BAD_LEVEL = 10,
+    FAILED = 11
+};
+
+// An array of the caller: where it begins, and how many elements it has.
+template <class T>
+struct Array {
+    T* data;
+    int64_t count;
+};
+using Bytes = Array<const int8_t>;
+using Floats = Array<const float>;
+using Numbers = Array<const int32_t>;
+using Vectors = Array<float>;
+
 // One quantized matrix product: y = (u8(x) - zero_point) W * scales + bias.
 struct Product {
     int in = 0, out = 0;

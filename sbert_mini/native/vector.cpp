@@ -16,6 +16,18 @@
 #include <math.h>
 #include <string.h>
 
+// Under AddressSanitizer (`make sanitize`) the parts of the working memory have poisoned gaps between them.
+#if defined(__SANITIZE_ADDRESS__)
+#define GAPS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define GAPS 1
+#endif
+#endif
+#if defined(GAPS)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile,amx-int8,fma"))), \
                              apply_to = function)
@@ -392,13 +404,25 @@ void attend(const float* qkv, int tokens, int row, int hidden, int depth, const 
     }
 }
 
+#if defined(GAPS)
+constexpr size_t GAP = 64;  // bytes
+#else
+constexpr size_t GAP = 0;
+#endif
+constexpr size_t PARTS = 6;
+
+// The working memory, handed out in `PARTS` parts.
 struct Arena {
     char* at;
     template <class T>
     INLINE T* take(size_t count) {
-        T* found = reinterpret_cast<T*>(at);
+        T* part = reinterpret_cast<T*>(at);
         at += (count * sizeof(T) + 63) / 64 * 64;
-        return found;
+#if defined(GAPS)
+        ASAN_POISON_MEMORY_REGION(at, GAP);
+#endif
+        at += GAP;
+        return part;
     }
 };
 
@@ -413,7 +437,7 @@ struct alignas(64) TileConfig {
 size_t scratch_bytes(const Model& m, int tokens, int longest) {
     const size_t rows = round_up(tokens, 2 * TILE), hidden = m.hidden;
     return rows * hidden * (4 + 4 * 3 + 1) + static_cast<size_t>(round_up(CHUNK, 2 * TILE)) * m.intermediate +
-           static_cast<size_t>(round_up(longest, LANES)) * (hidden / m.heads + QUERIES) * 4 + 64 * 8;
+           static_cast<size_t>(round_up(longest, LANES)) * (hidden / m.heads + QUERIES) * 4 + (64 + GAP) * PARTS;
 }
 
 void run(const Model& m, Level level, const int32_t* ids, const int32_t* type_ids, const int32_t* offsets, int texts,
@@ -423,6 +447,9 @@ void run(const Model& m, Level level, const int32_t* ids, const int32_t* type_id
     for (int t = 0; t < texts; ++t)
         if (offsets[t + 1] - offsets[t] > longest) longest = offsets[t + 1] - offsets[t];
     const size_t rows = round_up(tokens, 2 * TILE);
+#if defined(GAPS)
+    ASAN_UNPOISON_MEMORY_REGION(scratch, scratch_bytes(m, tokens, longest));  // the gaps of an earlier call
+#endif
     Arena arena{static_cast<char*>(scratch)};
     float* x = arena.take<float>(rows * hidden);
     float* qkv = arena.take<float>(rows * hidden * 3);

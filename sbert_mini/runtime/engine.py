@@ -124,11 +124,12 @@ def check_sizes(converted: ConvertedModel) -> None:
     Raises:
         CorruptModelError: they have not.
     """
-    from sbert_mini.model.onnx_file import read_onnx
-    from sbert_mini.runtime.native import SizesDifferError, check_constants
+    from sbert_mini.model.layout import SizesDifferError
+    from sbert_mini.model.onnx_file import OnnxFile
 
     try:
-        check_constants(read_onnx(converted.file).constants, converted.layout.config)
+        with OnnxFile(converted.file) as graph:
+            converted.layout.config.check_constants({name: c.shape for name, c in graph.constants.items()})
     except SizesDifferError as error:
         raise CorruptModelError(f"{converted.file}: {error}") from error
     except CorruptModelError:  # of an earlier version, which ONNX Runtime reads all the same
@@ -177,6 +178,7 @@ class OnnxEngine:
         check_sizes(converted)
         self._file = converted.file
         self._pad_id = converted.layout.config.pad_token_id
+        self._dimension = converted.layout.dimension
         self.tokens_per_batch = CPU_TOKENS
 
     def __repr__(self) -> str:
@@ -188,8 +190,19 @@ class OnnxEngine:
         return "ONNX Runtime"
 
     def run(self, tokens: Sequence[Tokens]) -> FloatArray:
-        """Return the sentence vectors of a batch, (batch, dim), each of length 1."""
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1.
+
+        Raises:
+            CorruptModelError: an operator refuses it: the graph's constants, or the tokenizer's ids, do not fit.
+        """
         input_ids, attention_mask, token_type_ids = pad(tokens, self._pad_id)
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        vectors: FloatArray = self._session.run(["sentence_embedding"], feeds)[0]
+        try:
+            vectors: FloatArray = self._session.run(["sentence_embedding"], feeds)[0]
+        except Exception as error:  # its exceptions have no class of their own
+            raise CorruptModelError(f"ONNX Runtime cannot compute a batch with this model: {error}") from error
+        if vectors.shape != (len(tokens), self._dimension):
+            raise CorruptModelError(
+                f"the graph gives vectors of the shape {vectors.shape}, not {(len(tokens), self._dimension)}"
+            )
         return vectors

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbert_mini.errors import MissingExtraError
-from sbert_mini.model.int8_weights import QUANTIZED, SCALE, SMOOTH
-from sbert_mini.model.layout import BertConfig, ModelLayout
+from sbert_mini.model.layout import QUANTIZED, SCALE, SMOOTH, BertConfig, ModelLayout
 from sbert_mini.model.weights import read_dense_weights
 from sbert_mini.shapes import AnyArray, FloatArray
 

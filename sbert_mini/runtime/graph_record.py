@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from sbert_mini.runtime.fingerprint import file_sha256, has_safetensors, size_an
 from sbert_mini.runtime.precision import ComponentRanges
 
 FORMAT = 1
+_SHA256 = re.compile("[0-9a-f]{64}")  # a fingerprint becomes the name of a folder in the cache
 
 log = logging.getLogger("sbert_mini")
 
@@ -27,8 +29,10 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(file.read_bytes())
         complete = all((folder / entry["file"]).stat().st_size == entry["bytes"] for entry in record["graphs"].values())
-        usable = record["format"] == FORMAT and bool(record["graphs"]) and set(record["graphs"]) <= set(GRAPH_FILES)
-        usable = usable and complete
+        digests = [record["fingerprint"], *(entry["sha256"] for entry in record["graphs"].values())]
+        names = {kind: entry["file"] for kind, entry in record["graphs"].items()}
+        usable = all(_SHA256.fullmatch(digest) for digest in digests) and names.items() <= GRAPH_FILES.items()
+        usable = usable and record["format"] == FORMAT and bool(record["graphs"]) and complete
         usable = usable and {"tokenizer", "description", "weights", "weight_stats"} <= set(record["source"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         usable = False

@@ -3,13 +3,12 @@
 It reads the constants of the same file and multiplies with the same scales as ONNX Runtime does, so the vectors of the two are
 as near to the float32 ones, and nearly the same (mean cosine above 0.9995). It is faster because what lies between two products
 stays in the processor's cache, and nothing is padded. What it does not know is left to ONNX Runtime (`engine.open_engine`).
-The word embeddings stay mapped: whoever replaces the file must rename another one into its place, as this package does.
+What it computes with is in its own memory: the file may be replaced or truncated while a model is open.
 """
 
 import ctypes
 import importlib.machinery
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,9 +18,9 @@ import numpy as np
 
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
 from sbert_mini.model.choices import Graph
-from sbert_mini.model.int8_weights import PRODUCTS, QUANTIZED, SCALE, SMOOTH
-from sbert_mini.model.layout import BertConfig, ModelLayout
-from sbert_mini.model.onnx_file import OnnxFile, read_onnx
+from sbert_mini.model.int8_weights import PRODUCTS
+from sbert_mini.model.layout import QUANTIZED, SCALE, SMOOTH, BertConfig, ModelLayout, SizesDifferError
+from sbert_mini.model.onnx_file import OnnxFile
 from sbert_mini.runtime.graph import WORDS
 from sbert_mini.runtime.graphs import ConvertedModel, start_check
 from sbert_mini.shapes import AnyArray, FloatArray
@@ -34,8 +33,31 @@ LARGEST = 32_768
 """Of a size: sums of so many products of bytes stay within 32 bits."""
 TOKENS = 512
 """Tokens of a batch."""
-_LAYER = re.compile(r"encoder\.layer\.([0-9]{1,9})\.intermediate\.dense\.bias")
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
+
+
+class Array(ctypes.Structure):
+    """An array as native code takes it: where it begins, and how many elements it has."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("count", ctypes.c_int64))
+
+    @classmethod
+    def of(cls, array: AnyArray) -> "Array":
+        """Return a NumPy array as native code takes it; it must live as long as native code reads it."""
+        return cls(array.ctypes.data, array.size)
+
+
+_INT, _FLOAT, _MODEL = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+_SIGNATURES: Mapping[str, tuple[Any, list[Any]]] = {
+    "sbmini_level": (_INT, []),
+    "sbmini_error": (ctypes.c_char_p, [_INT]),
+    "sbmini_open": (_INT, [*[_INT] * 7, _FLOAT, *[Array] * 6, ctypes.POINTER(_MODEL)]),
+    "sbmini_close": (None, [_MODEL]),
+    "sbmini_set_product": (_INT, [_MODEL, *[_INT] * 4, *[Array] * 3, _FLOAT, _INT, Array]),
+    "sbmini_set_norm": (_INT, [_MODEL, _INT, _INT, Array, Array]),
+    "sbmini_encode": (_INT, [_MODEL, _INT, *[Array] * 4]),
+}
+"""Each function of the library: what it returns, and its arguments."""
 
 
 @cache
@@ -46,30 +68,20 @@ def library() -> Any | None:
         file = folder / f"_encoder{suffix}"
         if file.is_file():
             try:
-                found = ctypes.CDLL(str(file))
-            except OSError:
+                loaded = ctypes.CDLL(str(file))
+                for name, (result, arguments) in _SIGNATURES.items():
+                    function = getattr(loaded, name)
+                    function.restype, function.argtypes = result, arguments
+            except (OSError, AttributeError):  # of another platform, or of an earlier version
                 return None
-            number, real, pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
-            found.sbmini_level.argtypes, found.sbmini_level.restype = [], number
-            found.sbmini_open.argtypes = [*[number] * 7, real, *[pointer] * 6]
-            found.sbmini_open.restype = pointer
-            found.sbmini_close.argtypes, found.sbmini_close.restype = [pointer], None
-            found.sbmini_set_product.argtypes = [
-                *(pointer, number, number, number, number),
-                *(pointer, pointer, pointer, real, number, pointer),
-            ]
-            found.sbmini_set_norm.argtypes = [pointer, number, number, pointer, pointer]
-            found.sbmini_encode.argtypes = [pointer, number, pointer, pointer, pointer, number, pointer]
-            for function in (found.sbmini_set_product, found.sbmini_set_norm, found.sbmini_encode):
-                function.restype = number
-            return found
+            return loaded
     return None
 
 
 def level() -> int:
     """Return the best of `LEVELS` that can be had here, by its number."""
-    found = library()
-    return int(found.sbmini_level()) if found is not None else 0
+    loaded = library()
+    return int(loaded.sbmini_level()) if loaded is not None else 0
 
 
 def why_not(layout: ModelLayout, graph: Graph = "int8") -> str | None:
@@ -118,7 +130,8 @@ class NativeEngine:
         finish_check = start_check(converted)  # beside the packing
         failure: Exception | None = None
         try:
-            self._open(read_onnx(converted.file), converted.layout.config)
+            with OnnxFile(converted.file) as graph:
+                self._open(graph, converted.layout.config)
         except MemoryError:
             raise
         except Exception as error:  # whatever damage leads to: the checksum tells
@@ -148,141 +161,117 @@ class NativeEngine:
         lengths = [len(t.ids) for t in tokens]
         offsets = np.zeros(len(tokens) + 1, np.int32)
         np.cumsum(lengths, out=offsets[1:])
-        ids = np.fromiter(itertools.chain.from_iterable(t.ids for t in tokens), np.int32, int(offsets[-1]))
+        try:
+            ids = np.fromiter(itertools.chain.from_iterable(t.ids for t in tokens), np.int32, int(offsets[-1]))
+        except OverflowError:
+            raise _unknown_tokens("an id is above 2,147,483,647") from None
         types = np.fromiter(itertools.chain.from_iterable(t.type_ids for t in tokens), np.int32, int(offsets[-1]))
         vectors = np.empty((len(tokens), self._dimension), np.float32)
-        status = self._library.sbmini_encode(
-            self._model,
-            self._level,
-            _address(ids),
-            _address(types),
-            _address(offsets),
-            len(tokens),
-            _address(vectors),
-        )
+        arrays = map(Array.of, (ids, types, offsets, vectors))
+        status = self._library.sbmini_encode(self._model, self._level, *arrays)
         if status == NO_MEMORY:
             raise MemoryError(f"no memory for a batch of {offsets[-1]} tokens")
         if status:
-            raise CorruptModelError(
-                "a batch holds an id, a segment or a length that the model does not have: its tokenizer and its weights do not "
-                "belong together"
-            )
+            raise _unknown_tokens(self._text(status))
         return vectors
 
+    def _text(self, status: int) -> str:
+        return str(self._library.sbmini_error(status), "ascii")
+
+    def _check(self, status: int) -> None:
+        if status == NO_MEMORY:
+            raise MemoryError("no memory for the model")
+        if status:
+            raise ValueError(self._text(status))
+
     def _open(self, graph: OnnxFile, config: BertConfig) -> None:
-        hidden, wide = config.hidden_size, config.intermediate_size
-        constants = graph.constants
-        check_constants(constants, config)
-
-        def floats(name: str, *shape: int) -> FloatArray:
-            return _expect(constants[name], name, np.float32, shape)
-
-        words = constants[f"{WORDS}{QUANTIZED}"]
-        self._words = _expect(
-            words, WORDS, np.int8, (config.vocab_size, hidden)
-        )  # native code reads it as long as it lives
+        """Check all sizes, then read the constants one by one: the library packs the weights into memory of its own."""
+        config.check_constants({name: constant.shape for name, constant in graph.constants.items()})
+        hidden = config.hidden_size
+        self._words = _read(
+            graph, f"{WORDS}{QUANTIZED}", np.int8, config.vocab_size, hidden
+        )  # not copied by the library
         embeddings = (
-            floats(f"{WORDS}{SCALE}", config.vocab_size, 1),
-            floats("embeddings.token_type_embeddings.weight", config.type_vocab_size, hidden),
-            floats("embeddings.position_embeddings.weight", config.max_position_embeddings, hidden),
-            floats("embeddings.LayerNorm.weight", hidden),
-            floats("embeddings.LayerNorm.bias", hidden),
+            _floats(graph, f"{WORDS}{SCALE}", config.vocab_size, 1),
+            _floats(graph, "embeddings.token_type_embeddings.weight", config.type_vocab_size, hidden),
+            _floats(graph, "embeddings.position_embeddings.weight", config.max_position_embeddings, hidden),
+            _floats(graph, "embeddings.LayerNorm.weight", hidden),
+            _floats(graph, "embeddings.LayerNorm.bias", hidden),
         )
-        self._model = self._library.sbmini_open(
+        model = ctypes.c_void_p()
+        status = self._library.sbmini_open(
             config.num_hidden_layers,
             hidden,
-            wide,
+            config.intermediate_size,
             config.num_attention_heads,
             config.vocab_size,
             config.max_position_embeddings,
             config.type_vocab_size,
             config.layer_norm_eps,
-            _address(self._words),
-            *map(_address, embeddings),
+            *map(Array.of, (self._words, *embeddings)),
+            ctypes.byref(model),
         )
-        if self._model is None:
-            raise MemoryError("no memory for the model")
-        model = self._model
-        products = {node.inputs[1]: node for node in graph.nodes if node.kind == "MatMulIntegerToFloat"}
+        self._model = model.value
+        self._check(status)
+        products = {node.inputs[1]: node.inputs for node in graph.nodes if node.kind == "MatMulIntegerToFloat"}
+        for layer in range(config.num_hidden_layers):
+            self._set_products(graph, products, layer, config)
+            for which, name in enumerate(NORMS):
+                norm = (_floats(graph, f"encoder.layer.{layer}.{name}.{part}", hidden) for part in ("weight", "bias"))
+                weight, bias = norm
+                self._check(self._library.sbmini_set_norm(self._model, layer, which, Array.of(weight), Array.of(bias)))
+
+    def _set_products(
+        self, graph: OnnxFile, products: Mapping[str, Sequence[str]], layer: int, config: BertConfig
+    ) -> None:
+        hidden, wide = config.hidden_size, config.intermediate_size
         sizes = {  # in the order of encoder.h
             "qkv": (hidden, hidden),
             "attention": (hidden, hidden),
             "wide": (hidden, wide),
             "narrow": (wide, hidden),
         }
-        status = 0
-        for layer in range(config.num_hidden_layers):
-            prefix = f"encoder.layer.{layer}."
-            for number, (kind, (rows, columns)) in enumerate(sizes.items()):
-                names = [prefix + name for name, product in PRODUCTS.items() if product == kind]
-                parts = [_expect(constants[f"{n}.weight{QUANTIZED}"], n, np.int8, (rows, columns)) for n in names]
-                weight = np.ascontiguousarray(np.concatenate(parts, axis=1))
-                scales = np.concatenate([floats(f"{name}.weight{SCALE}", columns) for name in names])
-                bias = np.concatenate([floats(f"{name}.bias", columns) for name in names])
-                inputs = products[f"{names[0]}.weight{QUANTIZED}"].inputs
-                scale, zero_point = float(constants[inputs[2]]), int(constants[inputs[4]])
-                smooth = f"{layer}.{kind}{SMOOTH}"
+        for number, (kind, (rows, columns)) in enumerate(sizes.items()):
+            names = [f"encoder.layer.{layer}.{name}" for name, product in PRODUCTS.items() if product == kind]
+            weights = [_read(graph, f"{name}.weight{QUANTIZED}", np.int8, rows, columns) for name in names]
+            weight = weights[0] if len(weights) == 1 else np.concatenate(weights, axis=1)
+            scales = np.concatenate([_floats(graph, f"{name}.weight{SCALE}", columns) for name in names])
+            bias = np.concatenate([_floats(graph, f"{name}.bias", columns) for name in names])
+            inputs = products[f"{names[0]}.weight{QUANTIZED}"]
+            scale, zero_point = float(_floats(graph, inputs[2])), int(_read(graph, inputs[4], np.uint8))
+            smooth = f"{layer}.{kind}{SMOOTH}"
+            with np.errstate(all="ignore"):  # of a damaged scale: its vectors are wrong
                 factor = np.full(rows, 1 / scale, np.float32)
-                if smooth in constants:
-                    factor = (floats(smooth, rows) / np.float32(scale)).astype(np.float32)
-                status = status or self._library.sbmini_set_product(
-                    model,
-                    layer,
-                    number,
-                    rows,
-                    weight.shape[1],
-                    _address(weight),
-                    _address(scales),
-                    _address(bias),
-                    scale,
-                    zero_point,
-                    _address(factor),
-                )
-            for which, name in enumerate(NORMS):
-                norm = floats(f"{prefix}{name}.weight", hidden), floats(f"{prefix}{name}.bias", hidden)
-                status = status or self._library.sbmini_set_norm(model, layer, which, *map(_address, norm))
-        if status == NO_MEMORY:
-            raise MemoryError("no memory for the model")
-        if status:
-            raise ValueError("a size is outside the range that native code computes")
-
-
-def check_constants(constants: Mapping[str, AnyArray], config: BertConfig) -> None:
-    """Make sure that a graph's constants have the sizes that `config.json` gives, as far as they have names.
-
-    Raises:
-        SizesDifferError: they have not.
-    """
-    vocabulary, hidden, wide = config.vocab_size, config.hidden_size, config.intermediate_size
-    shapes: dict[str, tuple[int, ...]] = {
-        WORDS: (vocabulary, hidden),
-        f"{WORDS}{QUANTIZED}": (vocabulary, hidden),
-        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
-        "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
-    }
-    layers = {int(match[1]) for name in constants if (match := _LAYER.fullmatch(name))}
-    if layers and layers != set(range(config.num_hidden_layers)):
-        raise SizesDifferError(
-            f"config.json gives {config.num_hidden_layers} layers (num_hidden_layers), and its graph has {len(layers)}"
-        )
-    shapes |= {f"encoder.layer.{layer}.intermediate.dense.bias": (wide,) for layer in layers}
-    for name, shape in shapes.items():
-        if name in constants and constants[name].shape != shape:
-            raise SizesDifferError(
-                f"config.json asks for {name} of the shape {shape}, and its graph has it in {constants[name].shape}"
+                if smooth in graph.constants:
+                    factor = (_floats(graph, smooth, rows) / np.float32(scale)).astype(np.float32)
+            status = self._library.sbmini_set_product(
+                self._model,
+                layer,
+                number,
+                rows,
+                weight.shape[1],
+                *map(Array.of, (weight, scales, bias)),
+                scale,
+                zero_point,
+                Array.of(factor),
             )
+            self._check(status)
 
 
-class SizesDifferError(CorruptModelError):
-    """A graph's constants have other sizes than `config.json` gives."""
+def _unknown_tokens(reason: str) -> CorruptModelError:
+    return CorruptModelError(
+        "a batch holds an id, a segment or a length that the model does not have: its tokenizer and its weights do not "
+        f"belong together ({reason})"
+    )
 
 
-def _address(array: AnyArray) -> int:
-    return int(array.ctypes.data)
+def _floats(graph: OnnxFile, name: str, *shape: int) -> FloatArray:
+    return _read(graph, name, np.float32, *shape)
 
 
-def _expect(array: AnyArray, name: str, dtype: type, shape: tuple[int, ...]) -> AnyArray:
-    """Return a constant, in memory that C can read; a ValueError where it is another one than the model needs."""
-    if array.dtype != dtype or array.shape != shape:
-        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, not {np.dtype(dtype)} of {shape}")
-    return np.require(array, dtype, ["C", "A"])
+def _read(graph: OnnxFile, name: str, dtype: type, *shape: int) -> AnyArray:
+    """Return a constant; a ValueError where it is another one than the model needs. Its size is checked before it is read."""
+    constant = graph.constants[name]
+    if constant.dtype != dtype or constant.shape != shape:
+        raise ValueError(f"{name} is {constant.dtype} of shape {constant.shape}, not {np.dtype(dtype)} of {shape}")
+    return graph.read(name)

@@ -17,7 +17,7 @@ from sbert_mini.encoder.pooling import SentenceHead, pool
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError, UsageError
 from sbert_mini.model.choices import POOLING_MODES
 from sbert_mini.model.layout import BertConfig, read_layout
-from sbert_mini.model.weights import parameter_shapes, read_bert_weights
+from sbert_mini.model.weights import read_bert_weights
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer
 
@@ -139,7 +139,7 @@ def test_gradients_reach_every_parameter_and_dropout_only_acts_in_training(rng):
 def test_saving_and_loading_gives_the_same_bytes_back(make_model):
     path = make_model()
     model = MiniBert.from_pretrained(path)
-    assert {n: tuple(p.shape) for n, p in model.named_parameters()} == parameter_shapes(model.config, pooler=True)
+    assert {n: tuple(p.shape) for n, p in model.named_parameters()} == model.config.parameter_shapes(pooler=True)
     assert all(p.requires_grad for p in model.parameters())
     assert not model.training
     again = path / "again"

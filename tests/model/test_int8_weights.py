@@ -12,8 +12,8 @@ from workshop import fitted
 from sbert_mini import Embedder
 from sbert_mini.encoder.module import load
 from sbert_mini.errors import CorruptModelError
-from sbert_mini.model.int8_weights import PRODUCTS, SMOOTH
-from sbert_mini.model.layout import read_layout
+from sbert_mini.model.int8_weights import PRODUCTS
+from sbert_mini.model.layout import SMOOTH, read_layout
 from sbert_mini.model.weights import read_bert_weights
 from sbert_mini.runtime.graphs import find
 

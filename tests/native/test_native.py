@@ -1,5 +1,6 @@
 """What computes an int8 graph: native code against ONNX Runtime, and no damage from bad input; torch on a device."""
 
+import ctypes
 import re
 import shutil
 import threading
@@ -13,7 +14,7 @@ import torch
 
 from sbert_mini import Embedder
 from sbert_mini.errors import CorruptModelError, UsageError
-from sbert_mini.model.onnx_file import read_onnx
+from sbert_mini.model.onnx_file import OnnxFile
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import native
 from sbert_mini.runtime.engine import OnnxEngine, open_engine
@@ -274,13 +275,16 @@ SIZES = {
 )
 def test_a_size_out_of_range_is_refused_where_all_others_fit(name, value):
     """By the C++ code itself, before it takes memory: each size alone."""
-    library = native.library()
-    arrays = [np.zeros(1 << 12, np.float32) for _ in range(6)]
-    pointers = [array.ctypes.data for array in arrays]
-    made = library.sbmini_open(*SIZES.values(), 1e-12, *pointers)
-    assert made
-    library.sbmini_close(made)
-    assert library.sbmini_open(*{**SIZES, name: value}.values(), 1e-12, *pointers) is None
+    library, model = native.library(), ctypes.c_void_p()
+    shapes = [(7, 64), (7,), (2, 64), (5, 64), (64,), (64,)]
+    kept = [np.zeros(shape, np.float32 if i else np.int8) for i, shape in enumerate(shapes)]
+    arrays = [native.Array.of(array) for array in kept]
+    assert library.sbmini_open(*SIZES.values(), 1e-12, *arrays, ctypes.byref(model)) == 0
+    assert model.value
+    library.sbmini_close(model)
+    status = library.sbmini_open(*{**SIZES, name: value}.values(), 1e-12, *arrays, ctypes.byref(model))
+    assert library.sbmini_error(status) == b"a size is outside the range that native code computes"
+    assert model.value is None
 
 
 @needs_native
@@ -331,13 +335,14 @@ def test_a_damaged_graph_is_refused(tmp_path):
 
 def test_the_reader_of_onnx_files_agrees_with_the_package_onnx():
     file = resolve("sbert-mini-fast") / "onnx" / "model_int8.onnx"
-    expected, found = onnx.load(file).graph, read_onnx(file)
-    assert [(n.op_type, tuple(n.input), tuple(n.output)) for n in expected.node] == [
-        (n.kind, n.inputs, n.outputs) for n in found.nodes
-    ]
-    assert {c.name for c in expected.initializer} == set(found.constants)
-    for constant in expected.initializer:
-        np.testing.assert_array_equal(found.constants[constant.name], onnx.numpy_helper.to_array(constant))
+    expected = onnx.load(file).graph
+    with OnnxFile(file) as graph:
+        assert [(n.op_type, tuple(n.input), tuple(n.output)) for n in expected.node] == [
+            (n.kind, n.inputs, n.outputs) for n in graph.nodes
+        ]
+        assert {c.name for c in expected.initializer} == set(graph.constants)
+        for constant in expected.initializer:
+            np.testing.assert_array_equal(graph.read(constant.name), onnx.numpy_helper.to_array(constant))
 
 
 def test_no_damage_makes_the_reader_of_onnx_files_fail_in_another_way(tmp_path):
@@ -362,12 +367,14 @@ def test_no_damage_makes_the_reader_of_onnx_files_fail_in_another_way(tmp_path):
     for data in changed:
         file.write_bytes(data)
         try:
-            read_onnx(file)
+            with OnnxFile(file) as graph:
+                for name in graph.constants:
+                    graph.read(name)
         except CorruptModelError:
             refused += 1
     assert 50 < refused < len(changed)
     with pytest.raises(CorruptModelError):
-        read_onnx(Path(tmp_path / "absent.onnx"))
+        OnnxFile(Path(tmp_path / "absent.onnx"))
 
 
 @needs_native
