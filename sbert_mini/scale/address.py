@@ -1,4 +1,4 @@
-"""Where a collection in Milvus lies, as a user writes it."""
+"""The address of a collection in Milvus."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _ADDRESS = SCHEME + r"//(?P<host>\[[^\]]+\]|[^/:@]+)(?::(?P<port>\d+))?/(?P<name
 
 @dataclass(frozen=True)
 class Address:
-    """Where a collection lies.
+    """The address of a collection.
 
     Attributes:
         uri: of the server.

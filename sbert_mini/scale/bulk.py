@@ -34,16 +34,16 @@ from sbert_mini.text.records import MAX_ROW_BYTES, inputs, read_records
 
 CHECKPOINT, JOB = "_checkpoint", "_job.json"
 BLOCK_BYTES = 4 << 20
-"""What is read is dealt out to the workers in pieces of this size, and written in shards of them."""
+"""The workers read their input, and write their shards, in pieces of this size."""
 ACTOR_CPUS = 0
-"""What an actor is counted as: reading wants a whole CPU of one node, and where actors leave none Ray waits for ever."""
+"""CPUs that an actor reserves: reading needs a whole CPU of one node, and Ray waits forever if the actors leave none."""
 
 log = logging.getLogger("sbert_mini")
 
 
 @dataclass(frozen=True)
 class BulkSettings:
-    """What decides the vectors; a job that goes on must have the same.
+    """The settings that determine the vectors; a resumed job must have the same.
 
     Attributes:
         model: a name or a directory, as `Embedder` takes it, that every node can open.
@@ -70,7 +70,7 @@ class BulkSettings:
     max_row_bytes: int = MAX_ROW_BYTES
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a job that goes on must have the same."""
+        """Return the settings that a resumed job must have in common with the first run."""
         text = self.text_column
         texts = [text] if isinstance(text, str) else list(text or [])
         values = {**asdict(self), "text_column": texts[0] if len(texts) == 1 else texts or None}
@@ -82,11 +82,11 @@ class BulkSettings:
 
 @dataclass
 class BulkCounts:
-    """What a job came to.
+    """Counts of a job.
 
     Attributes:
         rows: rows of all shards.
-        kept: rows among them that an earlier run had written.
+        kept: rows among them that an earlier run wrote.
         shards: files.
         truncated: rows whose texts were longer than the model reads.
     """
@@ -190,7 +190,7 @@ def encode_files(
     names = [str(Path(file).resolve()) for file in files]
     inputs(names)
     if not is_utf8(folder):
-        raise UsageError(f"the output folder {folder} must have a name in UTF-8, which Ray writes to alone")
+        raise UsageError(f"the output folder {folder} must have a name in UTF-8: Ray writes to no other")
     fingerprint = Embedder(settings.model, graph=settings.graph, threads=1, offline=offline).fingerprint
     job = {"files": names, "fingerprint": fingerprint, **settings.to_json()}
     finished = _begin(folder, job, resume)
@@ -207,7 +207,7 @@ def encode_files(
 
 @contextmanager
 def _connected(address: str | None, on_start: Callable[[], None] | None) -> Iterator[Any]:
-    """Connect to a cluster, or start Ray on this machine, and yield the module `ray`; end what was started.
+    """Connect to a cluster, or start Ray on this machine, and yield the module `ray`; stop what was started.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -295,7 +295,7 @@ def _cause(error: BaseException) -> SbertMiniError:
     lines = str(error if cause is None else cause).strip().splitlines()
     if isinstance(cause, SbertMiniError):  # a line of ours, and advice of Ray's below it
         return type(cause)(lines[0])
-    return InputError(f"Ray could not finish; what is written is kept, and --resume goes on: {lines[-1][:500]}")
+    return InputError(f"Ray could not finish; the written shards are kept, and --resume continues: {lines[-1][:500]}")
 
 
 def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None:
@@ -304,7 +304,7 @@ def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None
     if record.exists():
         earlier = read_sealed_json(record, InputError)
         if not resume:
-            raise UsageError(f"{folder} holds a job already: go on with it (--resume), or delete that folder")
+            raise UsageError(f"{folder} holds a job already: continue it (--resume), or delete that folder")
         for key, value in job.items():
             if earlier.get(key) != value:
                 raise UsageError(f"{folder} was made with {key} = {earlier.get(key)!r}, and this run has {value!r}")
@@ -353,7 +353,7 @@ def read_shards(folder: str | Path, into: Path) -> VectorsById:
 
 
 def _checked(folder: Path, resumed_rows: int) -> BulkCounts:
-    """Count the rows, and make sure that no id stands twice."""
+    """Count the rows, and check that every id occurs once."""
     import pyarrow.parquet as pq
 
     counts, seen = BulkCounts(kept=resumed_rows), set[str]()

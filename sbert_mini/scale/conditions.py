@@ -45,7 +45,7 @@ def to_milvus(condition: str, columns: Mapping[str, str | None]) -> str:
         columns: name -> type of the columns.
 
     Raises:
-        UsageError: it is no condition on these columns, or says what Milvus's expressions cannot.
+        UsageError: it is no condition on these columns, or Milvus has no expression for it.
     """
     return _Writer(condition, columns).condition(parse(condition, columns), positive=True)
 
@@ -100,7 +100,7 @@ class _Writer:
 
     def _column(self, node: Node) -> ColumnValue:
         if not isinstance(node, ColumnValue):
-            raise self._refusal("only a column can be compared, not what is computed from one")
+            raise self._refusal("only a column can be compared, not a value that is computed from one")
         return node
 
     def _place(self, column: ColumnValue) -> str:

@@ -60,7 +60,7 @@ log = logging.getLogger("sbert_mini")
 
 @dataclass
 class PushCounts:
-    """What a push came to.
+    """Counts of a push.
 
     Attributes:
         rows: rows of the collection afterwards, as the server counts them.
@@ -74,7 +74,7 @@ class PushCounts:
 
 
 class _Server:
-    """A connection that is made anew, with growing pauses, where the server is away for a while."""
+    """A connection that reconnects, with growing pauses, when the server does not answer."""
 
     def __init__(self, address: Address) -> None:
         try:
@@ -133,21 +133,21 @@ def push(
     batch_rows: int = BATCH_ROWS,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PushCounts:
-    """Bring a collection to what an index holds: all its rows are sent, and rows that it lacks are removed.
+    """Synchronise a collection with an index, and return the counts: send all rows, delete rows that the index does not have.
 
-    Rows go by their ids (upsert), so that a push that was broken off is finished by another one, without duplicates. At the end
-    the server's own count must be the index's.
+    Rows are upserted by their ids, so a repeated push completes an interrupted one, without duplicates. At the end the server's
+    count must equal the index's.
 
     Args:
         index: an index directory, opened.
-        address: `milvus://HOST[:PORT]/COLLECTION`; the collection is made if there is none.
+        address: `milvus://HOST[:PORT]/COLLECTION`; the collection is created if it does not exist.
         batch_rows: rows a request.
-        on_progress: told how many rows were sent, and how many there are.
+        on_progress: called with the rows sent so far and the number of all rows.
 
     Raises:
-        InputError: a row is larger than Milvus takes; nothing is sent then.
+        InputError: a row is larger than Milvus accepts; nothing is sent then.
         ModelMismatchError: the collection was made with another model.
-        RemoteIndexError: the server is not there, refuses, or counts other than the index in the end.
+        RemoteIndexError: the server does not answer, refuses, or its count differs from the index's at the end.
         MissingExtraError: pymilvus is not installed.
     """
     collection = Address.parse(address)
@@ -302,7 +302,7 @@ class MilvusIndex:
 
     Raises:
         IndexNotFoundError: there is no such collection.
-        RemoteIndexError: the server is not there.
+        RemoteIndexError: the server does not answer.
     """
 
     def __init__(self, address: str, *, threads: int | None = None, offline: bool = False) -> None:
@@ -369,11 +369,11 @@ class MilvusIndex:
         Words are split and weighed by Milvus, so that a hybrid search's order may differ from an index directory's.
 
         Raises:
-            UsageError: as `SearchIndex.search`; `exact` is not to be had; or `k` is above Milvus's 16,384.
-            RemoteIndexError: the server is not there, or refuses.
+            UsageError: as `SearchIndex.search`; `exact` is set; or `k` is above Milvus's limit of 16,384.
+            RemoteIndexError: the server does not answer, or refuses.
         """
         if exact:
-            raise UsageError("Milvus does not search exactly by choice: its index decides")
+            raise UsageError("Milvus cannot be asked to search exactly: its index decides how it searches")
         if arguments.integer(k, "k") > MAX_HITS:
             raise UsageError(f"k must be from 1 to {MAX_HITS} in Milvus; found {k}")
         request = read_request(queries, k, self._model, min_score=min_score, hybrid=hybrid, embedder=embedder)

@@ -21,9 +21,9 @@ def compact_segments(
 
     Args:
         old: the generation before. The caller holds the write lock.
-        kind: by what the rows are searched from now on.
+        kind: the new kind of index.
         threads: for FAISS.
-        on_progress: told how many rows are written, and how many there are.
+        on_progress: called with the rows written so far and the number of all rows.
 
     Raises:
         CorruptIndexError: a stored block does not match its checksum.

@@ -31,7 +31,7 @@ _DEEPER = 32
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a row.
+    """The result for a row: kept, or a repetition of another row.
 
     Attributes:
         record: the row.
@@ -73,7 +73,7 @@ def deduplicate(
 
     Raises:
         UsageError: the threshold is outside (0, 1].
-        InputError: a row is none.
+        InputError: a row cannot be read as a record.
     """
     least = arguments.number(threshold, "threshold")
     if not 0 < least <= 1:

@@ -104,12 +104,12 @@ class SearchIndex:
 
     @property
     def kind(self) -> SearchKind:
-        """By what its rows are searched."""
+        """The kind of index that was asked for."""
         return self._store.kind
 
     @property
     def segment_kinds(self) -> list[str]:
-        """What each segment is searched by: `exact`, or a FAISS factory string."""
+        """The kind of each segment: `exact`, or a FAISS factory string."""
         return [search.kind for search in self._segment_searches()]
 
     @overload
@@ -137,7 +137,7 @@ class SearchIndex:
 
         Args:
             queries: texts in any ordered iterable, or an array of vectors of length 1 made with the index's model.
-            k: the most hits a query. As many come back as there are rows to be had.
+            k: the most hits a query. Fewer come back if fewer rows match.
             min_score: leave out rows of a lower score (by more than `cosine.TOLERANCE`).
             filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.conditions`).
             hybrid: rank by meaning and by words (BM25) both, and add up the reciprocal ranks.
@@ -168,8 +168,8 @@ class SearchIndex:
         """Return the model that the index names, opened once.
 
         Raises:
-            ModelNotFoundError: it is not to be found any more.
-            ModelMismatchError: under its name lies another model now.
+            ModelNotFoundError: it does not exist any more.
+            ModelMismatchError: its name stands for another model now.
         """
         return self._model.embedder()
 
@@ -184,7 +184,7 @@ class SearchIndex:
     def nearest(
         self, vectors: FloatArray, k: int, *, filter: str | None = None, exact: bool = False
     ) -> tuple[FloatArray, IntArray]:
-        """Return the cosines and row numbers of the closest rows, closest first: k of them, or all that there are.
+        """Return the cosines and row numbers of the k closest rows, closest first; all rows if there are fewer than k.
 
         Args:
             vectors: of length 1.

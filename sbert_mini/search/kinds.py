@@ -1,7 +1,7 @@
 """Kinds of FAISS index: which one a segment gets by its rows, and which ones FAISS can make.
 
 A segment of up to `EXACT_ROWS` rows is searched exactly and needs no FAISS index. Above, the kind is the one that the index
-names, by default one that goes by the number of rows (`automatic`).
+names, by default one that depends on the number of rows (`automatic`).
 """
 
 import math
@@ -27,7 +27,7 @@ class SearchKind:
 
     Attributes:
         factory: `auto`, `exact` or a FAISS factory string.
-        pca: components that FAISS sees, or None for all.
+        pca: components that FAISS indexes, or None for all.
     """
 
     factory: str = AUTOMATIC
@@ -54,7 +54,7 @@ def kind_of(kind: str, rows: int, pca: int | None = None) -> str:
     Args:
         kind: `auto`, `exact`, or a factory string, in which `IVF,` stands for a fitting number of lists.
         rows: of the segment. FAISS needs some rows to train a kind on: fewer are searched exactly.
-        pca: components that FAISS sees, or None.
+        pca: components that FAISS indexes, or None for all.
     """
     factory = automatic(rows) if kind == AUTOMATIC else kind
     if pca is not None and factory == EXACT and kind == AUTOMATIC:

@@ -48,7 +48,7 @@ class SegmentSearch:
         threads: for FAISS.
 
     Attributes:
-        kind: by what it is searched: `exact` also where the segment has too few different vectors for a FAISS index.
+        kind: the kind of index; `exact` if the segment has too few different vectors for FAISS.
 
     Raises:
         CorruptIndexError: a stored block that is read does not match its checksum.
@@ -72,7 +72,7 @@ class SegmentSearch:
             queries: of length 1.
             k: the most rows a query.
             allowed: which rows count, (rows,) bool; None for all.
-            exact: look at every row, whatever the kind.
+            exact: search all rows, whatever the kind.
 
         Shapes:
             queries: (queries, dim); each result: (queries, min(k, allowed rows)).
@@ -169,7 +169,7 @@ def build(path: Path, entry: Mapping[str, Any], dimension: int, factory: str, pc
         entry: the segment's entry in the manifest to be.
         dimension: components of a vector.
         factory: `auto`, `exact` or a FAISS factory string.
-        pca: components that FAISS sees, or None.
+        pca: components that FAISS indexes, or None for all.
         threads: for FAISS.
 
     Raises:

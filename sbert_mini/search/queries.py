@@ -224,9 +224,9 @@ def read_request(
 
 
 def check_hybrid(queries: Any, min_score: float | None) -> None:
-    """Raise `UsageError` for what a hybrid search cannot be asked."""
+    """Raise `UsageError` for options that a hybrid search does not take."""
     if _are_vectors(queries) or min_score is not None:
-        raise UsageError("a hybrid search takes texts, and no least score: its scores are sums of reciprocal ranks")
+        raise UsageError("a hybrid search takes texts, and no minimum score: its scores are sums of reciprocal ranks")
 
 
 def _checked_queries(queries: Any, dimension: int) -> list[str] | FloatArray:

@@ -47,7 +47,7 @@ class Groups:
         firsts: the groups' first rows, ascending: FAISS's numbers -> rows.
 
     Raises:
-        CorruptIndexError: the repeats are not rows after the first ones of their groups.
+        CorruptIndexError: a repeat is not a row after the first row of its group.
     """
 
     def __init__(self, repeats: IntArray, rows: int) -> None:
@@ -55,10 +55,10 @@ class Groups:
         if len(repeats):
             later, first = repeats[:, 0], repeats[:, 1]
             if repeats.shape[1] != 2 or first.min() < 0 or later.max() >= rows or (later <= first).any():
-                raise CorruptIndexError("what tells equal vectors apart is of another segment")
+                raise CorruptIndexError("the file of repeated vectors belongs to another segment")
             is_first[later] = False
             if not is_first[first].all():
-                raise CorruptIndexError("what tells equal vectors apart is of another segment")
+                raise CorruptIndexError("the file of repeated vectors belongs to another segment")
         self.firsts: IntArray = np.flatnonzero(is_first)
         by_first = np.argsort(repeats[:, 1], kind="stable")
         self._first, self._later = repeats[by_first, 1], repeats[by_first, 0]

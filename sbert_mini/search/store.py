@@ -2,10 +2,10 @@
 
     INDEX/
       CURRENT                     which generation is the present one, and its manifest's checksum
-      LOCK                        held by the one process that writes
-      CREATING                    there while the index is made for the first time
+      LOCK                        locked by the process that writes
+      CREATING                    exists while the index is created
       generations/000001.json     a generation's manifest: model, dimension, segments; never changed once written
-      generations/000002.npy      int64, ascending: the rows of its segments that a generation holds no more, if there are any
+      generations/000002.npy      int64, ascending: deleted and replaced rows of its segments, if there are any
       segments/000001/            rows added together; never changed once written
         vectors.npy               float32 (rows, dim), unit length: the truth that the FAISS file is made from
         row_ids.npy               int64 (rows,), ascending; a number is never given to a second row
@@ -226,7 +226,7 @@ class Store:
         return read_checked_npy(self.path / "generations" / f"{self.generation:06d}.npy", entry)
 
     def is_deleted(self, row_id: int) -> bool:
-        """Return whether the generation holds the row no more."""
+        """Return whether the row was deleted or replaced."""
         position = int(np.searchsorted(self.deleted, row_id))
         return position < len(self.deleted) and int(self.deleted[position]) == row_id
 
@@ -376,7 +376,7 @@ def publish(
         segments: `{"name", "rows", "checksums_sha256"}` of each, in the order of their rows.
         next_row: the number that the next new row will have.
         deleted: the rows of the segments that the generation does not hold.
-        kind: by what the rows are searched; None for the usual.
+        kind: the kind of FAISS index; None for the default.
         columns: `Schema.described` of all its rows.
     """
     entry, lost = None, 0 if deleted is None else len(deleted)

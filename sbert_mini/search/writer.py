@@ -45,14 +45,14 @@ Row: TypeAlias = Record | StoredRow | Mapping[str, Any] | str
 
 @dataclass
 class IndexCounts:
-    """What a change of an index met, filled in while it runs.
+    """Counts of a change of an index, updated while it runs.
 
     Attributes:
-        records: records met.
+        records: records read.
         rows: rows stored.
         replaced: rows among them that took the place of one with the same id.
         repeated: rows without an id of their own that were the same, in every column, as one before; stored once.
-        encoding: what encoding met.
+        encoding: counts of the encoding.
     """
 
     records: int = 0
@@ -146,8 +146,8 @@ class IndexWriter:
             records: the rows.
             vectors: the records' vectors, in their order or by their ids, made with this model and of length 1; None to encode
                 the texts.
-            kind: by what they are searched: `auto`, `exact` or a FAISS factory string (`search.kinds.kind_of`).
-            pca: let FAISS see so many principal components alone; what it proposes is scored with the whole vectors.
+            kind: the kind of index: `auto`, `exact` or a FAISS factory string (`search.kinds.kind_of`).
+            pca: components that FAISS indexes, after PCA; candidates are rescored with the full vectors.
             prompt: put before each text when it is encoded, now and when rows are added later; None for the model's own
                 prompt for documents, if it has one.
             column_types: types of columns, by name: `integer`, `number`, `boolean` or `text`. The others are inferred
@@ -203,7 +203,7 @@ class IndexWriter:
         vectors: FloatArray | VectorsById | None = None,
         column_types: Mapping[str, str] | None = None,
     ) -> SearchIndex:
-        """Put each row in the place of the one with its id, or add it where there is none; return the index, opened.
+        """Replace the rows with the same ids, add the others, and return the index, opened.
 
         Args:
             records: the rows.
@@ -234,8 +234,8 @@ class IndexWriter:
             identities: the ids of the rows.
             filter: an SQL condition on the rows' columns (`search.conditions`): the rows that meet it are deleted too.
             filter_timeout_s: seconds after which the filter is given up; None for no limit.
-            confirm: is asked before anything is deleted, with the number of rows; if it returns False nothing is deleted. The
-                index is locked meanwhile, so that the number holds.
+            confirm: called with the number of rows before anything is deleted; if it returns False, nothing is deleted. The
+                index stays locked meanwhile, so the number is exact.
 
         Raises:
             IndexNotFoundError: there is no index.
@@ -277,9 +277,9 @@ class IndexWriter:
         there is nothing to gain the index is left as it is. No model is needed.
 
         Args:
-            kind: by what the rows are searched from now on (`search.kinds.kind_of`); None for what it was.
-            pca: with a kind, components that FAISS sees, or None for all.
-            on_progress: told how many rows are written, and how many there are.
+            kind: the new kind of index (`search.kinds.kind_of`); None for the present one.
+            pca: with a kind, components that FAISS indexes; None for all.
+            on_progress: called with the rows written so far and the number of all rows.
 
         Raises:
             IndexNotFoundError: there is no index.
@@ -378,9 +378,9 @@ class _RowWriter:
             model: the model of the index.
             old: the generation before, or None for a new index.
             vectors: the records' vectors, or None to encode them.
-            kind: by what the rows are searched.
+            kind: the kind of index.
             schema: the columns.
-            replace: put a row in the place of the one with its id, where there is one.
+            replace: replace the stored row with the same id, if there is one.
 
         Raises:
             InputError: a row cannot be stored, or there is none.

@@ -3,6 +3,7 @@
 import logging
 from functools import partial
 
+import numpy as np
 import pytest
 
 from sbert_mini import Embedder
@@ -10,6 +11,7 @@ from sbert_mini.errors import UsageError
 from sbert_mini.runtime.stream import EncodeCounts, join_records
 from sbert_mini.search.dedup import _Kept, deduplicate
 from sbert_mini.text.records import Record
+from sbert_mini.text.words import Words
 
 
 def test_duplicates_name_the_row_that_they_repeat(embedder):
@@ -163,3 +165,23 @@ def test_a_row_with_unknown_words_is_held_against_all_that_are_near(converted_mo
     assert [v.of for v in verdicts[:-1]] == [None] * 40
     assert verdicts[-1].of.text == texts[first]
     assert verdicts[-1].score == pytest.approx(float(near.min()), abs=1e-3)
+
+
+@pytest.mark.parametrize("exact_rows", [50_000, 1000])
+def test_a_row_is_held_against_more_and_more_kept_rows_until_they_are_not_near(rng, monkeypatch, exact_rows):
+    """Of 1,503 kept rows, each with an unknown word of its own, the 101st nearest one has the word of the last row."""
+    monkeypatch.setattr("sbert_mini.search.dedup.EXACT_ROWS", exact_rows)  # above, 32 of 64 inverted lists are read
+    vectors = rng.standard_normal((1504, 7)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = vectors[:-1] @ vectors[-1]
+    repeated = int(np.argsort(-cosines)[100])
+    words = [Words((number, 0), (f"word {number}",)) for number in range(1503)]
+    rows = [Record(f"text {number}", line=number) for number in range(1504)]
+    keeper = _Kept(7)
+    assert all(v.of is None for v in keeper.judge(rows[:-1], vectors[:-1], words, 1.0))
+    last = Words((9999, 0), (f"word {repeated}",))
+    (verdict,) = keeper.judge(rows[-1:], vectors[-1:], [last], -1.0)
+    assert verdict.of.line == repeated
+    assert verdict.score == pytest.approx(float(cosines[repeated]), abs=2e-3)
+    (verdict,) = keeper.judge(rows[-1:], vectors[-1:], [last], float(cosines[repeated]) + 0.01)
+    assert verdict.of is None

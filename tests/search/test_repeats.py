@@ -108,7 +108,7 @@ def test_a_damaged_file_of_repeats_is_found_and_made_anew(tmp_path, embedder, ve
     ],
 )
 def test_repeats_of_another_segment_are_refused(repeats):
-    with pytest.raises(CorruptIndexError, match="of another segment"):
+    with pytest.raises(CorruptIndexError, match="repeated vectors belongs to another segment"):
         Groups(np.array(repeats), 5)
 
 
