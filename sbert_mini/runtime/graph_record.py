@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.files.durable import write_durably
+from sbert_mini.files.names import has_link
 from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RANGES, GRAPH_RECORD, ModelLayout
 from sbert_mini.runtime.fingerprint import file_sha256, has_safetensors, size_and_time, source_files
 from sbert_mini.runtime.precision import ComponentRanges
@@ -26,9 +27,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(file.read_bytes())
-        complete = all((folder / entry["file"]).stat().st_size == entry["bytes"] for entry in record["graphs"].values())
-        usable = record["format"] == FORMAT and bool(record["graphs"]) and set(record["graphs"]) <= set(GRAPH_FILES)
-        usable = usable and complete
+        graphs = record["graphs"]
+        usable = record["format"] == FORMAT and bool(graphs) and set(graphs) <= set(GRAPH_FILES)
+        for kind, name in GRAPH_FILES.items():
+            if kind in graphs:
+                usable = usable and graphs[kind]["file"] == name
+                usable = usable and (folder / name).stat().st_size == graphs[kind]["bytes"]
         usable = usable and {"tokenizer", "description", "weights", "weight_stats"} <= set(record["source"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         usable = False
@@ -60,8 +64,9 @@ def is_fresh(record: Mapping[str, Any], sources: Mapping[str, str], layout: Mode
     if [file_sha256(file) for file in files] != source["weights"]:
         return False
     source["weight_stats"] = stats
-    with suppress(OSError):
-        write_record(folder, record)
+    if not has_link(folder, layout.path):
+        with suppress(OSError):
+            write_record(folder, record)
     return True
 
 
