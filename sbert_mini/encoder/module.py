@@ -23,7 +23,7 @@ from torch import nn
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.errors import UsageError
 from sbert_mini.files.durable import give_usual_mode
-from sbert_mini.model.layout import ModelLayout, read_layout, read_modules
+from sbert_mini.model.layout import ModelLayout, module_folder, read_layout, read_modules
 from sbert_mini.model.registry import resolve
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
@@ -160,7 +160,7 @@ class MiniSentenceTransformer(SentenceTransformer):
                 entry["type"] = _TRANSFORMER
         file.write_text(json.dumps(modules, indent=2) + "\n", "utf-8")
         for entry in modules:
-            for weights in (file.parent / entry["path"]).glob("*.safetensors"):  # sentence-transformers' own saves
+            for weights in module_folder(file.parent, entry).glob("*.safetensors"):  # sentence-transformers' own saves
                 give_usual_mode(weights)
 
     @classmethod

@@ -234,14 +234,14 @@ def dynamic_int8(source: Path, target: Path) -> Path:
     """Write ONNX Runtime's own dynamic int8 of a graph: weights int8 by column, one activation scale a tensor at run time."""
     import onnx
 
-    import_onnxruntime()
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
+    quantization = import_onnxruntime("onnxruntime.quantization")
     silenced = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it advises a pass that graphs written fused have no need of
     try:
         options = {"DefaultTensorType": onnx.TensorProto.FLOAT}
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, extra_options=options)
+        quantization.quantize_dynamic(
+            source, target, weight_type=quantization.QuantType.QInt8, per_channel=True, extra_options=options
+        )
     finally:
         logging.disable(silenced)
     return target

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
+from sbert_mini.files.names import TASK
 from sbert_mini.model.choices import HEAD_KINDS, HEAD_STRUCTURES
 from sbert_mini.model.layout import HEADS_FOLDER, head_folder, read_json, read_layout
 from sbert_mini.model.weights import read_tensors
@@ -109,7 +110,8 @@ class HeadConfig:
 
 def head_names(model: Path) -> list[str]:
     """Return the names of a model directory's heads, sorted."""
-    return sorted(file.parent.name for file in (model / HEADS_FOLDER).glob("*/config.json"))
+    folders = (file.parent.name for file in (model / HEADS_FOLDER).glob("*/config.json"))
+    return sorted(name for name in folders if TASK.allows(name))
 
 
 def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
@@ -133,6 +135,10 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
         config = HeadConfig(**values)
     except (UsageError, TypeError) as error:
         raise CorruptModelError(f"{folder / 'config.json'}: {error}") from error
+    if config.task != task:
+        raise CorruptModelError(
+            f"{folder / 'config.json'} must have the name of its folder, {task!r}, as task; found {config.task!r}"
+        )
     shapes = config.shapes()
     weights = dict(read_tensors(folder / WEIGHTS)) if shapes else {}
     for name, shape in shapes.items():

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
+from sbert_mini.files.names import MODULE, TASK, path_in
 from sbert_mini.model.choices import POOLING_MODES, Graph, PoolingMode
 
 GRAPH_FILES: Mapping[Graph, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
@@ -311,14 +312,27 @@ class ModelLayout:
         return self.truncate_dim or self.dimension
 
 
+def module_folder(path: Path, module: Mapping[str, Any]) -> Path:
+    """Return the folder of a module, which its entry in the `modules.json` of the model directory `path` names.
+
+    Raises:
+        CorruptModelError: its path leads out of the directory, or is not made of plain names.
+    """
+    return path_in(path, module.get("path", ""), MODULE, path / "modules.json", CorruptModelError)
+
+
 def graphs_folder(path: Path) -> Path:
     """Return where the graphs of a model directory, or of a task's folder in it, lie."""
     return path / GRAPHS_FOLDER
 
 
 def head_folder(path: Path, task: str) -> Path:
-    """Return where a model directory keeps the head of a task."""
-    return path / HEADS_FOLDER / task
+    """Return where a model directory keeps the head of a task.
+
+    Raises:
+        CorruptModelError: the task has a name that no task can have.
+    """
+    return path_in(path / HEADS_FOLDER, task, TASK, path / HEADS_FOLDER, CorruptModelError)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -393,7 +407,8 @@ def read_layout(path: str | Path) -> ModelLayout:
     """
     path = Path(path)
     modules = read_modules(path)
-    encoder_path = path / str(modules[0].get("path", "")) if modules else path
+    folders = [module_folder(path, module) for module in modules]
+    encoder_path = folders[0] if modules else path
     if not (encoder_path / "config.json").is_file():
         raise CorruptModelError(f"{encoder_path} has no config.json, so {path} is not a model directory")
     config = BertConfig.from_json(read_json(encoder_path / "config.json"))
@@ -414,7 +429,7 @@ def read_layout(path: str | Path) -> ModelLayout:
     stage = 0
     for position, module in enumerate(modules):
         kind = str(module.get("type", "")).rpartition(".")[2]
-        folder = path / str(module.get("path", ""))
+        folder = folders[position]
         if position == 0:
             if kind not in ("Transformer", "MiniBertModule"):
                 raise UnsupportedModelError(f"{path / 'modules.json'} starts with {kind!r}, not with a transformer")

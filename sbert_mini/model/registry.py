@@ -22,7 +22,9 @@ from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RANGES, GRAPH_RECORD, GRA
 log = logging.getLogger("sbert_mini")
 
 DEFAULT_MODEL = "sbert-mini"
-_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+_HUB_ID = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>\w[\w.-]*(?:/\w[\w.-]*)*))?", re.ASCII
+)
 _HUB_FILES = [
     "*.json",
     "*.txt",
@@ -151,6 +153,35 @@ def resolve(name: str | Path | None = None, *, offline: bool = False) -> Path:
         f"there is no model {text!r}: it is not a directory here, not a built-in name ({', '.join(BUILTIN)}) "
         "and not a hub id of the form org/name[@revision]"
     )
+
+
+def resolve_noted(name: str, folder: Path | None, *, offline: bool = False) -> Path:
+    """Return the directory of a model that a file names, which a stranger may have written. Nothing is fetched.
+
+    Args:
+        name: a built-in name, a directory as an absolute path, or a hub id, which must be in the Hugging Face cache.
+        folder: the folder of the file; a model in it came with the file, and is refused. None where there is no folder.
+        offline: do not advise to fetch the model.
+
+    Raises:
+        ModelNotFoundError: the name is none of these; the text says how the user names a model.
+    """
+    path = directory(name)
+    inside = path is not None and folder is not None and path.is_relative_to(folder.resolve())
+    if path is not None and (inside or not Path(name).is_absolute()):
+        where = "lies in the index itself" if inside else "is not named by its absolute path"
+        raise ModelNotFoundError(
+            f"the folder {name!r} {where}: pass -m NAME to use it (in Python, embedder=Embedder(NAME))"
+        )
+    try:
+        return resolve(name, offline=True)
+    except ModelNotFoundError as error:
+        if offline or is_offline() or not _HUB_ID.fullmatch(name):
+            raise
+        raise ModelNotFoundError(
+            f"the hub model is not in the cache, and what an index names is not fetched: pass -m {name} to fetch it "
+            f"(in Python, embedder=Embedder({name!r}))"
+        ) from error
 
 
 def _builtin(name: str) -> Path:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from sbert_mini.errors import CorruptModelError
+from sbert_mini.files.names import WEIGHTS as WEIGHTS_FILE
+from sbert_mini.files.names import path_in
 from sbert_mini.model.int8_weights import read_int8_weights
 from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RECORD, GRAPHS_FOLDER, BertConfig, DenseLayer, read_json
 from sbert_mini.shapes import AnyArray
@@ -34,7 +36,10 @@ def weight_files(path: Path) -> list[Path]:
         return [path / WEIGHTS]
     index = path / f"{WEIGHTS}.index.json"
     if index.is_file():
-        files = [path / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise CorruptModelError(f"{index} must hold the object weight_map: each weight's name, and its file")
+        files = sorted({path_in(path, name, WEIGHTS_FILE, index, CorruptModelError) for name in shards.values()})
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise CorruptModelError(f"{index} names {', '.join(missing)}, not found beside it")

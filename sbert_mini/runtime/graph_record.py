@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.files.durable import write_durably
+from sbert_mini.files.names import has_link
 from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RANGES, GRAPH_RECORD, ModelLayout
 from sbert_mini.runtime.fingerprint import file_sha256, has_safetensors, size_and_time, source_files
 from sbert_mini.runtime.precision import ComponentRanges
@@ -28,11 +29,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(file.read_bytes())
-        complete = all((folder / entry["file"]).stat().st_size == entry["bytes"] for entry in record["graphs"].values())
-        digests = [record["fingerprint"], *(entry["sha256"] for entry in record["graphs"].values())]
-        names = {kind: entry["file"] for kind, entry in record["graphs"].items()}
-        usable = all(_SHA256.fullmatch(digest) for digest in digests) and names.items() <= GRAPH_FILES.items()
-        usable = usable and record["format"] == FORMAT and bool(record["graphs"]) and complete
+        graphs = record["graphs"]
+        usable = record["format"] == FORMAT and bool(graphs) and set(graphs) <= set(GRAPH_FILES)
+        for kind, name in GRAPH_FILES.items():
+            if kind in graphs:
+                usable = usable and graphs[kind]["file"] == name
+                usable = usable and (folder / name).stat().st_size == graphs[kind]["bytes"]
+        digests = [record["fingerprint"], *(entry["sha256"] for entry in graphs.values())]
+        usable = usable and all(_SHA256.fullmatch(digest) for digest in digests)
         usable = usable and {"tokenizer", "description", "weights", "weight_stats"} <= set(record["source"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         usable = False
@@ -64,8 +68,9 @@ def is_fresh(record: Mapping[str, Any], sources: Mapping[str, str], layout: Mode
     if [file_sha256(file) for file in files] != source["weights"]:
         return False
     source["weight_stats"] = stats
-    with suppress(OSError):
-        write_record(folder, record)
+    if not has_link(folder, layout.path):
+        with suppress(OSError):
+            write_record(folder, record)
     return True
 
 

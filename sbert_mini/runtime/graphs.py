@@ -6,8 +6,9 @@
     onnx/ranges.json       the ranges of the vectors' components, for 8-bit vectors, and the fingerprint of the model they are of
 
 They go into the model directory where it is writable and holds no `onnx/model.onnx` of another tool, else into the user's
-cache; graphs of a model in the Hugging Face cache go into ours. The record tells when the directory's weights, tokenizer or
-pooling are no longer those that the graphs were made from; then they are made again, and so they are where a graph is missing.
+cache; graphs of a model in the Hugging Face cache go into ours, and so do those of a model whose `onnx/` or `heads/` is a
+symbolic link. The record tells when the directory's weights, tokenizer or pooling are no longer those that the graphs were made
+from; then they are made again, and so they are where a graph is missing.
 A task with projected attention layers has graphs of its own, in `heads/<task>/onnx/`.
 A directory without safetensors (as a package may ship it) is taken at its record's word. It may hold the int8 graph alone: the
 other one is then made of the weights that this graph computes with (`model.int8_weights`), in the cache.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sbert_mini.errors import CorruptModelError, UsageError
+from sbert_mini.files.names import has_link
 from sbert_mini.model.choices import Graph
 from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RECORD, ModelLayout, graphs_folder, head_folder, read_layout
 from sbert_mini.model.registry import cache_dir
@@ -104,12 +106,13 @@ def find(path: str | Path, kind: Graph = "int8", adapter: Adapter | None = None)
             break
     else:
         weight_files(layout.encoder_path)  # raises where there is nothing to convert: says what is missing
-        beside = has_safetensors(layout) and _takes_graphs(parent)
+        linked = has_link(graphs_folder(parent), layout.path)
+        beside = has_safetensors(layout) and not linked and _takes_graphs(parent)
         folder = graphs_folder(parent) if beside else _writable_cache(digest)
         log.warning("converting %s to ONNX, once, into %s", parent, folder)
         record = convert(layout, folder, adapter, sources)
     entry = record["graphs"][kind]
-    return ConvertedModel(layout, kind, folder / entry["file"], entry["sha256"], record["fingerprint"])
+    return ConvertedModel(layout, kind, folder / GRAPH_FILES[kind], entry["sha256"], record["fingerprint"])
 
 
 def find_ranges(converted: ConvertedModel, name: str, encode: Callable[[Sequence[str]], FloatArray]) -> ComponentRanges:
@@ -132,7 +135,7 @@ def find_ranges(converted: ConvertedModel, name: str, encode: Callable[[Sequence
     log.warning("measuring the ranges of 8-bit vectors of %s, once", name)
     ranges = measure_ranges(encode(calibration_texts()))
     for folder in folders:
-        if not _in_hub_cache(folder) and _is_writable(folder):
+        if not _in_hub_cache(folder) and not has_link(folder, converted.layout.path) and _is_writable(folder):
             write_ranges(folder, ranges, converted.fingerprint)
             break
     return ranges

@@ -10,7 +10,7 @@ import numpy as np
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.kinds import EXACT, SearchKind, kind_of
 from sbert_mini.search.nearest import build
-from sbert_mini.search.segment import SegmentWriter, remove_cache
+from sbert_mini.search.segment import SegmentWriter, remove_cache, segment_folder
 from sbert_mini.search.store import Store, publish
 
 
@@ -64,5 +64,5 @@ def build_new(path: Path, entry: Mapping[str, Any], dimension: int, kind: Search
         build(path, entry, dimension, kind.factory, kind.pca, threads)
     except BaseException:
         remove_cache(path, entry["name"])
-        shutil.rmtree(path / "segments" / entry["name"], ignore_errors=True)
+        shutil.rmtree(segment_folder(path, entry), ignore_errors=True)
         raise

@@ -22,7 +22,7 @@ from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.kinds import EXACT, faiss_reason, kind_of, multiple_for
 from sbert_mini.search.repeats import Groups, repeated_rows
 from sbert_mini.search.scoring import rescored, scanned
-from sbert_mini.search.segment import VECTOR_BLOCK_BYTES, Segment
+from sbert_mini.search.segment import VECTOR_BLOCK_BYTES, Segment, cache_files
 from sbert_mini.shapes import FloatArray, IntArray
 
 TARGET_RECALL, TUNING_QUERIES, TUNING_K = 0.985, 200, 10
@@ -57,13 +57,11 @@ class FaissFile:
     """
 
     def __init__(self, segment: Segment, folder: Path, dimension: int, kind: str, threads: int) -> None:
-        self.path = folder / f"{segment.name}.faiss"
+        self.path, self._record, self._repeats = cache_files(folder, segment.name)
         self._segment = segment
         self._dimension = dimension
         self._kind = kind
         self._threads = threads
-        self._record = folder / f"{segment.name}.json"
-        self._repeats = folder / f"{segment.name}.repeats.npy"
 
     def open(self) -> OpenedFaiss | None:
         """Return the FAISS index, made anew where there is no sound file of this kind.

@@ -26,7 +26,7 @@ class SearchIndex:
     Args:
         path: the directory.
         threads: for FAISS and for encoding queries; None for the usual choice.
-        offline: open no socket when the index's model is looked for.
+        offline: the index's model is never fetched; where it is not there, do not advise to fetch it either.
         filter_timeout_s: seconds after which a filter is given up; None for no limit.
 
     Raises:

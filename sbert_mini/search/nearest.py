@@ -19,7 +19,7 @@ from sbert_mini.search.faiss_index import search_parameters
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.kinds import EXACT, kind_of, multiple_for
 from sbert_mini.search.scoring import rescored, scanned
-from sbert_mini.search.segment import Segment
+from sbert_mini.search.segment import Segment, segment_folder
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 SCANNED_SHARE, SCANNED_ROWS = 0.02, 10_000
@@ -178,7 +178,7 @@ def build(path: Path, entry: Mapping[str, Any], dimension: int, factory: str, pc
     kind = kind_of(factory, int(entry["rows"]), pca)
     if kind == EXACT:
         return
-    segment = Segment(path / "segments" / entry["name"], entry)
+    segment = Segment(segment_folder(path, entry), entry)
     try:
         SegmentSearch(segment, path / "faiss", dimension, kind, threads).prepare()
     finally:

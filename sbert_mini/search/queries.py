@@ -10,6 +10,7 @@ import numpy as np
 
 from sbert_mini.cosine import reaches
 from sbert_mini.errors import ModelMismatchError, ModelNotFoundError, UsageError
+from sbert_mini.model.registry import resolve_noted
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.search.store import ModelIdentity
@@ -79,13 +80,13 @@ class Searchable(Protocol):
 
 
 class IndexModel:
-    """The model of an index, opened when it is needed, and once.
+    """The model of an index, opened when it is needed, and once. It is never fetched: a stranger may have made the index.
 
     Args:
         identity: what the index notes of it.
         path: of the index, for messages.
         threads: see `Embedder`.
-        offline: see `Embedder`.
+        offline: where the model is not there, do not advise to fetch it.
     """
 
     def __init__(self, identity: ModelIdentity, path: Path | str, threads: int | None, *, offline: bool) -> None:
@@ -98,13 +99,15 @@ class IndexModel:
         """Return the model.
 
         Raises:
-            ModelNotFoundError: it does not exist any more.
+            ModelNotFoundError: it does not exist any more, must be fetched first, or lies in the index itself.
             ModelMismatchError: its name stands for another model now.
         """
         if self._embedder is None:
             name, graph = self.identity.name, self.identity.graph
             try:
-                named = Embedder(name, graph=graph, threads=self._threads, offline=self._offline)  # type: ignore[arg-type]
+                folder = self._path if isinstance(self._path, Path) else None
+                resolve_noted(name, folder, offline=self._offline)
+                named = Embedder(name, graph=graph, threads=self._threads, offline=True)  # type: ignore[arg-type]
             except ModelNotFoundError as error:
                 raise ModelNotFoundError(f"{self._path} was made with the model {name!r}: {error}") from error
             self._embedder = self.check(named)

@@ -21,6 +21,7 @@ import numpy as np
 
 from sbert_mini.errors import CorruptIndexError, CorruptModelError, UsageError
 from sbert_mini.files.durable import flush, flush_directory, json_bytes, write_durably
+from sbert_mini.files.names import SEGMENT, SEGMENT_FILE, path_in
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.search.checksums import (
     CheckedFile,
@@ -34,6 +35,7 @@ from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 VECTOR_BLOCK_BYTES = 1 << 15
+_PART = ".part"
 _BLOCK_ROWS = 4096
 VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
     "vectors.npy",
@@ -82,7 +84,7 @@ class SegmentWriter:
 
     def __init__(self, folder: Path, name: str, dimension: int, schema: Schema, first_row: int = 0) -> None:
         self._final = folder / name
-        self._folder = folder / f".{name}.part"
+        self._folder = folder / f".{name}{_PART}"
         self._next_row = first_row
         self._row_ids: list[IntArray] = []
         self._dimension = dimension
@@ -296,7 +298,8 @@ class Segment:
         """Check every block of every file and yield a line for each file that does not match."""
         for name, checksums in self.files.items():
             try:
-                with CheckedFile(self._path / name, checksums) as file:
+                path = path_in(self._path, name, SEGMENT_FILE, self._path / CHECKSUMS, CorruptIndexError)
+                with CheckedFile(path, checksums) as file:
                     for _ in file.blocks():
                         pass
             except CorruptIndexError as error:
@@ -340,7 +343,31 @@ def remove_unread(folder: Path) -> bool:
     return True
 
 
+def segment_folder(path: Path, entry: Mapping[str, Any]) -> Path:
+    """Return the folder of a segment of the index directory `path`, which its entry in the manifest names.
+
+    Raises:
+        CorruptIndexError: it does not have the name of a segment.
+    """
+    return path_in(path / "segments", entry["name"], SEGMENT, path, CorruptIndexError)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Return whether a folder in `segments/` has the name of a segment that is being written."""
+    name = folder.name.removesuffix(_PART)
+    return name != folder.name and name.startswith(".") and SEGMENT.allows(name[1:])
+
+
+def cache_files(folder: Path, segment: str) -> tuple[Path, Path, Path]:
+    """Return the paths of a segment's FAISS file, of its record and of its repeated rows in the folder `faiss/`."""
+    faiss, record, repeats = (
+        path_in(folder, segment, SEGMENT, folder, CorruptIndexError, suffix)
+        for suffix in (".faiss", ".json", ".repeats.npy")
+    )
+    return faiss, record, repeats
+
+
 def remove_cache(path: Path, segment: str) -> None:
     """Remove what was made for FAISS from a segment of the index directory `path`."""
-    for ending in (".faiss", ".json", ".repeats.npy"):
-        (path / "faiss" / f"{segment}{ending}").unlink(missing_ok=True)
+    for file in cache_files(path / "faiss", segment):
+        file.unlink(missing_ok=True)

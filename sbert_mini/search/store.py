@@ -53,10 +53,18 @@ from sbert_mini.files.durable import (
     write_durably,
     write_sealed_json,
 )
+from sbert_mini.files.names import MANIFEST, SEGMENT, path_in
 from sbert_mini.search.checksums import read_checked_json, read_checked_npy, write_checked_npy
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.kinds import SearchKind
-from sbert_mini.search.segment import Segment, SegmentVanishedError, remove_cache, remove_unread
+from sbert_mini.search.segment import (
+    Segment,
+    SegmentVanishedError,
+    is_unfinished,
+    remove_cache,
+    remove_unread,
+    segment_folder,
+)
 from sbert_mini.shapes import AnyArray, IntArray
 from sbert_mini.version import __version__
 
@@ -65,8 +73,8 @@ FORMAT_VERSION = 3
 _FOLDERS = ("generations", "segments", "faiss")
 _CREATING = "CREATING"
 _ATTEMPTS = 20
-_NAME = re.compile(r"[0-9]{6,}")
-_GENERATION = re.compile(r"generations/[0-9]{6,}\.json")
+_GENERATION_FILE = re.compile(r"[0-9]{6,18}\.(?:json|npy)")
+_GREATEST_GENERATION = 10**12
 
 
 @dataclass(frozen=True)
@@ -88,22 +96,33 @@ class ModelIdentity:
     prompt: str = ""
 
 
-def _check_pointer(path: Path, manifest: str) -> None:
-    if not _GENERATION.fullmatch(manifest):
-        raise CorruptIndexError(f"{path / 'CURRENT'} is damaged: it names the manifest {manifest!r}")
+def _manifest_path(path: Path, pointer: Mapping[str, Any]) -> Path:
+    """Return the path of the manifest that `CURRENT` names."""
+    return path_in(path, pointer["manifest"], MANIFEST, path / "CURRENT", CorruptIndexError)
 
 
 def _check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise `CorruptIndexError` where a manifest leads out of its index directory."""
-    for entry in manifest["segments"]:
-        if not _NAME.fullmatch(str(entry["name"])):
+    """Raise `CorruptIndexError` where a manifest leads out of its index directory, or names what is still to be written."""
+    generation = manifest["generation"]
+    if type(generation) is not int or not 1 <= generation <= _GREATEST_GENERATION:
+        raise CorruptIndexError(
+            f"{path} is damaged: a generation must be a number from 1 to {_GREATEST_GENERATION}; found {generation!r}"
+        )
+    folders = [segment_folder(path, entry) for entry in manifest["segments"]]
+    for folder in folders:
+        if int(folder.name) > generation:
             raise CorruptIndexError(
-                f"{path} is damaged: a segment's name must be six digits or more, and one is {entry['name']!r}"
+                f"{path} is damaged: the generation {generation} names the segment {folder.name}, of a later one"
             )
-    for part in (*_FOLDERS, *(f"segments/{entry['name']}" for entry in manifest["segments"])):
-        if (path / part).is_symlink():
+    _refuse_links(*(path / name for name in _FOLDERS), *folders)
+
+
+def _refuse_links(*paths: Path) -> None:
+    """Raise `CorruptIndexError` where a path is a symbolic link."""
+    for path in paths:
+        if path.is_symlink():
             raise CorruptIndexError(
-                f"{path / part} is a symbolic link, which is not followed; the index directory itself may be one"
+                f"{path} is a symbolic link, which is not followed; the index directory itself may be one"
             )
 
 
@@ -157,14 +176,13 @@ class Store:
         )
 
     def _open(self, pointer: Mapping[str, Any]) -> None:
-        version, manifest, sha256 = int(pointer["format_version"]), str(pointer["manifest"]), str(pointer["sha256"])
+        version, sha256 = int(pointer["format_version"]), str(pointer["sha256"])
         if version > FORMAT_VERSION:
             raise CorruptIndexError(
                 f"{self.path / 'CURRENT'} is of format version {version}, and this sbert-mini ({__version__}) reads up to "
                 f"{FORMAT_VERSION}: update it"
             )
-        _check_pointer(self.path, manifest)
-        self._read(read_checked_json(self.path / manifest, sha256), None)
+        self._read(read_checked_json(_manifest_path(self.path, pointer), sha256), None)
 
     def _read(self, manifest: dict[str, Any], deleted: IntArray | None) -> None:
         _check_manifest(self.folder, manifest)
@@ -178,7 +196,7 @@ class Store:
         self._present_rows: dict[str, AnyArray | None] = {}
         self.segments: list[Segment] = []
         for entry in self.manifest["segments"]:
-            self.segments.append(Segment(self.folder / "segments" / entry["name"], entry))
+            self.segments.append(Segment(segment_folder(self.folder, entry), entry))
 
     @classmethod
     def at(cls, path: Path, manifest: dict[str, Any], deleted: IntArray) -> "Store":
@@ -292,8 +310,10 @@ def write_lock(path: Path) -> Iterator[None]:
 
     Raises:
         IndexLockedError: another process holds it.
+        CorruptIndexError: the lock file is a symbolic link.
     """
     path.mkdir(parents=True, exist_ok=True)
+    _refuse_links(path / "LOCK")  # some versions of filelock empty what it leads to
     try:
         with FileLock(path / "LOCK", timeout=0):
             yield
@@ -413,24 +433,30 @@ def publish(
 def sweep(path: Path) -> None:
     """Remove what the present generation does not name and nobody reads. The caller holds the write lock.
 
+    Only what this package writes, known by its name, is removed; symbolic links stay, and so does what they lead to.
+
     What cannot be removed now is left to the next writer.
     """
     manifest = _present_manifest(path)
     present = f"{manifest['generation']:06d}"
     named = {entry["name"] for entry in manifest["segments"]}
-    for file in (*(path / "generations").iterdir(), *path.glob(".*.part")):
-        if file.stem != present:
+    for file in (path / "generations").iterdir():
+        if _GENERATION_FILE.fullmatch(file.name) and file.stem != present and not file.is_dir():
             file.unlink(missing_ok=True)
     for folder in (path / "segments").iterdir():
-        if folder.name not in named and not folder.is_symlink() and remove_unread(folder):
+        if folder.is_symlink() or folder.name in named:
+            continue
+        if is_unfinished(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        elif SEGMENT.allows(folder.name) and remove_unread(folder):
             remove_cache(path, folder.name)
             shutil.rmtree(folder, ignore_errors=True)
-    remove_all_dead_parts(path / "faiss")
+    for place in (path, path / "generations", path / "faiss"):
+        remove_all_dead_parts(place)
 
 
 def _present_manifest(path: Path) -> dict[str, Any]:
     pointer = read_sealed_json(path / "CURRENT", CorruptIndexError)
-    _check_pointer(path, str(pointer["manifest"]))
-    manifest = read_checked_json(path / pointer["manifest"], pointer["sha256"])
+    manifest = read_checked_json(_manifest_path(path, pointer), pointer["sha256"])
     _check_manifest(path, manifest)
     return manifest

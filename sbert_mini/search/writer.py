@@ -93,7 +93,7 @@ class IndexWriter:
         counts: filled in, if given.
         on_reject: takes each row that cannot be stored; None where the first one is an error.
         threads: where no model is given, for the index's own one and for FAISS; None for the usual choice.
-        offline: open no socket when the index's own model is looked for.
+        offline: the index's own model is never fetched; where it is not there, do not advise to fetch it either.
     """
 
     def __init__(

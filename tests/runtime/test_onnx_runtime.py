@@ -1,11 +1,137 @@
-"""ONNX Runtime is imported with its telemetry switched off, before it can start."""
+"""ONNX Runtime is imported with its telemetry switched off; no command and no dependency opens a socket or writes below HOME."""
 
 import os
+import re
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sbert_mini
+
+HOOK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <netdb.h>
+static void note(const char *what, const char *name) {
+    FILE *file = fopen(getenv("SOCKET_LOG"), "a");
+    if (file) { fprintf(file, "%s%s\n", what, name); fclose(file); }
+}
+int socket(int family, int kind, int protocol) {
+    int (*next)(int, int, int) = dlsym(RTLD_NEXT, "socket");
+    if (family == AF_INET || family == AF_INET6) note("socket", "");
+    return next(family, kind, protocol);
+}
+int connect(int handle, const struct sockaddr *address, socklen_t size) {
+    int (*next)(int, const struct sockaddr *, socklen_t) = dlsym(RTLD_NEXT, "connect");
+    if (address->sa_family == AF_INET || address->sa_family == AF_INET6) note("connect", "");
+    return next(handle, address, size);
+}
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result) {
+    int (*next)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+    note("look up ", node ? node : "localhost");
+    return next(node, service, hints, result);
+}
+"""
+STAY = """
+import os, sys, time
+seconds, leave = float(sys.argv.pop(1)), os._exit
+def stay(code):
+    time.sleep(seconds)
+    leave(code)
+os._exit = stay
+from sbert_mini.cli.main import main
+main()
+"""
+DEPENDENCIES = (
+    "huggingface_hub",
+    "pyarrow.parquet",
+    "faiss",
+    "ray",
+    "pymilvus",
+    "matplotlib.pyplot",
+    "tokenizers",
+    "safetensors",
+)
+
+
+@pytest.fixture(scope="module")
+def hook(tmp_path_factory):
+    """A library that notes each socket of the internet and each look-up of a name, those of C libraries too."""
+    if shutil.which("gcc") is None or sys.platform != "linux":
+        pytest.skip("needs gcc, on Linux")
+    folder = tmp_path_factory.mktemp("hook")
+    (folder / "hook.c").write_text(HOOK)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", folder / "hook.so", folder / "hook.c", "-ldl"], check=True)
+    return folder / "hook.so"
+
+
+@pytest.fixture
+def watched(hook, tmp_path):
+    """Start Python under the hook, in an empty home; what is returned waits, and gives what was opened and written."""
+    left_out = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "HF_HUB_OFFLINE", "MPLCONFIGDIR", "SBMINI_CACHE_DIR")
+
+    def start(name, *arguments):
+        home, log = tmp_path / name / "home", tmp_path / name / "sockets"
+        home.mkdir(parents=True)
+        environment = {k: v for k, v in os.environ.items() if k not in left_out}
+        environment |= {"HOME": str(home), "LD_PRELOAD": str(hook), "SOCKET_LOG": str(log)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", *map(str, arguments)],
+            env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+        def finish():
+            _, stderr = process.communicate(timeout=600)
+            assert process.returncode == 0, stderr
+            files = [file.relative_to(home).as_posix() for file in home.rglob("*") if file.is_file()]
+            return (log.read_text().splitlines() if log.exists() else []), files
+
+        return finish
+
+    return start
+
+
+def test_the_hook_sees_sockets(watched):
+    code = "import socket; socket.socket(); socket.socket(socket.AF_UNIX); socket.getaddrinfo('127.0.0.1', 1)"
+    assert watched("seen", code)() == (["socket", "look up 127.0.0.1"], [])
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.long)])
+def test_no_command_opens_a_socket_or_writes_below_home(watched, converted_model, tmp_path, seconds):
+    rows = tmp_path / "rows.txt"
+    rows.write_text("the cat\na dog\nred house\n")
+    model = ("-m", converted_model())
+    first = {
+        "encode": ("encode", "-i", rows, "--graph", "fp32", *model),
+        "dedup": ("dedup", "-i", rows, "--graph", "fp32", *model),
+        "create": ("index", "create", "i", "-i", rows, "--graph", "fp32", *model),
+        "info": ("models", "info", model[1]),
+    }
+    then = {
+        "search": ("search", "i", "cat"),
+        "verify": ("index", "verify", "i"),
+        "compact": ("index", "compact", "i", "--kind", "SQ8"),
+    }
+    for commands in (first, then):
+        running = {name: watched(name, STAY, seconds, *arguments) for name, arguments in commands.items()}
+        assert {name: finish() for name, finish in running.items()} == dict.fromkeys(commands, ([], []))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("module", DEPENDENCIES)
+def test_no_dependency_connects_when_it_is_imported(watched, module):
+    pytest.importorskip(module.partition(".")[0])
+    sockets, files = watched("import", f"import time, {module}\ntime.sleep(10)")()
+    ours = {"localhost", "127.0.0.1", "::1", socket.gethostname()}  # Ray and urllib3 try whether this machine has IPv6
+    assert [line for line in sockets if line != "socket" and line.removeprefix("look up ") not in ours] == []
+    assert [file for file in files if not file.startswith((".cache/matplotlib", ".cache/fontconfig"))] == []
 
 
 def test_the_onnx_backend_leaves_no_trace(tmp_path):
@@ -30,9 +156,7 @@ print(os.environ["ORT_DISABLE_TELEMETRY"])
 
 def test_it_is_imported_in_one_place():
     package = Path(sbert_mini.__file__).parent
-    importing = {
-        path.relative_to(package).as_posix()
-        for path in package.rglob("*.py")
-        if "import onnxruntime\n" in path.read_text("utf-8")
-    }
-    assert importing == {"runtime/onnx_runtime.py"}
+    sources = {path.relative_to(package).as_posix(): path.read_text("utf-8") for path in package.rglob("*.py")}
+    pattern = re.compile(r"^\s*(import|from) onnxruntime\b|import_module\(", re.M)
+    importing = {name for name, source in sources.items() if pattern.search(source)}
+    assert importing == {"runtime/onnx_runtime.py", "__init__.py"}  # the latter: our own modules, by the public names
