@@ -23,13 +23,14 @@ from torch import nn
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.errors import UsageError
 from sbert_mini.files.durable import give_usual_mode
-from sbert_mini.model.layout import ModelLayout, read_layout, read_modules
+from sbert_mini.model.layout import DenseLayer, ModelLayout, read_layout, read_modules
 from sbert_mini.model.registry import resolve
+from sbert_mini.model.weights import read_dense_weights
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
 
 _TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
-_FOLLOWERS = {"Pooling": Pooling, "Dense": Dense, "Normalize": Normalize}
+_ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class MiniBertModule(InputModule):
@@ -174,6 +175,19 @@ class MiniSentenceTransformer(SentenceTransformer):
         return load(model_name_or_path)
 
 
+def _follower(kind: str, layout: ModelLayout, layer: DenseLayer | None) -> nn.Module:
+    """Return a module after the encoder, made of what the layout says of it: sentence-transformers' own `load` reads pickles."""
+    if layer is not None:
+        weight, bias = read_dense_weights(layer)
+        dense = Dense(layer.in_features, layer.out_features, layer.bias, _ACTIVATIONS[layer.activation]())
+        state = {"linear.weight": weight} | ({} if bias is None else {"linear.bias": bias})
+        dense.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
+        return dense
+    if kind == "Pooling":
+        return Pooling(layout.config.hidden_size, layout.pooling, layout.include_prompt)
+    return Normalize()
+
+
 def load(
     name: str | Path | None = None, *, device: str | None = None, offline: bool = False
 ) -> MiniSentenceTransformer:
@@ -192,8 +206,9 @@ def load(
     path = resolve(name, offline=offline)
     layout = read_layout(path)
     modules: list[nn.Module] = [MiniBertModule.of(layout)]
-    for kind, folder in layout.followers or ():
-        modules.append(_FOLLOWERS[kind].load(str(path), subfolder=folder, local_files_only=True))
+    dense = iter(layout.dense)
+    for kind, _ in layout.followers or ():
+        modules.append(_follower(kind, layout, next(dense) if kind == "Dense" else None))
     if layout.followers is None:
         modules.append(Pooling(layout.config.hidden_size, "mean"))
     model = MiniSentenceTransformer(

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
+from sbert_mini.files.json_files import HEAD_CONFIG
 from sbert_mini.model.choices import HEAD_KINDS, HEAD_STRUCTURES
 from sbert_mini.model.layout import HEADS_FOLDER, head_folder, read_json, read_layout
 from sbert_mini.model.weights import read_tensors
@@ -123,7 +124,7 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
     if task not in names:
         raise ModelNotFoundError(f"{model} has no head {task!r}; it has: {', '.join(names) or 'none'}")
     folder = head_folder(model, task)
-    data = read_json(folder / "config.json")
+    data = read_json(folder / "config.json", HEAD_CONFIG)
     known = {field.name for field in fields(HeadConfig)}
     needed = known - {"adapter_size", "adapter_heads"}  # which came later
     if data.pop("format", None) != FORMAT or not needed <= set(data) <= known:
