@@ -138,9 +138,10 @@ class MiniBertModule(InputModule):
         return cls.of(read_layout(resolve(model_name_or_path, offline=bool(kwargs.get("local_files_only")))))
 
     @classmethod
-    def of(cls, layout: ModelLayout) -> "MiniBertModule":
-        """Return the encoder and tokenizer of a model directory whose layout is read."""
-        return cls(MiniBert.from_pretrained(layout.encoder_path, config=layout.config), open_tokenizer(layout))
+    def of(cls, layout: ModelLayout, *, trust_tokenizer: bool = False) -> "MiniBertModule":
+        """Return the encoder and tokenizer of a model directory whose layout is read; `trust_tokenizer` as in `load`."""
+        tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
+        return cls(MiniBert.from_pretrained(layout.encoder_path, config=layout.config), tokenizer)
 
     def on_model_ready(self, model: nn.Module) -> None:
         """Turn the `SentenceTransformer` built on this module into a `MiniSentenceTransformer`."""
@@ -189,7 +190,7 @@ def _follower(kind: str, layout: ModelLayout, layer: DenseLayer | None) -> nn.Mo
 
 
 def load(
-    name: str | Path | None = None, *, device: str | None = None, offline: bool = False
+    name: str | Path | None = None, *, device: str | None = None, offline: bool = False, trust_tokenizer: bool = False
 ) -> MiniSentenceTransformer:
     """Return the trainable model: a `SentenceTransformer` whose encoder is `MiniBert`.
 
@@ -197,6 +198,7 @@ def load(
         name: a model directory, a built-in name or a hub id; see `sbert_mini.model.registry`.
         device: where it runs, as torch spells it; None for what sentence-transformers chooses.
         offline: open no socket.
+        trust_tokenizer: take a `tokenizer.json` that is not BERT's, with the rules that it holds.
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
@@ -205,7 +207,7 @@ def load(
     """
     path = resolve(name, offline=offline)
     layout = read_layout(path)
-    modules: list[nn.Module] = [MiniBertModule.of(layout)]
+    modules: list[nn.Module] = [MiniBertModule.of(layout, trust_tokenizer=trust_tokenizer)]
     dense = iter(layout.dense)
     for kind, _ in layout.followers or ():
         modules.append(_follower(kind, layout, next(dense) if kind == "Dense" else None))

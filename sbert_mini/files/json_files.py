@@ -54,6 +54,36 @@ TOKENIZER_CONFIG = Object(
     }
 )
 """`tokenizer_config.json`."""
+TOKENIZER = Object(
+    {
+        "added_tokens": optional(
+            ListOf(
+                Object(
+                    {
+                        "id": Required(Integer(0, (1 << 24) - 1)),
+                        "content": Required(Text()),
+                        **{
+                            key: Required(Flag())
+                            for key in ("single_word", "lstrip", "rstrip", "normalized", "special")
+                        },
+                    }
+                )
+            )
+        ),
+        "model": Required(
+            Object(
+                {
+                    "type": Text(),
+                    "unk_token": Required(Text()),
+                    "continuing_subword_prefix": Required(Text()),
+                    "max_input_chars_per_word": Required(Integer(1, 10_000)),
+                    "vocab": Required(ANY_OBJECT),
+                }
+            )
+        ),
+    }
+)
+"""`tokenizer.json`, where it is BERT's."""
 SENTENCE_BERT_CONFIG = Object({"max_seq_length": optional(Integer(1)), "do_lower_case": optional(Flag())})
 """`sentence_bert_config.json`."""
 SENTENCE_TRANSFORMERS_CONFIG = Object(
