@@ -162,9 +162,10 @@ RANGES = Object(
     }
 )
 """`onnx/ranges.json`."""
+HEAD_FORMAT = Object({"format": Required(_COUNT)})
+"""What every version of a head's `config.json` has."""
 HEAD_CONFIG = Object(
     {
-        "format": Required(_COUNT),
         "task": Required(Text()),
         "structure": Required(Text()),
         "kind": Required(Text()),
@@ -206,7 +207,7 @@ MANIFEST = Object(
             Object(
                 {
                     "name": Required(PathText("the name of a model")),
-                    "fingerprint": Required(_SHA256),
+                    "fingerprint": Required(Text()),
                     "graph": Required(OneOf(("int8", "fp32"))),
                     "dimension": Required(Integer(1, 1 << 20)),
                     "prompt": Text(),
@@ -281,3 +282,42 @@ FAISS_RECORD = Object(
     }
 )
 """`faiss/N.json`."""
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+JOB_STATE = Object(
+    {
+        "job": Required(ANY_OBJECT),
+        "kind": Required(Text()),
+        "model": Text(),
+        "rows": Required(_COUNT),
+        "records_bytes": Required(_COUNT),
+        "digest": Required(Text()),
+    }
+)
+"""`OUTPUT.partial/state.json` of `sbmini encode`."""
+BULK_JOB = Object({"finished": MapOf(_COUNT)})
+"""The record of a bulk job; what it must be the same as is compared whole."""
+TRAINER_STATE = Object(
+    {
+        "global_step": Required(_COUNT),
+        "max_steps": Required(_COUNT),
+        "stateful_callbacks": Required(
+            Object({"TrainerControl": Object({"args": Object({"should_training_stop": Flag()})})})
+        ),
+    }
+)
+"""`checkpoint-N/trainer_state.json`, as transformers writes it."""
+FITTER_STATE = Object(
+    {
+        "optimizer": Required(
+            Object({"numbers": Required(ANY_OBJECT), "param_groups": Required(ListOf(ANY_OBJECT, 1))})
+        ),
+        "scheduler": Required(ANY_OBJECT),
+        "random": Required(ListOf(Object({key: Required(ListOf(Anything(), 3)) for key in ("python", "numpy")}), 1)),
+        "fitter": Required(ANY_OBJECT),
+    }
+)
+"""The fitter's own state in a checkpoint."""
+LOG_LINE = ANY_OBJECT
+"""A line of a run's log."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from sbert_mini.errors import CorruptIndexError, UsageError
 from sbert_mini.files.durable import read_sealed_json, remove_all_dead_parts, write_durably, write_sealed_json
+from sbert_mini.files.json_files import FAISS_RECORD
 from sbert_mini.search.checksums import CheckedFile, file_checksums, read_checked_npy, write_checked_npy
 from sbert_mini.search.faiss_index import inverted_lists, lists_start, search_parameters, set_probes, training_rows
 from sbert_mini.search.faiss_threads import faiss_with
@@ -96,7 +97,7 @@ class FaissFile:
         return None
 
     def _read_record(self) -> dict[str, Any]:
-        record = read_sealed_json(self._record, CorruptIndexError)
+        record = read_sealed_json(self._record, FAISS_RECORD, CorruptIndexError)
         if record["segment_sha256"] != self._segment.checksum:
             raise CorruptIndexError(f"{self._record} belongs to other vectors")
         return record
@@ -110,7 +111,7 @@ class FaissFile:
             raise FileNotFoundError(self._record)
         repeats = np.empty((0, 2), np.int64)
         if record["repeats"] is not None:
-            repeats = read_checked_npy(self._repeats, record["repeats"])
+            repeats = read_checked_npy(self._repeats, record["repeats"], "<i8", (None, 2))
         groups = Groups(repeats, self._segment.rows)
         start = record["lists_start"]
         with CheckedFile(self.path, record["file"]) as file:

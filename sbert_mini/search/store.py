@@ -31,7 +31,6 @@ A file of a newer `format_version` is refused, an unknown key is ignored.
 """
 
 import hashlib
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -52,6 +51,8 @@ from sbert_mini.files.durable import (
     write_durably,
     write_sealed_json,
 )
+from sbert_mini.files.json_files import MANIFEST, POINTER, VERSION
+from sbert_mini.files.json_schema import MANY, check
 from sbert_mini.search.checksums import read_checked_json, read_checked_npy, write_checked_npy
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.kinds import SearchKind
@@ -64,8 +65,6 @@ FORMAT_VERSION = 3
 _FOLDERS = ("generations", "segments", "faiss")
 _CREATING = "CREATING"
 _ATTEMPTS = 20
-_NAME = re.compile(r"[0-9]{6,}")
-_GENERATION = re.compile(r"generations/[0-9]{6,}\.json")
 
 
 @dataclass(frozen=True)
@@ -87,18 +86,34 @@ class ModelIdentity:
     prompt: str = ""
 
 
-def _check_pointer(path: Path, manifest: str) -> None:
-    if not _GENERATION.fullmatch(manifest):
-        raise CorruptIndexError(f"{path / 'CURRENT'} is damaged: it names the manifest {manifest!r}")
+def _check_version(file: Path, data: Mapping[str, Any]) -> None:
+    """Raise `CorruptIndexError` where a file is of a later version of the format than this one reads."""
+    version = data["format_version"]
+    if version > FORMAT_VERSION:
+        raise CorruptIndexError(
+            f"{file} is of format version {version}, and this sbert-mini ({__version__}) reads up to {FORMAT_VERSION}: update it"
+        )
+
+
+def read_manifest(path: Path, pointer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest that `CURRENT` points to.
+
+    Raises:
+        CorruptIndexError: it does not match its checksum, is of a newer version, or is not a manifest.
+    """
+    file = path / pointer["manifest"]
+    manifest = read_checked_json(file, pointer["sha256"], VERSION)
+    _check_version(file, manifest)
+    check(manifest, MANIFEST, file, CorruptIndexError)
+    names = [entry["name"] for entry in manifest["segments"]]
+    rows = sum(entry["rows"] for entry in manifest["segments"])
+    if len(set(names)) != len(names) or manifest["rows"] > rows or rows > MANY:
+        raise CorruptIndexError(f"{file} is damaged: it does not name {manifest['rows']} rows in different segments")
+    return manifest
 
 
 def _check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise `CorruptIndexError` where a manifest leads out of its index directory."""
-    for entry in manifest["segments"]:
-        if not _NAME.fullmatch(str(entry["name"])):
-            raise CorruptIndexError(
-                f"{path} is damaged: a segment's name must be six digits or more, and one is {entry['name']!r}"
-            )
+    """Raise `CorruptIndexError` where a symbolic link leads out of an index directory."""
     for part in (*_FOLDERS, *(f"segments/{entry['name']}" for entry in manifest["segments"])):
         if (path / part).is_symlink():
             raise CorruptIndexError(
@@ -138,13 +153,13 @@ class Store:
         current = self.path / "CURRENT"
         for attempt in range(_ATTEMPTS):
             require_index(self.path)
-            pointer = read_sealed_json(current, CorruptIndexError)
+            pointer = read_sealed_json(current, VERSION, CorruptIndexError)
             try:
                 self._open(pointer)
                 return
             except CorruptIndexError:
                 # A writer may have gone on to the next generation, and removed this one, in between.
-                if attempt == _ATTEMPTS - 1 or read_sealed_json(current, CorruptIndexError) == pointer:
+                if attempt == _ATTEMPTS - 1 or read_sealed_json(current, VERSION, CorruptIndexError) == pointer:
                     raise
 
     def __repr__(self) -> str:
@@ -154,14 +169,9 @@ class Store:
         )
 
     def _open(self, pointer: Mapping[str, Any]) -> None:
-        version, manifest, sha256 = int(pointer["format_version"]), str(pointer["manifest"]), str(pointer["sha256"])
-        if version > FORMAT_VERSION:
-            raise CorruptIndexError(
-                f"{self.path / 'CURRENT'} is of format version {version}, and this sbert-mini ({__version__}) reads up to "
-                f"{FORMAT_VERSION}: update it"
-            )
-        _check_pointer(self.path, manifest)
-        self._read(read_checked_json(self.path / manifest, sha256), None)
+        _check_version(self.path / "CURRENT", pointer)
+        check(pointer, POINTER, self.path / "CURRENT", CorruptIndexError)
+        self._read(read_manifest(self.path, pointer), None)
 
     def _read(self, manifest: dict[str, Any], deleted: IntArray | None) -> None:
         _check_manifest(self.folder, manifest)
@@ -170,7 +180,8 @@ class Store:
         known = {f.name for f in fields(ModelIdentity)}
         self.model = ModelIdentity(**{key: value for key, value in self.manifest["model"].items() if key in known})
         self.rows = int(self.manifest["rows"])
-        self.kind = SearchKind(**self.manifest.get("kind", {}))
+        kind_keys = {f.name for f in fields(SearchKind)}
+        self.kind = SearchKind(**{k: v for k, v in self.manifest.get("kind", {}).items() if k in kind_keys})
         self.deleted = self._deleted_rows() if deleted is None else deleted
         self._present_rows: dict[str, AnyArray | None] = {}
         self.segments: list[Segment] = []
@@ -220,7 +231,7 @@ class Store:
         entry = self.manifest["deleted"]
         if entry is None:
             return np.empty(0, dtype=np.int64)
-        return read_checked_npy(self.path / "generations" / f"{self.generation:06d}.npy", entry)
+        return read_checked_npy(self.path / "generations" / f"{self.generation:06d}.npy", entry, "<i8", (None,))
 
     def is_deleted(self, row_id: int) -> bool:
         """Return whether the generation holds the row no more."""
@@ -421,8 +432,7 @@ def sweep(path: Path) -> None:
 
 
 def _present_manifest(path: Path) -> dict[str, Any]:
-    pointer = read_sealed_json(path / "CURRENT", CorruptIndexError)
-    _check_pointer(path, str(pointer["manifest"]))
-    manifest = read_checked_json(path / pointer["manifest"], pointer["sha256"])
+    pointer = read_sealed_json(path / "CURRENT", POINTER, CorruptIndexError)
+    manifest = read_manifest(path, pointer)
     _check_manifest(path, manifest)
     return manifest
