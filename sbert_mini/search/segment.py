@@ -47,6 +47,8 @@ VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
     "checksums.json",
 )
 
+_FILES = (VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, DATA, DESCRIPTION)
+
 
 @dataclass(frozen=True)
 class StoredRow:
@@ -193,9 +195,8 @@ class Segment:
         self._path = path
         self._lock = _shared_lock(path / CHECKSUMS)
         self._closing = weakref.finalize(self, os.close, self._lock)
-        self.files: dict[str, dict[str, Any]] = read_checked_json(path / CHECKSUMS, self.checksum, SEGMENT_CHECKSUMS)[
-            "files"
-        ]
+        listed = read_checked_json(path / CHECKSUMS, self.checksum, SEGMENT_CHECKSUMS)["files"]
+        self.files: dict[str, dict[str, Any]] = {name: listed[name] for name in _FILES if name in listed}
         self.row_ids = self._array(ROW_IDS, "<i8", (self.rows,))
         self._offsets = self._array(OFFSETS, "<i8", (self.rows + 1,), int(self.files[ROWS]["bytes"]))
         self._lines = CheckedFile(path / ROWS, self.files[ROWS])
