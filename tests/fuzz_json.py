@@ -72,11 +72,14 @@ class Restored:
 
     def write(self, name: str, data: bytes) -> None:
         path = self.folder / name
-        self._before.setdefault(path, path.read_bytes())
+        if path not in self._before:
+            self._before[path] = path.read_bytes()
+        path.unlink()  # file systems flush a file that is cut to nothing and written again
         path.write_bytes(data)
 
     def __exit__(self, *_):
         for path, data in self._before.items():
+            path.unlink()
             path.write_bytes(data)
 
 

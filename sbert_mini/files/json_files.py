@@ -282,6 +282,8 @@ FAISS_RECORD = Object(
     }
 )
 """`faiss/N.json`."""
+REDUCTION = Object({"explained": Required(Number()), "whitened": Required(Flag())})
+"""The metadata of a file of `sbmini reduce fit`, which is safetensors."""
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ def use_model(path, changed):
 
 
 def use_index(path):
-    index = SearchIndex(path)
+    index = SearchIndex(path, threads=1)
     rng = np.random.default_rng(0).standard_normal((2, max(1, min(index.model.dimension, 4096)))).astype(np.float32)
     index.nearest(rng / np.linalg.norm(rng, axis=1, keepdims=True), 3)
     index.get("id 3")
