@@ -12,9 +12,8 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from sbert_mini.errors import SbertMiniError
 
@@ -24,179 +23,157 @@ _SHOWN = 60
 _HALVES = re.compile("[\ud800-\udfff]")
 
 
-class Schema(Protocol):
-    """What a value must be."""
-
-    @property
-    def name(self) -> str:
-        """What is required, as a noun phrase."""
-        ...
-
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
-        """Return None where the value fits; else which part of it does not (`.key[0]`), what that must be, and what it is."""
-        ...
+Fault: TypeAlias = "tuple[str, str, Any] | None"
+"""None where a value fits; else which part of it does not (`.key[0]`), what that must be, and what it is."""
+_ABSENT = object()
 
 
-@dataclass(frozen=True)
-class Integer:
-    """A whole number in a range; a bool is none."""
-
-    least: int = 0
-    greatest: int = MANY
-
-    @property
-    def name(self) -> str:
-        """See `Schema`."""
-        return f"a whole number from {self.least} to {self.greatest}"
-
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
-        """See `Schema`."""
-        fits = isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.greatest
-        return None if fits else ("", self.name, value)
-
-
-@dataclass(frozen=True)
-class Number:
-    """A finite number in a range; a bool is none."""
-
-    least: float = -1e308
-    greatest: float = 1e308
-
-    @property
-    def name(self) -> str:
-        """See `Schema`."""
-        if (self.least, self.greatest) == (-1e308, 1e308):
-            return "a finite number"
-        return f"a number from {self.least:g} to {self.greatest:g}"
-
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
-        """See `Schema`."""
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and self.least <= value <= self.greatest
-        return None if fits else ("", self.name, value)
-
-
-@dataclass(frozen=True)
-class Flag:
-    """True or false."""
-
-    name: str = "true or false"
-
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
-        """See `Schema`."""
-        return None if isinstance(value, bool) else ("", self.name, value)
-
-
-@dataclass(frozen=True)
-class Text:
-    """A string of whole characters: half of a surrogate pair is none.
+# Plain classes: making dataclasses of them takes 6 ms of each start of the command.
+class Schema:
+    """What a value must be.
 
     Attributes:
+        name: what is required, as a noun phrase.
+    """
+
+    name = "any value"
+
+    def fits(self, value: Any) -> bool:  # noqa: ARG002
+        """Return whether a value is what it must be, its parts left aside."""
+        return True
+
+    def part_fault(self, value: Any) -> Fault:  # noqa: ARG002
+        """Return what is wrong with a part of a value that fits itself."""
+        return None
+
+    def fault(self, value: Any) -> Fault:
+        """Return what is wrong with a value."""
+        return self.part_fault(value) if self.fits(value) else ("", self.name, value)
+
+
+class Anything(Schema):
+    """Any value of JSON: it is not interpreted."""
+
+
+class Integer(Schema):
+    """A whole number in a range; a bool is none."""
+
+    def __init__(self, least: int = 0, greatest: int = MANY) -> None:
+        self.least, self.greatest = least, greatest
+        self.name = f"a whole number from {least} to {greatest}"
+
+    def fits(self, value: Any) -> bool:
+        """See `Schema`."""
+        return isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.greatest
+
+
+class Number(Schema):
+    """A finite number in a range; a bool is none."""
+
+    def __init__(self, least: float = -1e308, greatest: float = 1e308) -> None:
+        self.least, self.greatest = least, greatest
+        whole = (least, greatest) == (-1e308, 1e308)
+        self.name = "a finite number" if whole else f"a number from {least:g} to {greatest:g}"
+
+    def fits(self, value: Any) -> bool:
+        """See `Schema`."""
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.least <= value <= self.greatest
+
+
+class Flag(Schema):
+    """True or false."""
+
+    name = "true or false"
+
+    def fits(self, value: Any) -> bool:
+        """See `Schema`."""
+        return isinstance(value, bool)
+
+
+class Null(Schema):
+    """Null."""
+
+    name = "null"
+
+    def fits(self, value: Any) -> bool:
+        """See `Schema`."""
+        return value is None
+
+
+class Text(Schema):
+    """A string of whole characters: half of a surrogate pair is none.
+
+    Args:
         pattern: a regular expression that all of it must match.
         name: what is required, for people.
         halves: take half of a surrogate pair too, for texts that are only stored and shown.
     """
 
-    pattern: str | None = None
-    name: str = "a text"
-    halves: bool = False
+    def __init__(self, pattern: str | None = None, name: str = "a text", *, halves: bool = False) -> None:
+        self.pattern, self.name, self.halves = pattern, name, halves
 
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
+    def fits(self, value: Any) -> bool:
         """See `Schema`."""
-        fits = isinstance(value, str) and (self.halves or value.isascii() or not _HALVES.search(value))
-        fits = fits and (self.pattern is None or re.fullmatch(self.pattern, value) is not None)
-        return None if fits else ("", self.name, value)
+        if not isinstance(value, str) or not (self.halves or value.isascii() or not _HALVES.search(value)):
+            return False
+        return self.pattern is None or re.fullmatch(self.pattern, value) is not None
 
 
-@dataclass(frozen=True)
-class PathText:
-    """A string that a file may be called; bytes that are not UTF-8 are written as Python's `surrogateescape` does."""
+class PathText(Schema):
+    """A string that a file may be called, of names of up to 255 bytes; bytes that are not UTF-8 as `surrogateescape` has them."""
 
-    name: str = "a path"
+    def __init__(self, name: str = "a path") -> None:
+        self.name = name
 
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
+    def fits(self, value: Any) -> bool:
         """See `Schema`."""
         try:
-            fits = isinstance(value, str) and b"\0" not in os.fsencode(value)
+            data = os.fsencode(value) if isinstance(value, str) else b"\0"
         except UnicodeEncodeError:
-            fits = False
-        return None if fits else ("", self.name, value)
+            return False
+        return b"\0" not in data and len(data) <= 2048 and all(len(part) <= 255 for part in data.split(b"/"))
 
 
-@dataclass(frozen=True)
-class OneOf:
+class OneOf(Schema):
     """One of some texts or numbers."""
 
-    values: tuple[str | int, ...]
+    def __init__(self, values: tuple[str | int, ...]) -> None:
+        self.values = values
+        self.name = f"one of {', '.join(map(str, values))}"
 
-    @property
-    def name(self) -> str:
+    def fits(self, value: Any) -> bool:
         """See `Schema`."""
-        return ("one of " if len(self.values) > 1 else "") + ", ".join(str(value) for value in self.values)
-
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
-        """See `Schema`."""
-        fits = any(type(value) is type(known) and value == known for known in self.values)
-        return None if fits else ("", self.name, value)
+        return any(type(value) is type(known) and value == known for known in self.values)
 
 
-@dataclass(frozen=True)
-class Anything:
-    """Any value of JSON: it is not interpreted."""
-
-    name: str = "any value"
-
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:  # noqa: ARG002
-        """See `Schema`."""
-        return None
-
-
-@dataclass(frozen=True)
-class Either:
+class Either(Schema):
     """What fits any of some schemas. Where none fits, the error names all."""
 
-    schemas: tuple[Schema, ...]
+    def __init__(self, schemas: tuple[Schema, ...]) -> None:
+        self.schemas = schemas
+        self.name = " or ".join(schema.name for schema in schemas)
 
-    @property
-    def name(self) -> str:
-        """See `Schema`."""
-        return " or ".join(schema.name for schema in self.schemas)
-
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
+    def fault(self, value: Any) -> Fault:
         """See `Schema`."""
         faults = [schema.fault(value) for schema in self.schemas]
         if None in faults:
             return None
-        inside = [fault for fault in faults if fault is not None and fault[0]]
-        return inside[0] if inside else ("", self.name, value)
+        return next((fault for fault in faults if fault is not None and fault[0]), ("", self.name, value))
 
 
-@dataclass(frozen=True)
-class Null:
-    """Null."""
-
-    name: str = "null"
-
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
-        """See `Schema`."""
-        return None if value is None else ("", self.name, value)
-
-
-@dataclass(frozen=True)
-class ListOf:
+class ListOf(Schema):
     """A list whose items all fit a schema."""
 
-    items: Schema
-    least: int = 0
+    def __init__(self, items: Schema, least: int = 0) -> None:
+        self.items, self.least = items, least
+        self.name = f"a list of {least} or more" if least else "a list"
 
-    @property
-    def name(self) -> str:
+    def fits(self, value: Any) -> bool:
         """See `Schema`."""
-        return f"a list of {self.least} or more" if self.least else "a list"
+        return isinstance(value, list) and len(value) >= self.least
 
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
+    def part_fault(self, value: Any) -> Fault:
         """See `Schema`."""
-        if not isinstance(value, list) or len(value) < self.least:
-            return "", self.name, value
         for position, item in enumerate(value):
             fault = self.items.fault(item)
             if fault is not None:
@@ -204,18 +181,20 @@ class ListOf:
         return None
 
 
-@dataclass(frozen=True)
-class MapOf:
+class MapOf(Schema):
     """A JSON object of any keys, whose values all fit a schema."""
 
-    values: Schema
-    keys: Schema = field(default_factory=Text)
-    name: str = "an object"
+    name = "an object"
 
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
+    def __init__(self, values: Schema, keys: Schema | None = None) -> None:
+        self.values, self.keys = values, keys or Text()
+
+    def fits(self, value: Any) -> bool:
         """See `Schema`."""
-        if not isinstance(value, dict):
-            return "", self.name, value
+        return isinstance(value, dict)
+
+    def part_fault(self, value: Any) -> Fault:
+        """See `Schema`."""
         for key, item in value.items():
             fault = self.keys.fault(key)
             if fault is not None:
@@ -226,24 +205,27 @@ class MapOf:
         return None
 
 
-@dataclass(frozen=True)
 class Required:
     """A key that must be there."""
 
-    schema: Schema
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
 
 
-@dataclass(frozen=True)
-class Object:
+class Object(Schema):
     """A JSON object: what stands under its known keys. A key that is not `Required` may be absent; others are ignored."""
 
-    keys: Mapping[str, Schema | Required]
-    name: str = "an object"
+    name = "an object"
 
-    def fault(self, value: Any) -> tuple[str, str, Any] | None:
+    def __init__(self, keys: Mapping[str, Schema | Required]) -> None:
+        self.keys = keys
+
+    def fits(self, value: Any) -> bool:
         """See `Schema`."""
-        if not isinstance(value, dict):
-            return "", self.name, value
+        return isinstance(value, dict)
+
+    def part_fault(self, value: Any) -> Fault:
+        """See `Schema`."""
         for key, entry in self.keys.items():
             schema = entry.schema if isinstance(entry, Required) else entry
             if key in value:
@@ -253,9 +235,6 @@ class Object:
             elif isinstance(entry, Required):
                 return f".{key}", schema.name, _ABSENT
         return None
-
-
-_ABSENT = object()
 
 
 def optional(schema: Schema) -> Either:

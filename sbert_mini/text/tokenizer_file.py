@@ -71,15 +71,8 @@ def _rebuilt(file: Path) -> tuple[Tokenizer, int]:
     model = data["model"]
     if model.get("type", "WordPiece") != "WordPiece":
         _refuse(file, f"a model of type {model['type']!r}")
-    vocabulary, greatest = _vocabulary(file, model)
-    tokenizer = Tokenizer(
-        WordPiece(
-            vocabulary,
-            unk_token=model["unk_token"],
-            max_input_chars_per_word=model["max_input_chars_per_word"],
-            continuing_subword_prefix=model["continuing_subword_prefix"],
-        )
-    )
+    word_pieces, greatest = _model(file, model)
+    tokenizer = Tokenizer(word_pieces)
     tokenizer.normalizer = _normalizer(file, data.get("normalizer"))
     if data.get("pre_tokenizer") != {"type": "BertPreTokenizer"}:
         _refuse(file, "another pre-tokenizer")
@@ -101,23 +94,25 @@ def _refuse(file: Path, what: str) -> NoReturn:
     )
 
 
-def _vocabulary(file: Path, model: Mapping[str, Any]) -> tuple[dict[str, int], int]:
-    """Return the vocabulary and its greatest id, checked as a whole: one by one takes as long as building the tokenizer."""
-    vocabulary: dict[str, int] = model["vocab"]
-    if not vocabulary or set(map(type, vocabulary.values())) != {int}:
-        raise CorruptModelError(
-            f"{file}: model.vocab must give a whole number for each of its pieces, and have one or more"
-        )
-    greatest = max(vocabulary.values())
-    if min(vocabulary.values()) < 0 or greatest >= 1 << 24:
-        raise CorruptModelError(f"{file}: model.vocab must hold numbers from 0 to {(1 << 24) - 1}")
+def _model(file: Path, data: Mapping[str, Any]) -> tuple[WordPiece, int]:
+    """Return BERT's model and its greatest id. The library checks the vocabulary: here it would take as long again."""
+    vocabulary: dict[str, int] = data["vocab"]
     try:
-        "".join(vocabulary).encode()
-    except UnicodeEncodeError:
-        raise CorruptModelError(f"{file}: model.vocab holds half of a surrogate pair") from None
-    if model["unk_token"] not in vocabulary:
-        raise CorruptModelError(f"{file}: model.vocab has no entry {model['unk_token']!r}")
-    return vocabulary, greatest
+        model = WordPiece(
+            vocabulary,
+            unk_token=data["unk_token"],
+            max_input_chars_per_word=data["max_input_chars_per_word"],
+            continuing_subword_prefix=data["continuing_subword_prefix"],
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise CorruptModelError(f"{file}: model.vocab must give each piece a whole number: {text}") from None
+    greatest = max(vocabulary.values(), default=0)
+    if greatest >= 1 << 24:
+        raise CorruptModelError(f"{file}: model.vocab must hold numbers from 0 to {(1 << 24) - 1}; found {greatest}")
+    if data["unk_token"] not in vocabulary:
+        raise CorruptModelError(f"{file}: model.vocab has no entry {data['unk_token']!r}")
+    return model, greatest
 
 
 def _normalizer(file: Path, data: Any) -> Any:

@@ -37,7 +37,7 @@ OUTER = Object({"rows": Required(Integer(1, 9)), "parts": ListOf(Object({"name":
         (Text(), ["", "é"], [1, None, HALF, ["a"]]),
         (Text("[a-z]+"), ["ab"], ["", "ab\n", "A", 1]),
         (Text(halves=True), [HALF, ""], [1, None]),
-        (PathText(), ["a/b", "\udcff", ""], ["a\0", HALF, 1]),
+        (PathText(), ["a/b", "\udcff", ""], ["a\0", HALF, 1, "ü" * 128]),
         (OneOf(("a", 1)), ["a", 1], ["b", True, 1.0, ["a"]]),
         (ListOf(Integer(), 1), [[1], [1, 2]], [[], [1, "2"], {}, None]),
         (MapOf(Integer()), [{}, {"a": 1}], [{"a": "1"}, [], {HALF: 1}]),

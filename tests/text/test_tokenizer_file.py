@@ -110,7 +110,7 @@ def test_a_panic_of_a_trusted_tokenizer_is_an_error_of_ours(folder):
         lambda data: data["model"]["vocab"].update({"a": -1}),
         lambda data: data["model"]["vocab"].update({"a": 1 << 31}),
         lambda data: data["model"]["vocab"].update({"a": 1.5}),
-        lambda data: data["model"]["vocab"].update({"a": True}),
+        lambda data: data["model"]["vocab"].update({"\ud800": 3}),
         lambda data: data["model"]["vocab"].clear(),
         lambda data: data["model"].update({"unk_token": "nowhere"}),
         lambda data: data["model"].update(max_input_chars_per_word=1 << 40),
