@@ -60,6 +60,7 @@ def dedup(
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Keep the first of near-duplicate rows, and report which row each other one repeats.
@@ -85,7 +86,7 @@ def dedup(
     kind = _kind(output, plain)
     if duplicates is not None and str(duplicates) != "-":
         options.check_json_lines("--duplicates", duplicates)
-    embedder = Embedder(model, graph=graph, threads=threads, offline=offline)
+    embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     read = ReadCounts()
     with ExitStack() as stack:
         other_stream = None if duplicates is None else _opened(stack, None if str(duplicates) == "-" else duplicates)

@@ -93,6 +93,7 @@ def encode(
     address: Address = None,
     workers: Workers = 1,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Encode texts as vectors of length 1.
@@ -138,7 +139,7 @@ def encode(
         if input:
             rows = read_records(input, counts=read, on_reject=taken.take, **reading)
         records = _at_least_one(rows)
-        embedder = Embedder(model, graph=graph, threads=threads, offline=offline)
+        embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
         if taken.take is not None and truncation == "error":
             records = embedder.short_enough(records, prompt, taken.take)
         if output is None:

@@ -130,6 +130,7 @@ def create(
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Create an index of a file's rows, in a directory that is absent or empty.
@@ -159,7 +160,7 @@ def create(
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
 
-    embedder = Embedder(model, graph=graph, threads=threads, offline=offline)
+    embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     before = embedder.document_prompt() if prompt is None else prompt
     _write(rows, embedder, before, partial(IndexWriter.create, prompt=prompt, kind=kind, pca=pca))
 
@@ -188,6 +189,7 @@ def add(
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Add a file's rows to an index.
@@ -209,7 +211,7 @@ def add(
     )
     from sbert_mini.search.writer import IndexWriter
 
-    _change(rows, IndexWriter.add, model, threads, offline)
+    _change(rows, IndexWriter.add, model, threads, offline, trust_tokenizer)
 
 
 @app.command(
@@ -236,6 +238,7 @@ def update(
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Replace the rows that have the ids of a file's rows; add the rows with new ids."""
@@ -253,7 +256,7 @@ def update(
     )
     from sbert_mini.search.writer import IndexWriter
 
-    _change(rows, IndexWriter.update, model, threads, offline)
+    _change(rows, IndexWriter.update, model, threads, offline, trust_tokenizer)
 
 
 @app.command(
@@ -452,9 +455,15 @@ def verify(directory: options.IndexDirectory, quiet: options.Quiet = False) -> N
 
 
 def _change(
-    rows: _RowOptions, change: "Callable[..., SearchIndex]", model: str | None, threads: int | None, offline: bool
+    rows: _RowOptions,
+    change: "Callable[..., SearchIndex]",
+    model: str | None,
+    threads: int | None,
+    offline: bool,
+    trust_tokenizer: bool,
 ) -> None:
     """Open an index's model, or the one that is named, and let `change`, a method of `IndexWriter`, write the rows."""
+    options.check_trust(trust_tokenizer, model)
     quiet_notes(rows.quiet)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.index import SearchIndex
@@ -463,7 +472,8 @@ def _change(
     if model is None:
         embedder = index.embedder()
     else:
-        named = Embedder(model, graph=index.model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
+        opening: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
+        named = Embedder(model, graph=index.model.graph, **opening)  # type: ignore[arg-type]
         embedder = index.check_model(named)
     _write(rows, embedder, index.model.prompt, change)
 

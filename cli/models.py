@@ -79,7 +79,12 @@ def info(
 
 
 @app.command("convert", epilog="Example:\n\n  sbmini models convert ./my-model && scp -r my-model airgapped:\n")
-def convert(name: Name = None, offline: options.Offline = False, quiet: options.Quiet = False) -> None:
+def convert(
+    name: Name = None,
+    offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Make a model's ONNX graphs now instead of at its first use, and print their paths."""
     quiet_notes(quiet)
     from sbert_mini.model import registry
@@ -88,5 +93,5 @@ def convert(name: Name = None, offline: options.Offline = False, quiet: options.
 
     path = registry.resolve(name, offline=offline)
     for graph in GRAPH_FILES:
-        print(find(path, graph).file)
+        print(find(path, graph, trust_tokenizer=trust_tokenizer).file)
     note(f"{path} is ready for use without torch")

@@ -38,6 +38,13 @@ Threads = Annotated[
 Offline = Annotated[
     bool, typer.Option("--offline", help="Never use the network, even if files are missing. [env: HF_HUB_OFFLINE]")
 ]
+TrustTokenizer = Annotated[
+    bool,
+    typer.Option(
+        "--trust-tokenizer",
+        help="Use a tokenizer.json that is not BERT's. Its rules can hang or stop the program: only for a source you trust.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr; errors only.")]
 Truncation = Annotated[
     choices.Truncation,
@@ -167,6 +174,16 @@ def check_no_input_options(reading: dict[str, Any]) -> None:
     used = [name for key, name in names.items() if key in reading]
     if used:
         raise UsageError(f"{', '.join(used)}: for the rows of an --input, and the texts are given as arguments here")
+
+
+def check_trust(trust_tokenizer: bool, model: str | None) -> None:
+    """Refuse to trust the tokenizer of a model that an index names: only its user can.
+
+    Raises:
+        UsageError: no model is named.
+    """
+    if trust_tokenizer and model is None:
+        raise UsageError("--trust-tokenizer needs --model: name the model that you trust; an index can name any")
 
 
 def check_json_lines(option: str, file: Path) -> None:

@@ -48,6 +48,7 @@ def predict(
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Predict with a task head of a trained model: labels with probabilities, or scores. Needs no torch.
@@ -69,7 +70,7 @@ def predict(
     quiet_notes(quiet)
     from sbert_mini.runtime.predictor import Predictor
 
-    predictor = Predictor(model, task, graph=graph, threads=threads, offline=offline)
+    predictor = Predictor(model, task, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     needed = predictor.texts_each
     rows: Iterable[tuple[Any, Any]]
     if input:

@@ -86,6 +86,7 @@ def search(
     model: options.Model = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Search an index for the rows closest in meaning to a query, closest first.
@@ -108,6 +109,7 @@ def search(
     reading = options.reading(input_format, text_column, text_separator, max_row_bytes=max_row_bytes)
     if query is not None:
         options.check_no_input_options(reading)
+    options.check_trust(trust_tokenizer, model)
     quiet_notes(quiet)
     queries = [query] if query is not None else _queries(input, reading)
     if not all(q.strip() for q in queries):
@@ -118,7 +120,8 @@ def search(
     if model is not None:
         from sbert_mini.runtime.embedder import Embedder
 
-        embedder = Embedder(model, graph=index.model.graph, threads=threads, offline=offline)  # type: ignore[arg-type]
+        opening: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
+        embedder = Embedder(model, graph=index.model.graph, **opening)  # type: ignore[arg-type]
     results = index.search(
         queries, k, min_score=min_score, filter=filter, hybrid=hybrid, exact=exact, embedder=embedder
     )

@@ -23,13 +23,14 @@ from torch import nn
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.errors import UsageError
 from sbert_mini.files.durable import give_usual_mode
-from sbert_mini.model.layout import ModelLayout, module_folder, read_layout, read_modules
+from sbert_mini.model.layout import DenseLayer, ModelLayout, module_folder, read_layout, read_modules
 from sbert_mini.model.registry import resolve
+from sbert_mini.model.weights import read_dense_weights
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
 
 _TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
-_FOLLOWERS = {"Pooling": Pooling, "Dense": Dense, "Normalize": Normalize}
+_ACTIVATIONS = {"identity": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class MiniBertModule(InputModule):
@@ -137,9 +138,10 @@ class MiniBertModule(InputModule):
         return cls.of(read_layout(resolve(model_name_or_path, offline=bool(kwargs.get("local_files_only")))))
 
     @classmethod
-    def of(cls, layout: ModelLayout) -> "MiniBertModule":
-        """Return the encoder and tokenizer of a model directory whose layout is read."""
-        return cls(MiniBert.from_pretrained(layout.encoder_path, config=layout.config), open_tokenizer(layout))
+    def of(cls, layout: ModelLayout, *, trust_tokenizer: bool = False) -> "MiniBertModule":
+        """Return the encoder and tokenizer of a model directory whose layout is read; `trust_tokenizer` as in `load`."""
+        tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
+        return cls(MiniBert.from_pretrained(layout.encoder_path, config=layout.config), tokenizer)
 
     def on_model_ready(self, model: nn.Module) -> None:
         """Turn the `SentenceTransformer` built on this module into a `MiniSentenceTransformer`."""
@@ -174,8 +176,21 @@ class MiniSentenceTransformer(SentenceTransformer):
         return load(model_name_or_path)
 
 
+def _follower(kind: str, layout: ModelLayout, layer: DenseLayer | None) -> nn.Module:
+    """Return a module after the encoder, made of what the layout says of it: sentence-transformers' own `load` reads pickles."""
+    if layer is not None:
+        weight, bias = read_dense_weights(layer)
+        dense = Dense(layer.in_features, layer.out_features, layer.bias, _ACTIVATIONS[layer.activation]())
+        state = {"linear.weight": weight} | ({} if bias is None else {"linear.bias": bias})
+        dense.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
+        return dense
+    if kind == "Pooling":
+        return Pooling(layout.config.hidden_size, layout.pooling, layout.include_prompt)
+    return Normalize()
+
+
 def load(
-    name: str | Path | None = None, *, device: str | None = None, offline: bool = False
+    name: str | Path | None = None, *, device: str | None = None, offline: bool = False, trust_tokenizer: bool = False
 ) -> MiniSentenceTransformer:
     """Return the trainable model: a `SentenceTransformer` whose encoder is `MiniBert`.
 
@@ -183,6 +198,7 @@ def load(
         name: a model directory, a built-in name or a hub id; see `sbert_mini.model.registry`.
         device: where it runs, as torch spells it; None for what sentence-transformers chooses.
         offline: open no socket.
+        trust_tokenizer: take a `tokenizer.json` that is not BERT's, with the rules that it holds.
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
@@ -191,9 +207,10 @@ def load(
     """
     path = resolve(name, offline=offline)
     layout = read_layout(path)
-    modules: list[nn.Module] = [MiniBertModule.of(layout)]
-    for kind, folder in layout.followers or ():
-        modules.append(_FOLLOWERS[kind].load(str(path), subfolder=folder, local_files_only=True))
+    modules: list[nn.Module] = [MiniBertModule.of(layout, trust_tokenizer=trust_tokenizer)]
+    dense = iter(layout.dense)
+    for kind, _ in layout.followers or ():
+        modules.append(_follower(kind, layout, next(dense) if kind == "Dense" else None))
     if layout.followers is None:
         modules.append(Pooling(layout.config.hidden_size, "mean"))
     model = MiniSentenceTransformer(

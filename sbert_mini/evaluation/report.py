@@ -17,6 +17,8 @@ from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.sts import StsResult
 from sbert_mini.evaluation.tables import TABLES, machine_note
 from sbert_mini.files.durable import write_durably
+from sbert_mini.files.json_files import ANY_OBJECT
+from sbert_mini.files.json_schema import read_json
 
 TITLES = {
     "sts": "Quality: semantic textual similarity",
@@ -143,9 +145,9 @@ def _held(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        return dict(json.loads(file.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{file} cannot be read as a result: {error}; delete it, or name another folder") from error
+        return dict(read_json(file, ANY_OBJECT, InputError))
+    except InputError as error:
+        raise InputError(f"{error}; delete it, or name another folder") from error
 
 
 def _pictures_of(result: Mapping[str, Any]) -> list[str]:

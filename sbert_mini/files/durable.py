@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sbert_mini.errors import SbertMiniError, UsageError
+from sbert_mini.files.json_schema import Schema, check, parse
 
 _SEAL_BYTES = 65
 _parts: dict[str, Path] = {}  # what this process writes now, by name
@@ -226,12 +227,13 @@ def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
     write_durably(path, body + hashlib.sha256(body).hexdigest().encode() + b"\n")
 
 
-def read_sealed_json(path: Path, damaged: type[SbertMiniError]) -> dict[str, Any]:
+def read_sealed_json(path: Path, schema: Schema, damaged: type[SbertMiniError]) -> dict[str, Any]:
     """Return the JSON object that `write_sealed_json` wrote.
 
     Args:
         path: the file.
-        damaged: the exception to raise where the checksum does not match, or the file cannot be read.
+        schema: what it must hold: the checksum tells damage, and says nothing of who wrote the file.
+        damaged: the exception to raise where the checksum or the schema does not match, or the file cannot be read.
     """
     try:
         data = path.read_bytes()
@@ -240,4 +242,4 @@ def read_sealed_json(path: Path, damaged: type[SbertMiniError]) -> dict[str, Any
     body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
     if seal != hashlib.sha256(body).hexdigest().encode() + b"\n":
         raise damaged(f"{path} is damaged: it does not match the checksum in its last line")
-    return dict(json.loads(body))
+    return dict(check(parse(body, path, damaged), schema, path, damaged))

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
+from sbert_mini.files.json_files import HEAD_CONFIG, HEAD_FORMAT
+from sbert_mini.files.json_schema import check
 from sbert_mini.files.names import TASK
 from sbert_mini.model.choices import HEAD_KINDS, HEAD_STRUCTURES
 from sbert_mini.model.layout import HEADS_FOLDER, head_folder, read_json, read_layout
@@ -78,6 +80,12 @@ class HeadConfig:
             raise UsageError(
                 f"a classification needs at least two labels; the head {self.task!r} has {len(self.labels)}"
             )
+        if len(set(self.labels)) != len(self.labels):
+            raise UsageError(f"the labels of the head {self.task!r} must differ; found {', '.join(self.labels)}")
+        if self.adapter_size and (self.adapter_heads < 1 or self.adapter_size % self.adapter_heads):
+            raise UsageError(
+                f"adapter_size must be a multiple of adapter_heads; found {self.adapter_size} and {self.adapter_heads}"
+            )
         if self.kind == "similarity" and self.structure != "siamese":
             raise UsageError("a similarity compares two texts, each encoded by itself: its structure is siamese")
 
@@ -125,15 +133,16 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
     if task not in names:
         raise ModelNotFoundError(f"{model} has no head {task!r}; it has: {', '.join(names) or 'none'}")
     folder = head_folder(model, task)
-    data = read_json(folder / "config.json")
+    data = read_json(folder / "config.json", HEAD_FORMAT)
     known = {field.name for field in fields(HeadConfig)}
     needed = known - {"adapter_size", "adapter_heads"}  # which came later
     if data.pop("format", None) != FORMAT or not needed <= set(data) <= known:
         raise CorruptModelError(f"{folder / 'config.json'} is not of format {FORMAT}")
+    check(data, HEAD_CONFIG, folder / "config.json", CorruptModelError)
     try:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         config = HeadConfig(**values)
-    except (UsageError, TypeError) as error:
+    except UsageError as error:
         raise CorruptModelError(f"{folder / 'config.json'}: {error}") from error
     if config.task != task:
         raise CorruptModelError(

@@ -17,15 +17,26 @@ It is the ordinary Hugging Face BERT + sentence-transformers layout:
 A directory without `modules.json` is a bare BERT checkpoint: it is mean-pooled, as sentence-transformers does.
 """
 
-import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
+from sbert_mini.files import json_schema
+from sbert_mini.files.json_files import (
+    ANY_OBJECT,
+    CONFIG,
+    DENSE_CONFIG,
+    MODULES,
+    POOLING_CONFIG,
+    SENTENCE_BERT_CONFIG,
+    SENTENCE_TRANSFORMERS_CONFIG,
+    TOKENIZER_CONFIG,
+)
+from sbert_mini.files.json_schema import Schema
 from sbert_mini.files.names import MODULE, TASK, path_in
 from sbert_mini.model.choices import POOLING_MODES, Graph, PoolingMode
 
@@ -54,6 +65,22 @@ _LEGACY_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _ORDER = ("Pooling", "Dense", "Normalize")
+MODULE_TYPES: Mapping[str, str] = {
+    f"sentence_transformers.{place}": kind
+    for kind, home in (
+        ("Transformer", "base"),
+        ("Pooling", "sentence_transformer"),
+        ("Dense", "base"),
+        ("Normalize", "base"),
+    )
+    for place in (
+        f"models.{kind}",
+        f"models.{kind}.{kind}",
+        f"{home}.modules.{kind}",
+        f"{home}.modules.{kind.lower()}.{kind}",
+    )
+} | {"sbert_mini.encoder.module.MiniBertModule": "Transformer"}
+"""Types in `modules.json`, as sentence-transformers 2 to 6 spells them -> the module that is run. Nothing is imported by them."""
 _DENSE_ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",
@@ -335,40 +362,27 @@ def head_folder(path: Path, task: str) -> Path:
     return path_in(path / HEADS_FOLDER, task, TASK, path / HEADS_FOLDER, CorruptModelError)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, schema: Schema = ANY_OBJECT) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        CorruptModelError: it is not JSON, not UTF-8, or not an object.
+        CorruptModelError: it is not JSON, not UTF-8, or does not fit the schema.
     """
-    value = _parsed(path)
-    if not isinstance(value, dict):
-        raise CorruptModelError(f"{path} must hold a JSON object, and holds a {type(value).__name__}")
-    return value
+    return dict(json_schema.read_json(path, schema, CorruptModelError))
 
 
 def read_modules(path: Path) -> list[dict[str, Any]]:
     """Return the entries of a model directory's `modules.json`; none where there is no such file.
 
     Raises:
-        CorruptModelError: it is not a list of JSON objects.
+        CorruptModelError: it is not a list of JSON objects, each with a type and a path.
     """
     file = path / "modules.json"
-    value = _parsed(file) if file.is_file() else []
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise CorruptModelError(f"{file} must hold a list of JSON objects")
-    return value
+    return list(json_schema.read_json(file, MODULES, CorruptModelError)) if file.is_file() else []
 
 
-def _parsed(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise CorruptModelError(f"{path} cannot be read as JSON: {error}") from error
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+def _optional(path: Path, schema: Schema) -> dict[str, Any]:
+    return read_json(path, schema) if path.is_file() else {}
 
 
 def _pooling_modes(data: Mapping[str, Any], path: Path) -> tuple[PoolingMode, ...]:
@@ -383,7 +397,7 @@ def _pooling_modes(data: Mapping[str, Any], path: Path) -> tuple[PoolingMode, ..
 
 
 def _dense_layer(path: Path) -> DenseLayer:
-    data = read_json(path / "config.json")
+    data = read_json(path / "config.json", DENSE_CONFIG)
     name = data.get("activation_function", "torch.nn.modules.activation.Tanh")
     if name not in _DENSE_ACTIVATIONS:
         raise UnsupportedModelError(f"{path} has the activation {name!r}; known are {', '.join(_DENSE_ACTIVATIONS)}")
@@ -396,6 +410,18 @@ def _dense_layer(path: Path) -> DenseLayer:
         bias=bool(data.get("bias", True)),
         activation=_DENSE_ACTIVATIONS[name],
     )
+
+
+def _check_widths(path: Path, width: int, dense: Sequence[DenseLayer], truncate_dim: int | None) -> None:
+    """Raise `CorruptModelError` where a projection does not read what comes before it, or the vectors cannot be so long."""
+    for layer in dense:
+        if layer.in_features != width:
+            raise CorruptModelError(f"{layer.path}: in_features must be {width}; found {layer.in_features}")
+        width = layer.out_features
+    if truncate_dim is not None and truncate_dim > width:
+        raise CorruptModelError(
+            f"{path / 'config_sentence_transformers.json'}: truncate_dim must be at most {width}; found {truncate_dim}"
+        )
 
 
 def read_layout(path: str | Path) -> ModelLayout:
@@ -411,10 +437,10 @@ def read_layout(path: str | Path) -> ModelLayout:
     encoder_path = folders[0] if modules else path
     if not (encoder_path / "config.json").is_file():
         raise CorruptModelError(f"{encoder_path} has no config.json, so {path} is not a model directory")
-    config = BertConfig.from_json(read_json(encoder_path / "config.json"))
-    tokenizer = _optional(encoder_path / "tokenizer_config.json")
-    sentence_bert = _optional(encoder_path / "sentence_bert_config.json")
-    sentence_transformers = _optional(path / "config_sentence_transformers.json")
+    config = BertConfig.from_json(read_json(encoder_path / "config.json", CONFIG))
+    tokenizer = _optional(encoder_path / "tokenizer_config.json", TOKENIZER_CONFIG)
+    sentence_bert = _optional(encoder_path / "sentence_bert_config.json", SENTENCE_BERT_CONFIG)
+    sentence_transformers = _optional(path / "config_sentence_transformers.json", SENTENCE_TRANSFORMERS_CONFIG)
     limits = [
         limit
         for limit in (sentence_bert.get("max_seq_length"), tokenizer.get("model_max_length"))
@@ -428,16 +454,18 @@ def read_layout(path: str | Path) -> ModelLayout:
     followers: list[tuple[str, str]] = []
     stage = 0
     for position, module in enumerate(modules):
-        kind = str(module.get("type", "")).rpartition(".")[2]
+        kind = MODULE_TYPES.get(module["type"])
         folder = folders[position]
         if position == 0:
-            if kind not in ("Transformer", "MiniBertModule"):
-                raise UnsupportedModelError(f"{path / 'modules.json'} starts with {kind!r}, not with a transformer")
+            if kind != "Transformer":
+                raise UnsupportedModelError(
+                    f"{path / 'modules.json'} starts with {module['type']!r}, not with sentence-transformers' Transformer"
+                )
             continue
-        if kind not in _ORDER:
+        if kind is None or kind not in _ORDER:
             raise UnsupportedModelError(
-                f"{path / 'modules.json'} lists a module of type {module.get('type')!r}; "
-                f"known are Transformer, {', '.join(_ORDER)}"
+                f"{path / 'modules.json'} lists a module of type {module['type']!r}; "
+                f"known are sentence-transformers' Transformer, {', '.join(_ORDER)}"
             )
         if _ORDER.index(kind) < stage - 1 or (kind == "Pooling" and stage):
             raise UnsupportedModelError(
@@ -447,12 +475,13 @@ def read_layout(path: str | Path) -> ModelLayout:
         stage = _ORDER.index(kind) + 1
         followers.append((kind, str(module.get("path", ""))))
         if kind == "Pooling":
-            data = read_json(folder / "config.json")
+            data = read_json(folder / "config.json", POOLING_CONFIG)
             pooling, include_prompt = _pooling_modes(data, folder), bool(data.get("include_prompt", True))
         elif kind == "Dense":
             dense.append(_dense_layer(folder))
         else:
             normalize = True
+    _check_widths(path, config.hidden_size * len(pooling), dense, sentence_transformers.get("truncate_dim"))
     return ModelLayout(
         path=path,
         encoder_path=encoder_path,

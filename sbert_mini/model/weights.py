@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sbert_mini.errors import CorruptModelError
+from sbert_mini.files.json_files import WEIGHTS_INDEX
 from sbert_mini.files.names import WEIGHTS as WEIGHTS_FILE
 from sbert_mini.files.names import path_in
 from sbert_mini.model.int8_weights import read_int8_weights
@@ -36,9 +37,7 @@ def weight_files(path: Path) -> list[Path]:
         return [path / WEIGHTS]
     index = path / f"{WEIGHTS}.index.json"
     if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict):
-            raise CorruptModelError(f"{index} must hold the object weight_map: each weight's name, and its file")
+        shards = read_json(index, WEIGHTS_INDEX)["weight_map"]
         files = sorted({path_in(path, name, WEIGHTS_FILE, index, CorruptModelError) for name in shards.values()})
         missing = [file.name for file in files if not file.is_file()]
         if missing:
@@ -50,10 +49,11 @@ def weight_files(path: Path) -> list[Path]:
         return [path / INT8_GRAPH]
     pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
     if pickles:
+        source, target = str(path / pickles[0]), str(path / WEIGHTS)
         raise CorruptModelError(
             f"{path} holds its weights as {pickles[0]}, a format that can run code when it is loaded, and is refused. "
-            'Where you trust the file, convert it once: python -c "from transformers import AutoModel; '
-            f"AutoModel.from_pretrained('{path}').save_pretrained('{path}', safe_serialization=True)\""
+            'Where you trust the file, convert it once: python -c "import torch; from safetensors.torch import save_file; '
+            f'save_file({{k: v.clone() for k, v in torch.load({source!r}, weights_only=True).items()}}, {target!r})"'
         )
     raise CorruptModelError(f"{path} has no {WEIGHTS}")
 

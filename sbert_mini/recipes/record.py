@@ -1,6 +1,5 @@
 """What is worth keeping of a training run: the figures of each evaluation, the gradients, the predictions at the end."""
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,8 @@ from typing import Any
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.sets import card_metadata
+from sbert_mini.files.json_files import LOG_LINE
+from sbert_mini.files.json_schema import check, parse
 from sbert_mini.model.heads import head_names
 from sbert_mini.recipes.plan import Fit, Plan
 from sbert_mini.recipes.run_folder import LOG, run_notes
@@ -99,9 +100,10 @@ def _saved(phase: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, A
 
 def _lines(log: Path) -> list[dict[str, Any]]:
     try:
-        return [dict(json.loads(line)) for line in log.read_text("utf-8").splitlines()]
-    except (OSError, ValueError, TypeError) as error:
+        lines = log.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(f"the log {log} cannot be read: {error}") from error
+    return [dict(check(parse(line, log, InputError), LOG_LINE, log, InputError)) for line in lines]
 
 
 def _phase(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.files import outputs
 from sbert_mini.files.durable import write_durably
+from sbert_mini.files.json_files import ANY_OBJECT, TRAINER_STATE
+from sbert_mini.files.json_schema import read_json
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
 from sbert_mini.model.weights import weight_files
@@ -70,8 +72,8 @@ def is_finished(plan: Plan, *, seed: int | None = None, offline: bool = False) -
 def run_notes(run: Path) -> dict[str, Any]:
     """Return what a run's folder notes of the run: what must be the same to go on, and the `machine`; empty where it does not."""
     try:
-        return dict(json.loads((run / RUN).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        return dict(read_json(run / RUN, ANY_OBJECT, CorruptModelError))
+    except CorruptModelError:
         return {}
 
 
@@ -92,7 +94,7 @@ def step_of(checkpoint: Path | None) -> int:
 
 def is_over(checkpoint: Path) -> bool:
     """Return whether a checkpoint is that of a run's last step: all steps done, or stopped early."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    state = read_json(checkpoint / "trainer_state.json", TRAINER_STATE, CorruptModelError)
     control = state["stateful_callbacks"].get("TrainerControl", {}).get("args", {})
     return bool(control.get("should_training_stop")) or state["global_step"] >= state["max_steps"]
 

@@ -25,7 +25,7 @@ from sbert_mini.runtime.graph_record import FORMAT, read_ranges, read_record, wr
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime
 from sbert_mini.runtime.precision import measure_ranges
 from sbert_mini.shapes import AnyArray, FloatArray
-from sbert_mini.text.tokenizer import open_tokenizer
+from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
 from sbert_mini.version import __version__
 
 
@@ -34,6 +34,8 @@ def convert(
     folder: Path,
     adapter: graph.Adapter | None = None,
     sources: Mapping[str, str] | None = None,
+    *,
+    trust_tokenizer: bool = False,
 ) -> dict[str, Any]:
     """Write both graphs, ranges and their record into `folder`, replacing older ones, and return the record.
 
@@ -42,6 +44,7 @@ def convert(
         folder: it is made.
         adapter: a task's projected attention layers, or None.
         sources: checksums of what the graphs are made from, the weights excepted; None for `source_digests`.
+        trust_tokenizer: take a `tokenizer.json` that is not BERT's.
 
     The same directory gives the same bytes. int8 scales and the ranges of 8-bit vectors come from
     `quantization.calibration_texts`.
@@ -54,7 +57,8 @@ def convert(
     for name, array in weights.items():
         if not np.isfinite(array).all():
             raise CorruptModelError(f"{layout.encoder_path}: the weight {name} holds NaN or infinity")
-    scales, vectors = _calibrated(weights, layout, adapter)
+    tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
+    scales, vectors = _calibrated(weights, layout, adapter, tokenizer)
     written: dict[Graph, dict[str, Any]] = {}
     for kind, file in GRAPH_FILES.items():
         graph_scales = scales if kind == "int8" else None
@@ -79,7 +83,7 @@ def convert(
 
 
 def _calibrated(
-    weights: Mapping[str, AnyArray], layout: ModelLayout, adapter: graph.Adapter | None
+    weights: Mapping[str, AnyArray], layout: ModelLayout, adapter: graph.Adapter | None, tokenizer: TextTokenizer
 ) -> tuple[dict[str, graph.ActivationScale], FloatArray]:
     """Return the scale of each int8 product, and the vectors, (texts, dim), of the texts that they were chosen on."""
     from sbert_mini.runtime import quantization
@@ -91,7 +95,7 @@ def _calibrated(
     exposed = graph.build(weights, layout, expose=True, adapter=adapter).SerializeToString()
     session = onnxruntime.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
     del exposed
-    texts, tokenizer = quantization.calibration_texts(), open_tokenizer(layout)
+    texts = quantization.calibration_texts()
     activations, vectors = quantization.collect(session, tokenizer, texts, layers)
     del session
     scales = {

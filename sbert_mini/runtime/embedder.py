@@ -65,6 +65,7 @@ class Embedder:
         backend: what computes: `native` (our own int8 code for x86-64: `amx_int8`, else `avx512_vnni`), `onnx` (ONNX Runtime) or
             `torch` (float weights); None for `native` where it can compute the model, else `onnx`. Vectors are nearly equal.
         adapter: a task's projected attention layers, which then alter the vectors (`runtime.predictor.Predictor` passes them).
+        trust_tokenizer: take a `tokenizer.json` that is not BERT's: its rules can hang or stop a program.
 
     Attributes:
         path: the model's directory.
@@ -76,7 +77,7 @@ class Embedder:
     Raises:
         ModelNotFoundError: the name leads nowhere.
         MissingExtraError: the model must be converted first without `onnx`, or a device needs torch, which is not installed.
-        UnsupportedModelError: the directory holds a model that is not a BERT encoder.
+        UnsupportedModelError: the directory holds a model that is not a BERT encoder, or a tokenizer that is not BERT's.
         UsageError: `backend` is unknown or cannot compute this model here, or there is no such device.
         CorruptModelError: a file of the model is damaged.
     """
@@ -91,17 +92,25 @@ class Embedder:
         device: str | None = None,
         backend: Backend | None = None,
         adapter: Adapter | None = None,
+        trust_tokenizer: bool = False,
     ) -> None:
         if adapter is not None and (backend not in (None, "onnx") or device not in (None, "cpu")):
             raise UsageError("a task's projected attention layers are computed by onnx, on the CPU, alone")
-        self._reopened_with = {"device": device, "backend": backend, "adapter": adapter}
+        self._reopened_with = {
+            "device": device,
+            "backend": backend,
+            "adapter": adapter,
+            "trust_tokenizer": trust_tokenizer,
+        }
         self.threads = thread_count(threads)
         self.model_name = registry.name_of(model)
-        self._converted = find(registry.resolve(model, offline=offline), graph, adapter)
+        self._converted = find(
+            registry.resolve(model, offline=offline), graph, adapter, trust_tokenizer=trust_tokenizer
+        )
         self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
         layout = self._layout = self._converted.layout
         self.path, self.graph, self.fingerprint = layout.path, self._converted.graph, self._converted.fingerprint
-        self._tokenizer = open_tokenizer(layout)
+        self._tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
         self._stream = TextStream(self._tokenizer, self._engine, layout.dimension, self.threads, layout.path)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from sbert_mini.errors import CorruptModelError
 from sbert_mini.files.durable import write_durably
+from sbert_mini.files.json_files import GRAPH_RECORD as RECORD
+from sbert_mini.files.json_files import RANGES
+from sbert_mini.files.json_schema import read_json
 from sbert_mini.files.names import has_link
 from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RANGES, GRAPH_RECORD, ModelLayout
 from sbert_mini.runtime.fingerprint import file_sha256, has_safetensors, size_and_time, source_files
@@ -28,7 +32,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        record = json.loads(file.read_bytes())
+        record = read_json(file, RECORD, CorruptModelError)
         graphs = record["graphs"]
         usable = record["format"] == FORMAT and bool(graphs) and set(graphs) <= set(GRAPH_FILES)
         for kind, name in GRAPH_FILES.items():
@@ -37,8 +41,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
                 usable = usable and (folder / name).stat().st_size == graphs[kind]["bytes"]
         digests = [record["fingerprint"], *(entry["sha256"] for entry in graphs.values())]
         usable = usable and all(_SHA256.fullmatch(digest) for digest in digests)
-        usable = usable and {"tokenizer", "description", "weights", "weight_stats"} <= set(record["source"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, CorruptModelError):
         usable = False
     if not usable:
         log.warning("%s or a graph beside it is missing, damaged or of another version", file)
@@ -77,7 +80,9 @@ def is_fresh(record: Mapping[str, Any], sources: Mapping[str, str], layout: Mode
 def read_ranges(folder: Path, fingerprint: str, dimension: int) -> ComponentRanges | None:
     """Return the ranges in the folder, or None where there are none, or none of this model that can be used."""
     try:
-        stored = json.loads((folder / GRAPH_RANGES).read_bytes())
+        if not (folder / GRAPH_RANGES).exists():
+            return None
+        stored = read_json(folder / GRAPH_RANGES, RANGES, CorruptModelError)
         if stored["fingerprint"] != fingerprint:
             return None
         low, high, growth = (np.array(stored[name], np.float64) for name in ("low", "high", "growth"))
@@ -85,9 +90,7 @@ def read_ranges(folder: Path, fingerprint: str, dimension: int) -> ComponentRang
             np.isfinite([low, high, growth]).all()
         )
         usable = usable and bool((low < high).all()) and bool((growth >= 1).all())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except CorruptModelError:
         usable = False
     if not usable:
         log.warning("%s is damaged: the ranges are measured again", folder / GRAPH_RANGES)

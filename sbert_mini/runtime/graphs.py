@@ -79,10 +79,13 @@ def start_check(converted: ConvertedModel) -> Callable[[], None]:
     return finish
 
 
-def find(path: str | Path, kind: Graph = "int8", adapter: Adapter | None = None) -> ConvertedModel:
+def find(
+    path: str | Path, kind: Graph = "int8", adapter: Adapter | None = None, *, trust_tokenizer: bool = False
+) -> ConvertedModel:
     """Return the graph `kind` of the model directory `path`, converting the model first if it has none.
 
-    With `adapter`, a task's projected attention layers, it is that task's graph.
+    With `adapter`, a task's projected attention layers, it is that task's graph. `trust_tokenizer` takes a `tokenizer.json` that
+    is not BERT's.
 
     Raises:
         UsageError: `kind` is unknown.
@@ -110,7 +113,7 @@ def find(path: str | Path, kind: Graph = "int8", adapter: Adapter | None = None)
         beside = has_safetensors(layout) and not linked and _takes_graphs(parent)
         folder = graphs_folder(parent) if beside else _writable_cache(digest)
         log.warning("converting %s to ONNX, once, into %s", parent, folder)
-        record = convert(layout, folder, adapter, sources)
+        record = convert(layout, folder, adapter, sources, trust_tokenizer=trust_tokenizer)
     entry = record["graphs"][kind]
     return ConvertedModel(layout, kind, folder / GRAPH_FILES[kind], entry["sha256"], record["fingerprint"])
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.durable import flush, flush_directory, read_sealed_json, write_durably, write_sealed_json
+from sbert_mini.files.json_files import JOB_STATE
 from sbert_mini.progress import Counted, expected
 from sbert_mini.runtime.choices import Precision, Truncation
 from sbert_mini.runtime.embedder import Embedder
@@ -133,7 +134,7 @@ class EncodeJob:
         if self.folder.exists() and not resume:
             raise UsageError(f"{self.folder} holds an interrupted run: go on with it (--resume), or delete that folder")
         if state.exists():
-            self._take_over(read_sealed_json(state, InputError))
+            self._take_over(read_sealed_json(state, JOB_STATE, InputError))
 
     def __repr__(self) -> str:
         return f"EncodeJob({str(self.output)!r}, {self._embedder!r}, done={self.done})"
@@ -183,7 +184,7 @@ class EncodeJob:
         except BaseException:
             # An interruption may come between a window's being kept and its being counted: the disk knows.
             state = self.folder / "state.json"
-            self.done = int(read_sealed_json(state, InputError)["rows"]) if state.exists() else 0
+            self.done = int(read_sealed_json(state, JOB_STATE, InputError)["rows"]) if state.exists() else 0
             if not self.done:
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise

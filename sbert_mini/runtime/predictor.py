@@ -47,6 +47,7 @@ class Predictor:
         graph: which graph computes the vectors: `int8` or `fp32`.
         threads: for everything.
         offline: open no socket.
+        trust_tokenizer: see `Embedder`.
 
     Raises:
         ModelNotFoundError: the model, or the head, is not there.
@@ -62,6 +63,7 @@ class Predictor:
         threads: int | None = None,
         *,
         offline: bool = False,
+        trust_tokenizer: bool = False,
     ) -> None:
         path = resolve(model, offline=offline)
         names = head_names(path)
@@ -72,7 +74,8 @@ class Predictor:
                 raise UsageError(f"the model has several heads, name one of {', '.join(names)}")
             task = names[0]
         self.config, self._weights = read_head(path, task)
-        self.embedder = Embedder(path, graph=graph, threads=threads, offline=offline, adapter=self._adapter(path))
+        options: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
+        self.embedder = Embedder(path, graph, adapter=self._adapter(path), **options)
         if self.config.dimension != self.embedder.dimension:
             raise CorruptModelError(
                 f"the head {task!r} reads vectors of {self.config.dimension} components, and the model gives "

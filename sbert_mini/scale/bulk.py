@@ -15,7 +15,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError, UsageError
 from sbert_mini.files.durable import read_sealed_json, write_sealed_json
+from sbert_mini.files.json_files import BULK_JOB
 from sbert_mini.files.paths import is_utf8
 from sbert_mini.model.choices import Graph
 from sbert_mini.runtime.choices import Truncation
@@ -302,13 +303,16 @@ def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None
     """Make the folder, or check what lies there; return what a job that is finished already came to."""
     record = folder / JOB
     if record.exists():
-        earlier = read_sealed_json(record, InputError)
+        earlier = read_sealed_json(record, BULK_JOB, InputError)
         if not resume:
             raise UsageError(f"{folder} holds a job already: continue it (--resume), or delete that folder")
         for key, value in job.items():
             if earlier.get(key) != value:
                 raise UsageError(f"{folder} was made with {key} = {earlier.get(key)!r}, and this run has {value!r}")
-        return BulkCounts(**earlier["finished"]) if "finished" in earlier else None
+        if "finished" not in earlier:
+            return None
+        names = {f.name for f in fields(BulkCounts)}
+        return BulkCounts(**{name: count for name, count in earlier["finished"].items() if name in names})
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} must be empty or absent, and holds {next(folder.iterdir()).name}")
     folder.mkdir(parents=True, exist_ok=True)

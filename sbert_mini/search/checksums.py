@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import weakref
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
 from sbert_mini.files.durable import write_durably
+from sbert_mini.files.json_schema import Schema, check, parse
 from sbert_mini.shapes import AnyArray
 
 BLOCK_BYTES = 1 << 20
@@ -43,6 +43,8 @@ class CheckedFile:
         self.size = int(checksums["bytes"])
         self._block = int(checksums["block_bytes"])
         self._digests: list[str] = checksums["sha256"]
+        if len(self._digests) != -(-self.size // self._block):
+            raise CorruptIndexError(f"{path} has {len(self._digests)} checksums, which is not one a block")
         self._checked: set[int] = set()
         try:
             self._handle = os.open(path, os.O_RDONLY)
@@ -70,6 +72,8 @@ class CheckedFile:
         Raises:
             CorruptIndexError: a block that they lie in does not match its checksum.
         """
+        if not 0 <= start <= stop <= self.size:
+            raise CorruptIndexError(f"{self.path} holds {self.size} bytes, and not those from {start} to {stop}")
         first, last = start // self._block, max(stop - 1, start) // self._block
         if all(block in self._checked for block in range(first, last + 1)):
             return self._read(start, stop)
@@ -99,6 +103,8 @@ class CheckedFile:
         Raises:
             CorruptIndexError: one does not match its checksum.
         """
+        if not 0 <= start <= stop <= self.size:
+            raise CorruptIndexError(f"{self.path} holds {self.size} bytes, and not those from {start} to {stop}")
         for block in range(start // self._block, -(-stop // self._block)):
             if block not in self._checked:
                 self.read(block * self._block, min((block + 1) * self._block, self.size))
@@ -115,11 +121,11 @@ class CheckedFile:
         return self.read(0, self.size) if self.size else b""
 
 
-def read_checked_json(path: Path, sha256: str) -> dict[str, Any]:
-    """Return a JSON object whose bytes must have this checksum.
+def read_checked_json(path: Path, sha256: str, schema: Schema) -> dict[str, Any]:
+    """Return a JSON object whose bytes must have this checksum, and which must fit a schema.
 
     Raises:
-        CorruptIndexError: they do not, or the file is missing.
+        CorruptIndexError: it does not, or the file is missing.
     """
     try:
         data = path.read_bytes()
@@ -127,7 +133,7 @@ def read_checked_json(path: Path, sha256: str) -> dict[str, Any]:
         raise CorruptIndexError(f"{path} cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise CorruptIndexError(f"{path} does not match its checksum")
-    return dict(json.loads(data))
+    return dict(check(parse(data, path, CorruptIndexError), schema, path, CorruptIndexError))
 
 
 def write_checked_npy(path: Path, array: AnyArray) -> dict[str, Any]:
@@ -138,12 +144,31 @@ def write_checked_npy(path: Path, array: AnyArray) -> dict[str, Any]:
     return file_checksums(path)
 
 
-def read_checked_npy(path: Path, checksums: Mapping[str, Any]) -> AnyArray:
+def read_checked_npy(
+    path: Path, checksums: Mapping[str, Any], dtype: str, shape: tuple[int | None, ...], greatest: int = (1 << 63) - 1
+) -> AnyArray:
     """Return the array of a `.npy` file, of which every byte is checked.
 
+    Args:
+        path: the file.
+        checksums: as `file_checksums` made them.
+        dtype: the array's, as NumPy writes it.
+        shape: the array's, None for any size along an axis.
+        greatest: no number may be below 0 or above it.
+
     Raises:
-        CorruptIndexError: it does not match its checksums, or is missing.
+        CorruptIndexError: it does not match its checksums, is missing, or holds something else.
     """
     with CheckedFile(path, checksums) as file:
-        array: AnyArray = np.load(io.BytesIO(file.read_all()), allow_pickle=False)
+        data = file.read_all()
+    try:
+        array: AnyArray = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # of many kinds, as the header is parsed as Python
+        raise CorruptIndexError(f"{path} cannot be read as a .npy file: {error}") from error
+    fits = isinstance(array, np.ndarray) and array.dtype == np.dtype(dtype) and array.ndim == len(shape)
+    if not fits or any(size not in (None, there) for size, there in zip(shape, array.shape, strict=True)):
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        raise CorruptIndexError(f"{path} must hold {np.dtype(dtype).name} of the shape ({sizes})")
+    if array.size and (int(array.min()) < 0 or int(array.max()) > greatest):
+        raise CorruptIndexError(f"{path} must hold numbers from 0 to {greatest}")
     return array

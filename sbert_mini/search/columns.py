@@ -422,6 +422,7 @@ class Column:
     def __init__(self, entry: Mapping[str, Any], file: Checked, rows: int) -> None:
         self.type: str = entry["type"]
         self._rows = rows
+        self._path = file.path
         self._positions = None if entry["positions"] is None else _mapped(file, entry["positions"], "<u4")
         count = rows if self._positions is None else len(self._positions)
         self.has_dictionary = entry["codes"] is not None
@@ -513,10 +514,13 @@ class Column:
         data = self._data[starts[0] : starts[-1]].tobytes()
         base = starts[0]
         texts = np.empty(high - low, dtype=object)
-        texts[:] = [
-            data[start - base : stop - base].decode("utf-8", "surrogatepass")
-            for start, stop in itertools.pairwise(starts)
-        ]
+        try:
+            texts[:] = [
+                data[start - base : stop - base].decode("utf-8", "surrogatepass")
+                for start, stop in itertools.pairwise(starts)
+            ]
+        except UnicodeDecodeError as error:
+            raise CorruptIndexError(f"{self._path} holds a text that is not UTF-8") from error
         return texts
 
 

@@ -16,8 +16,16 @@ import numpy as np
 
 from sbert_mini.errors import CorruptIndexError, UsageError
 from sbert_mini.files.durable import read_sealed_json, remove_all_dead_parts, write_durably, write_sealed_json
+from sbert_mini.files.json_files import FAISS_RECORD
 from sbert_mini.search.checksums import CheckedFile, file_checksums, read_checked_npy, write_checked_npy
-from sbert_mini.search.faiss_index import inverted_lists, lists_start, search_parameters, set_probes, training_rows
+from sbert_mini.search.faiss_index import (
+    MappedLists,
+    inverted_lists,
+    lists_start,
+    search_parameters,
+    set_probes,
+    training_rows,
+)
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.kinds import EXACT, faiss_reason, kind_of, multiple_for
 from sbert_mini.search.repeats import Groups, repeated_rows
@@ -37,12 +45,12 @@ class OpenedFaiss:
     Attributes:
         index: FAISS's. It is never added to: an `add` to a mapped one aborts the process.
         groups: which rows its numbers stand for.
-        mapped: whether its inverted lists are memory-mapped.
+        lists: its inverted lists, where they are memory-mapped, else None.
     """
 
     index: Any
     groups: Groups
-    mapped: bool
+    lists: MappedLists | None
 
 
 class FaissFile:
@@ -79,6 +87,10 @@ class FaissFile:
             log.warning("making the FAISS file anew from the stored vectors: %s", error)
             return self._build()
 
+    def rebuild(self) -> OpenedFaiss | None:
+        """Return the FAISS index, made anew from the stored vectors; None as in `open`."""
+        return self._build()
+
     def damage(self) -> str | None:
         """Return what is wrong with the file, every byte of it, or None; a file that is not there is not wrong."""
         if not self._record.exists():
@@ -94,7 +106,7 @@ class FaissFile:
         return None
 
     def _read_record(self) -> dict[str, Any]:
-        record = read_sealed_json(self._record, CorruptIndexError)
+        record = read_sealed_json(self._record, FAISS_RECORD, CorruptIndexError)
         if record["segment_sha256"] != self._segment.checksum:
             raise CorruptIndexError(f"{self._record} belongs to other vectors")
         return record
@@ -108,24 +120,26 @@ class FaissFile:
             raise FileNotFoundError(self._record)
         repeats = np.empty((0, 2), np.int64)
         if record["repeats"] is not None:
-            repeats = read_checked_npy(self._repeats, record["repeats"])
+            repeats = read_checked_npy(self._repeats, record["repeats"], "<i8", (None, 2))
         groups = Groups(repeats, self._segment.rows)
         start = record["lists_start"]
-        with CheckedFile(self.path, record["file"]) as file:
-            try:
-                if start is None:
-                    index = faiss.deserialize_index(np.frombuffer(file.read_all(), dtype=np.uint8))
-                else:
-                    file.read(0, start)
-                    index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP)
-            except RuntimeError as error:
-                raise CorruptIndexError(f"{self.path} cannot be read by this FAISS: {error}") from error
+        file = CheckedFile(self.path, record["file"])
+        try:
+            if start is None:
+                index = faiss.deserialize_index(np.frombuffer(file.read_all(), dtype=np.uint8))
+            else:
+                file.read(0, start)
+                index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP)
+        except RuntimeError as error:
+            raise CorruptIndexError(f"{self.path} cannot be read by this FAISS: {error}") from error
         if index.ntotal != len(groups.firsts) or index.d != self._dimension:
             raise CorruptIndexError(
                 f"{self._record}: {index.ntotal} rows of {index.d}, not {len(groups.firsts)} of its segment"
             )
         set_probes(index, record["probes"])
-        return OpenedFaiss(index, groups, mapped=start is not None)
+        if start is not None and lists_start(index, file.size) != start:
+            raise CorruptIndexError(f"{self._record}: lists_start is not where the lists of {self.path} start")
+        return OpenedFaiss(index, groups, None if start is None else MappedLists(index, file, start))
 
     def _build(self) -> OpenedFaiss | None:
         repeats = repeated_rows(self._segment, self._dimension)
@@ -137,7 +151,7 @@ class FaissFile:
             self._write(index, probes, repeats)
         except OSError as error:  # a read-only index is searched all the same
             log.warning("the FAISS file %s was not kept: %s", self.path, error)
-            return OpenedFaiss(index, groups, mapped=False)
+            return OpenedFaiss(index, groups, None)
         del index
         return self._read()  # mapped, where that is possible
 

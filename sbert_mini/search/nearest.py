@@ -4,6 +4,7 @@ A FAISS index proposes some multiple of k rows, and these are scored again with 
 cosine of what is stored, whatever the FAISS file says. Where a filter leaves few rows, they are scanned.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 SCANNED_SHARE, SCANNED_ROWS = 0.02, 10_000
 """Where a filter leaves so few rows, they are scanned: FAISS finds too few of them."""
+
+log = logging.getLogger("sbert_mini")
 
 _opening = threading.RLock()
 """Held while a FAISS file is opened or made: two threads of one process would write the same temporary file."""
@@ -85,8 +88,14 @@ class SegmentSearch:
         opened = None if exact or few else self._open()
         if opened is None:
             return self._scan(queries, k, allowed)
-        proposed = self._proposed(opened, queries, multiple_for(self.kind) * k + 10, allowed)
-        if proposed is None:
+        proposals = multiple_for(self.kind) * k + 10
+        try:
+            proposed = self._proposed(opened, queries, proposals, allowed)
+        except CorruptIndexError as error:
+            log.warning("making the FAISS file anew from the stored vectors: %s", error)
+            opened = self._rebuilt(opened)
+            proposed = None if opened is None else self._proposed(opened, queries, proposals, allowed)
+        if opened is None or proposed is None:
             return self._scan(queries, k, allowed)
         scores, positions = opened.groups.expanded(*rescored(self.segment, queries, proposed, k), k, allowed)
         short = np.flatnonzero(positions[:, -1] < 0)
@@ -99,10 +108,15 @@ class SegmentSearch:
     ) -> IntArray | None:
         """Return the first rows of the groups that FAISS finds, (queries, at most proposals), filled up with -1.
 
-        None where FAISS cannot search so: some kinds cannot leave out rows.
+        None where this kind cannot leave out rows.
+
+        Raises:
+            CorruptIndexError: the file is damaged, or names rows that there are not.
         """
         faiss = faiss_with(self._threads)
         index, firsts = opened.index, opened.groups.firsts
+        if opened.lists is not None:
+            opened.lists.check(queries)
         groups = None if allowed is None else opened.groups.any_of(allowed)
         proposals = min(proposals, int(index.ntotal) if groups is None else int(np.count_nonzero(groups)))
         selector = None if groups is None else faiss.IDSelectorBitmap(np.packbits(groups, bitorder="little"))
@@ -111,9 +125,7 @@ class SegmentSearch:
         except RuntimeError:
             return None
         if numbers.max(initial=-1) >= len(firsts):
-            raise CorruptIndexError(
-                f"{self._file.path} names a row that its segment does not have: delete it, and it is made anew"
-            )
+            raise CorruptIndexError(f"{self._file.path} names a row that its segment does not have")
         if groups is not None:
             numbers[(numbers >= 0) & ~groups[numbers]] = -1
         return np.where(numbers < 0, -1, firsts[numbers])
@@ -145,13 +157,22 @@ class SegmentSearch:
         """Return what is wrong with the FAISS file, every byte of it, or None; a file that is not there is not wrong."""
         return self._file.damage()
 
+    def _rebuilt(self, damaged: OpenedFaiss) -> OpenedFaiss | None:
+        """Return the FAISS index in place of a damaged one; another thread may have made it already."""
+        with _opening:
+            if self._opened is damaged:
+                self._opened = self._file.rebuild()
+                if self._opened is None:
+                    self.kind = EXACT
+            return self._opened
+
     def _open(self) -> OpenedFaiss | None:
         """Return the FAISS index; None for a segment that is searched exactly.
 
         A mapped one has threads that a fork does not copy: a child opens it again.
         """
         with _opening:
-            if self._opened is not None and self._process != os.getpid() and self._opened.mapped:
+            if self._opened is not None and self._process != os.getpid() and self._opened.lists is not None:
                 self._opened.index.this.disown()  # its destructor would wait for those threads
                 self._opened = None
             if self._opened is None and self.kind != EXACT:

@@ -13,6 +13,8 @@ from safetensors.numpy import save
 from sbert_mini.cosine import unit_rows
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.durable import write_durably
+from sbert_mini.files.json_files import REDUCTION
+from sbert_mini.files.json_schema import check, parse
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.shapes import FloatArray
 
@@ -75,13 +77,14 @@ class Reduction:
         """
         try:
             with safe_open(str(path), "numpy") as file:
-                metadata: Any = json.loads((file.metadata() or {}).get("sbert_mini", "{}"))
-                if metadata.get("format") != FORMAT:
+                metadata = parse((file.metadata() or {}).get("sbert_mini", "{}"), path, InputError)
+                if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
                     raise InputError(f"{path} is no reduction: make one with 'sbmini reduce fit'")
+                check(metadata, REDUCTION, path, InputError)
                 parts = {name: file.get_tensor(name) for name in ("matrix", "mean", "variance")}
         except (OSError, SafetensorError, ValueError) as error:
             raise InputError(f"{path} cannot be read as a reduction: {error}") from error
-        return cls(**parts, explained=float(metadata["explained"]), whitened=bool(metadata["whitened"]))
+        return cls(**parts, explained=float(metadata["explained"]), whitened=metadata["whitened"])
 
 
 def fit(vectors: FloatArray, dimension: int, *, whiten: bool = False, seed: int = 0) -> Reduction:

@@ -21,6 +21,8 @@ import numpy as np
 
 from sbert_mini.errors import CorruptIndexError, CorruptModelError, UsageError
 from sbert_mini.files.durable import flush, flush_directory, json_bytes, write_durably
+from sbert_mini.files.json_files import COLUMNS, ROW, SEGMENT_CHECKSUMS
+from sbert_mini.files.json_schema import MANY, check, parse
 from sbert_mini.files.names import SEGMENT, SEGMENT_FILE, path_in
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.search.checksums import (
@@ -46,6 +48,8 @@ VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
     "words.sqlite",
     "checksums.json",
 )
+
+_FILES = (VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, DATA, DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -192,11 +196,14 @@ class Segment:
         self._path = path
         self._lock = _shared_lock(path / CHECKSUMS)
         self._closing = weakref.finalize(self, os.close, self._lock)
-        self.files: dict[str, dict[str, Any]] = read_checked_json(path / CHECKSUMS, self.checksum)["files"]
-        self.row_ids = self._array(ROW_IDS)
-        self._offsets = self._array(OFFSETS)
+        listed = read_checked_json(path / CHECKSUMS, self.checksum, SEGMENT_CHECKSUMS)["files"]
+        self.files: dict[str, dict[str, Any]] = {name: listed[name] for name in _FILES if name in listed}
+        self.row_ids = self._array(ROW_IDS, "<i8", (self.rows,))
+        self._offsets = self._array(OFFSETS, "<i8", (self.rows + 1,), int(self.files[ROWS]["bytes"]))
         self._lines = CheckedFile(path / ROWS, self.files[ROWS])
         self._vectors = CheckedFile(path / VECTORS, self.files[VECTORS])
+        if (np.diff(self.row_ids) <= 0).any() or (np.diff(self._offsets) < 0).any():
+            raise CorruptIndexError(f"{path} is damaged: its rows' numbers or places do not ascend")
 
     def close(self) -> None:
         """Close its files, and let them be removed once no generation names them."""
@@ -208,12 +215,15 @@ class Segment:
             self._column_data.close()
         self._closing()
 
-    def _array(self, name: str) -> AnyArray:
-        return read_checked_npy(self._path / name, self.files[name])
+    def _array(self, name: str, dtype: str, shape: tuple[int, ...], greatest: int = MANY) -> AnyArray:
+        return read_checked_npy(self._path / name, self.files[name], dtype, shape, greatest)
 
     @cached_property
     def _id_index(self) -> AnyArray:
-        return self._array(ID_INDEX)
+        index = self._array(ID_INDEX, "<u8", (self.rows, 2), (1 << 64) - 1)
+        if int(index[:, 1].max(initial=0)) >= self.rows:
+            raise CorruptIndexError(f"{self._path / ID_INDEX} names rows that the segment does not have")
+        return index
 
     @property
     def is_current(self) -> bool:
@@ -248,7 +258,9 @@ class Segment:
         """
         self._require_current()
         with CheckedFile(self._path / DESCRIPTION, self.files[DESCRIPTION]) as file:
-            description = json.loads(file.read_all())
+            data = file.read_all()
+        place = self._path / DESCRIPTION
+        description = check(parse(data, place, CorruptIndexError), COLUMNS, place, CorruptIndexError)
         return Columns(description, self._column_data, self.rows)
 
     @cached_property
@@ -270,7 +282,12 @@ class Segment:
             CorruptIndexError: its block does not match its checksum.
         """
         start, stop = int(self._offsets[position]), int(self._offsets[position + 1])
-        entry = json.loads(self._lines.read(start, stop).decode("utf-8", "surrogatepass"))
+        place = self._path / ROWS
+        try:
+            line = self._lines.read(start, stop).decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise CorruptIndexError(f"{place}: row {position} is not UTF-8") from error
+        entry = check(parse(line, place, CorruptIndexError), ROW, place, CorruptIndexError)
         return StoredRow(entry["id"], entry["text"], entry["columns"])
 
     def vectors_at(self, positions: IntArray, dimension: int) -> FloatArray:
@@ -278,6 +295,10 @@ class Segment:
         vectors = np.empty((len(positions), dimension), np.float32)
         row_bytes = 4 * dimension
         start = self._vectors.size - self.rows * row_bytes
+        if start < 0:
+            raise CorruptIndexError(
+                f"{self._path / VECTORS} is too short for {self.rows} vectors of {dimension} components"
+            )
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
         for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True):
             if first < last:

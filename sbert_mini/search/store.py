@@ -53,7 +53,10 @@ from sbert_mini.files.durable import (
     write_durably,
     write_sealed_json,
 )
-from sbert_mini.files.names import MANIFEST, SEGMENT, path_in
+from sbert_mini.files.json_files import MANIFEST, POINTER, VERSION
+from sbert_mini.files.json_schema import MANY, check
+from sbert_mini.files.names import MANIFEST as MANIFEST_NAME
+from sbert_mini.files.names import SEGMENT, path_in
 from sbert_mini.search.checksums import read_checked_json, read_checked_npy, write_checked_npy
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.kinds import SearchKind
@@ -74,7 +77,6 @@ _FOLDERS = ("generations", "segments", "faiss")
 _CREATING = "CREATING"
 _ATTEMPTS = 20
 _GENERATION_FILE = re.compile(r"[0-9]{6,18}\.(?:json|npy)")
-_GREATEST_GENERATION = 10**12
 
 
 @dataclass(frozen=True)
@@ -98,21 +100,42 @@ class ModelIdentity:
 
 def _manifest_path(path: Path, pointer: Mapping[str, Any]) -> Path:
     """Return the path of the manifest that `CURRENT` names."""
-    return path_in(path, pointer["manifest"], MANIFEST, path / "CURRENT", CorruptIndexError)
+    return path_in(path, pointer["manifest"], MANIFEST_NAME, path / "CURRENT", CorruptIndexError)
+
+
+def _check_version(file: Path, data: Mapping[str, Any]) -> None:
+    """Raise `CorruptIndexError` where a file is of a later version of the format than this one reads."""
+    version = data["format_version"]
+    if version > FORMAT_VERSION:
+        raise CorruptIndexError(
+            f"{file} is of format version {version}, and this sbert-mini ({__version__}) reads up to {FORMAT_VERSION}: update it"
+        )
+
+
+def read_manifest(path: Path, pointer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest that `CURRENT` points to.
+
+    Raises:
+        CorruptIndexError: it does not match its checksum, is of a newer version, or is not a manifest.
+    """
+    file = _manifest_path(path, pointer)
+    manifest = read_checked_json(file, pointer["sha256"], VERSION)
+    _check_version(file, manifest)
+    check(manifest, MANIFEST, file, CorruptIndexError)
+    names = [entry["name"] for entry in manifest["segments"]]
+    rows = sum(entry["rows"] for entry in manifest["segments"])
+    if len(set(names)) != len(names) or manifest["rows"] > rows or rows > MANY:
+        raise CorruptIndexError(f"{file} is damaged: it does not name {manifest['rows']} rows in different segments")
+    return manifest
 
 
 def _check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Raise `CorruptIndexError` where a manifest leads out of its index directory, or names what is still to be written."""
-    generation = manifest["generation"]
-    if type(generation) is not int or not 1 <= generation <= _GREATEST_GENERATION:
-        raise CorruptIndexError(
-            f"{path} is damaged: a generation must be a number from 1 to {_GREATEST_GENERATION}; found {generation!r}"
-        )
     folders = [segment_folder(path, entry) for entry in manifest["segments"]]
     for folder in folders:
-        if int(folder.name) > generation:
+        if int(folder.name) > manifest["generation"]:
             raise CorruptIndexError(
-                f"{path} is damaged: the generation {generation} names the segment {folder.name}, of a later one"
+                f"{path} is damaged: the generation {manifest['generation']} names the segment {folder.name}, of a later one"
             )
     _refuse_links(*(path / name for name in _FOLDERS), *folders)
 
@@ -159,13 +182,13 @@ class Store:
         attempt = 0
         while True:
             require_index(self.path)
-            pointer = read_sealed_json(current, CorruptIndexError)
+            pointer = read_sealed_json(current, VERSION, CorruptIndexError)
             try:
                 self._open(pointer)
                 return
             except CorruptIndexError:
                 # A writer may have gone on to the next generation, and removed this one, in between.
-                if attempt == _ATTEMPTS - 1 or read_sealed_json(current, CorruptIndexError) == pointer:
+                if attempt == _ATTEMPTS - 1 or read_sealed_json(current, VERSION, CorruptIndexError) == pointer:
                     raise
                 attempt += 1
 
@@ -176,13 +199,9 @@ class Store:
         )
 
     def _open(self, pointer: Mapping[str, Any]) -> None:
-        version, sha256 = int(pointer["format_version"]), str(pointer["sha256"])
-        if version > FORMAT_VERSION:
-            raise CorruptIndexError(
-                f"{self.path / 'CURRENT'} is of format version {version}, and this sbert-mini ({__version__}) reads up to "
-                f"{FORMAT_VERSION}: update it"
-            )
-        self._read(read_checked_json(_manifest_path(self.path, pointer), sha256), None)
+        _check_version(self.path / "CURRENT", pointer)
+        check(pointer, POINTER, self.path / "CURRENT", CorruptIndexError)
+        self._read(read_manifest(self.path, pointer), None)
 
     def _read(self, manifest: dict[str, Any], deleted: IntArray | None) -> None:
         _check_manifest(self.folder, manifest)
@@ -191,7 +210,8 @@ class Store:
         known = {f.name for f in fields(ModelIdentity)}
         self.model = ModelIdentity(**{key: value for key, value in self.manifest["model"].items() if key in known})
         self.rows = int(self.manifest["rows"])
-        self.kind = SearchKind(**self.manifest.get("kind", {}))
+        kind_keys = {f.name for f in fields(SearchKind)}
+        self.kind = SearchKind(**{k: v for k, v in self.manifest.get("kind", {}).items() if k in kind_keys})
         self.deleted = self._deleted_rows() if deleted is None else deleted
         self._present_rows: dict[str, AnyArray | None] = {}
         self.segments: list[Segment] = []
@@ -241,7 +261,7 @@ class Store:
         entry = self.manifest["deleted"]
         if entry is None:
             return np.empty(0, dtype=np.int64)
-        return read_checked_npy(self.path / "generations" / f"{self.generation:06d}.npy", entry)
+        return read_checked_npy(self.path / "generations" / f"{self.generation:06d}.npy", entry, "<i8", (None,))
 
     def is_deleted(self, row_id: int) -> bool:
         """Return whether the row was deleted or replaced."""
@@ -456,7 +476,7 @@ def sweep(path: Path) -> None:
 
 
 def _present_manifest(path: Path) -> dict[str, Any]:
-    pointer = read_sealed_json(path / "CURRENT", CorruptIndexError)
-    manifest = read_checked_json(_manifest_path(path, pointer), pointer["sha256"])
+    pointer = read_sealed_json(path / "CURRENT", POINTER, CorruptIndexError)
+    manifest = read_manifest(path, pointer)
     _check_manifest(path, manifest)
     return manifest

@@ -18,6 +18,7 @@ from sbert_mini.shapes import AnyArray
 SPLITTER = "unicode61 remove_diacritics 2"
 TOKENIZER = f"porter {SPLITTER}"
 MAX_WORDS, MAX_POSTINGS = 256, 200_000
+_TABLE = f"CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='{TOKENIZER}')"
 _BATCH = 1000
 
 
@@ -41,7 +42,7 @@ class WordsWriter:
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
             self._execute(f"PRAGMA {pragma}")
         self._execute("BEGIN")
-        self._execute(f"CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='{TOKENIZER}')")
+        self._execute(_TABLE)
         return self
 
     def write(self, text: str) -> None:
@@ -82,22 +83,37 @@ class _Connections:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._uri = f"file:{quote(os.fsencode(path.resolve()))}?immutable=1"
         self._free: dict[int, list[sqlite3.Connection]] = {}
 
     @contextmanager
     def lent(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection to one call."""
+        """Lend a connection to one call.
+
+        Raises:
+            CorruptIndexError: SQLite cannot read the file, or another program made it.
+        """
         free = self._free.setdefault(os.getpid(), [])
         try:
-            db = free.pop()
-        except IndexError:
-            db = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
-            db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
-        try:
-            yield db
-        finally:
-            free.append(db)
+            db = free.pop() if free else self._connected()
+            try:
+                yield db
+            finally:
+                free.append(db)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise CorruptIndexError(f"{self._path} cannot be read: {error}") from error
+
+    def _connected(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+        db.execute("PRAGMA trusted_schema = OFF")
+        made = db.execute("SELECT sql FROM main.sqlite_master WHERE name = 'words' AND type = 'table'").fetchall()
+        others = db.execute("SELECT count(*) FROM main.sqlite_master WHERE type IN ('view', 'trigger')").fetchone()
+        if made != [(_TABLE,)] or others != (0,):
+            db.close()
+            raise CorruptIndexError(f"{self._path} does not hold the table of words that sbmini writes, and it alone")
+        db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
+        return db
 
     def close(self) -> None:
         """Close those of this process that no call uses."""
@@ -120,12 +136,10 @@ class Words:
 
     def __init__(self, path: Path, rows: int) -> None:
         self.rows = rows
+        self._path = path
         self._connections = _Connections(path)
-        try:
-            with self._connections.lent():
-                pass
-        except sqlite3.Error as error:
-            raise CorruptIndexError(f"{path} cannot be read: {error}") from error
+        with self._connections.lent():
+            pass
 
     def close(self) -> None:
         """Close the file."""
@@ -137,7 +151,7 @@ class Words:
         with self._connections.lent() as db:
             for stem in stems:
                 row = db.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (stem,)).fetchone()
-                counts[stem] = 0 if row is None else int(row[0])
+                counts[stem] = 0 if row is None else min(int(row[0]), self.rows)
         return counts
 
     def ranked(
@@ -172,6 +186,8 @@ class Words:
                 values,
             )
             for position, score in rows:
+                if not isinstance(position, int) or not 0 <= position < self.rows:
+                    raise CorruptIndexError(f"{self._path} names the row {position}, and the segment has {self.rows}")
                 if allowed is None or allowed[position]:
                     best.append((position, score))
                     if len(best) == depth:

@@ -19,12 +19,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordPiece
+from tokenizers import Encoding, Tokenizer, normalizers
 
 from sbert_mini.errors import CorruptModelError, UsageError
+from sbert_mini.files.json_files import TOKENIZER_CONFIG
 from sbert_mini.model.layout import ModelLayout, read_json
 from sbert_mini.text.borders import Borders
+from sbert_mini.text.tokenizer_file import guarded, read_tokenizer
 
 _CHARACTERS_PER_TOKEN = 16
 """A text of more than this many characters a token is first cut to a prefix: word pieces of 16 characters are rare."""
@@ -103,7 +104,14 @@ class TextTokenizer:
 
     @classmethod
     def from_directory(
-        cls, path: str | Path, max_seq_length: int, pad_id: int = 0, *, lowercase: bool = False
+        cls,
+        path: str | Path,
+        max_seq_length: int,
+        pad_id: int = 0,
+        *,
+        lowercase: bool = False,
+        vocab_size: int | None = None,
+        trust: bool = False,
     ) -> "TextTokenizer":
         """Return the tokenizer of the model directory `path` (`tokenizer.json`, else `vocab.txt`).
 
@@ -112,21 +120,21 @@ class TextTokenizer:
             max_seq_length: see the class.
             pad_id: see the class.
             lowercase: lower-case texts first, whatever the tokenizer itself does.
+            vocab_size: word pieces of the model; None for as many as the tokenizer has.
+            trust: take a `tokenizer.json` that is not BERT's as it is.
 
         Raises:
-            CorruptModelError: neither file is there, or it cannot be read.
+            CorruptModelError: neither file is there, it cannot be read, or has ids that the model lacks.
+            UnsupportedModelError: `tokenizer.json` is not BERT's, and is not trusted.
         """
         path = Path(path)
-        settings = read_json(path / "tokenizer_config.json") if (path / "tokenizer_config.json").is_file() else {}
-        if (path / "tokenizer.json").is_file():
-            try:
-                tokenizer = Tokenizer.from_buffer((path / "tokenizer.json").read_bytes())
-            except Exception as error:  # the library raises bare Exception
-                raise CorruptModelError(f"{path / 'tokenizer.json'} cannot be read: {error}") from error
-        elif (path / "vocab.txt").is_file():
-            tokenizer = _from_vocabulary(path / "vocab.txt", settings)
-        else:
-            raise CorruptModelError(f"{path} has neither tokenizer.json nor vocab.txt")
+        file = path / "tokenizer_config.json"
+        settings = read_json(file, TOKENIZER_CONFIG) if file.is_file() else {}
+        tokenizer, greatest = read_tokenizer(path, settings, trust=trust)
+        if vocab_size is not None and greatest >= vocab_size:
+            raise CorruptModelError(
+                f"{path}: its tokenizer gives ids up to {greatest}, and its vocab_size is {vocab_size}"
+            )
         if lowercase:
             others = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
             tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *others])
@@ -164,11 +172,11 @@ class TextTokenizer:
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """The ids that are put around texts. No text has them: it is all text."""
-        return frozenset(self._tokenizer.encode("", "").ids)
+        return frozenset(guarded(self._tokenizer.encode, "", "").ids)
 
     def special_tokens(self, *, pair: bool = False) -> int:
         """Return how many special tokens are put around a text, or a pair."""
-        return int(self._tokenizer.num_special_tokens_to_add(pair))
+        return int(guarded(self._tokenizer.num_special_tokens_to_add, pair))
 
     def encode(self, texts: Sequence[str | tuple[str, str]]) -> list[Tokens]:
         """Return the tokens of each text `[CLS] a [SEP]`, or pair `[CLS] a [SEP] b [SEP]` with segment ids 0 and 1.
@@ -197,7 +205,7 @@ class TextTokenizer:
             share = self._share(first, second, a, b, room)
             a.truncate(share)
             b.truncate(room - share)
-        encoded = self._tokenizer.post_process(a, b)
+        encoded = guarded(self._tokenizer.post_process, a, b)
         return Tokens(encoded.ids, encoded.type_ids, truncated)
 
     def _share(self, first: str, second: str, a: Encoding, b: Encoding, room: int) -> int:
@@ -238,21 +246,21 @@ class TextTokenizer:
         Tokenizing a text of many megabytes costs seconds and memory for pieces that truncation throws away.
         """
         if len(text) <= self._shortest_cut:
-            return text, self._tokenizer.encode(text, add_special_tokens=special)
+            return text, guarded(self._tokenizer.encode, text, add_special_tokens=special)
         beginning, length, due = [], 0, 0
         for part in self._borders.parts(text, self._shortest_cut):
             beginning.append(part)
             length += len(part)
             if length >= due:
-                encoded = self._tokenizer.encode(read := "".join(beginning), add_special_tokens=special)
+                encoded = guarded(self._tokenizer.encode, read := "".join(beginning), add_special_tokens=special)
                 if encoded.overflowing:
                     return read, encoded
                 due = 4 * length
-        return (read := "".join(beginning)), self._tokenizer.encode(read, add_special_tokens=special)
+        return (read := "".join(beginning)), guarded(self._tokenizer.encode, read, add_special_tokens=special)
 
     def _pieces(self, text: str) -> tuple[list[int], dict[int, str]]:
         """Return all pieces of a text, without special tokens, and the unknown words by their places among them."""
-        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        encoded = guarded(self._tokenizer.encode, text, add_special_tokens=False)
         ids: list[int] = []
         unknown: dict[int, str] = {}
         for block in (encoded, *encoded.overflowing):
@@ -275,8 +283,8 @@ class TextTokenizer:
         Raises:
             UsageError: the prompt leaves no room for the text.
         """
-        before: list[int] = self._tokenizer.encode(prompt, add_special_tokens=False).ids if prompt else []
-        around = self._tokenizer.encode("").ids
+        before: list[int] = guarded(self._tokenizer.encode, prompt, add_special_tokens=False).ids if prompt else []
+        around = guarded(self._tokenizer.encode, "").ids
         room = self.max_seq_length - len(before) - len(around)
         if room < 2:
             raise UsageError(f"the prompt takes {len(before)} of the {self.max_seq_length} tokens that the model reads")
@@ -329,14 +337,20 @@ def _unknown_in(encoded: Encoding, text: str, unknown_id: int, normalizer: Any) 
             yield position, word if normalizer is None else normalizer.normalize_str(word).strip()
 
 
-def open_tokenizer(layout: ModelLayout) -> TextTokenizer:
-    """Return a model directory's tokenizer.
+def open_tokenizer(layout: ModelLayout, *, trust: bool = False) -> TextTokenizer:
+    """Return a model directory's tokenizer; one that is not BERT's is taken only with `trust`.
 
     Raises:
         CorruptModelError: its file is missing, or cannot be read.
+        UnsupportedModelError: it is not BERT's, and is not trusted.
     """
     return TextTokenizer.from_directory(
-        layout.encoder_path, layout.max_seq_length, layout.config.pad_token_id, lowercase=layout.lowercase
+        layout.encoder_path,
+        layout.max_seq_length,
+        layout.config.pad_token_id,
+        lowercase=layout.lowercase,
+        vocab_size=layout.config.vocab_size,
+        trust=trust,
     )
 
 
@@ -344,33 +358,3 @@ def _rebuilt(
     tokenizer: str, max_seq_length: int, pad_id: int, settings: dict[str, Any], lowercase: bool
 ) -> TextTokenizer:
     return TextTokenizer(Tokenizer.from_str(tokenizer), max_seq_length, pad_id, settings, lowercase=lowercase)
-
-
-def _from_vocabulary(path: Path, settings: dict[str, Any]) -> Tokenizer:
-    """Return BERT's word-piece tokenizer for a `vocab.txt`, as google-research/bert's `tokenization.py` reads it."""
-    try:
-        vocabulary = {piece: index for index, piece in enumerate(path.read_text(encoding="utf-8").splitlines())}
-    except (OSError, ValueError) as error:
-        raise CorruptModelError(f"{path} cannot be read: {error}") from error
-    special = {
-        key: str(settings.get(f"{key}_token", f"[{key.upper()}]")) for key in ("cls", "sep", "pad", "unk", "mask")
-    }
-    for token in (special["cls"], special["sep"], special["unk"]):
-        if token not in vocabulary:
-            raise CorruptModelError(f"{path} has no entry {token!r}")
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=special["unk"], max_input_chars_per_word=100))
-    lowercase = bool(settings.get("do_lower_case", True))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=lowercase,
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.add_special_tokens([token for token in special.values() if token in vocabulary])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{special['cls']}:0 $A:0 {special['sep']}:0",
-        pair=f"{special['cls']}:0 $A:0 {special['sep']}:0 $B:1 {special['sep']}:1",
-        special_tokens=[(special[key], vocabulary[special[key]]) for key in ("cls", "sep")],
-    )
-    return tokenizer

@@ -1,6 +1,5 @@
 """Averages of weights over a training run (`WeightAverage`) and over several trained models (`soup`)."""
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.files import outputs
 from sbert_mini.files.durable import save_file
+from sbert_mini.files.json_schema import Anything, read_json
 from sbert_mini.model.layout import GRAPHS_FOLDER
 from sbert_mini.training.config import AVERAGES
 
@@ -158,10 +158,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 def _shape(model: Path) -> list[object]:
     shape: list[object] = []
     for file in [model / "config.json", model / "modules.json", *sorted(model.glob("heads/*/config.json"))]:
-        try:
-            data = json.loads(file.read_text("utf-8")) if file.is_file() else None
-        except (OSError, ValueError) as error:
-            raise CorruptModelError(f"{file} cannot be read: {error}") from error
+        data = read_json(file, Anything(), CorruptModelError) if file.is_file() else None
         if isinstance(data, dict):  # what does not shape the weights
             data = {k: v for k, v in data.items() if k not in ("_name_or_path", "transformers_version", "dtype")}
             data = {k: v for k, v in data.items() if "dropout" not in k}

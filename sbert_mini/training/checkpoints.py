@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.files import outputs
 from sbert_mini.files.durable import save_file
+from sbert_mini.files.json_files import FITTER_STATE
+from sbert_mini.files.json_schema import read_json
 from sbert_mini.training import processes
 
 OPTIMIZER, STATE = "optimizer.safetensors", "fitter.json"
@@ -141,10 +143,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises:
         CorruptModelError: it is missing or damaged.
     """
-    try:
-        return dict(json.loads((folder / STATE).read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise CorruptModelError(f"{folder / STATE} cannot be read: {error}") from error
+    return dict(read_json(folder / STATE, FITTER_STATE, CorruptModelError))
 
 
 def load_optimizer_and_scheduler(folder: Path, optimizer: Any, scheduler: Any) -> None:

@@ -2,18 +2,22 @@
 
 import copy
 import json
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from launch import FORKED, Forked, encode_without_ours
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses
 
 import sbert_mini
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import CorruptModelError, UnsupportedModelError, UsageError
+from sbert_mini.model.layout import read_layout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -209,3 +213,26 @@ def test_no_pickle_is_written_and_no_other_backend_is_pretended(make_model, tmp_
         sbert_mini.load(path).save(str(tmp_path / "out"), safe_serialization=False)
     with pytest.raises(UsageError, match="onnx"):
         MiniBertModule.load(str(path), backend="onnx")
+
+
+def test_a_dense_module_that_is_a_pickle_is_refused_and_loads_once_it_is_converted(make_model):
+    dense = {"kind": "Dense", "in_features": 28, "out_features": 5, "bias": True}
+    dense["activation_function"] = "torch.nn.modules.activation.Tanh"
+    path = make_model(modules=[{"kind": "Pooling"}, dense])
+    before = sbert_mini.load(path, device="cpu").encode(["the cat runs"])
+    weights = path / "2_Dense" / "model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(CorruptModelError, match=r"pytorch_model\.bin.*is refused.*python -c") as refused:
+        sbert_mini.load(path, device="cpu")
+    subprocess.run([sys.executable, "-c", str(refused.value).split('python -c "')[1].rstrip('"')], check=True)
+    np.testing.assert_array_equal(sbert_mini.load(path, device="cpu").encode(["the cat runs"]), before)
+
+
+@pytest.mark.parametrize("kind", ["evilmod.Pooling", "Pooling", "sentence_transformers.models.Pooling.evil", ""])
+def test_a_module_is_known_by_its_whole_type_alone(make_model, kind):
+    path = make_model(modules=[{"kind": "Pooling"}])
+    file = path / "modules.json"
+    file.write_text(file.read_text().replace('"sentence_transformers.models.Pooling"', json.dumps(kind)))
+    with pytest.raises(UnsupportedModelError, match=r"modules\.json lists a module of type"):
+        read_layout(path)

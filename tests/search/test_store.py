@@ -23,6 +23,7 @@ from sbert_mini.errors import (
     UsageError,
 )
 from sbert_mini.files.durable import json_bytes, read_sealed_json, write_sealed_json
+from sbert_mini.files.json_files import POINTER
 from sbert_mini.search.store import Store, publish, write_lock
 from sbert_mini.text.records import Record
 
@@ -42,10 +43,10 @@ def test_the_directory_is_as_documented(collection_index, embedder, passages):
 
 def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copied_index):
     current = copied_index / "CURRENT"
-    pointer = read_sealed_json(current, CorruptIndexError)
+    pointer = read_sealed_json(current, POINTER, CorruptIndexError)
     for change in ({"manifest": "../../etc/passwd"}, {"manifest": "generations/../CURRENT"}):
         write_sealed_json(current, {**pointer, **change})
-        with pytest.raises(CorruptIndexError, match="damaged"):
+        with pytest.raises(CorruptIndexError, match="CURRENT: manifest must be the name of a manifest"):
             SearchIndex(copied_index)
     write_sealed_json(current, {**pointer, "format_version": 4})
     with pytest.raises(CorruptIndexError, match="format version 4"):
@@ -56,9 +57,9 @@ def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copied_index):
 
 
 def test_unknown_keys_of_a_manifest_are_ignored(copied_index):
-    pointer = read_sealed_json(copied_index / "CURRENT", CorruptIndexError)
+    pointer = read_sealed_json(copied_index / "CURRENT", POINTER, CorruptIndexError)
     manifest = json.loads((copied_index / pointer["manifest"]).read_text())
-    manifest["model"]["colour"], manifest["weather"] = "blue", "fine"
+    manifest["model"]["colour"], manifest["weather"], manifest["kind"]["shape"] = "blue", "fine", "round"
     data = json.dumps(manifest).encode()
     (copied_index / pointer["manifest"]).write_bytes(data)
     write_sealed_json(copied_index / "CURRENT", {**pointer, "sha256": hashlib.sha256(data).hexdigest()})
@@ -109,7 +110,7 @@ def renamed(path, name):
 
 def resealed(path, change):
     """Change the manifest, all checksums right."""
-    pointer = read_sealed_json(path / "CURRENT", CorruptIndexError)
+    pointer = read_sealed_json(path / "CURRENT", POINTER, CorruptIndexError)
     file = path / pointer["manifest"]
     manifest = json.loads(file.read_bytes())
     change(manifest)
@@ -127,9 +128,15 @@ def test_a_segments_name_is_digits(index, name, tmp_path):
         lambda path: IndexWriter(path).compact(kind="SQ8"),
         lambda path: IndexWriter(path).delete(["1"]),
     ):
-        with pytest.raises(CorruptIndexError, match="a segment's name must be six digits or more"):
+        with pytest.raises(CorruptIndexError, match=r"segments\[0\]\.name must be a number of six digits or more"):
             call(index)
     assert (tmp_path / "keys.kdbx").exists()
+
+
+def test_a_manifest_of_a_newer_version_is_refused(index):
+    resealed(index, lambda manifest: manifest.update(format_version=4))
+    with pytest.raises(CorruptIndexError, match=r"000001\.json is of format version 4.* reads up to 3"):
+        SearchIndex(index)
 
 
 def test_links_in_the_index_are_not_followed(index, tmp_path):
