@@ -47,11 +47,11 @@ def weight_files(path: Path) -> list[Path]:
         path / INT8_RECORD
     ).is_file():  # another tool's graph does not name its weights
         return [path / INT8_GRAPH]
-    pickles = sorted(file.name for pattern in _PICKLES for file in path.glob(pattern))
+    pickles = sorted(file for pattern in _PICKLES for file in path.glob(pattern))
     if pickles:
-        source, target = str(path / pickles[0]), str(path / WEIGHTS)
+        source, target = str(pickles[0]), str(path / WEIGHTS)
         raise CorruptModelError(
-            f"{path} holds its weights as {pickles[0]}, a format that can run code when it is loaded, and is refused. "
+            f"{path} holds its weights as {pickles[0].name}, a format that can run code when it is loaded, and is refused. "
             'Where you trust the file, convert it once: python -c "import torch; from safetensors.torch import save_file; '
             f'save_file({{k: v.clone() for k, v in torch.load({source!r}, weights_only=True).items()}}, {target!r})"'
         )

@@ -60,7 +60,9 @@ def model(tmp_path_factory):
         {name: np.zeros(shape, np.float32) for name, shape in head.shapes().items()},
         path / "heads" / "mood" / "model.safetensors",
     )
-    index = {"weight_map": {"a": "config.json", "b": "vocab.txt"}}
+    for name in ("one.safetensors", "two.safetensors"):
+        (path / name).touch()
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
     Embedder(path, threads=1)
     return path

@@ -48,7 +48,7 @@ def test_a_module_outside_of_the_model_is_refused(make_model, tmp_path):
     for name in ("..", str(tmp_path), "*", "a\0"):
         modules[1]["path"] = name
         (model / "modules.json").write_text(json.dumps(modules))
-        with pytest.raises(CorruptModelError, match="a module's path must be"):
+        with pytest.raises(CorruptModelError, match="path must be"):
             read_layout(model)
 
 
@@ -56,7 +56,7 @@ def test_weights_outside_of_the_model_are_refused(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     for name in ("../model.safetensors", "/etc/x.safetensors", "*.safetensors", "a\0.safetensors"):
         index.write_text(json.dumps({"weight_map": {"a": name}}))
-        with pytest.raises(CorruptModelError, match="a file of weights must be"):
+        with pytest.raises(CorruptModelError, match="must be a path|a file of weights must be"):
             weight_files(tmp_path)
     for content in ({}, {"weight_map": ["a"]}):
         index.write_text(json.dumps(content))
