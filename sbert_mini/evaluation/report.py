@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.sts import StsResult
 from sbert_mini.evaluation.tables import TABLES, machine_note
 from sbert_mini.files.durable import write_durably
+from sbert_mini.text.markdown import no_markup, plain
 
 TITLES = {
     "sts": "Quality: semantic textual similarity",
@@ -144,12 +146,14 @@ def _held(file: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(file.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{file} cannot be read as a result: {error}; delete it, or name another folder") from error
 
 
 def _pictures_of(result: Mapping[str, Any]) -> list[str]:
-    return [name for name in result.get("pictures", []) if name == Path(name).name and name.endswith(".png")]
+    names = result.get("pictures")
+    strings = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return [name for name in strings if name == Path(name).name and name.endswith(".png")]
 
 
 def _markdown(results: Mapping[str, Any]) -> str:
@@ -157,9 +161,9 @@ def _markdown(results: Mapping[str, Any]) -> str:
     for kind, result in results.items():
         parts.append(f"## {TITLES[kind]}")
         for table in TABLES[kind](result):
-            parts += [f"### {table.title}", table.markdown()]
-        parts += [f"![{Path(name).stem}]({name})" for name in _pictures_of(result)]
-        parts.append(machine_note(result))
+            parts += [f"### {plain(table.title)}", table.markdown()]
+        parts += [f"![{plain(Path(name).stem)}]({quote(name)})" for name in _pictures_of(result)]
+        parts.append(no_markup(machine_note(result)))
     return "\n\n".join(parts) + "\n"
 
 

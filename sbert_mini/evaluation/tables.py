@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sbert_mini.text.markdown import code, no_markup, table_cell
+
 Json = Mapping[str, Any]
 
 
@@ -25,10 +27,10 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
-        """Return it as a Markdown table with its notes, without the title."""
+        """Return it as a Markdown table with its notes, without the title. Names from files are no markup in it."""
         lines = [self.header, ("---",) * len(self.header), *self.rows]
-        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return "\n\n".join([table, *self.notes])
+        table = "\n".join("| " + " | ".join(map(table_cell, line)) + " |" for line in lines)
+        return "\n\n".join([table, *map(no_markup, self.notes)])
 
     def html(self) -> str:
         """Return it as an HTML table with its title and notes."""
@@ -63,7 +65,7 @@ def machine_note(result: Json) -> str:
     card = result["machine"]
     packages = ", ".join(f"{name} {package_version}" for name, package_version in card["packages"].items())
     threads = f"{_threads(card['threads'])}, " if "threads" in card else ""
-    return f"`{result['command']}`, {card['date']}, {threads}{card['cpu']}, Python {card['python']}, {packages}."
+    return f"{code(result['command'])}, {card['date']}, {threads}{card['cpu']}, Python {card['python']}, {packages}."
 
 
 def _threads(count: int) -> str:
