@@ -9,6 +9,7 @@ import traceback
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any, NoReturn
 
 from . import signals
@@ -107,9 +108,15 @@ def _prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.excepthook = _print_traceback
     ours = logging.getLogger("sbert_mini")
     ours.addHandler(NoteHandler())
     ours.propagate = False  # a library may put a handler of its own at the root
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of an error that nothing expected; its text may hold a stranger's."""
+    print_error("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 
 @cache

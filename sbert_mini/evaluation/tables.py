@@ -42,7 +42,8 @@ class Table:
 
     def terminal(self) -> str:
         """Return it as aligned text; a cell of more than 60 characters is shortened."""
-        cells = [tuple(c if len(c) <= 60 else c[:59] + "…" for c in row) for row in (self.header, *self.rows)]
+        lines_of_text = [tuple(" ".join(cell.splitlines()) for cell in row) for row in (self.header, *self.rows)]
+        cells = [tuple(c if len(c) <= 60 else c[:59] + "…" for c in row) for row in lines_of_text]
         widths = [max(len(row[column]) for row in cells) for column in range(len(self.header))]
         lines = [self.title]
         for row in cells:

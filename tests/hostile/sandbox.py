@@ -142,7 +142,7 @@ def attempt(use: Callable[[Path], str], folder: Path) -> str:
         resource.setrlimit(resource.RLIMIT_AS, (room, room))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         inside = folder / "inside"
-        os.environ |= {"SBMINI_CACHE_DIR": str(inside / ".cache"), "TMPDIR": str(inside), "HOME": str(inside)}
+        os.environ |= {"SBMINI_CACHE_DIR": "/dev/null/none", "TMPDIR": str(inside), "HOME": str(inside)}
         tempfile.tempdir = str(inside)
         sys.addaudithook(_guard(inside, say))
         try:

@@ -141,7 +141,10 @@ def test_markdown_holds_names_as_text():
 
 def test_tables_hold_names_as_text():
     markdown = pytest.importorskip("markdown")
-    table = Table(HOSTILE, ("name", HOSTILE), ((HOSTILE, "1"),), (HOSTILE,))
+    table = Table("title", ("name", HOSTILE), ((HOSTILE, "1"),), (HOSTILE,))
+    assert len(table.terminal().splitlines()) == len(
+        Table("", ("name", "x"), (("y", "1"),), (HOSTILE,)).terminal().splitlines()
+    )
     rendered = markdown.markdown(table.markdown(), extensions=["tables"])
     for text in (rendered, table.html()):
         assert "<script" not in text
@@ -153,3 +156,13 @@ def test_tables_hold_names_as_text():
 def test_the_command_line_under_a_figure_is_one_code_span():
     machine = {"packages": {}, "date": "d", "cpu": "c", "python": "3"}
     assert machine_note({"command": "sbmini `x`\n<b>", "machine": machine}).startswith("`sbmini 'x' <b>`, ")
+
+
+def test_the_traceback_of_an_unexpected_error_shows_them(tmp_path):
+    code = f"""import sys
+from sbert_mini.cli import main, models
+main._prepare()
+raise RuntimeError({ORDER!r} + chr(27))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"RuntimeError: {VISIBLE[1]}\\x1b\n")
