@@ -9,6 +9,7 @@ import typer
 
 from sbert_mini.errors import UsageError
 from sbert_mini.scale import address
+from sbert_mini.text.shown import columns, fitted
 
 from . import options
 from .notes import quiet_notes
@@ -186,15 +187,14 @@ def _print(query: str | None, hits: "list[Hit]", with_text: bool) -> None:
         print_text("no hits")
         return
     width = shutil.get_terminal_size().columns
-    widest = min(max(len(visible(hit.id)) for hit in hits), 28)
+    widest = min(max(columns(visible(hit.id)) for hit in hits), 28)
     for hit in hits:
-        start = f"{hit.score:7.4f}  {_fit(visible(hit.id), widest):<{widest}}"
-        text = "  " + _fit(visible(" ".join(hit.text.split())), max(width - len(start) - 2, 20)) if with_text else ""
+        identity = fitted(visible(hit.id), widest)
+        start = f"{hit.score:7.4f}  {identity}{' ' * (widest - columns(identity))}"
+        text = (
+            "  " + fitted(visible(" ".join(hit.text.split())), max(width - columns(start) - 2, 20)) if with_text else ""
+        )
         print_text(start + text)
-
-
-def _fit(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _escape(text: str) -> str:

@@ -32,6 +32,29 @@ def shown_json(document: str) -> str:
     return _HIDDEN_IN_JSON.sub(_escape_in_json, document)
 
 
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes: two for a wide character (Chinese, Japanese, Korean, most emoji).
+
+    Source: Unicode Standard Annex 11 (East Asian Width).
+    """
+    if text.isascii():
+        return len(text)
+    from unicodedata import category, east_asian_width
+
+    return sum(0 if category(c) in ("Mn", "Me", "Cf") else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def fitted(text: str, width: int) -> str:
+    """Return a text that takes at most `width` columns; one that is cut ends in an ellipsis."""
+    beginning = text[: 4 * width]  # the whole may be long
+    if len(beginning) == len(text) and columns(text) <= width:
+        return text
+    end = min(len(text), width - 1)
+    while columns(text[:end]) > width - 1:
+        end -= 1
+    return text[:end] + "…"
+
+
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -14,7 +14,7 @@ from conftest import one_error
 from sbert_mini import cli
 from sbert_mini.evaluation.tables import Table, machine_note
 from sbert_mini.text.markdown import code, code_block, no_markup, plain, table_cell
-from sbert_mini.text.shown import shown, shown_json
+from sbert_mini.text.shown import columns, fitted, shown, shown_json
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07 \x9b1m \x00\x7f"
 ORDER = "\u202eevil\u202c \u2066x\u2069 \u200e\u200f\u061c"
@@ -38,6 +38,22 @@ def test_a_json_document_keeps_its_value():
     assert json.loads(document) == value
     assert not set(HIDDEN) & set(document)
     assert "数据" in document
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [("cat", 3), ("数据", 4), ("한국어", 6), ("🎉", 2), ("e\u0301", 1), ("naïve", 5), ("a\u200db", 2), ("", 0)],
+)
+def test_wide_characters_take_two_columns_of_a_terminal(text, width):
+    assert columns(text) == width
+    assert fitted(text, width) == text
+
+
+def test_a_text_that_is_cut_fits_a_terminal():
+    assert fitted("数据数据", 7) == "数据数…"
+    assert fitted("数据数据", 6) == "数据…"
+    assert fitted("abcdef", 4) == "abc…"
+    assert columns(fitted("a数据数据" * 50, 80)) <= 80
 
 
 def test_every_print_of_the_commands_goes_through_one_module():
