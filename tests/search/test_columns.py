@@ -181,3 +181,8 @@ def test_a_column_file_that_names_places_outside_of_itself_is_refused(tmp_path):
     held = Columns(description, CheckedFile(tmp_path / DATA, file_checksums(tmp_path / DATA)), 4)
     with pytest.raises(CorruptIndexError, match="does not hold 4 values of the column 't'"):
         held.column("t")
+
+
+def test_a_row_with_a_column_that_the_manifest_lacks_is_damage():
+    with pytest.raises(CorruptIndexError, match="the column 'other'"):
+        Schema().type_of("other")
