@@ -82,7 +82,6 @@ class _Connections:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._uri = f"file:{quote(os.fsencode(path.resolve()))}?immutable=1"
         self._free: dict[int, list[sqlite3.Connection]] = {}
 
@@ -93,38 +92,17 @@ class _Connections:
         try:
             db = free.pop()
         except IndexError:
-            db = self._opened()
+            db = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
+            db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
         try:
             yield db
-        except sqlite3.Error as error:
-            raise CorruptIndexError(f"{self._path} is damaged: {error}") from error
         finally:
             free.append(db)
-
-    def _opened(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
-        try:
-            db.execute("PRAGMA trusted_schema = OFF")
-            schema = db.execute("SELECT name, sql FROM sqlite_master").fetchall()
-            if any(not _is_fts5(name, statement) for name, statement in schema):
-                raise CorruptIndexError(f"{self._path} must hold the tables of FTS5 alone, and holds others")
-            db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
-        except BaseException:
-            db.close()
-            raise
-        return db
 
     def close(self) -> None:
         """Close those of this process that no call uses."""
         for db in self._free.pop(os.getpid(), []):
             db.close()
-
-
-def _is_fts5(name: object, statement: object) -> bool:
-    """Return whether a table is the index `words` or one of those that FTS5 keeps it in: a view could be endless."""
-    if name == "words":
-        return str(statement).startswith("CREATE VIRTUAL TABLE words USING fts5(")
-    return str(name).startswith("words_") and str(statement).startswith(f"CREATE TABLE '{name}'(")
 
 
 class Words:
@@ -190,8 +168,8 @@ class Words:
         both = f"{' UNION ALL '.join(parts)} LIMIT -1"
         with self._connections.lent() as db:
             rows = db.execute(
-                f"SELECT position, sum(score) FROM ({both}) WHERE position BETWEEN 0 AND ? GROUP BY position ORDER BY 2 DESC, 1",  # noqa: S608
-                [*values, self.rows - 1],
+                f"SELECT position, sum(score) FROM ({both}) GROUP BY position ORDER BY 2 DESC, 1",  # noqa: S608
+                values,
             )
             for position, score in rows:
                 if allowed is None or allowed[position]:
