@@ -4,7 +4,7 @@
     python -m tests.hostile --long --log build/hostile-long.jsonl
 
 A case follows from the seed, its kind and its number. The log has a line a case; the same command continues where it was
-stopped. A case that fails stays in the folder `failed` beside the log.
+stopped. A case that fails stays in the folder `failed` beside the log; `--kind index --case 17` makes and runs it again.
 """
 
 import argparse
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="the larger numbers of cases")
     parser.add_argument("--kind", action="append", help="only this kind")
     parser.add_argument("--cases", type=int, help="at most so many of each kind")
+    parser.add_argument("--case", type=int, action="append", help="only the case of this number, again")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--minutes", type=float, help="stop after so many; the same command continues")
     parser.add_argument("--log", type=Path, default=Path("build/hostile/log.jsonl"))
@@ -128,7 +129,7 @@ def main() -> None:
     counts = LONG if options.long else {**QUICK, "line": LINES}
     counts = {k: min(n, options.cases or n) for k, n in counts.items() if not options.kind or k in options.kind}
     done = {(entry["kind"], entry["case"]) for entry in read_log(log)}
-    plan = [(k, i) for k, n in counts.items() for i in range(n) if (k, i) not in done]
+    plan = [(k, i) for k, n in counts.items() for i in options.case or range(n) if options.case or (k, i) not in done]
     random.Random(0).shuffle(plan)  # so that a run that is stopped has met every kind
     started = time.monotonic()
     until = started + 60 * (options.minutes or float("inf"))
@@ -143,7 +144,8 @@ def main() -> None:
             for worker in range(options.workers)
         ]
         failures = sum(os.waitpid(child, 0)[1] != 0 for child in children)
-    entries = [entry for entry in read_log(log) if entry["case"] < counts.get(entry["kind"], 0)]
+    latest = {(entry["kind"], entry["case"]): entry for entry in read_log(log)}
+    entries = [entry for (kind, number), entry in latest.items() if number < counts.get(kind, 0)]
     faults = report(entries)
     print(f"{len(entries)} cases, {faults} faults, {time.monotonic() - started:.0f} s")
     sys.exit(bool(faults or failures or len(entries) < sum(counts.values())))
