@@ -146,7 +146,7 @@ def _held(file: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(file.read_text("utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{file} cannot be read as a result: {error}; delete it, or name another folder") from error
 
 
