@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long sanitize fuzz mutants docs bench model paper ablations clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz mutants docs bench model paper ablations clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -62,6 +62,12 @@ check-wheel: $(VENV)/all.done  ## build the sdist and the wheel, and look into b
 
 check-long: $(VENV)/all.done  ## the longer checks
 	$(BIN)/python -m pytest -m long
+
+hostile: $(VENV)/all.done  ## use 8,000 hostile models, indexes and files and 300 command lines in forked children, 15 minutes at most
+	$(BIN)/python -m tests.hostile --minutes 15 --log build/hostile/log.jsonl
+
+hostile-long: $(VENV)/all.done  ## 20,000 hostile models, 5,000 indexes, 20,000 JSON files, hours; the same command continues
+	$(BIN)/python -m tests.hostile --long --log build/hostile-long/log.jsonl
 
 sanitize: $(VENV)/all.done  ## native code under sanitizers (g++, and clang++ where it is installed): its tests, 8 threads, 5,000 damaged models; minutes
 	$(BIN)/python -m tests.native.sanitize --cases 5000

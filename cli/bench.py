@@ -1,6 +1,5 @@
 """`sbmini bench`: quality and speed, side by side with SentenceBERT."""
 
-import json
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ from sbert_mini.evaluation.choices import OWN_RUNTIMES, Pooling
 
 from . import options
 from .notes import note, progress_wanted, quiet_notes
+from .printing import print_json, print_text
 
 if TYPE_CHECKING:
     from sbert_mini.evaluation.sts import StsResult
@@ -113,11 +113,11 @@ def _finish(
 
     result = {"command": command_line(), "machine": machine(threads), **result}
     if as_json:
-        print(json.dumps(result, ensure_ascii=False), flush=True)
+        print_json(result, flush=True)
     else:
         for table in TABLES[kind](result):
-            print(table.terminal() + "\n")
-        print(machine_note(result), flush=True)
+            print_text(table.terminal() + "\n")
+        print_text(machine_note(result), flush=True)
     if report is not None:
         from sbert_mini.evaluation.report import write_report
 

@@ -12,6 +12,7 @@ import typer
 
 from . import options
 from .notes import counted, note, progress_wanted, quiet_notes
+from .printing import json_text, visible
 
 if TYPE_CHECKING:
     from sbert_mini.search.dedup import Verdict
@@ -126,7 +127,7 @@ def _write(
             row = _place(verdict.record, several) | repeated | {"of": _place(verdict.of, several)}
             if verdict.record.row is not None:
                 row["row"] = read_row(verdict.record)
-            other_stream.write(_json(row))
+            other_stream.write(_json(row, other_stream))
     return counts
 
 
@@ -153,12 +154,13 @@ def _writing(stream: IO[str], kind: str) -> "Iterator[Callable[[Record], None]]"
     from sbert_mini.text.rows import check_row, read_row, write_table
 
     rows: list[tuple[dict[str, Any], bool]] = []
+    for_eyes = stream is sys.stdout and stream.isatty()  # in a pipe the lines are data
 
     def keep(record: "Record") -> None:
         if kind == "txt":
-            stream.write(record.text + "\n")
+            stream.write((visible(record.text) if for_eyes else record.text) + "\n")
         elif kind == "jsonl":
-            stream.write(_json(read_row(record)))
+            stream.write(_json(read_row(record), stream))
         else:
             row = read_row(record)
             check_row(row, kind, record.place)
@@ -199,5 +201,6 @@ def _place(record: "Record", several: bool) -> dict[str, Any]:
     }
 
 
-def _json(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def _json(row: dict[str, Any], stream: IO[str]) -> str:
+    document = json.dumps(row, ensure_ascii=False)
+    return (json_text(document) if stream is sys.stdout else document) + "\n"

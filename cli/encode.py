@@ -14,6 +14,7 @@ from sbert_mini.runtime.choices import Truncation
 
 from . import options
 from .notes import Interrupted, counted, note, progress_wanted, quiet_notes
+from .printing import json_text
 from .rejects import Rejects
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ def _to_stdout(
     )
     for encoded, block in windows:
         for record, vector in zip(encoded, quantize_vectors(block, settings.precision, ranges), strict=True):
-            sys.stdout.write(json_line(rows.of(record), vector))
+            sys.stdout.write(json_text(json_line(rows.of(record), vector)))
         sys.stdout.flush()
 
 

@@ -1,6 +1,5 @@
 """`sbmini index`: make, change and check an index of texts."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +16,7 @@ from sbert_mini.scale.address import FORM
 
 from . import options
 from .notes import counted, note, progress_wanted, quiet_notes
+from .printing import print_json, print_text
 from .rejects import Rejects
 
 if TYPE_CHECKING:
@@ -428,11 +428,13 @@ def info(
         "bytes": stored_bytes(directory),
     }
     if as_json:
-        print(json.dumps(about, ensure_ascii=False))
+        print_json(about)
         return
     about["columns"] = ", ".join(f"{name} ({type or 'no value yet'})" for name, type in index.columns.items()) or "none"
     for key, value in about.items():
-        print(f"{key.replace('_', ' '):<20}{value!r}" if key == "prompt" else f"{key.replace('_', ' '):<20}{value}")
+        print_text(
+            f"{key.replace('_', ' '):<20}{value!r}" if key == "prompt" else f"{key.replace('_', ' '):<20}{value}"
+        )
 
 
 @app.command(

@@ -9,6 +9,7 @@ import traceback
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any, NoReturn
 
 from . import signals
@@ -24,6 +25,7 @@ from sbert_mini.progress import close_bars  # noqa: E402
 from . import bench, dedup, encode, index, models, predict, reduce, search, train  # noqa: E402
 from .notes import ClosedOutput, Interrupted, NoteHandler, in_options  # noqa: E402
 from .once import OnceGroup, refuse_repeated_options  # noqa: E402
+from .printing import print_error, print_text, set_raw  # noqa: E402
 
 EPILOG = "Documentation: README.md and docs/ of the project. Every command has its own --help with an example."
 
@@ -54,18 +56,25 @@ refuse_repeated_options(app)
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"sbmini {__version__}")
+        print_text(f"sbmini {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Print control characters of texts and names as they are, where \\x1b or \\u202e would stand for them.",
+        ),
+    ] = False,
 ) -> None:
-    pass
+    set_raw(raw)
 
 
 def main() -> NoReturn:
@@ -99,9 +108,15 @@ def _prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.excepthook = _print_traceback
     ours = logging.getLogger("sbert_mini")
     ours.addHandler(NoteHandler())
     ours.propagate = False  # a library may put a handler of its own at the root
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of an error that nothing expected; its text may hold a stranger's."""
+    print_error("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 
 @cache
@@ -113,6 +128,7 @@ def _command() -> Any:
 def run() -> int:
     """Run the command line in `sys.argv` and return its exit code."""
     debug = "--debug" in sys.argv[1:]
+    set_raw(False)
     signals.raise_interrupts()
     try:
         code = _command()(standalone_mode=False)
@@ -140,7 +156,7 @@ def run() -> int:
         KeyboardInterrupt,
     ) as error:
         if debug and not isinstance(error, typer.TyperException):
-            traceback.print_exc()
+            print_error(traceback.format_exc().rstrip())
         return _report(error)
     except Exception:
         if debug or not signals.came():
@@ -161,7 +177,7 @@ def _report(error: BaseException) -> int:
     close_bars()
     if isinstance(error, BrokenPipeError):
         if not _reader_left():
-            print("sbmini: error: what the command writes to was closed by its reader", file=sys.stderr)
+            print_error("sbmini: error: what the command writes to was closed by its reader")
             return 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the exit's own flush is silent
         return 0
@@ -171,20 +187,18 @@ def _report(error: BaseException) -> int:
         signals.end_at_once()
         remove_own_parts()
         with suppress(OSError):  # the terminal may be gone
-            print(f"sbmini: interrupted; {str(error) or 'nothing of this run was kept'}", file=sys.stderr)
+            print_error(f"sbmini: interrupted; {str(error) or 'nothing of this run was kept'}")
         return signals.exit_code()
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         text = error.format_message()
         if text.startswith("Usage:"):  # a command group without a command: its help
-            print(text, file=sys.stderr)
+            print_error(text)
         else:
-            print(
-                f"sbmini: error: {text} (see '{context.command_path if context else 'sbmini'} --help')", file=sys.stderr
-            )
+            print_error(f"sbmini: error: {text} (see '{context.command_path if context else 'sbmini'} --help')")
         return error.exit_code
     text = in_options(" ".join(str(error).split()), getattr(error, "parameter", None)) or type(error).__name__
-    print(f"sbmini: error: {text}", file=sys.stderr)
+    print_error(f"sbmini: error: {text}")
     return error.exit_code if isinstance(error, SbertMiniError) else 1
 
 

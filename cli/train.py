@@ -1,10 +1,9 @@
 """`sbmini train`: a recipe -> a model directory. `sbmini recipes`: the recipes that travel with the package."""
 
-import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +11,7 @@ from sbert_mini.errors import ModelNotFoundError, UsageError
 
 from . import options
 from .notes import Interrupted, note, progress_wanted, quiet_notes
+from .printing import print_json, print_text
 
 if TYPE_CHECKING:
     from sbert_mini.recipes.plan import Fit, Plan
@@ -113,9 +113,9 @@ def train(
     if not is_first_process():
         return
     if as_json:
-        print(_document(plan, done), flush=True)
+        print_json(_document(plan, done), flush=True)
     for name, value in done.figures.items() if not as_json else ():
-        print(f"{name.replace('_', ' '):<24}{_figure(value)}", flush=True)
+        print_text(f"{name.replace('_', ' '):<24}{_figure(value)}", flush=True)
     note(f"the weights of step {done.steps} -> {done.output}")
     if report is not None:
         _report(plan, report, budget, offline)
@@ -201,16 +201,15 @@ def _figure(value: float | None) -> str:
     return figure_text(value)
 
 
-def _document(plan: "Plan", done: "Fit") -> str:
+def _document(plan: "Plan", done: "Fit") -> dict[str, Any]:
     """Return what `--json` prints of a run that is over."""
-    document = {
+    return {
         "output": str(plan.output),
         "steps": done.steps,
         "resumed_from": done.resumed_from,
         "figures": dict(done.figures),
         "overlap": {name: dict(counts) for name, counts in plan.overlap.items()},
     }
-    return json.dumps(document, ensure_ascii=False)
 
 
 def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> None:
@@ -253,28 +252,30 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
     costs = estimate(plan, offline=offline)
     description = describe(plan, costs, offline=offline)
     if as_json:
-        print(json.dumps(description, ensure_ascii=False))
+        print_json(description)
         return
-    print(f"{description['model']} ({description['parameters']:,} parameters) -> {description['output']}")
-    print(f"{description['steps']:,} steps of {description['batch_size']} examples, surgery {description['surgery']}")
+    print_text(f"{description['model']} ({description['parameters']:,} parameters) -> {description['output']}")
+    print_text(
+        f"{description['steps']:,} steps of {description['batch_size']} examples, surgery {description['surgery']}"
+    )
     for number, cost in enumerate(costs, start=1):
         phase = f"phase {number}, encoder {cost.encoder}: " if len(costs) > 1 else ""
-        print(
+        print_text(
             f"{phase}{cost.steps:,} steps of {cost.seconds_a_step:.2f} s: about {_duration(cost.seconds)}, evaluations left out; "
             f"up to {cost.peak_bytes / 1e9:.1f} GB, measured on this machine"
         )
     for task, entry in zip(plan.tasks, description["tasks"], strict=True):
         if task.only_measured:
-            print(f"{entry['name']}: measured only, {entry['dev_rows']:,} dev rows")
+            print_text(f"{entry['name']}: measured only, {entry['dev_rows']:,} dev rows")
             continue
         dev = f"{entry['dev_rows']:,} dev rows" if task.dev is not None else "no dev rows"
-        print(
+        print_text(
             f"{entry['name']}: {entry['structure']}, {entry['loss']}, {entry['train_rows']:,} train rows, {dev}, "
             f"{entry['examples_a_batch']} examples a batch"
         )
         for key, count in task.train.counts.items():
             if key != "read":
-                print(f"  {count:,} rows {key.replace(':', ',', 1)}")
+                print_text(f"  {count:,} rows {key.replace(':', ',', 1)}")
 
 
 def _duration(seconds: float) -> str:
@@ -289,7 +290,7 @@ def list_recipes() -> None:
     from sbert_mini.recipes.recipe import built_in
 
     for name, file in built_in().items():
-        print(f"{name}\t{file.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
+        print_text(f"{name}\t{file.read_text('utf-8').splitlines()[0].removeprefix('# ')}")
 
 
 @recipes.command("show", epilog="Example:\n\n  sbmini recipes show paraphrase > recipe.toml\n")
@@ -305,4 +306,4 @@ def show(
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the recipe {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    print(text, end="")
+    print_text(text, end="")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation import figures
@@ -19,6 +20,7 @@ from sbert_mini.evaluation.tables import TABLES, machine_note
 from sbert_mini.files.durable import write_durably
 from sbert_mini.files.json_files import ANY_OBJECT
 from sbert_mini.files.json_schema import read_json
+from sbert_mini.text.markdown import no_markup, plain
 
 TITLES = {
     "sts": "Quality: semantic textual similarity",
@@ -151,7 +153,9 @@ def _held(file: Path) -> dict[str, Any]:
 
 
 def _pictures_of(result: Mapping[str, Any]) -> list[str]:
-    return [name for name in result.get("pictures", []) if name == Path(name).name and name.endswith(".png")]
+    names = result.get("pictures")
+    strings = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return [name for name in strings if name == Path(name).name and name.endswith(".png")]
 
 
 def _markdown(results: Mapping[str, Any]) -> str:
@@ -159,9 +163,9 @@ def _markdown(results: Mapping[str, Any]) -> str:
     for kind, result in results.items():
         parts.append(f"## {TITLES[kind]}")
         for table in TABLES[kind](result):
-            parts += [f"### {table.title}", table.markdown()]
-        parts += [f"![{Path(name).stem}]({name})" for name in _pictures_of(result)]
-        parts.append(machine_note(result))
+            parts += [f"### {plain(table.title)}", table.markdown()]
+        parts += [f"![{plain(Path(name).stem)}]({quote(name)})" for name in _pictures_of(result)]
+        parts.append(no_markup(machine_note(result)))
     return "\n\n".join(parts) + "\n"
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sbert_mini.text.markdown import code, no_markup, table_cell
+
 Json = Mapping[str, Any]
 
 
@@ -25,10 +27,10 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
-        """Return it as a Markdown table with its notes, without the title."""
+        """Return it as a Markdown table with its notes, without the title. Names from files are no markup in it."""
         lines = [self.header, ("---",) * len(self.header), *self.rows]
-        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return "\n\n".join([table, *self.notes])
+        table = "\n".join("| " + " | ".join(map(table_cell, line)) + " |" for line in lines)
+        return "\n\n".join([table, *map(no_markup, self.notes)])
 
     def html(self) -> str:
         """Return it as an HTML table with its title and notes."""
@@ -40,7 +42,8 @@ class Table:
 
     def terminal(self) -> str:
         """Return it as aligned text; a cell of more than 60 characters is shortened."""
-        cells = [tuple(c if len(c) <= 60 else c[:59] + "…" for c in row) for row in (self.header, *self.rows)]
+        lines_of_text = [tuple(" ".join(cell.splitlines()) for cell in row) for row in (self.header, *self.rows)]
+        cells = [tuple(c if len(c) <= 60 else c[:59] + "…" for c in row) for row in lines_of_text]
         widths = [max(len(row[column]) for row in cells) for column in range(len(self.header))]
         lines = [self.title]
         for row in cells:
@@ -63,7 +66,7 @@ def machine_note(result: Json) -> str:
     card = result["machine"]
     packages = ", ".join(f"{name} {package_version}" for name, package_version in card["packages"].items())
     threads = f"{_threads(card['threads'])}, " if "threads" in card else ""
-    return f"`{result['command']}`, {card['date']}, {threads}{card['cpu']}, Python {card['python']}, {packages}."
+    return f"{code(result['command'])}, {card['date']}, {threads}{card['cpu']}, Python {card['python']}, {packages}."
 
 
 def _threads(count: int) -> str:

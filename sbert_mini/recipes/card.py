@@ -9,6 +9,7 @@ from sbert_mini.evaluation.sets import TRAINED_ON, card_metadata
 from sbert_mini.evaluation.tables import NO_BEST, figure_text
 from sbert_mini.recipes.plan import Fit, Plan
 from sbert_mini.recipes.recipe import Recipe
+from sbert_mini.text.markdown import code_block, plain
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task
 
@@ -50,14 +51,14 @@ def write_card(
         metadata[TRAINED_ON] = counts
     parts = [
         f"---\n{ModelCardData(**metadata).to_yaml()}\n---",
-        f"# {plan.output.name}",
+        f"# {plain(plan.output.name)}",
         *_introduction(recipe, tasks, fit.steps),
         f"## Data\n\n{_data(recipe, tasks)}",
         *_overlap(plan.overlap),
         *_inherited_note(inherited, bool(teachers)),
         *_figures(fit.figures),
         *_allocation(fit.history),
-        f"## Recipe\n\nSeed {seed}, {threads} threads.\n\n```toml\n{recipe.text.strip()}\n```",
+        f"## Recipe\n\nSeed {seed}, {threads} threads.\n\n{code_block(recipe.text.strip(), 'toml')}",
         _measured_on(),
     ]
     (model / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
@@ -84,12 +85,12 @@ def _trained_on(overlap: Mapping[str, Mapping[str, int]], parents: Sequence[Mapp
 
 def _introduction(recipe: Recipe, tasks: Sequence[Task], steps: int) -> list[str]:
     headed = [task.config.name for task in tasks if task.config.head_kind is not None]
-    heads = f" with {'a head' if len(headed) == 1 else 'heads'} for {', '.join(headed)}" if headed else ""
+    heads = f" with {'a head' if len(headed) == 1 else 'heads'} for {plain(', '.join(headed))}" if headed else ""
     where = "; the heads are in `heads/`, for `sbmini predict`" if headed else ""
     predict = f"sbmini predict -m . --help{chr(10)}" if headed else ""
     parts = [
-        f"A sentence-embedding model{heads}, trained from {_shown(recipe.model.start)} by sbert-mini in {steps} steps. The "
-        f"encoder loads in plain sentence-transformers{where}.",
+        f"A sentence-embedding model{heads}, trained from {plain(_shown(recipe.model.start))} by sbert-mini in {steps} steps. "
+        f"The encoder loads in plain sentence-transformers{where}.",
         f"```sh\nsbmini encode 'a sentence' -m .\n{predict}```",
     ]
     dimensions = sorted({d for task in tasks for d in task.config.dimensions}, reverse=True)
@@ -114,14 +115,14 @@ def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:
         left_out = ", ".join(f"{n:,} ({reason})" for reason, n in dropped.items()) or "none"
         files = ", ".join(stem(name) for name in part.files("train"))
         loss = f"{config.loss} of {_shown(part.teacher)}" if part.teacher else config.loss
-        rows.append(f"| {part.name} | {config.structure} | {loss} | {files} | {len(task.train):,} | {left_out} |")
+        rows.append(_row(part.name, config.structure, loss, files, f"{len(task.train):,}", left_out))
     return "\n".join(rows)
 
 
 def _overlap(overlap: Mapping[str, Mapping[str, int]]) -> list[str]:
     if not overlap:
         return []
-    rows = [f"| {name} | {', '.join(f'{t}: {n}' for t, n in of_tasks.items())} |" for name, of_tasks in overlap.items()]
+    rows = [_row(name, ", ".join(f"{t}: {n}" for t, n in of_tasks.items())) for name, of_tasks in overlap.items()]
     return ["Training rows that also occur in STS sets:\n\n| set | rows |\n| --- | --- |\n" + "\n".join(rows)]
 
 
@@ -130,14 +131,15 @@ def _inherited_note(datasets: Sequence[str], with_teachers: bool) -> list[str]:
         return []
     teachers = ", or a teacher," if with_teachers else ""
     return [
-        f"The starting model{teachers} was trained on {', '.join(datasets)}: figures on these sets are not free of leakage."
+        f"The starting model{teachers} was trained on {plain(', '.join(datasets))}: figures on these sets are not free of "
+        "leakage."
     ]
 
 
 def _figures(figures: Mapping[str, float | None]) -> list[str]:
     if not figures:
         return []
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {figure_text(value)} |" for name, value in figures.items())
+    rows = "\n".join(_row(name.replace("_", " "), figure_text(value)) for name, value in figures.items())
     mean = "The mean is over the tasks' main figures that are defined, a correlation r counted as (r + 1) / 2."
     return [
         f"## Dev figures\n\n| figure | value |\n| --- | --- |\n{rows}",
@@ -148,8 +150,13 @@ def _figures(figures: Mapping[str, float | None]) -> list[str]:
 def _allocation(history: Sequence[Change]) -> list[str]:
     if len(history) < 2:
         return []
-    rows = "\n".join(f"| {c.batch} | {', '.join(map(str, c.sizes))} | {c.reason} |" for c in history)
+    rows = "\n".join(_row(str(c.batch), ", ".join(map(str, c.sizes)), c.reason) for c in history)
     return [f"## Batch allocation\n\n| from batch | examples a task | why |\n| --- | --- | --- |\n{rows}"]
+
+
+def _row(*cells: str) -> str:
+    """Return a row of a Markdown table."""
+    return f"| {' | '.join(map(plain, cells))} |"
 
 
 def _measured_on() -> str:

@@ -230,11 +230,11 @@ class _Reader:
                 return self.table(option, value, path)  # type: ignore[arg-type]
             if get_origin(option) in (list, tuple) and isinstance(value, list):
                 entry = get_args(option)[0]
-                entries = [float(x) if entry is float and type(x) is int else x for x in value]
+                entries = [self._float(x, path, shown) if entry is float and type(x) is int else x for x in value]
                 if all(type(x) is entry for x in entries):
                     return get_origin(option)(entries)
             if option is float and type(value) is int:
-                return float(value)
+                return self._float(value, path, shown)
             if type(value) is (str if get_origin(option) is Literal else option):
                 return value
         expected = " or ".join(
@@ -242,6 +242,12 @@ class _Reader:
             for o in options
         )
         raise self.error(path, f"{shown} must be {expected}; found {_toml(value)}")
+
+    def _float(self, value: int, path: list[str | int], shown: str) -> float:
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise self.error(path, f"{shown} is too large: a number of {len(str(value))} digits") from error
 
 
 def _toml(value: Any) -> str:

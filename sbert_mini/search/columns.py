@@ -224,7 +224,13 @@ class Schema:
                 column.type = next(type for type in COLUMN_TYPES if type in column.possible)
 
     def type_of(self, name: str) -> str | None:
-        """Return a column's type; None where it has no value yet."""
+        """Return a column's type; None where it has no value yet.
+
+        Raises:
+            CorruptIndexError: there is no such column, so a row names one that the index's manifest does not.
+        """
+        if name not in self._columns:
+            raise CorruptIndexError(f"the index is damaged: a row has the column {name!r}, and its manifest does not")
         return self._columns[name].type
 
     def described(self) -> list[dict[str, Any]]:

@@ -56,11 +56,11 @@ def test_weights_outside_of_the_model_are_refused(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     for name in ("../model.safetensors", "/etc/x.safetensors", "*.safetensors", "a\0.safetensors"):
         index.write_text(json.dumps({"weight_map": {"a": name}}))
-        with pytest.raises(CorruptModelError, match="must be a path|a file of weights must be"):
+        with pytest.raises(CorruptModelError, match=r"must be a path|a file of weights must be"):
             weight_files(tmp_path)
     for content in ({}, {"weight_map": ["a"]}):
         index.write_text(json.dumps(content))
-        with pytest.raises(CorruptModelError, match="must hold the object weight_map"):
+        with pytest.raises(CorruptModelError, match="weight_map must be an object"):
             weight_files(tmp_path)
 
 

@@ -41,6 +41,7 @@ NEUTRAL = {
     "--batch-size",
     "--offline",
     "--debug",
+    "--raw",
     "--help",
     "--seed",
     "--workers",

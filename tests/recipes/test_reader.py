@@ -49,6 +49,11 @@ def test_a_recipe_is_read(tmp_path):
     ("old", "new", "said"),
     [
         ("steps = 10", "stepz = 10", "line 5: there is no key train.stepz (did you mean steps?)"),
+        (
+            "steps = 10",
+            "steps = 10\n[optimizer]\nlearning_rate = 1" + "0" * 400,
+            "learning_rate is too large: a number of 401 digits",
+        ),
         ("steps = 10", "steps = 0", "line 5: train.steps must be at least 1; found 0"),
         ("steps = 10", 'steps = "10"', "line 5: train.steps must be a whole number; found '10'"),
         ("steps = 10", "steps = true", "line 5: train.steps must be a whole number; found true"),

@@ -245,3 +245,8 @@ def test_empty_cells_alone_give_a_column_without_a_type(tmp_path):
 def test_a_filter_on_id_reads_the_rows_ids_whatever_their_columns(tmp_path):
     columns = columns_of(tmp_path, [{"id": "id 1"}, {"id": "id 0"}], Schema())
     assert columns.column("id").values(0, 2).values.tolist() == ["id 0", "id 1"]
+
+
+def test_a_row_with_a_column_that_the_manifest_lacks_is_damage():
+    with pytest.raises(CorruptIndexError, match="the column 'other'"):
+        Schema().type_of("other")

@@ -1,0 +1,40 @@
+"""What every command prints goes through here: to a person, text with visible control characters (`text.shown`)."""
+
+import json
+import sys
+from typing import Any
+
+from sbert_mini.text.shown import shown, shown_json
+
+_raw = False
+
+
+def set_raw(raw: bool) -> None:
+    """Print texts as they are from now on (`--raw`), or escaped."""
+    global _raw  # noqa: PLW0603
+    _raw = raw
+
+
+def visible(text: str) -> str:
+    """Return a text as it is printed for a person."""
+    return text if _raw else shown(text)
+
+
+def print_text(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
+    """Print a text for a person on standard output."""
+    print(visible(text), end=end, flush=flush)
+
+
+def print_error(text: str) -> None:
+    """Print a text on standard error."""
+    print(visible(text), file=sys.stderr)
+
+
+def json_text(document: str) -> str:
+    """Return a JSON document as it is printed: the same value."""
+    return document if _raw else shown_json(document)
+
+
+def print_json(value: Any, *, flush: bool = False) -> None:
+    """Print a value as one line of JSON on standard output."""
+    print(json_text(json.dumps(value, ensure_ascii=False)), flush=flush)
