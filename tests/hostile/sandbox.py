@@ -6,6 +6,7 @@ folder must be as it was, and the child has a network namespace of its own where
 
 import contextlib
 import ctypes
+import faulthandler
 import hashlib
 import os
 import resource
@@ -135,6 +136,7 @@ def attempt(use: Callable[[Path], str], folder: Path) -> str:
         def say(text: str) -> None:
             os.write(stream, f"\noutcome {text}".encode("utf-8", "replace"))
 
+        faulthandler.disable()  # a signal is an outcome, not a report on stderr
         signal.alarm(LIMIT_S)
         with contextlib.suppress(OSError):
             ctypes.CDLL(None).unshare(_CLONE_NEWNET)

@@ -5,6 +5,7 @@ import pytest
 from sbert_mini.errors import (
     CorruptIndexError,
 )
+from sbert_mini.files.json_files import ANY_OBJECT
 from sbert_mini.search.checksums import CheckedFile, file_checksums, read_checked_json
 
 
@@ -42,4 +43,4 @@ def test_a_file_that_is_missing_or_was_cut_while_it_is_open_is_damaged(tmp_path)
     with pytest.raises(CorruptIndexError, match="file cannot be opened: No such file"):
         CheckedFile(file, checksums)
     with pytest.raises(CorruptIndexError, match="file cannot be read: No such file"):
-        read_checked_json(file, "0" * 64)
+        read_checked_json(file, "0" * 64, ANY_OBJECT)

@@ -11,6 +11,7 @@ from indexes import ROWS, make
 from sbert_mini import IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError
 from sbert_mini.files.durable import read_sealed_json, write_sealed_json
+from sbert_mini.files.json_files import FAISS_RECORD
 from sbert_mini.search.checksums import file_checksums
 from sbert_mini.search.faiss_index import inverted_lists
 from sbert_mini.search.faiss_threads import faiss_with
@@ -98,7 +99,7 @@ def sealed(path, data):
     """Put another FAISS file into an index, all checksums right."""
     file, record = path / "faiss" / "000001.faiss", path / "faiss" / "000001.json"
     file.write_bytes(data)
-    described = read_sealed_json(record, CorruptIndexError)
+    described = read_sealed_json(record, FAISS_RECORD, CorruptIndexError)
     write_sealed_json(record, described | {"file": file_checksums(file)})
 
 
