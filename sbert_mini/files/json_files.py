@@ -129,7 +129,7 @@ WEIGHTS_INDEX = Object({"weight_map": Required(MapOf(PathText()))})
 GRAPH_RECORD = Object(
     {
         "format": Required(_COUNT),
-        "fingerprint": Required(_SHA256),
+        "fingerprint": Required(_SHA256),  # it becomes the name of a folder in the cache
         "source": Required(
             Object(
                 {

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,6 @@ from sbert_mini.runtime.fingerprint import file_sha256, has_safetensors, size_an
 from sbert_mini.runtime.precision import ComponentRanges
 
 FORMAT = 1
-_SHA256 = re.compile("[0-9a-f]{64}")  # a fingerprint becomes the name of a folder in the cache
 
 log = logging.getLogger("sbert_mini")
 
@@ -39,8 +37,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             if kind in graphs:
                 usable = usable and graphs[kind]["file"] == name
                 usable = usable and (folder / name).stat().st_size == graphs[kind]["bytes"]
-        digests = [record["fingerprint"], *(entry["sha256"] for entry in graphs.values())]
-        usable = usable and all(_SHA256.fullmatch(digest) for digest in digests)
     except (OSError, CorruptModelError):
         usable = False
     if not usable:
