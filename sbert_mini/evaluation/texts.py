@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import sbert_mini
 from sbert_mini.text.records import read_records
 
 QUESTIONS, QUESTION_COLUMN = "quora_cs224n_dev.tsv.gz", "question1"
@@ -32,6 +31,6 @@ def read_texts(
     elif file is not None and file.is_file():
         records = read_records(file, text_column=column)
     else:
-        records = read_records(Path(sbert_mini.__file__).parent / "examples" / "collection.jsonl")
+        records = read_records(Path(__file__).parents[1] / "examples" / "collection.jsonl")
         return [s for r in records for s in r.text.replace("? ", ". ").split(". ") if s][:count]
     return [record.text for record in itertools.islice(records, count)]
