@@ -1,6 +1,7 @@
 """What surrounds a fitter's steps: log, evaluation, averages of the weights, checkpoints that are whole and hold no pickle."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,7 +36,7 @@ class AfterStep(TrainerCallback):
         self._trainer.after_step()
 
 
-class BaseFitter(SentenceTransformerTrainer):
+class BaseFitter(SentenceTransformerTrainer, ABC):
     """sentence-transformers' trainer, without the step: log, evaluation, averages of the weights, checkpoints, the best weights.
 
     A checkpoint is written beside its place and renamed into it. A run that is killed and resumed ends in the same weights as
@@ -57,17 +58,17 @@ class BaseFitter(SentenceTransformerTrainer):
     averages: dict[str, WeightAverage]
     telemetry: Telemetry
 
+    @abstractmethod
     def fitter_state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beside weights and optimizer, as JSON holds it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_fitter_state(self, state: Mapping[str, Any]) -> None:
         """Restore from `fitter_state()`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def after_evaluation(self, figures: Mapping[str, float | None]) -> None:
         """Act on the dev figures of an evaluation while training."""
-        raise NotImplementedError
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do nothing: the card is written by `recipes.card`, from the recipe and the figures."""

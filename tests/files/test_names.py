@@ -140,7 +140,8 @@ def test_the_lock_is_not_a_link(index, tmp_path):
 
 
 def test_a_model_that_a_file_names_is_not_fetched_and_not_in_its_folder(tmp_path, make_model, monkeypatch):
-    monkeypatch.setattr("sbert_mini.model.registry.is_offline", lambda: False)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelNotFoundError, match="pass -m no-such-org/model to fetch it"):
         resolve_noted("no-such-org/model", tmp_path)
