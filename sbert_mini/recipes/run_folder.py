@@ -14,7 +14,7 @@ import torch
 from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.files import outputs
-from sbert_mini.files.durable import write_durably
+from sbert_mini.files.durable import is_part, write_durably
 from sbert_mini.files.json_files import ANY_OBJECT, TRAINER_STATE
 from sbert_mini.files.json_schema import read_json
 from sbert_mini.model import registry
@@ -132,7 +132,7 @@ def _check_run(run: Path) -> None:
         return
     if not run.is_dir():
         raise UsageError(f"{run}, the folder for checkpoints, is a file: move it, or name another output")
-    others = [path for path in run.iterdir() if not path.name.startswith(f".{RUN}.")]
+    others = [path for path in run.iterdir() if not is_part(path.name, RUN)]
     if others and not {"recipe", "seed"} <= set(run_notes(run)):
         raise UsageError(
             f"{run}, the folder for checkpoints, holds {others[0].name}, and was not made by sbmini: move it, or name another "

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError, UsageError
-from sbert_mini.files.durable import read_sealed_json, write_sealed_json
+from sbert_mini.files.durable import is_part, read_sealed_json, write_sealed_json
 from sbert_mini.files.json_files import BULK_JOB
 from sbert_mini.files.paths import is_utf8
 from sbert_mini.model.choices import Graph
@@ -300,7 +300,7 @@ def _cause(error: BaseException) -> SbertMiniError:
 
 
 def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None:
-    """Make the folder, or check what lies there; return what a job that is finished already came to."""
+    """Make the folder, or check what is in it; return the result of a job that is finished already."""
     record = folder / JOB
     if record.exists():
         earlier = read_sealed_json(record, BULK_JOB, InputError)
@@ -313,8 +313,11 @@ def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None
             return None
         names = {f.name for f in fields(BulkCounts)}
         return BulkCounts(**{name: count for name, count in earlier["finished"].items() if name in names})
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} must be empty or absent, and holds {next(folder.iterdir()).name}")
+    foreign = (
+        sorted(entry.name for entry in folder.iterdir() if not is_part(entry.name, JOB)) if folder.exists() else []
+    )
+    if foreign:  # a part of JOB is what a run left that was killed before it renamed it
+        raise UsageError(f"{folder} must be empty or absent, and holds {foreign[0]}")
     folder.mkdir(parents=True, exist_ok=True)
     write_sealed_json(record, job)
     return None

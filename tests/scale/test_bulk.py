@@ -196,3 +196,13 @@ def test_a_job_goes_on_only_with_the_same_columns():
     joined = BulkSettings(text_column=("a", "b")).to_json()
     assert (joined["text_column"], joined["text_separator"]) == (["a", "b"], " ")
     assert json.loads(json.dumps(joined)) == joined
+
+
+def test_what_a_killed_run_left_of_its_first_record_is_in_nobodys_way(tmp_path):
+    (tmp_path / "rows.txt").write_text("a cat\n")
+    output = tmp_path / "shards"
+    output.mkdir()
+    (output / "._job.json.999999999.2750ed92.part").touch()  # killed before it was renamed
+    (output / "holiday.jpg").touch()
+    with pytest.raises(UsageError, match=r"must be empty or absent, and holds holiday\.jpg"):
+        encode_files([tmp_path / "rows.txt"], output)
