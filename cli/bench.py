@@ -81,6 +81,12 @@ Collections = Annotated[
         show_default=False,
     ),
 ]
+Binary = Annotated[
+    bool,
+    typer.Option(
+        "--binary", help="Count every judgment above 0 as 1: for grades that are not gains, such as Cranfield's."
+    ),
+]
 Kinds = Annotated[
     list[str] | None,
     typer.Option(
@@ -89,6 +95,30 @@ Kinds = Annotated[
         show_default=False,
     ),
 ]
+
+
+OwnIndex = Annotated[
+    Path | None,
+    typer.Option("--index", help="Evaluate this index on --queries and --qrels instead.", show_default=False),
+]
+OwnQueries = Annotated[
+    Path | None,
+    typer.Option("--queries", help="The queries: a table or JSON lines with ids, or TREC's tsv.", show_default=False),
+]
+Qrels = Annotated[
+    Path | None,
+    typer.Option("--qrels", help="The judgments: BEIR's or TREC's qrels, or a CSV with a header.", show_default=False),
+]
+RunFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        help="Write TREC runs: out.trec gives out.meaning.trec, out.words.trec and out.both.trec.",
+        show_default=False,
+    ),
+]
+Resamples = Annotated[int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed for the bootstrap.")]
 
 
 def _folder(data: Path | None) -> Path | None:
@@ -164,8 +194,8 @@ def sts(
         Pooling,
         typer.Option("--pooling", help="Subsets of a set: join their pairs (as MTEB does), or average them."),
     ] = "all",
-    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the bootstrap.")] = 0,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
     as_json: AsJson = False,
     report: Report = None,
     threads: options.Threads = None,
@@ -270,20 +300,29 @@ def speed(
   sbmini bench search --data data/
 
   sbmini bench search --collection beir/scifact --kind SQ8 --kind HNSW32 --report report/
+
+  sbmini bench search --index news.index --queries queries.jsonl --qrels qrels.tsv
+
+  sbmini bench search --index news.index --queries q.csv --id-column number --text-column question --qrels r.csv --run out.trec
 """,
 )
 def search(
+    context: typer.Context,
+    index: OwnIndex = None,
+    queries: OwnQueries = None,
+    qrels: Qrels = None,
+    text_column: options.TextColumns = None,
+    id_column: options.IdColumn = None,
+    exact: Annotated[bool, typer.Option("--exact", help="With --index: compare with every row.")] = False,
+    run: RunFile = None,
+    resamples: Resamples = 10_000,
+    seed: Seed = 0,
     model: options.Model = None,
     graph: options.GraphOption = "int8",
     peer: Peer = PEER_MODEL,
     no_peer: NoPeer = False,
     collection: Collections = None,
-    binary: Annotated[
-        bool,
-        typer.Option(
-            "--binary", help="Count every judgment above 0 as 1: for grades that are not gains, such as Cranfield's."
-        ),
-    ] = False,
+    binary: Binary = False,
     kind: Kinds = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits per query, for recall.")] = 10,
     rows: Annotated[int, typer.Option("--rows", min=100, help="The highest number of vectors to search.")] = 20000,
@@ -296,14 +335,28 @@ def search(
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure kinds of index (recall, rate, build time, bytes) and retrieval quality (nDCG@10, recall@100, MRR@10).
+    """Measure kinds of index and retrieval quality; or, with --index, your own index on your own queries.
 
-    Kinds are measured on the vectors of --input's texts, else of Wikipedia sentences of the data folder, else of the first
-    collection; the last tenth of the texts, at most 1,000, are the queries. Retrieval is measured on folders in BEIR's layout,
-    by exact search, against sentence-transformers on the same texts.
+    Kinds (recall, rate, build time, bytes) are measured on the vectors of --input's texts, else of Wikipedia sentences of the
+    data folder, else of the first collection; the last tenth of the texts, at most 1,000, are the queries. Retrieval (nDCG@10,
+    recall@100, MRR@10) is measured on folders in BEIR's layout, by exact search, against sentence-transformers on the same texts.
+
+    With --index: nDCG@10, recall@10, recall@100 and MRR@10 of the search by meaning, by words and by both, with 95 % intervals
+    and paired significance (bootstrap over the queries). --queries is a CSV, TSV, Parquet or JSON-lines file with ids (BEIR's
+    queries.jsonl too), or TREC's: id and text, tab separated, no header. --qrels has TREC's four fields, or a header that names
+    query, document and grade (BEIR: query-id, corpus-id, score). A grade above 0 is relevant. Judged documents that the index
+    does not have, queries without judgments and repeated judgments are counted. --json has the figures of each query.
     """
     quiet_notes(quiet)
+    _check_search_options(context, own=index is not None)
     _check(report)
+    if index is not None:
+        if queries is None or qrels is None:
+            raise UsageError("--index is evaluated on --queries and --qrels: give both")
+        columns = {"text_column": text_column, "id_column": id_column}
+        asked = {"binary": binary, "exact": exact, "resamples": resamples, "seed": seed}
+        _evaluate_own((index, queries, qrels), columns, asked, run, (as_json, report), threads, offline=offline)
+        return
     from sbert_mini.evaluation import retrieval
     from sbert_mini.evaluation.contestants import open_contestants
     from sbert_mini.runtime.engine import thread_count
@@ -314,26 +367,68 @@ def search(
     folders = collection or (retrieval.find_collections(folder) if folder is not None else [])
     collections = [retrieval.read_collection(path, binary=binary) for path in folders]
     texts = retrieval.texts_to_search(rows, collections, input, folder)
-    opened = open_contestants(
-        [_name(model)],
-        [graph],
-        [] if no_peer else [peer],
-        threads=budget,
-        offline=offline,
-        progress=progress_wanted(quiet),
-    )
-    result = retrieval.measure(
-        opened,
-        collections,
-        texts,
-        kind or [],
-        k=k,
-        threads=budget,
-        rounds=rounds,
-        with_peer=not no_peer,
-        on_progress=note,
-    )
+    peers, bar = [] if no_peer else [peer], progress_wanted(quiet)
+    opened = open_contestants([_name(model)], [graph], peers, threads=budget, offline=offline, progress=bar)
+    sizes: dict[str, Any] = {"k": k, "threads": budget, "rounds": rounds, "with_peer": not no_peer}
+    result = retrieval.measure(opened, collections, texts, kind or [], on_progress=note, **sizes)
     _finish("search", result.to_json(), budget, as_json, report)
+
+
+_OWN_OPTIONS = {"index", "queries", "qrels", "text_column", "id_column", "exact", "run", "resamples", "seed"}
+_SHARED_OPTIONS = {"binary", "as_json", "report", "threads", "offline", "quiet"}
+
+
+def _check_search_options(context: typer.Context, *, own: bool) -> None:
+    """Refuse options of the one kind of measurement with the other.
+
+    Raises:
+        UsageError: one is given.
+    """
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    others = [name for name in given if name not in _SHARED_OPTIONS and (name in _OWN_OPTIONS) != own]
+    if others:
+        names = ", ".join("-k" if name == "k" else f"--{name.replace('_', '-')}" for name in others)
+        raise UsageError(
+            f"{names}: {'not for the evaluation of an --index' if own else 'for the evaluation of an --index'}"
+        )
+
+
+def _evaluate_own(
+    files: tuple[Path, Path, Path],
+    columns: dict[str, Any],
+    asked: dict[str, Any],
+    run: Path | None,
+    output: tuple[bool, Path | None],
+    threads: int | None,
+    *,
+    offline: bool,
+) -> None:
+    """Evaluate an index on queries and judgments.
+
+    Args:
+        files: the index, the queries and the judgments.
+        columns: see `judgments.read_queries`.
+        asked: see `own_data.evaluate`.
+        run: where TREC runs go, or None.
+        output: --json and --report.
+        threads: --threads.
+        offline: --offline.
+    """
+    from sbert_mini.evaluation import own_data
+    from sbert_mini.evaluation.judgments import read_judgments, read_queries
+    from sbert_mini.runtime.engine import thread_count
+    from sbert_mini.search.index import SearchIndex
+
+    directory, queries, qrels = files
+    budget = thread_count(threads)
+    judgments, texts = read_judgments(qrels), read_queries(queries, **columns)
+    index = SearchIndex(directory, threads=budget, offline=offline)
+    result, runs = own_data.evaluate(index, texts, judgments, on_progress=note, **asked)
+    if run is not None:
+        for file in own_data.write_runs(run, runs):
+            note(f"run -> {file}")
+    _finish("own_data", result.to_json(), budget, *output)
 
 
 @app.command(

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .notes import counted, note, progress_wanted, quiet_notes
+from .notes import counted, note, note_input, progress_wanted, quiet_notes
 from .printing import json_text, visible
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ def dedup(
             show_progress_bar=bar,
         )
         counts = _write(verdicts, keep, other_stream, several=len(files) > 1)
-    if read.blank:
-        note(f"{read.blank} blank lines were left out")
+    note_input(read, "left out")
     note(
         f"{sum(counts.values())} rows, {counts['kept']} kept; {counts['same text']} had the same text as a kept one, "
         f"{counts['near']} were near one"

@@ -13,7 +13,7 @@ from sbert_mini.errors import InputError, UsageError
 from sbert_mini.runtime.choices import Truncation
 
 from . import options
-from .notes import Interrupted, counted, note, progress_wanted, quiet_notes
+from .notes import Interrupted, counted, note, note_input, progress_wanted, quiet_notes
 from .printing import json_text
 from .rejects import Rejects
 
@@ -154,8 +154,7 @@ def encode(
 
 
 def _tell(read: "ReadCounts", counts: "EncodeCounts", truncation: Truncation) -> None:
-    if read.blank:
-        note(f"{read.blank} blank lines were not encoded")
+    note_input(read, "not encoded")
     if counts.truncated and truncation == "chunk":
         note(f"{counts.truncated} of {counts.texts} texts were read in pieces")
 

@@ -15,7 +15,7 @@ from sbert_mini.runtime.choices import Truncation
 from sbert_mini.scale.address import FORM
 
 from . import options
-from .notes import counted, note, progress_wanted, quiet_notes
+from .notes import counted, note, note_input, progress_wanted, quiet_notes
 from .printing import print_json, print_text
 from .rejects import Rejects
 
@@ -137,7 +137,8 @@ def create(
 
     A row keeps all its columns. Its id is the value of the id column. Without an id column the id is computed from the row's
     content; rows with the same content are stored once, and counted. For filters each column has one type: the narrowest type
-    that reproduces all values exactly (so 007 and 1.10 are text), or the type that --column-type names.
+    that reproduces all values exactly (so 007 and 1.10 are text), or the type that --column-type names. A row of BEIR's corpus
+    (_id, title and text, no id) has its title joined with its text, and a note says so; --text-column text takes the text alone.
 
     Up to 50,000 rows are searched exactly. Larger indexes use inverted lists of 1-bit vectors (RaBitQ); the number of lists per
     query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other values
@@ -540,8 +541,7 @@ def _beside(directory: Path) -> Path:
 
 def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: int) -> None:
     counts = writer.counts
-    if read.blank:
-        note(f"{read.blank} blank lines were not stored")
+    note_input(read, "not stored")
     if counts.repeated:
         note(f"{counts.repeated} rows were the same as an earlier one, and are stored once")
     replaced = f" ({counts.replaced} of them in the place of older ones)" if counts.replaced else ""

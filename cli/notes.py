@@ -6,12 +6,15 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sbert_mini.errors import InputError
 from sbert_mini.progress import Counted, print_line
 
 from .printing import visible
+
+if TYPE_CHECKING:
+    from sbert_mini.text.records import ReadCounts
 
 T = TypeVar("T")
 OPTION_OF = {
@@ -64,6 +67,22 @@ def quiet_notes(quiet: bool) -> None:
 def note(text: str) -> None:
     """Print a line on stderr unless --quiet is on."""
     logging.getLogger("sbert_mini").info(text)
+
+
+def note_input(read: "ReadCounts", blank: str) -> None:
+    """Print what was read in another way than each row as it stands, if there is something.
+
+    Args:
+        read: counts of an input.
+        blank: what became of its blank lines.
+    """
+    if read.blank:
+        note(f"{read.blank} blank lines were {blank}")
+    if read.titled:
+        note(
+            f"{read.titled} rows are in BEIR's layout (_id, title, text): each title was joined with its text; "
+            "--text-column text takes the text alone"
+        )
 
 
 def progress_wanted(quiet: bool) -> bool:

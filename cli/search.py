@@ -9,10 +9,11 @@ import typer
 
 from sbert_mini.errors import UsageError
 from sbert_mini.scale import address
+from sbert_mini.search.fusion import SearchBy
 from sbert_mini.text.shown import columns, fitted
 
 from . import options
-from .notes import quiet_notes
+from .notes import note_input, quiet_notes
 from .printing import print_json, print_text, visible
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ EXAMPLE = """Examples:
 
   sbmini search news.index "interest rates" --filter "year >= 2020 and lang = 'en'"
 
-  sbmini search manuals.index "error E-1042" --hybrid
+  sbmini search manuals.index "error E-1042" --by both --min-score 0.2
+
+  sbmini search news.index -i questions.csv --id-column number --text-column question --jsonl
 
   sbmini search milvus://search.example.org/news "interest rates"
 
@@ -56,67 +59,82 @@ Input = Annotated[
 ]
 
 
+TopK = Annotated[int, typer.Option("-k", "--top-k", min=1, help="The highest number of hits per query.")]
+By = Annotated[
+    SearchBy | None,
+    typer.Option(
+        "--by", help="Rank by meaning (cosine), by words (BM25), or by both. [default: meaning]", show_default=False
+    ),
+]
+Hybrid = Annotated[bool, typer.Option("--hybrid", help="The same as --by both.", show_default=False)]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Compare with every row, for any kind of index.", show_default=False)
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help='One JSON document: {"results": [{"query_id", "query", "hits": [...]}]}.')
+]
+AsJsonLines = Annotated[
+    bool, typer.Option("--jsonl", help='One JSON object per query: {"query_id", "query", "hits": [...]}.')
+]
+WithText = Annotated[bool, typer.Option("--with-text/--without-text", help="Whether hits show their text and columns.")]
+FailIfEmpty = Annotated[bool, typer.Option("--fail-if-empty", help="Exit with code 1 if no query has a hit.")]
+
+
 def search(
     directory: Index,
     query: Query = None,
-    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="The highest number of hits per query.")] = 10,
+    k: TopK = 10,
     min_score: MinScore = None,
     filter: options.Filter = None,
     filter_timeout: options.FilterTimeout = 60.0,
-    hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="Rank by meaning and by words (BM25).", show_default=False)
-    ] = False,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Compare with every row, for any kind of index.", show_default=False)
-    ] = False,
+    by: By = None,
+    hybrid: Hybrid = False,
+    exact: Exact = False,
     input: Input = None,
     input_format: options.InputFormat = None,
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
+    id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help='One JSON document: {"results": [{"query", "hits": [...]}]}.')
-    ] = False,
-    as_json_lines: Annotated[
-        bool, typer.Option("--jsonl", help='One JSON object per query: {"query", "hits": [...]}.')
-    ] = False,
-    with_text: Annotated[
-        bool, typer.Option("--with-text/--without-text", help="Whether hits show their text and columns.")
-    ] = True,
-    fail_if_empty: Annotated[
-        bool, typer.Option("--fail-if-empty", help="Exit with code 1 if no query has a hit.")
-    ] = False,
+    as_json: AsJson = False,
+    as_json_lines: AsJsonLines = False,
+    with_text: WithText = True,
+    fail_if_empty: FailIfEmpty = False,
     model: options.Model = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
     trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Search an index for the rows closest in meaning to a query, closest first.
+    """Search an index for the rows closest to a query in meaning or in words, closest first.
 
     On a terminal the hits are a table; in a pipe, lines of score, id and text, tab separated (a tab, newline or backslash
     of the text is written as \\t, \\n, \\r or \\\\). Other control characters, and those that reorder a line, are written as
-    \\x1b or \\u202e; 'sbmini --raw search' prints them as they are. The score is the cosine similarity. The index's own model
-    is used; --model names a copy of it in another place, and any other model is refused.
+    \\x1b or \\u202e; 'sbmini --raw search' prints them as they are. With several queries a line begins with its query. If the
+    queries of --input have ids, it begins with the query's id and the query. The index's own model is used; --model names a copy
+    of it in another place, and any other model is refused.
 
     --filter takes an SQL condition: comparisons, in, between, like, ilike, is null, and, or, not, arithmetic, cast and
     common functions. 'sbmini index info' lists the columns with their types; a column that a row does not have is NULL. The
-    search finds the -k nearest of the rows that meet the condition. With --hybrid the score is the sum of two reciprocal
-    ranks, 1 / (60 + rank): of the search by meaning and of BM25.
+    search finds the -k nearest of the rows that meet the condition.
+
+    The score is what ranks the hits: the cosine, with --by words the BM25 score, with --by both the sum of two reciprocal ranks,
+    1 / (60 + rank). --json and --jsonl give for each hit the cosine, the BM25 score ("bm25") and its two ranks
+    ("rank_by_meaning", "rank_by_words"); null where the hit is not in that ranking.
     """
     if query is not None and input:
         raise UsageError("queries were given both as an argument and with --input; give one of the two")
     if as_json and as_json_lines:
         raise UsageError("--json and --jsonl exclude each other")
-    if hybrid and min_score is not None:
-        raise UsageError("--min-score is a least cosine, and the scores of --hybrid are none; give one of the two")
-    reading = options.reading(input_format, text_column, text_separator, max_row_bytes=max_row_bytes)
+    if hybrid and by not in (None, "both"):
+        raise UsageError(f"--hybrid is --by both, and --by {by} was given too; give one of the two")
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     if query is not None:
         options.check_no_input_options(reading)
     options.check_trust(trust_tokenizer, model)
     quiet_notes(quiet)
-    queries = [query] if query is not None else _queries(input, reading)
-    if not all(q.strip() for q in queries):
+    queries: list[tuple[str | None, str]] = [(None, query)] if query is not None else _queries(input, reading)
+    if not all(text.strip() for _, text in queries):
         raise UsageError("the query is empty")
 
     index = _opened(directory, threads, offline, filter_timeout)
@@ -126,17 +144,15 @@ def search(
 
         opening: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
         embedder = Embedder(model, graph=index.model.graph, **opening)  # type: ignore[arg-type]
-    results = index.search(
-        queries, k, min_score=min_score, filter=filter, hybrid=hybrid, exact=exact, embedder=embedder
-    )
+    asked: dict[str, Any] = {"min_score": min_score, "filter": filter, "by": "both" if hybrid else by, "exact": exact}
+    results = index.search([text for _, text in queries], k, embedder=embedder, **asked)
     if as_json or as_json_lines:
         answers = _answers(queries, results, with_text)
         whole = [{"index": directory, "model": index.model.name, "results": answers}]
         for line in whole if as_json else answers:
             print_json(line)
     else:
-        for text, hits in zip(queries, results, strict=True):
-            _print(text if len(queries) > 1 else None, hits, with_text)
+        _print_all(queries, results, with_text)
     if fail_if_empty and not any(results):
         raise typer.Exit(1)
 
@@ -151,41 +167,58 @@ def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s
     return SearchIndex(directory, threads=threads, offline=offline, filter_timeout_s=filter_timeout_s)
 
 
-def _queries(input: list[Path] | None, reading: dict[str, Any]) -> list[str]:
+def _queries(input: list[Path] | None, reading: dict[str, Any]) -> list[tuple[str | None, str]]:
+    """Return the queries' ids, None where there is none, and texts."""
     if not input:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no query was given: name one, or --input FILE, or pipe queries in, one a line")
         input = [Path("-")]
-    from sbert_mini.text.records import read_records
+    from sbert_mini.text.records import ReadCounts, read_records
 
-    queries = [record.text for record in read_records(input, **reading)]
+    read = ReadCounts()
+    queries = [(record.id, record.text) for record in read_records(input, counts=read, **reading)]
+    note_input(read, "not searched")
     if not queries:
         raise UsageError("no query was given: the input held no text")
     return queries
 
 
-def _answers(queries: list[str], results: "list[list[Hit]]", with_text: bool) -> list[dict[str, object]]:
-    """Return a JSON object a query."""
+def _answers(
+    queries: list[tuple[str | None, str]], results: "list[list[Hit]]", with_text: bool
+) -> list[dict[str, object]]:
+    """Return a JSON object a query, with the query's id where queries have ids."""
+    with_ids = any(identity is not None for identity, _ in queries)
     return [
-        {"query": query, "hits": [_shown(rank, hit, with_text) for rank, hit in enumerate(hits, start=1)]}
-        for query, hits in zip(queries, results, strict=True)
+        {
+            **({"query_id": identity} if with_ids else {}),
+            "query": text,
+            "hits": [_shown(rank, hit, with_text) for rank, hit in enumerate(hits, start=1)],
+        }
+        for (identity, text), hits in zip(queries, results, strict=True)
     ]
 
 
 def _shown(rank: int, hit: "Hit", with_text: bool) -> dict[str, object]:
-    if with_text:
-        return {"rank": rank, **vars(hit)}
-    return {"rank": rank, "id": hit.id, "score": hit.score}
+    without = set() if with_text else {"text", "columns"}
+    return {"rank": rank, **{name: value for name, value in vars(hit).items() if name not in without}}
 
 
-def _print(query: str | None, hits: "list[Hit]", with_text: bool) -> None:
-    if not sys.stdout.isatty():
-        for hit in hits:
-            fields = [f"{hit.score:.4f}", _escape(hit.id)] + ([_escape(hit.text)] if with_text else [])
-            print_text("\t".join([_escape(query), *fields] if query is not None else fields))
-        return
-    if query is not None:
-        print_text(f"\n{query}")
+def _print_all(queries: list[tuple[str | None, str]], results: "list[list[Hit]]", with_text: bool) -> None:
+    """Print the hits of every query: in a pipe as lines of fields, on a terminal as tables."""
+    with_ids = any(identity is not None for identity, _ in queries)
+    for (identity, text), hits in zip(queries, results, strict=True):
+        named = ([identity or ""] if with_ids else []) + ([text] if with_ids or len(queries) > 1 else [])
+        if sys.stdout.isatty():
+            if named:
+                print_text("\n" + "  ".join(named).strip())
+            _print_table(hits, with_text)
+        else:
+            for hit in hits:
+                fields = [f"{hit.score:.4f}", _escape(hit.id)] + ([_escape(hit.text)] if with_text else [])
+                print_text("\t".join([*map(_escape, named), *fields]))
+
+
+def _print_table(hits: "list[Hit]", with_text: bool) -> None:
     if not hits:
         print_text("no hits")
         return

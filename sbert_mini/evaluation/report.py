@@ -26,6 +26,7 @@ TITLES = {
     "sts": "Quality: semantic textual similarity",
     "speed": "Speed",
     "search": "Search and retrieval",
+    "own_data": "Search on your own queries",
     "pairs": "The most similar pair: SentenceBERT's headline",
     "training": "Training",
 }
@@ -45,7 +46,7 @@ def pictures(kind: str, result: Mapping[str, Any], measured: StsResult | None = 
     """Return the pictures of a result: file name -> PNG.
 
     Args:
-        kind: `sts`, `speed`, `search`, `pairs` or `training`.
+        kind: `sts`, `speed`, `search`, `own_data`, `pairs` or `training`.
         result: the result as its JSON holds it.
         measured: for `sts`, the result itself, for the scatter plots.
     """
@@ -59,6 +60,8 @@ def pictures(kind: str, result: Mapping[str, Any], measured: StsResult | None = 
         return {"speed.png": figures.throughput(result)}
     if kind == "search":
         return {"search.png": figures.recall_and_rate(result)} if result["kinds"] else {}
+    if kind == "own_data":
+        return {}
     if kind == "training":
         return figures.training(result)
     return {"pairs.png": figures.growth(result)}

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,13 @@ from sbert_mini.shapes import FloatArray, IntArray
 
 DEPTH = 100
 """Documents that are ranked for each query."""
+MEASURES = {
+    "ndcg_at_10": "ndcg_cut_10",
+    "recall_at_10": "recall_10",
+    "recall_at_100": "recall_100",
+    "mrr_at_10": "recip_rank",
+}
+"""What is measured of a ranking -> trec_eval's name of it; the reciprocal rank within the first 10."""
 SEMANTIC_SEARCH = "sentence_transformers.util.semantic_search"
 
 
@@ -178,14 +186,17 @@ def find_collections(folder: Path) -> list[Path]:
     return [path for path in folders if _opened(path, "corpus.jsonl") and _opened(path, "queries.jsonl")]
 
 
-def ranking_scores(
+def query_measures(
     relevant: Mapping[str, Mapping[str, int]], ranked: Mapping[str, Mapping[str, float]]
-) -> tuple[float, float, float]:
-    """Return nDCG@10, recall@100 and MRR@10 of a run, computed by trec_eval (pytrec_eval), means over the judged queries.
+) -> dict[str, list[float]]:
+    """Return nDCG@10, recall@10, recall@100 and MRR@10 of each query of a run, computed by trec_eval (pytrec_eval).
 
     Args:
         relevant: query -> document -> judgment.
         ranked: query -> document -> score, at most 100 documents each; a query that is absent counts as 0.
+
+    Returns:
+        `MEASURES` -> a figure a query, in the order of `relevant`.
 
     Raises:
         MissingExtraError: pytrec_eval is not installed.
@@ -197,14 +208,22 @@ def ranking_scores(
     judged = {query: dict(documents) for query, documents in relevant.items()}
     whole = {query: dict(documents) for query, documents in ranked.items()}
     first = {q: dict(sorted(d.items(), key=lambda item: -item[1])[:10]) for q, d in whole.items()}
-    deep = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.10", "recall.100"}).evaluate(whole)
+    deep = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.10", "recall.10,100"}).evaluate(whole)
     short = pytrec_eval.RelevanceEvaluator(judged, {"recip_rank"}).evaluate(first)
-    mean = partial(_mean_over, len(relevant))
-    return mean(deep, "ndcg_cut_10"), mean(deep, "recall_100"), mean(short, "recip_rank")
+    measured = {query: {**deep[query], **short[query]} for query in deep}
+    return {
+        measure: [float(measured[query][name]) if query in measured else 0.0 for query in relevant]
+        for measure, name in MEASURES.items()
+    }
 
 
-def _mean_over(queries: int, measures: Mapping[str, Mapping[str, float]], measure: str) -> float:
-    return sum(values[measure] for values in measures.values()) / queries
+def ranking_scores(
+    relevant: Mapping[str, Mapping[str, int]], ranked: Mapping[str, Mapping[str, float]]
+) -> tuple[float, float, float]:
+    """Return nDCG@10, recall@100 and MRR@10 of a run, means over the judged queries: see `query_measures`."""
+    of_queries = query_measures(relevant, ranked)
+    ndcg, recall, mrr = (math.fsum(of_queries[m]) / len(relevant) for m in ("ndcg_at_10", "recall_at_100", "mrr_at_10"))
+    return ndcg, recall, mrr
 
 
 def score_retrieval(contestant: Contestant, collection: RetrievalSet) -> RetrievalScore:

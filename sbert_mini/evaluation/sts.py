@@ -8,7 +8,7 @@ The three give different figures (Gao et al. 2021, arXiv 2104.08821, appendix B)
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,9 @@ from sbert_mini.evaluation.choices import POOLINGS, Pooling
 from sbert_mini.evaluation.contestants import Contestant
 from sbert_mini.evaluation.measure import silent
 from sbert_mini.evaluation.sets import SEVEN, PairSet
+from sbert_mini.evaluation.significance import Interval, interval, two_sided_p
 from sbert_mini.shapes import AnyArray
 
-Interval: TypeAlias = tuple[float, float]
 _CHUNK = 2_000_000
 """Resampled values that are ranked together."""
 
@@ -272,22 +272,6 @@ def _rows_correlation(x: AnyArray, y: AnyArray) -> AnyArray:
     scale = np.sqrt(np.sum(x * x, axis=1) * np.sum(y * y, axis=1))
     varied = (scale > 0) & varied
     return np.divide(np.sum(x * y, axis=1), scale, out=np.full(len(x), np.nan), where=varied)
-
-
-def interval(values: AnyArray) -> Interval | None:
-    """Return the 2.5 and 97.5 percentiles of resampled figures; None where fewer than half of the draws are defined."""
-    values = values[np.isfinite(values)] if np.isfinite(values).mean() >= 0.5 else values[:0]
-    return (float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))) if len(values) else None
-
-
-def two_sided_p(differences: AnyArray) -> float:
-    """Return `min(1, 2 · min(P(d ≤ 0), P(d ≥ 0)))` over resampled differences, each count with 1 added.
-
-    Source: Efron and Tibshirani 1993, section 15.4 (achieved significance level); the added 1: Davison and Hinkley 1997, 4.2.
-    """
-    n = len(differences)
-    tails = (np.sum(differences <= 0) + 1) / (n + 1), (np.sum(differences >= 0) + 1) / (n + 1)
-    return float(min(1.0, 2 * min(tails)))
 
 
 def _percent(value: float | None) -> float | None:

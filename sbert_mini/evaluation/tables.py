@@ -287,6 +287,62 @@ def search(result: Json) -> list[Table]:
     return tables
 
 
+_MEASURES = {"ndcg_at_10": "nDCG@10", "recall_at_10": "recall@10", "recall_at_100": "recall@100", "mrr_at_10": "MRR@10"}
+_COUNTS = {
+    "queries": "queries in the file",
+    "repeated_queries": "rows that repeat a query",
+    "unjudged_queries": "queries without a judgment: left out",
+    "irrelevant_queries": "queries without a relevant document: left out",
+    "unknown_queries": "judged queries that the file of queries lacks: left out",
+    "evaluated_queries": "queries evaluated",
+    "judgments": "judgments",
+    "repeated_judgments": "rows that repeat a judgment",
+    "conflicting_judgments": "rows that judge a pair anew with another grade: the highest grade counts",
+    "relevant": "relevant documents of the evaluated queries",
+    "absent_documents": "judged documents that the index does not have",
+    "absent_relevant": "relevant documents of them: they count as not found",
+}
+_SHOWN_QUERIES = 10
+
+
+def own_data(result: Json) -> list[Table]:
+    """Return the tables of `sbmini bench search --index`."""
+    methods, counts = result["methods"], result["counts"]
+    figures = tuple(
+        (f"by {method}", *(f"{m['value']:.4f} {_bounds(m['interval'], '')}" for m in measures.values()))
+        for method, measures in methods.items()
+    )
+    bootstrap = f"{result['resamples']:,} bootstrap resamples of the queries, seed {result['seed']}"
+    title = f"{result['index']}: {counts['evaluated_queries']:,} queries, {result['rows']:,} rows, {result['model']}"
+    note = f"Means with 95 % intervals: {bootstrap}; {result['depth']} hits a query."
+    tables = [Table(title, ("search", *_MEASURES.values()), figures, (note,))]
+    compared = tuple(
+        (
+            f"{c['first']} - {c['second']}",
+            _MEASURES[measure],
+            f"{c['difference']:+.4f}",
+            _bounds(c["interval"], "+"),
+            f"{c['p']:.4f}",
+        )
+        for measure, comparisons in result["comparisons"].items()
+        for c in comparisons
+    )
+    if compared:
+        note = f"Paired bootstrap: {bootstrap}; p is two-sided, and not adjusted for the number of comparisons."
+        tables.append(Table("Differences", ("search", "measure", "difference", "95 %", "p"), compared, (note,)))
+    used = tuple((text, f"{counts[name]:,}") for name, text in _COUNTS.items())
+    tables.append(Table("Queries and judgments", ("what", "number"), used))
+    best = max(methods, key=lambda method: methods[method]["ndcg_at_10"]["value"])
+    lowest = sorted(result["queries"], key=lambda query: query[best]["ndcg_at_10"])[:_SHOWN_QUERIES]
+    rows = tuple(
+        (q["query_id"], q["query"], str(q["relevant"]), *(f"{q[method]['ndcg_at_10']:.4f}" for method in methods))
+        for q in lowest
+    )
+    header = ("query", "text", "relevant", *(f"nDCG@10 by {method}" for method in methods))
+    note = f"By {best}. --json gives the figures of every query."
+    return [*tables, Table("Queries with the lowest nDCG@10", header, rows, (note,))]
+
+
 def pairs(result: Json) -> list[Table]:
     """Return the tables of `sbmini bench pairs`."""
     cost = {name: measured["pairs_per_s"]["median"] for name, measured in result["cross_encoders"].items()}
@@ -467,5 +523,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s"
 
 
-TABLES = {"sts": sts, "speed": speed, "search": search, "pairs": pairs, "training": training}
+TABLES = {
+    "sts": sts,
+    "speed": speed,
+    "search": search,
+    "own_data": own_data,
+    "pairs": pairs,
+    "training": training,
+}
 """The kinds of result, in the order of a report, each with what makes its tables."""

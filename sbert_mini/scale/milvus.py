@@ -13,8 +13,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar, Unpack, overload
+
+import numpy as np
 
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import (
@@ -29,16 +31,10 @@ from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.scale.address import Address
 from sbert_mini.scale.conditions import keys, to_milvus
+from sbert_mini.search.fusion import RankedRow, SearchBy
 from sbert_mini.search.index import SearchIndex
-from sbert_mini.search.queries import (
-    HYBRID_DEPTH,
-    RRF_CONSTANT,
-    Hit,
-    IndexModel,
-    Request,
-    SearchOptions,
-    read_request,
-)
+from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
+from sbert_mini.search.ranking import hits_by_words, hybrid_hits
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
@@ -283,13 +279,37 @@ def _by_cosine(k: int) -> dict[str, Any]:
     return {"metric_type": "COSINE", "params": {"ef": max(2 * k, LEAST_EF)}}
 
 
-def _hits(request: Request, result: Any, score_of: Callable[[Any], float]) -> list[Hit]:
-    """Return a query's hits out of what Milvus returns for it."""
-    hits = [
-        Hit(row["entity"]["id"], score_of(row["distance"]), row["entity"]["text"], json.loads(row["entity"]["columns"]))
-        for row in result
-    ]
-    return [hit for hit in hits if request.accepts(hit.score) and not is_silent(hit.text)]
+class _Rows:
+    """The rows that the searches of one call return, numbered in the order in which they come.
+
+    Attributes:
+        entities: a row's fields, by its number.
+    """
+
+    def __init__(self) -> None:
+        self.entities: list[dict[str, Any]] = []
+        self._numbers: dict[str, int] = {}
+
+    def ranked(self, result: Any) -> list[tuple[int, float]]:
+        """Return a result's rows with what Milvus ranks them by, best first."""
+        rows = []
+        for entry in result:
+            number = self._numbers.setdefault(entry["entity"]["id"], len(self.entities))
+            if number == len(self.entities):
+                self.entities.append({})
+            self.entities[number] |= entry["entity"]
+            rows.append((number, float(entry["distance"])))
+        return rows
+
+    def cosines(self, vector: FloatArray, rows: Iterable[int]) -> dict[int, float]:
+        """Return the cosines of some rows' vectors and a query's, by the rows' numbers."""
+        return {row: float(as_cosines(np.float32(self.entities[row]["vector"]) @ vector)) for row in rows}
+
+    def hit(self, ranked: RankedRow) -> Hit:
+        """Return the hit of a row of a ranking."""
+        entity = self.entities[ranked.row]
+        scores = {name: value for name, value in vars(ranked).items() if name != "row"}
+        return Hit(id=entity["id"], text=entity["text"], columns=json.loads(entity["columns"]), **scores)
 
 
 class MilvusIndex:
@@ -361,12 +381,13 @@ class MilvusIndex:
         min_score: float | None = None,
         filter: str | None = None,
         hybrid: bool = False,
+        by: SearchBy | None = None,
         exact: bool = False,
         embedder: Embedder | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Return the rows closest to each query: `SearchIndex.search`, by Milvus.
 
-        Words are split and weighed by Milvus, so that a hybrid search's order may differ from an index directory's.
+        Words are split and weighed by Milvus, so that the order by words may differ from an index directory's.
 
         Raises:
             UsageError: as `SearchIndex.search`; `exact` is set; or `k` is above Milvus's limit of 16,384.
@@ -376,42 +397,45 @@ class MilvusIndex:
             raise UsageError("Milvus cannot be asked to search exactly: its index decides how it searches")
         if arguments.integer(k, "k") > MAX_HITS:
             raise UsageError(f"k must be from 1 to {MAX_HITS} in Milvus; found {k}")
-        request = read_request(queries, k, self._model, min_score=min_score, hybrid=hybrid, embedder=embedder)
-        expression = "" if filter is None else to_milvus(filter, self.columns)
-        if hybrid:
-            pairs = zip(request.vectors, request.texts, strict=True)
-            results = [self._hybrid(vector, text, request.k, expression) for vector, text in pairs]
-            return request.answer([_hits(request, result, float) for result in results])
-        results = self._server.call(
+        request = read_request(queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, embedder=embedder)
+        rows, expression = _Rows(), "" if filter is None else to_milvus(filter, self.columns)
+
+        def by_meaning(vectors: FloatArray, depth: int) -> list[list[tuple[int, float]]]:
+            results = self._results("vector", vectors.tolist(), depth, expression) if len(vectors) else []
+            ranked = [rows.ranked(result) for result in results]
+            return [[(row, float(as_cosines(np.asarray(cosine)))) for row, cosine in of_query] for of_query in ranked]
+
+        def by_words(text: str, depth: int) -> list[tuple[int, float]]:
+            return rows.ranked(self._results("words", [text], depth, expression)[0])
+
+        if request.by == "words":
+            return request.answer(hits_by_words(request, by_words, rows.cosines, rows.hit))
+        if request.by == "both":
+            return request.answer(hybrid_hits(request, by_meaning, by_words, rows.cosines, rows.hit))
+        hits = []
+        for query, ranked in enumerate(by_meaning(request.vectors, request.k)):
+            readable = [
+                hit
+                for row, cosine in ranked
+                if request.accepts(cosine) and not is_silent((hit := rows.hit(RankedRow(row, cosine, cosine))).text)
+            ]
+            ordered = [] if request.is_silent(query) else request.equals_first(query, readable)
+            hits.append([replace(hit, rank_by_meaning=rank) for rank, hit in enumerate(ordered, start=1)])
+        return request.answer(hits)
+
+    def _results(self, field: str, data: list[Any], limit: int, expression: str) -> Any:
+        """Return what Milvus returns for some queries: of a search by words with the rows' vectors."""
+        limit = min(limit, MAX_HITS)
+        by_words = field == "words"
+        return self._server.call(
             lambda client: client.search(
                 self._collection.name,
-                data=request.vectors.tolist(),
-                anns_field="vector",
-                limit=request.k,
+                data=data,
+                anns_field=field,
+                limit=limit,
                 filter=expression,
-                output_fields=_FIELDS,
-                search_params=_by_cosine(request.k),
+                output_fields=[*_FIELDS, "vector"] if by_words else _FIELDS,
+                search_params={"metric_type": "BM25"} if by_words else _by_cosine(limit),
                 consistency_level="Strong",
             )
         )
-        hits = []
-        for query, result in enumerate(results):
-            ranked = _hits(request, result, lambda distance: float(as_cosines(distance)))
-            hits.append([] if request.is_silent(query) else request.equals_first(query, ranked))
-        return request.answer(hits)
-
-    def _hybrid(self, vector: FloatArray, text: str, k: int, expression: str) -> Any:
-        m, depth = self._server.pymilvus, min(max(k, HYBRID_DEPTH), MAX_HITS)
-        requests = [
-            m.AnnSearchRequest(data=[query], anns_field=field, param=parameters, limit=depth, expr=expression or None)
-            for query, field, parameters in (
-                (vector.tolist(), "vector", _by_cosine(depth)),
-                (text, "words", {"metric_type": "BM25"}),
-            )
-        ]
-        results = self._server.call(
-            lambda client: client.hybrid_search(
-                self._collection.name, requests, ranker=m.RRFRanker(RRF_CONSTANT), limit=k, output_fields=_FIELDS
-            )
-        )
-        return results[0]

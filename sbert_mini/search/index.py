@@ -1,7 +1,6 @@
 """Open an index and search it."""
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -11,10 +10,11 @@ from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.filters import TIME_LIMIT_S
+from sbert_mini.search.fusion import RankedRow, SearchBy
 from sbert_mini.search.kinds import SearchKind, kind_of
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
-from sbert_mini.search.ranking import allowed_rows, hits_by_meaning, hybrid_hits, nearest_rows, rows_by_words
+from sbert_mini.search.ranking import allowed_rows, hits_of, nearest_rows
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import ModelIdentity, Store
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
@@ -130,6 +130,7 @@ class SearchIndex:
         min_score: float | None = None,
         filter: str | None = None,
         hybrid: bool = False,
+        by: SearchBy | None = None,
         exact: bool = False,
         embedder: Embedder | None = None,
     ) -> list[Hit] | list[list[Hit]]:
@@ -138,9 +139,10 @@ class SearchIndex:
         Args:
             queries: texts in any ordered iterable, or an array of vectors of length 1 made with the index's model.
             k: the most hits a query. Fewer come back if fewer rows match.
-            min_score: leave out rows of a lower score (by more than `cosine.TOLERANCE`).
+            min_score: leave out rows of a lower cosine (by more than `cosine.TOLERANCE`), whatever ranks the rows.
             filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.conditions`).
-            hybrid: rank by meaning and by words (BM25) both, and add up the reciprocal ranks.
+            hybrid: the same as `by="both"`.
+            by: rank the rows by `meaning` (cosine), by `words` (BM25) or by `both` (`search.fusion`). None for `meaning`.
             exact: look at every row, where the index would look at the likely ones.
             embedder: encodes the texts; None for the model that the index names.
 
@@ -152,17 +154,13 @@ class SearchIndex:
             queries, where vectors: (queries, dim).
 
         Raises:
-            UsageError: `k` is below 1, the queries or vectors do not fit, the filter cannot be evaluated, or a hybrid search has
-                vectors as queries or a least score.
+            UsageError: `k` is below 1, the queries or vectors do not fit, the filter cannot be evaluated, or vectors are to be
+                searched by words.
             ModelMismatchError: the model is not the one that the index was made with.
         """
-        request = read_request(queries, k, self._model, min_score=min_score, hybrid=hybrid, embedder=embedder)
-        allowed = self._allowed(filter)
-        nearest = partial(nearest_rows, self._segment_searches(), allowed=allowed, exact=exact)
-        if not hybrid:
-            return request.answer(hits_by_meaning(request, nearest, self._hit))
-        by_words = partial(rows_by_words, self._store.segments, allowed=allowed)
-        return request.answer(hybrid_hits(request, nearest, by_words, self._hit))
+        request = read_request(queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, embedder=embedder)
+        hits = hits_of(request, self._segment_searches(), self._allowed(filter), self._hit, exact=exact)
+        return request.answer(hits)
 
     def embedder(self) -> Embedder:
         """Return the model that the index names, opened once.
@@ -263,10 +261,11 @@ class SearchIndex:
             ]
         return self._searches
 
-    def _hit(self, row: int, score: float) -> Hit:
-        segment, position = self._store.locate(row)
+    def _hit(self, ranked: RankedRow) -> Hit:
+        segment, position = self._store.locate(ranked.row)
         stored = segment.row(position)
-        return Hit(stored.id, score, stored.text, stored.columns)
+        scores = {name: value for name, value in vars(ranked).items() if name != "row"}
+        return Hit(id=stored.id, text=stored.text, columns=stored.columns, **scores)
 
 
 def _reopened(

@@ -13,12 +13,11 @@ from sbert_mini.errors import ModelMismatchError, ModelNotFoundError, UsageError
 from sbert_mini.model.registry import resolve_noted
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.search.fusion import DEFAULT_BY, SEARCH_BY, SearchBy
 from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.words import Words
 
-RRF_CONSTANT = 60
-HYBRID_DEPTH = 100
 _SHOWN_WORDS = 5
 log = logging.getLogger("sbert_mini")
 
@@ -29,16 +28,24 @@ class Hit:
 
     Attributes:
         id: the row's id.
-        score: its cosine similarity to the query, in [-1, 1]; in a hybrid search its reciprocal ranks, added up.
-            Larger is closer.
+        score: what ranks the hits: the cosine in a search by meaning, the BM25 score in a search by words, and in a search by
+            both the score of `search.fusion.fused`. Larger is closer.
         text: its text.
         columns: its other columns.
+        cosine: the cosine similarity of its stored vector and the query's, in [-1, 1], whatever ranks the hits.
+        bm25: its BM25 score; None where words were not searched, or the row is not in the ranking by words.
+        rank_by_meaning: its rank in the ranking by meaning, from 1; None where it is not in that.
+        rank_by_words: its rank in the ranking by words, from 1; None where it is not in that.
     """
 
     id: str
     score: float
     text: str
     columns: Mapping[str, Any]
+    cosine: float
+    bm25: float | None = None
+    rank_by_meaning: int | None = None
+    rank_by_words: int | None = None
 
 
 class SearchOptions(TypedDict, total=False):
@@ -47,6 +54,7 @@ class SearchOptions(TypedDict, total=False):
     min_score: float | None
     filter: str | None
     hybrid: bool
+    by: SearchBy | None
     exact: bool
     embedder: Embedder | None
 
@@ -144,7 +152,8 @@ class Request:
 
     Attributes:
         k: the most hits a query.
-        min_score: the least score of a hit, or None.
+        min_score: the least cosine of a hit, or None.
+        by: what ranks the rows.
         is_single: whether the query is one text, which gets one list of hits.
         texts: the queries' texts; empty where they are vectors.
         vectors: their vectors, (queries, dim).
@@ -154,6 +163,7 @@ class Request:
 
     k: int
     min_score: float | None
+    by: SearchBy
     is_single: bool
     texts: list[str]
     vectors: FloatArray
@@ -168,9 +178,9 @@ class Request:
         """Return a query's words that the model does not know."""
         return self.words[query].unknown if self.words else ()
 
-    def accepts(self, score: float) -> bool:
-        """Return whether a score reaches the least one."""
-        return self.min_score is None or bool(reaches(score, self.min_score))
+    def accepts(self, cosine: float) -> bool:
+        """Return whether a cosine reaches the least one."""
+        return self.min_score is None or bool(reaches(cosine, self.min_score))
 
     def equals_first(self, query: int, hits: list[Hit]) -> list[Hit]:
         """Return hits with those of cosine 1 in the order: the query's own text, its unknown words, other ones."""
@@ -196,6 +206,7 @@ def read_request(
     *,
     min_score: float | None,
     hybrid: bool,
+    by: SearchBy | None,
     embedder: Embedder | None,
 ) -> Request:
     """Return what a search asks for, and report what the model cannot read of the queries.
@@ -204,32 +215,43 @@ def read_request(
         queries: texts in any ordered iterable, or an array of vectors.
         k: the most hits a query.
         model: of the index.
-        min_score: the least score of a hit, or None.
-        hybrid: whether it searches by words too.
+        min_score: the least cosine of a hit, or None.
+        hybrid: the same as `by="both"`.
+        by: what ranks the rows; None for the default.
         embedder: encodes the texts; None for the index's model.
 
     Raises:
-        UsageError: `k`, the least score or the queries do not fit.
+        UsageError: `k`, the least cosine, what ranks the rows or the queries do not fit.
         ModelMismatchError: the embedder is not the model that the index was made with.
     """
     k = arguments.integer(k, "k")
     least = None if min_score is None else arguments.number(min_score, "min_score")
-    if hybrid:
-        check_hybrid(queries, least)
+    ranked_by = _search_by(by, hybrid=hybrid, are_vectors=_are_vectors(queries))
     dimension, is_single = model.identity.dimension, arguments.is_one_text(queries)
     given = _checked_queries(queries, dimension)
     if isinstance(given, np.ndarray):
-        return Request(k, least, is_single, [], given, [], None)
+        return Request(k, least, ranked_by, is_single, [], given, [], None)
     embedder = model.embedder() if embedder is None else model.check(embedder)
     vectors, words = embedder.encode_queries(given)
     _report_unread(words)
-    return Request(k, least, is_single, given, vectors, words, embedder)
+    return Request(k, least, ranked_by, is_single, given, vectors, words, embedder)
 
 
-def check_hybrid(queries: Any, min_score: float | None) -> None:
-    """Raise `UsageError` for options that a hybrid search does not take."""
-    if _are_vectors(queries) or min_score is not None:
-        raise UsageError("a hybrid search takes texts, and no minimum score: its scores are sums of reciprocal ranks")
+def _search_by(by: SearchBy | None, *, hybrid: bool, are_vectors: bool) -> SearchBy:
+    """Return what ranks the rows. Vectors are always searched by meaning.
+
+    Raises:
+        UsageError: `by` is unknown or contradicts `hybrid`, or vectors are to be searched by words.
+    """
+    if by is not None and by not in SEARCH_BY:
+        raise UsageError(f"by must be one of {', '.join(SEARCH_BY)}; found {by!r}")
+    if hybrid and by not in (None, "both"):
+        raise UsageError(f"a hybrid search is one by both, and by={by!r} is another: give one of the two")
+    requested = "both" if hybrid else by
+    if are_vectors and requested not in (None, "meaning"):
+        kind = "a hybrid search" if requested == "both" else "a search by words"
+        raise UsageError(f"{kind} takes texts as queries, and vectors are searched by meaning: pass the texts")
+    return requested or ("meaning" if are_vectors else DEFAULT_BY)
 
 
 def _checked_queries(queries: Any, dimension: int) -> list[str] | FloatArray:
@@ -270,19 +292,3 @@ def _report_unread(words_of: Sequence[Words]) -> None:
             "finds them",
             *(len(unknown), len(words_of), shown + (", ..." if len(names) > _SHOWN_WORDS else "")),
         )
-
-
-def fused(*rankings: Sequence[int]) -> list[tuple[int, float]]:
-    """Return the rows of several rankings with the sum of `1 / (60 + rank)` over them, the greatest first.
-
-    Args:
-        rankings: rows, best first; a row that one of them lacks adds nothing for it.
-
-    Source:
-        Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods".
-    """
-    scores: dict[int, float] = {}
-    for ranking in rankings:
-        for rank, row in enumerate(ranking, start=1):
-            scores[row] = scores.get(row, 0.0) + 1 / (RRF_CONSTANT + rank)
-    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))

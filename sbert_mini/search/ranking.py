@@ -1,6 +1,8 @@
-"""A generation's segments -> the rows that a filter allows, and each query's hits, by meaning or also by words."""
+"""A generation's segments -> the rows that a filter allows, and each query's hits: by meaning, by words or by both."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -8,8 +10,9 @@ import numpy as np
 from sbert_mini.cosine import as_cosines
 from sbert_mini.search.conditions import parse, refusal
 from sbert_mini.search.filters import Deadline, FilterValueError, matching
+from sbert_mini.search.fusion import HYBRID_DEPTH, RankedRow, fused
 from sbert_mini.search.nearest import SegmentSearch
-from sbert_mini.search.queries import HYBRID_DEPTH, Hit, Request, fused
+from sbert_mini.search.queries import Hit, Request
 from sbert_mini.search.segment import Segment
 from sbert_mini.search.words import weights
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
@@ -71,20 +74,78 @@ def nearest_rows(
     return np.take_along_axis(every, order, 1), np.take_along_axis(rows, order, 1)
 
 
-def rows_by_words(segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]) -> list[int]:
-    """Return the numbers of the allowed rows that share words with a query, best first."""
+def rows_by_meaning(
+    searches: Sequence[SegmentSearch],
+    vectors: FloatArray,
+    depth: int,
+    allowed: Sequence[AnyArray | None],
+    *,
+    exact: bool,
+) -> list[list[tuple[int, float]]]:
+    """Return for each query the numbers and cosines of the closest allowed rows, closest first.
+
+    Shapes:
+        vectors: (queries, dim); allowed: for each segment (rows,) or None.
+    """
+    cosines, rows = nearest_rows(searches, vectors, depth, allowed, exact=exact)
+    return [list(zip(*of_query, strict=True)) for of_query in zip(rows.tolist(), cosines.tolist(), strict=True)]
+
+
+def rows_by_words(
+    segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]
+) -> list[tuple[int, float]]:
+    """Return the numbers and BM25 scores of the allowed rows that share words with a query, best first."""
     words = weights(query, [segment.words for segment in segments])
-    ranked: list[tuple[float, int]] = []
+    ranked: list[tuple[int, float]] = []
     for segment, mask in zip(segments, allowed, strict=True):
         for position, score in segment.words.ranked(words, depth, mask):
-            ranked.append((-score, int(segment.row_ids[position])))
-    return [row for _, row in sorted(ranked)[:depth]]
+            ranked.append((int(segment.row_ids[position]), score))
+    return sorted(ranked, key=lambda entry: (-entry[1], entry[0]))[:depth]
+
+
+def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterable[int]) -> dict[int, float]:
+    """Return the cosines of some rows' stored vectors and a query's, by the rows' numbers.
+
+    Shapes:
+        vector: (dim,).
+    """
+    numbers = np.array(sorted(rows), dtype=np.int64)
+    cosines: dict[int, float] = {}
+    for segment in segments:
+        positions = np.searchsorted(segment.row_ids, numbers)
+        inside = positions < segment.rows
+        positions, candidates = positions[inside], numbers[inside]
+        present = segment.row_ids[positions] == candidates
+        if present.any():
+            products = segment.vectors_at(positions[present], len(vector)) @ vector
+            cosines.update(zip(candidates[present].tolist(), as_cosines(products).tolist(), strict=True))
+    return cosines
+
+
+def hits_of(
+    request: Request,
+    searches: Sequence[SegmentSearch],
+    allowed: Sequence[AnyArray | None],
+    hit_of: Callable[[RankedRow], Hit],
+    *,
+    exact: bool,
+) -> list[list[Hit]]:
+    """Return each query's hits among the allowed rows of all segments, ranked by what the request asks for."""
+    segments = [search.segment for search in searches]
+    if request.by == "meaning":
+        nearest = partial(nearest_rows, searches, allowed=allowed, exact=exact)
+        return hits_by_meaning(request, nearest, hit_of)
+    by_words, cosines_of = partial(rows_by_words, segments, allowed=allowed), partial(stored_cosines, segments)
+    if request.by == "words":
+        return hits_by_words(request, by_words, cosines_of, hit_of)
+    by_meaning = partial(rows_by_meaning, searches, allowed=allowed, exact=exact)
+    return hybrid_hits(request, by_meaning, by_words, cosines_of, hit_of)
 
 
 def hits_by_meaning(
     request: Request,
     nearest: Callable[[FloatArray, int], tuple[FloatArray, IntArray]],
-    hit_of: Callable[[int, float], Hit],
+    hit_of: Callable[[RankedRow], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by their cosines.
 
@@ -93,48 +154,85 @@ def hits_by_meaning(
     Args:
         request: what the search asks for.
         nearest: some vectors, and how many rows a query -> `nearest_rows`.
-        hit_of: a row's number and its score -> the hit.
+        hit_of: a row of the ranking -> the hit.
     """
     hits: list[list[Hit]] = [[] for _ in range(len(request.vectors))]
     waiting, depth = [i for i in range(len(hits)) if not request.is_silent(i)], request.k
     while waiting:
-        scores, rows = nearest(request.vectors[waiting], depth)
+        cosines, rows = nearest(request.vectors[waiting], depth)
         again = []
-        for i, query_scores, query_rows in zip(waiting, scores.tolist(), rows.tolist(), strict=True):
+        for i, query_cosines, query_rows in zip(waiting, cosines.tolist(), rows.tolist(), strict=True):
             ranked = [
-                hit_of(row, score)
-                for row, score in zip(query_rows, query_scores, strict=True)
-                if request.accepts(score)
+                hit_of(RankedRow(row, cosine, cosine))
+                for row, cosine in zip(query_rows, query_cosines, strict=True)
+                if request.accepts(cosine)
             ]
             hits[i] = [hit for hit in ranked if not is_silent(hit.text)]
             tied = bool(request.unknown(i)) and bool(hits[i]) and hits[i][-1].score == 1
             if len(ranked) == depth and (len(hits[i]) < request.k or tied):
                 again.append(i)
             else:
-                hits[i] = request.equals_first(i, hits[i])[: request.k]
+                ordered = request.equals_first(i, hits[i])[: request.k]
+                hits[i] = [replace(hit, rank_by_meaning=rank) for rank, hit in enumerate(ordered, start=1)]
         waiting, depth = again, 4 * depth
+    return hits
+
+
+def hits_by_words(
+    request: Request,
+    by_words: Callable[[str, int], list[tuple[int, float]]],
+    cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
+    hit_of: Callable[[RankedRow], Hit],
+) -> list[list[Hit]]:
+    """Return each query's hits by their BM25 scores. It looks deeper where rows fall short of the least cosine.
+
+    Args:
+        request: what the search asks for.
+        by_words: a text, and how many rows -> `rows_by_words`.
+        cosines_of: a query's vector, and rows -> `stored_cosines`.
+        hit_of: a row of the ranking -> the hit.
+    """
+    hits = []
+    for text, vector in zip(request.texts, request.vectors, strict=True):
+        depth = request.k
+        while True:
+            ranked = by_words(text, depth)
+            cosines = cosines_of(vector, (row for row, _ in ranked))
+            accepted = [
+                RankedRow(row, bm25, cosines[row], bm25, rank_by_words=rank)
+                for rank, (row, bm25) in enumerate(ranked, start=1)
+                if request.accepts(cosines[row])
+            ]
+            if len(accepted) >= request.k or len(ranked) < depth:
+                break
+            depth *= 4
+        hits.append([hit_of(row) for row in accepted[: request.k]])
     return hits
 
 
 def hybrid_hits(
     request: Request,
-    nearest: Callable[[FloatArray, int], tuple[FloatArray, IntArray]],
-    by_words: Callable[[str, int], list[int]],
-    hit_of: Callable[[int, float], Hit],
+    by_meaning: Callable[[FloatArray, int], list[list[tuple[int, float]]]],
+    by_words: Callable[[str, int], list[tuple[int, float]]],
+    cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
+    hit_of: Callable[[RankedRow], Hit],
 ) -> list[list[Hit]]:
-    """Return each query's hits by their reciprocal ranks, by meaning and by words, added up.
+    """Return each query's hits by meaning and by words, fused.
 
     Args:
         request: what the search asks for.
-        nearest: some vectors, and how many rows a query -> `nearest_rows`.
+        by_meaning: some vectors, and how many rows a query -> `rows_by_meaning`.
         by_words: a text, and how many rows -> `rows_by_words`.
-        hit_of: a row's number and its score -> the hit.
+        cosines_of: a query's vector, and rows -> `stored_cosines`.
+        hit_of: a row of the ranking -> the hit.
     """
     depth = max(request.k, HYBRID_DEPTH)
-    _, rows = nearest(request.vectors, depth)
     hits = []
-    for i, (text, near) in enumerate(zip(request.texts, rows.tolist(), strict=True)):
-        ranked = fused([] if request.is_silent(i) else near, by_words(text, depth))
-        readable = (hit for row, score in ranked if not is_silent((hit := hit_of(row, score)).text))
-        hits.append(list(islice(readable, request.k)))
+    for i, nearest in enumerate(by_meaning(request.vectors, depth)):
+        near = [] if request.is_silent(i) else nearest
+        ranked_by_words = by_words(request.texts[i], depth)
+        others = {row for row, _ in ranked_by_words}.difference(row for row, _ in near)
+        ranked = fused(near, ranked_by_words, cosines_of(request.vectors[i], others))
+        accepted = (hit_of(row) for row in ranked if request.accepts(row.cosine))
+        hits.append(list(islice((hit for hit in accepted if not is_silent(hit.text)), request.k)))
     return hits

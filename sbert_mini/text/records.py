@@ -86,10 +86,12 @@ class ReadCounts:
     Attributes:
         records: records read.
         blank: blank lines of plain text, passed over.
+        titled: rows in BEIR's layout whose title and text were joined.
     """
 
     records: int = 0
     blank: int = 0
+    titled: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,19 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which columns hold the text and the id."""
+    """Which columns hold the text and the id.
+
+    Attributes:
+        texts: the columns whose texts are joined.
+        separator: stands between them.
+        id: the column of the id; None for `id`, or else `_id`.
+        detects_beir: whether a row in BEIR's layout has its title before its text.
+    """
 
     texts: tuple[str, ...]
     separator: str
     id: str | None
+    detects_beir: bool
 
     @classmethod
     def named(cls, text: str | Sequence[str] | None, separator: str, identity: str | None) -> "_Columns":
@@ -143,7 +153,14 @@ class _Columns:
         repeated = [name for name, count in Counter(texts).items() if count > 1]
         if repeated:
             raise UsageError(f"the text column {repeated[0]!r} is named twice")
-        return cls(texts, separator, identity)
+        return cls(texts, separator, identity, not text and identity in (None, "_id"))
+
+    def is_titled(self, row: Mapping[str, Any] | None) -> bool:
+        """Return whether a row is one of BEIR's corpus, with `_id`, `text` and a title that is joined with it."""
+        if not self.detects_beir or row is None or not ("_id" in row and "text" in row) or "id" in row:
+            return False
+        title = row.get("title")
+        return isinstance(title, str) and not title.isspace() and title != ""
 
     def missing(self, names: Iterable[str]) -> str:
         """Return what is wrong with columns of these names, or ""."""
@@ -160,21 +177,22 @@ class _Columns:
         Raises:
             UnreadableError: the text or the id is not what it must be.
         """
-        for name in self.texts:
+        texts = ("title", "text") if self.is_titled(row) else self.texts
+        for name in texts:
             value = row[name]
-            if not isinstance(value, str) and not (value is None and len(self.texts) > 1):
+            if not isinstance(value, str) and not (value is None and len(texts) > 1):
                 raise UnreadableError(f"{name!r} must be a string, and is a {type(value).__name__}")
         name_of_id = self.id
         if name_of_id is None:
-            name_of_id = next((name for name in ("id", "_id") if name in row and name not in self.texts), None)
+            name_of_id = next((name for name in ("id", "_id") if name in row and name not in texts), None)
         identity = None if name_of_id is None else _identity(row[name_of_id])
         dropped: set[str | None]
-        if len(self.texts) == 1:
-            text = row[self.texts[0]]
-            dropped = {self.texts[0], name_of_id}
+        if len(texts) == 1:
+            text = row[texts[0]]
+            dropped = {texts[0], name_of_id}
         else:
-            text = self.separator.join(row[name] for name in self.texts if row[name] is not None and row[name].strip())
-            dropped = {name_of_id} - set(self.texts)
+            text = self.separator.join(row[name] for name in texts if row[name] is not None and row[name].strip())
+            dropped = {name_of_id} - set(texts)
         if not text.strip():
             raise UnreadableError("the text is empty")
         columns = {name: value for name, value in row.items() if name not in dropped}
@@ -290,8 +308,9 @@ def read_records(
     Args:
         paths: the file or the files, or `-` for standard input. Each is read by its own suffix, or all by `format`.
         format: `txt`, `csv`, `tsv`, `jsonl` or `parquet`; None to tell by the suffix.
-        text_column: the column that holds the text; None for `text`. Of several the texts are joined; what is empty or null is
-            left out of that, and the columns stay among the record's columns.
+        text_column: the column that holds the text. Of several the texts are joined; what is empty or null is left out of that,
+            and the columns stay among the record's columns. None for `text`; or for `title` and `text`, joined, where a row is
+            in BEIR's layout: it has `_id`, `title` and `text`, and no `id`.
         text_separator: stands between joined texts.
         id_column: the column that holds the id; None for `id`, or else `_id`, where there is one.
         max_row_bytes: the most bytes of a line, or of a row of several lines; a longer one is not read.
@@ -334,11 +353,12 @@ def _records(
         )
         for record in rows:
             counts.records += 1
+            counts.titled += columns.is_titled(record.row)
             yield record
 
 
 def _text_records(path: Path, kind: Format, source: _Source, columns: _Columns, counts: ReadCounts) -> Iterator[Record]:
-    with _open(path) as stream:
+    with open_file(path) as stream:
         lines = read_lines(stream, source.name, source.max_row_bytes, by_itself=kind in ("txt", "jsonl"))
         if kind == "txt":
             yield from _plain(lines, source, counts)
@@ -360,7 +380,12 @@ def _standard_input() -> int:
         raise UsageError("standard input is closed: name a file with --input (-i), or pipe the rows in") from None
 
 
-def _open(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
+    """Return a file's bytes, unpacked where its name ends in `.gz`; `-` is standard input.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
     if str(path) == STANDARD_INPUT:
         return io.BufferedReader(io.FileIO(_standard_input(), closefd=False))
     try:

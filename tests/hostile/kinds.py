@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.generated import files as row_files
+from tests.hostile import judged
 from tests.native import fuzz, messages
 
 Use = Callable[[Path], str]
@@ -363,6 +364,11 @@ def _use_rows(folder: Path, name: str) -> str:
     return f"read {count} rows, {len(rejects)} rejects"
 
 
+def judgments_case(bases: Path, folder: Path, rng: random.Random) -> Case:
+    """Write a file of queries or judgments."""
+    return Case(*judged.make(folder, rng))
+
+
 def change_npy(file: Path, rng: random.Random) -> str:
     """Give a .npy file another header, or other bytes."""
     data = file.read_bytes()
@@ -594,6 +600,7 @@ KINDS: Mapping[str, Callable[[Path, Path, random.Random], Case]] = {
     "index": index_case,
     "json": json_case,
     "rows": rows_case,
+    "judgments": judgments_case,
     "header": header_case,
     "filter": filter_case,
     "head": head_case,

@@ -104,6 +104,18 @@ def test_the_same_options_and_results(server, index, embedder):
     (hit, *_) = remote.search("Doppler horn express", 3, hybrid=True, filter="topic = 'railways'")
     assert hit.id == index.search("Doppler horn express", 3, hybrid=True, filter="topic = 'railways'")[0].id
     assert hit.score <= 2 / 61 + 1e-6
+    for by in ("words", "both"):
+        for query, here, there in zip(
+            queries, index.search(queries, 5, by=by), remote.search(queries, 5, by=by), strict=True
+        ):
+            assert there[0].id == here[0].id
+            cosines = {h.id: h.cosine for h in index.search(query, 300)}
+            np.testing.assert_allclose([h.cosine for h in there], [cosines[h.id] for h in there], atol=1e-4)
+            assert [h.score for h in there] == sorted((h.score for h in there), reverse=True)
+            assert all(h.rank_by_words is not None and h.bm25 > 0 for h in there[:1])
+            assert by == "both" or [h.rank_by_words for h in there] == list(range(1, len(there) + 1))
+        floor = remote.search(queries[0], 5, by=by, min_score=0.3)
+        assert all(h.cosine >= 0.3 - 1e-6 for h in floor)
     for wrong, message in (
         (
             {"filter": "tpic = 'x'"},
@@ -113,7 +125,7 @@ def test_the_same_options_and_results(server, index, embedder):
         ({"filter": "topic ="}, "not one SQL condition"),
         ({"exact": True}, "exactly"),
         ({"k": 20_000}, "16384"),
-        ({"hybrid": True, "min_score": 0.1}, "hybrid"),
+        ({"hybrid": True, "by": "words"}, "hybrid"),
     ):
         with pytest.raises(UsageError, match=message):
             remote.search("bread", **wrong)

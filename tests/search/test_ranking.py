@@ -1,47 +1,113 @@
-"""Hybrid search: reciprocal ranks, added up by hand."""
+"""Searches by words and by both: ranks, scores and cosines by hand."""
 
 import numpy as np
 import pytest
 
-from sbert_mini import IndexWriter
+from sbert_mini import IndexWriter, SearchIndex
 from sbert_mini.errors import UsageError
-from sbert_mini.search.queries import fused
 from sbert_mini.search.ranking import rows_by_words
-from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.text.records import Record
 
 
-@pytest.fixture
-def words(tmp_path):
-    def write(texts):
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"
-        with WordsWriter(path) as writer:
-            for text in texts:
-                writer.write(text)
-        return Words(path, len(texts))
-
-    return write
-
-
-def test_a_hybrid_search_adds_up_reciprocal_ranks(tmp_path, embedder, passages):
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, embedder, passages):
+    """The shipped collection and 60 tickets, in two segments, without a row of each."""
     odd = [Record(f"Ticket {n}: the printer on floor {n % 7} is out of paper.", f"T{n}") for n in range(1000, 1060)]
     rows = [Record(row["text"], row["id"], {"topic": row["topic"]}) for row in passages]
-    index = IndexWriter(tmp_path / "index", embedder).create(rows + odd)
+    path = tmp_path_factory.mktemp("ranking") / "index"
+    IndexWriter(path, embedder).create(rows)
+    IndexWriter(path, embedder).add(odd)
+    IndexWriter(path).delete(["T1001", rows[3].id])
+    return SearchIndex(path)
+
+
+def ids_by_words(index, query, depth=100):
+    """Return the ids and BM25 scores of the ranking by words."""
+    allowed = [index._store.present_rows(segment) for segment in index._store.segments]
+    ranked = rows_by_words(index._store.segments, query, depth, allowed)
+    located = [(index._store.locate(row), score) for row, score in ranked]
+    return [(segment.row(position).id, score) for (segment, position), score in located]
+
+
+def test_a_hybrid_search_adds_up_reciprocal_ranks(index):
     (hit, *_) = index.search("Ticket 1033", 3, hybrid=True)
     assert hit.id == "T1033"
     assert hit.score <= 2 / 61
     query = "how does yeast make dough rise"
     near = [h.id for h in index.search(query, 100)]
-    words = [index._store.segments[0].row(n).id for n in rows_by_words(index._store.segments, query, 100, [None])]
+    words = [identity for identity, _ in ids_by_words(index, query)]
     scores = {i: sum(1 / (61 + ranking.index(i)) for ranking in (near, words) if i in ranking) for i in {*near, *words}}
     hits = index.search(query, 12, hybrid=True)
     assert [h.score for h in hits] == pytest.approx(sorted(scores.values(), reverse=True)[:12])
     assert all(h.score == pytest.approx(scores[h.id]) for h in hits)
-    assert {h.columns["topic"] for h in index.search(query, 9, hybrid=True, filter="topic = 'railways'")} == {
-        "railways"
-    }
+    topics = {h.columns["topic"] for h in index.search(query, 9, hybrid=True, filter="topic = 'railways'")}
+    assert topics == {"railways"}
     assert len(index.search("?!", 5, hybrid=True)) == 5  # no word at all
-    for wrong in ({"min_score": 0.1}, {}):
-        with pytest.raises(UsageError, match="hybrid"):
-            index.search(np.zeros((1, 384), np.float32) if not wrong else query, 5, hybrid=True, **wrong)
-    assert fused([5, 3], [3, 9]) == [(3, 1 / 61 + 1 / 62), (5, 1 / 61), (9, 1 / 62)]
+
+
+def test_every_hit_has_the_cosine_of_its_vector_and_its_place_in_both_rankings(index, embedder):
+    query = "printer of ticket 1033 and the yeast in bread dough"
+    (vector,) = embedder.encode_query([query])
+    near = [h.id for h in index.search(query, 100)]
+    words = dict(ids_by_words(index, query))
+    for by in ("meaning", "words", "both"):
+        hits = index.search(query, 100, by=by)
+        assert len(hits) == 100 or by == "words"
+        cosines = embedder.encode_document([hit.text for hit in hits]) @ vector
+        np.testing.assert_allclose([hit.cosine for hit in hits], cosines, atol=1e-6)
+        assert all(type(hit.cosine) is float for hit in hits)
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        for hit in hits:
+            in_both = by == "both"
+            rank = near.index(hit.id) + 1 if hit.id in near and (in_both or by == "meaning") else None
+            assert hit.rank_by_meaning == rank
+            assert hit.bm25 == (words.get(hit.id) if by != "meaning" else None)
+            place = list(words).index(hit.id) + 1 if hit.id in words and by != "meaning" else None
+            assert hit.rank_by_words == place
+            assert by != "meaning" or hit.score == hit.cosine
+            assert by != "words" or hit.score == hit.bm25
+    assert [(hit.id, hit.score) for hit in index.search(query, 100, by="words")] == list(words.items())
+    only_words = [hit for hit in index.search(query, 200, by="both") if hit.rank_by_meaning is None]
+    assert index.search("xyzzy", 5, by="words") == []
+    assert all(hit.bm25 is not None for hit in only_words)
+
+
+def test_the_least_cosine_holds_whatever_ranks_the_rows(index):
+    query = "the printer is out of paper, and the dough rises"
+    everything = {hit.id: hit.cosine for hit in index.search(query, 1000)}
+    for least in (0.1, 0.3, 0.5):
+        expected = {identity for identity, cosine in everything.items() if cosine >= least - 1e-6}
+        assert {hit.id for hit in index.search(query, 1000, min_score=least)} == expected
+        for by in ("words", "both"):
+            hits = index.search(query, 1000, by=by, min_score=least)
+            assert all(hit.cosine >= least - 1e-6 for hit in hits)
+            unlimited = index.search(query, 1000, by=by)
+            assert [hit.id for hit in hits] == [hit.id for hit in unlimited if hit.id in expected]
+    few = index.search(query, 2, by="words", min_score=0.3)  # it looks deeper than the first 2
+    assert [hit.id for hit in few] == [h.id for h in index.search(query, 1000, by="words", min_score=0.3)][:2]
+
+
+def test_a_search_by_words_takes_a_filter_and_its_order_is_bm25(index):
+    query = "the train and the signal"
+    hits = index.search(query, 300, by="words", filter="topic = 'railways'")
+    assert {hit.columns["topic"] for hit in hits} == {"railways"}
+    assert [hit.id for hit in hits] == [
+        hit.id for hit in index.search(query, 300, by="words") if hit.columns.get("topic") == "railways"
+    ]
+    assert [hit.rank_by_words for hit in hits] == list(range(1, len(hits) + 1))
+
+
+def test_vectors_are_searched_by_meaning_and_what_contradicts_itself_is_refused(index, embedder):
+    vectors = embedder.encode_query(["bread", "tickets"])
+    assert [[h.id for h in hits] for hits in index.search(vectors, 3)] == [
+        [h.id for h in hits] for hits in index.search(vectors, 3, by="meaning")
+    ]
+    for wrong, message in (
+        ({"queries": vectors, "by": "words"}, "a search by words takes texts"),
+        ({"queries": vectors, "hybrid": True}, "a hybrid search takes texts"),
+        ({"queries": "bread", "by": "sense"}, "by must be one of meaning, words, both; found 'sense'"),
+        ({"queries": "bread", "by": "words", "hybrid": True}, "by='words' is another"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            index.search(wrong.pop("queries"), 3, **wrong)
+    assert index.search("bread", 3, by="both", hybrid=True) == index.search("bread", 3, hybrid=True)

@@ -15,7 +15,7 @@ import pytest
 from conftest import one_error
 
 from sbert_mini.errors import InputError, UsageError
-from sbert_mini.text.records import Reject, read_records
+from sbert_mini.text.records import ReadCounts, Reject, read_records
 
 
 def rows(path, **options):
@@ -75,6 +75,33 @@ def test_a_file_that_is_named_twice_or_absent_is_refused_before_anything_is_read
         read_records([])
 
 
+def test_a_row_of_beir_s_corpus_has_its_title_before_its_text(tmp_path):
+    made = [
+        {"_id": "1", "title": "T", "text": "body"},
+        {"_id": "2", "title": " ", "text": "b2"},
+        {"_id": "3", "title": None, "text": "b3"},
+        {"_id": "4", "title": 7, "text": "b4"},
+        {"_id": "5", "title": "T5", "text": ""},
+        {"_id": "6", "text": "b6"},
+        {"id": "7", "_id": "x", "title": "T7", "text": "b7"},
+        {"id": "8", "title": "T8", "text": "b8"},
+    ]
+    file = tmp_path / "corpus.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in made))
+    counts = ReadCounts()
+    records = list(read_records(file, counts=counts))
+    texts = ["T body", "b2", "b3", "b4", "T5", "b6", "b7", "b8"]
+    assert [(record.id, record.text) for record in records] == [(str(i), t) for i, t in enumerate(texts, start=1)]
+    assert records[0].columns == {"title": "T", "text": "body"}  # as --text-column title --text-column text
+    assert records[1].columns == {"title": " "}
+    assert (counts.records, counts.titled) == (8, 2)
+    assert rows(file, id_column="_id")[0][0] == "T body"
+    for alone in ({"text_column": "text"}, {"id_column": "text"}):
+        assert next(read_records(file, **alone)).text == "body"
+    (tmp_path / "corpus.csv").write_text("_id,title,text\n1,T,body\n")
+    assert rows(tmp_path / "corpus.csv") == [("T body", "1", {"title": "T", "text": "body"})]
+
+
 def test_text_columns_are_joined_and_kept(tmp_path):
     file = tmp_path / "a.jsonl"
     made = [
@@ -89,8 +116,8 @@ def test_text_columns_are_joined_and_kept(tmp_path):
         ("b3", None, {"title": None, "text": "b3", "n": 1}),
     ]
     assert rows(file, text_column=["text", "title"], text_separator=" | ")[0][0] == "body | T"
-    assert rows(file, text_column=["text"]) == rows(file, text_column="text") == rows(file)
-    assert rows(file)[0] == ("body", "q", {"title": "T"})
+    assert rows(file, text_column=["text"]) == rows(file, text_column="text")
+    assert rows(file, text_column="text")[0] == ("body", "q", {"title": "T"})
     assert rows(file, id_column="text")[0] == ("body", "body", {"_id": "q", "title": "T"})
     with pytest.raises(UsageError, match="'title' is named twice"):
         read_records(file, text_column=["title", "title"])

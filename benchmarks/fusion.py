@@ -1,0 +1,378 @@
+"""How a ranking by meaning and one by words become one: reciprocal ranks against weighted normalized scores.
+
+    python -m benchmarks.fusion --data ../shared/data
+
+The method, its normalization and its weight are chosen on the tuning queries of five sets, by their mean nDCG@10. Figures are
+those of the other queries. SciFact has qrels_train and a test set; of the others, one half of the queries is for tuning (seed 0).
+build/fusion keeps the indexes.
+
+    scifact, cranfield    the collections of the data folder
+    quora     a question of quora_cs224n_dev -> its duplicates among 20,000 questions; none of them is in quora_train
+    captions  a caption -> the other four of its image (val and test_2016) among 20,000
+    leads     a title -> its lead among 20,000; the titles are the last 1,000, which no training read
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.harness import data_file
+from benchmarks.models.data import TITLES_DEV, rows
+from sbert_mini import Embedder, IndexWriter, Record, SearchIndex
+from sbert_mini.evaluation.judgments import read_judgments
+from sbert_mini.evaluation.retrieval import query_measures, read_collection
+from sbert_mini.evaluation.significance import compare
+from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.search.fusion import HYBRID_DEPTH
+
+FOLDER = Path("build/fusion")
+MODELS = ("sbert-mini", "sbert-mini-fast")
+ROWS, QUERIES, SEED = 20_000, 2000, 0
+RESAMPLES = 10_000
+WEIGHTS = tuple(round(0.05 * step, 2) for step in range(21))
+WORDS_DEPTH = 1000
+"""Rows whose BM25 scores are known, for fusing with the exact scores of the rows that meaning alone finds."""
+
+Relevant: TypeAlias = dict[str, dict[str, int]]
+Ranking: TypeAlias = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class FusionSet:
+    """A test collection in two parts.
+
+    Attributes:
+        name: of the set.
+        documents: id -> text.
+        queries: id -> text.
+        tuning: the judgments of the queries that settings are chosen on.
+        test: the judgments of the others.
+    """
+
+    name: str
+    documents: Mapping[str, str]
+    queries: Mapping[str, str]
+    tuning: Relevant
+    test: Relevant
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A query's candidates: the first rows by meaning and by words.
+
+    Attributes:
+        meaning: documents and cosines, best first.
+        words: documents and BM25 scores, best first.
+        cosines: of all candidates.
+        bm25: of all documents whose BM25 score is known.
+    """
+
+    meaning: Ranking
+    words: Ranking
+    cosines: Mapping[str, float]
+    bm25: Mapping[str, float]
+
+
+# --- sets --------------------------------------------------------------------------------------------------------------
+
+
+def halves(relevant: Relevant) -> tuple[Relevant, Relevant]:
+    """Return the judgments of two random halves of the queries."""
+    order = np.random.default_rng(SEED).permutation(sorted(relevant)).tolist()
+    return tuple(
+        {query: relevant[query] for query in part} for part in (order[: len(order) // 2], order[len(order) // 2 :])
+    )  # type: ignore[return-value]
+
+
+def made(name: str, groups: Sequence[tuple[str, Sequence[str]]], others: Sequence[str]) -> FusionSet:
+    """Return a set of queries, each with its relevant texts, among other texts: `ROWS` different ones in all."""
+    documents: dict[str, str] = {}
+    queries = {f"q{number}": query for number, (query, _) in enumerate(groups)}
+    for _, texts in groups:
+        for text in texts:
+            documents.setdefault(text, f"d{len(documents)}")
+    asked = set(queries.values())
+    for text in others:
+        if len(documents) >= ROWS:
+            break
+        if text not in asked:
+            documents.setdefault(text, f"d{len(documents)}")
+    relevant = {f"q{n}": {documents[text]: 1 for text in texts} for n, (_, texts) in enumerate(groups)}
+    return FusionSet(name, {i: text for text, i in documents.items()}, queries, *halves(relevant))
+
+
+def drawn(items: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+    """Return the items in random order."""
+    return [items[i] for i in rng.permutation(len(items)).tolist()]
+
+
+def quora(data: Path) -> FusionSet:
+    """Return questions with their duplicates: joined by labels, over several pairs too."""
+    rng = np.random.default_rng(SEED)
+    seen = {text for pair in rows(data, "quora_train", "question1", "question2") for text in pair}
+    pairs = list(rows(data, "quora_cs224n_dev", "question1", "question2", "is_duplicate"))
+    group = {text: text for first, second, _ in pairs for text in (first, second)}
+
+    def root(text: str) -> str:
+        while group[text] != text:
+            group[text] = group[group[text]]
+            text = group[text]
+        return text
+
+    for first, second, label in pairs:
+        if float(label) == 1:
+            group[root(first)] = root(second)
+    members: dict[str, list[str]] = defaultdict(list)
+    for text in group:
+        members[root(text)].append(text)
+    joined = [texts for texts in members.values() if len(texts) > 1 and not seen.intersection(texts)]
+    groups = [(texts[0], texts[1:]) for texts in (drawn(texts, rng) for texts in drawn(joined, rng)[:QUERIES])]
+    return made("quora", groups, drawn(list(group), rng))
+
+
+def captions(data: Path) -> FusionSet:
+    """Return captions with the others of their images, among captions of all images."""
+    rng = np.random.default_rng(SEED)
+    of_image: dict[str, list[str]] = defaultdict(list)
+    others = []
+    for caption, image, split in rows(data, "captions_multi30k", "caption", "image", "split"):
+        if split != "train" and caption not in of_image[image]:
+            of_image[image].append(caption)
+        others.append(caption)
+    shuffled = [drawn(texts, rng) for texts in drawn(list(of_image.values()), rng) if len(texts) > 1][:QUERIES]
+    return made("captions", [(texts[0], texts[1:]) for texts in shuffled], drawn(others, rng))
+
+
+def leads(data: Path) -> FusionSet:
+    """Return titles with their leads, among leads of all titles."""
+    rng = np.random.default_rng(SEED)
+    pairs = list(rows(data, "pairs_wiki_title_lead", "title", "lead"))
+    of_title: dict[str, list[str]] = defaultdict(list)
+    for title, lead in pairs[-TITLES_DEV:]:
+        of_title[title].append(lead)
+    return made("leads", list(of_title.items()), drawn([lead for _, lead in pairs[:-TITLES_DEV]], rng))
+
+
+def scifact(data: Path) -> FusionSet:
+    """Return SciFact: its training judgments to choose on, its test judgments."""
+    folder = data / "retrieval" / "scifact"
+    collection = read_collection(folder)
+    texts = {str(row["_id"]): str(row["text"]) for row in json_lines(folder / "queries.jsonl.gz")}
+    tuning = read_judgments(folder / "qrels_train.tsv").grades
+    return FusionSet(
+        "scifact", collection.documents, texts, tuning, {q: dict(d) for q, d in collection.relevant.items()}
+    )
+
+
+def cranfield(data: Path) -> FusionSet:
+    """Return Cranfield: two halves of its queries; each judgment above 0 counts as 1."""
+    collection = read_collection(data / "retrieval" / "cranfield", binary=True)
+    relevant = {query: dict(documents) for query, documents in collection.relevant.items()}
+    return FusionSet("cranfield", collection.documents, collection.queries, *halves(relevant))
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a gzipped file of JSON lines."""
+    import gzip
+
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        yield from map(json.loads, stream)
+
+
+SETS: Sequence[Callable[[Path], FusionSet]] = (scifact, cranfield, quora, captions, leads)
+
+
+# --- methods -----------------------------------------------------------------------------------------------------------
+
+
+def by_meaning(candidates: Candidates) -> Ranking:
+    """Return the ranking by meaning."""
+    return candidates.meaning
+
+
+def by_words(candidates: Candidates) -> Ranking:
+    """Return the ranking by words."""
+    return candidates.words
+
+
+def reciprocal_ranks(candidates: Candidates, *, constant: float, weight: float) -> Ranking:
+    """Return documents by `weight / (constant + rank by meaning) + (1 - weight) / (constant + rank by words)`."""
+    scores: dict[str, float] = {}
+    for share, ranking in ((weight, candidates.meaning), (1 - weight, candidates.words)):
+        for rank, (document, _) in enumerate(ranking, start=1):
+            scores[document] = scores.get(document, 0.0) + share / (constant + rank)
+    return ordered(scores)
+
+
+def weighted_scores(candidates: Candidates, *, bounds: str, weight: float, exact: bool) -> Ranking:
+    """Return documents by `weight · cosine + (1 - weight) · BM25`, each normalized to [0, 1] over the query's candidates.
+
+    Args:
+        candidates: of the query.
+        bounds: `min-max`: the lowest and the highest score become 0 and 1. `theoretical`: the lowest possible one, -1 of a cosine
+            and 0 of BM25, and the highest (Bruch, Gai and Ingber 2023, arXiv 2210.11934, "TM2C2").
+        weight: the share of meaning.
+        exact: BM25 scores of the documents that the ranking by words lacks, as far as they are known; else they count as 0.
+    """
+    documents = list(candidates.cosines)
+    bm25 = candidates.bm25 if exact else dict(candidates.words)
+    cosines = normalized([candidates.cosines[d] for d in documents], None if bounds == "min-max" else -1.0)
+    words = normalized([bm25.get(d, 0.0) for d in documents], None if bounds == "min-max" else 0.0)
+    return ordered(dict(zip(documents, (weight * cosines + (1 - weight) * words).tolist(), strict=True)))
+
+
+def normalized(scores: Sequence[float], least: float | None) -> np.ndarray[Any, Any]:
+    """Return scores with the least (None for their own) as 0 and their greatest as 1; all 0 where the two are equal."""
+    values = np.array(scores)
+    low = values.min() if least is None else least
+    span = values.max() - low
+    return (values - low) / span if span > 0 else np.zeros(len(values))
+
+
+def ordered(scores: Mapping[str, float]) -> Ranking:
+    """Return documents with their scores, the greatest first."""
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+Method: TypeAlias = Callable[[Candidates], Ranking]
+
+
+def families() -> dict[str, dict[str, Method]]:
+    """Return the kinds of fusion, each with its settings."""
+    made: dict[str, dict[str, Method]] = {
+        "reciprocal ranks, constant 60, equal weights": {"": partial(reciprocal_ranks, constant=60, weight=0.5)}
+    }
+    made["reciprocal ranks, constant and weight chosen"] = {
+        f"constant {c}, weight {w}": partial(reciprocal_ranks, constant=c, weight=w)
+        for c in (1, 2, 5, 10, 20, 40, 60)
+        for w in WEIGHTS
+    }
+    for bounds in ("min-max", "theoretical"):
+        for exact in (False, True):
+            name = f"scores, {bounds}" + (", BM25 of all candidates" if exact else "")
+            made[name] = {
+                f"weight {w}": partial(weighted_scores, bounds=bounds, weight=w, exact=exact) for w in WEIGHTS
+            }
+    return made
+
+
+# --- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def opened(collection: FusionSet, model: str, threads: int) -> SearchIndex:
+    """Return the set's index by a model, made once."""
+    path = FOLDER / f"{collection.name}-{model}"
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        writer = IndexWriter(path, Embedder(model, threads=threads), show_progress_bar=True)
+        writer.create(Record(text, identity) for identity, text in collection.documents.items())
+    return SearchIndex(path, threads=threads)
+
+
+def candidates_of(index: SearchIndex, texts: Sequence[str]) -> Iterator[Candidates]:
+    """Yield the candidates of each query."""
+    for start in range(0, len(texts), 64):
+        batch = list(texts[start : start + 64])
+        near = index.search(batch, HYBRID_DEPTH, by="meaning", exact=True)
+        words = index.search(batch, WORDS_DEPTH, by="words")
+        for by_cosine, by_bm25 in zip(near, words, strict=True):
+            first = by_bm25[:HYBRID_DEPTH]
+            yield Candidates(
+                [(hit.id, hit.cosine) for hit in by_cosine],
+                [(hit.id, hit.score) for hit in first],
+                {hit.id: hit.cosine for hit in (*by_cosine, *first)},
+                {hit.id: hit.score for hit in by_bm25},
+            )
+
+
+def ndcg(method: Method, relevant: Relevant, candidates: Mapping[str, Candidates]) -> list[float]:
+    """Return nDCG@10 of each judged query. The order counts, also where scores tie."""
+    ranked = {
+        query: {document: -float(rank) for rank, (document, _) in enumerate(method(candidates[query])[:10])}
+        for query in relevant
+    }
+    return query_measures(relevant, ranked)["ndcg_at_10"]
+
+
+def measure(model: str, data: Path, threads: int) -> dict[str, Any]:
+    """Return what each kind of fusion gives with a model: settings chosen on the tuning queries, figures on the others."""
+    collections = [make(data) for make in SETS]
+    found: dict[str, dict[str, Candidates]] = {}
+    for collection in collections:
+        judged = [*collection.tuning, *collection.test]
+        texts = [collection.queries[query] for query in judged]
+        index = opened(collection, model, threads)
+        found[collection.name] = dict(zip(judged, candidates_of(index, texts), strict=True))
+        print(
+            f"{model}: {collection.name}, {len(collection.documents):,} rows, {len(judged):,} queries", file=sys.stderr
+        )
+
+    def tuned(method: Method) -> dict[str, float]:
+        return {c.name: float(np.mean(ndcg(method, c.tuning, found[c.name]))) for c in collections}
+
+    chosen: dict[str, Method] = {"meaning": by_meaning, "words": by_words}
+    result: dict[str, Any] = {"settings": {}, "tuning": {"meaning": tuned(by_meaning), "words": tuned(by_words)}}
+    for family, methods in families().items():
+        figures = {setting: tuned(method) for setting, method in methods.items()}
+        means = {setting: float(np.mean(list(of_sets.values()))) for setting, of_sets in figures.items()}
+        best = max(means, key=lambda setting: means[setting])
+        chosen[family] = methods[best]
+        result["settings"][family] = best
+        result["tuning"][family] = figures[best]
+        result.setdefault("grid", {})[family] = means
+    result["sets"] = []
+    for collection in collections:
+        values = {name: ndcg(method, collection.test, found[collection.name]) for name, method in chosen.items()}
+        intervals, comparisons = compare(values, resamples=RESAMPLES, seed=SEED)
+        result["sets"].append(
+            {
+                "set": collection.name,
+                "rows": len(collection.documents),
+                "tuning_queries": len(collection.tuning),
+                "queries": len(collection.test),
+                "ndcg_at_10": {name: float(np.mean(v)) for name, v in values.items()},
+                "interval": intervals,
+                "comparisons": [
+                    vars(c) for c in comparisons if c.first in ("meaning", "words") or "60, equal" in c.first
+                ],
+            }
+        )
+    return result
+
+
+def tables(result: Json) -> list[Table]:
+    """Return a table a model: nDCG@10 of the held-out queries, by set."""
+    made = []
+    for model, measured in result["models"].items():
+        sets = measured["sets"]
+        rows = []
+        for name in sets[0]["ndcg_at_10"]:
+            setting = measured["settings"].get(name, "")
+            values = [100 * of_set["ndcg_at_10"][name] for of_set in sets]
+            label = f"{name} ({setting})" if setting else name
+            rows.append((label, *(f"{value:.1f}" for value in values), f"{np.mean(values):.1f}"))
+        header = (model, *(f"{s['set']} ({s['queries']:,} queries)" for s in sets), "mean")
+        made.append(Table(f"Fusion: {model}, nDCG@10 x 100 of the held-out queries", header, tuple(rows)))
+    return made
+
+
+def main() -> None:
+    """Measure, print and save."""
+    options = harness.arguments(__doc__ or "")
+    data_file(options.data, "captions_multi30k.tsv.gz")
+    result = {"models": {model: measure(model, options.data, options.threads) for model in MODELS}}
+    for table in tables(result):
+        print(table.terminal() + "\n")
+    harness.save("fusion", result, options)
+
+
+if __name__ == "__main__":
+    main()
