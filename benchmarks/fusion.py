@@ -273,7 +273,7 @@ def opened(collection: FusionSet, model: str, threads: int) -> SearchIndex:
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         writer = IndexWriter(path, Embedder(model, threads=threads), show_progress_bar=True)
-        writer.create(Record(text, identity) for identity, text in collection.documents.items())
+        writer.create(Record(text, identity) for identity, text in collection.documents.items() if text.strip())
     return SearchIndex(path, threads=threads)
 
 

@@ -95,7 +95,7 @@ def test_a_row_of_beir_s_corpus_has_its_title_before_its_text(tmp_path):
     assert records[0].columns == {"title": "T", "text": "body"}  # as --text-column title --text-column text
     assert records[1].columns == {"title": " "}
     assert (counts.records, counts.titled) == (8, 2)
-    assert rows(file, id_column="_id")[0][0] == "T body"
+    assert next(read_records(file, id_column="_id")).text == "T body"
     for alone in ({"text_column": "text"}, {"id_column": "text"}):
         assert next(read_records(file, **alone)).text == "body"
     (tmp_path / "corpus.csv").write_text("_id,title,text\n1,T,body\n")
