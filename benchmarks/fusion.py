@@ -27,11 +27,13 @@ from benchmarks import harness
 from benchmarks.harness import data_file
 from benchmarks.models.data import TITLES_DEV, rows
 from sbert_mini import Embedder, IndexWriter, Record, SearchIndex
+from sbert_mini.cosine import as_cosines
 from sbert_mini.evaluation.judgments import read_judgments
 from sbert_mini.evaluation.retrieval import query_measures, read_collection
 from sbert_mini.evaluation.significance import compare
 from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.search.fusion import HYBRID_DEPTH
+from sbert_mini.search.ranking import rows_by_words
 
 FOLDER = Path("build/fusion")
 MODELS = ("sbert-mini", "sbert-mini-fast")
@@ -279,18 +281,23 @@ def opened(collection: FusionSet, model: str, threads: int) -> SearchIndex:
 
 def candidates_of(index: SearchIndex, texts: Sequence[str]) -> Iterator[Candidates]:
     """Yield the candidates of each query."""
-    for start in range(0, len(texts), 64):
-        batch = list(texts[start : start + 64])
-        near = index.search(batch, HYBRID_DEPTH, by="meaning", exact=True)
-        words = index.search(batch, WORDS_DEPTH, by="words")
-        for by_cosine, by_bm25 in zip(near, words, strict=True):
-            first = by_bm25[:HYBRID_DEPTH]
-            yield Candidates(
-                [(hit.id, hit.cosine) for hit in by_cosine],
-                [(hit.id, hit.score) for hit in first],
-                {hit.id: hit.cosine for hit in (*by_cosine, *first)},
-                {hit.id: hit.score for hit in by_bm25},
-            )
+    blocks = list(index.row_blocks())
+    ids = [row.id for block, _ in blocks for row in block]
+    vectors = np.concatenate([block_vectors for _, block_vectors in blocks])
+    queries, _ = index.embedder().encode_queries(list(texts))
+    cosines, near = index.nearest(queries, HYBRID_DEPTH, exact=True)
+    segments = index._store.segments
+    for number, text in enumerate(texts):
+        words = rows_by_words(segments, text, WORDS_DEPTH, [None] * len(segments))
+        first = words[:HYBRID_DEPTH]
+        rows = sorted({*near[number].tolist(), *(row for row, _ in first)})
+        products = as_cosines(vectors[rows] @ queries[number])
+        yield Candidates(
+            [(ids[row], cosine) for row, cosine in zip(near[number].tolist(), cosines[number].tolist(), strict=True)],
+            [(ids[row], score) for row, score in first],
+            dict(zip((ids[row] for row in rows), products.tolist(), strict=True)),
+            {ids[row]: score for row, score in words},
+        )
 
 
 def ndcg(method: Method, relevant: Relevant, candidates: Mapping[str, Candidates]) -> list[float]:
