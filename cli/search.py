@@ -9,7 +9,7 @@ import typer
 
 from sbert_mini.errors import UsageError
 from sbert_mini.scale import address
-from sbert_mini.search.fusion import SearchBy
+from sbert_mini.search.fusion import DEFAULT_BY, DEFAULT_WEIGHT, SearchBy
 from sbert_mini.text.shown import columns, fitted
 
 from . import options
@@ -67,6 +67,16 @@ By = Annotated[
     ),
 ]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="The same as --by both.", show_default=False)]
+Weight = Annotated[
+    float | None,
+    typer.Option(
+        "--weight",
+        min=0,
+        max=1,
+        help=f"With --by both: the share of meaning in the score. [default: {DEFAULT_WEIGHT}]",
+        show_default=False,
+    ),
+]
 Exact = Annotated[
     bool, typer.Option("--exact", help="Compare with every row, for any kind of index.", show_default=False)
 ]
@@ -89,6 +99,7 @@ def search(
     filter_timeout: options.FilterTimeout = 60.0,
     by: By = None,
     hybrid: Hybrid = False,
+    weight: Weight = None,
     exact: Exact = False,
     input: Input = None,
     input_format: options.InputFormat = None,
@@ -118,16 +129,15 @@ def search(
     common functions. 'sbmini index info' lists the columns with their types; a column that a row does not have is NULL. The
     search finds the -k nearest of the rows that meet the condition.
 
-    The score is what ranks the hits: the cosine, with --by words the BM25 score, with --by both the sum of two reciprocal ranks,
-    1 / (60 + rank). --json and --jsonl give for each hit the cosine, the BM25 score ("bm25") and its two ranks
-    ("rank_by_meaning", "rank_by_words"); null where the hit is not in that ranking.
+    The score is what ranks the hits: the cosine, or with --by words the BM25 score. With --by both it is weight * (cosine + 1) /
+    (greatest cosine + 1) + (1 - weight) * BM25 / greatest BM25, over the first 100 rows of each ranking. --json and --jsonl give
+    for each hit the cosine, the BM25 score ("bm25") and its two ranks ("rank_by_meaning", "rank_by_words"), or null.
     """
     if query is not None and input:
         raise UsageError("queries were given both as an argument and with --input; give one of the two")
     if as_json and as_json_lines:
         raise UsageError("--json and --jsonl exclude each other")
-    if hybrid and by not in (None, "both"):
-        raise UsageError(f"--hybrid is --by both, and --by {by} was given too; give one of the two")
+    ranked_by = _ranked_by(by, hybrid, weight)
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     if query is not None:
         options.check_no_input_options(reading)
@@ -144,7 +154,13 @@ def search(
 
         opening: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
         embedder = Embedder(model, graph=index.model.graph, **opening)  # type: ignore[arg-type]
-    asked: dict[str, Any] = {"min_score": min_score, "filter": filter, "by": "both" if hybrid else by, "exact": exact}
+    asked: dict[str, Any] = {
+        "min_score": min_score,
+        "filter": filter,
+        "by": ranked_by,
+        "weight": weight,
+        "exact": exact,
+    }
     results = index.search([text for _, text in queries], k, embedder=embedder, **asked)
     if as_json or as_json_lines:
         answers = _answers(queries, results, with_text)
@@ -155,6 +171,20 @@ def search(
         _print_all(queries, results, with_text)
     if fail_if_empty and not any(results):
         raise typer.Exit(1)
+
+
+def _ranked_by(by: SearchBy | None, hybrid: bool, weight: float | None) -> SearchBy | None:
+    """Return what ranks the rows; None for the default.
+
+    Raises:
+        UsageError: options contradict each other.
+    """
+    if hybrid and by not in (None, "both"):
+        raise UsageError(f"--hybrid is --by both, and --by {by} was given too; give one of the two")
+    ranked_by: SearchBy | None = "both" if hybrid else by
+    if weight is not None and (ranked_by or DEFAULT_BY) != "both":
+        raise UsageError("--weight is the share of meaning in a search by both: give --by both too")
+    return ranked_by
 
 
 def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s: float) -> "Searchable":

@@ -382,6 +382,7 @@ class MilvusIndex:
         filter: str | None = None,
         hybrid: bool = False,
         by: SearchBy | None = None,
+        weight: float | None = None,
         exact: bool = False,
         embedder: Embedder | None = None,
     ) -> list[Hit] | list[list[Hit]]:
@@ -397,7 +398,9 @@ class MilvusIndex:
             raise UsageError("Milvus cannot be asked to search exactly: its index decides how it searches")
         if arguments.integer(k, "k") > MAX_HITS:
             raise UsageError(f"k must be from 1 to {MAX_HITS} in Milvus; found {k}")
-        request = read_request(queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, embedder=embedder)
+        request = read_request(
+            queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, weight=weight, embedder=embedder
+        )
         rows, expression = _Rows(), "" if filter is None else to_milvus(filter, self.columns)
 
         def by_meaning(vectors: FloatArray, depth: int) -> list[list[tuple[int, float]]]:
@@ -408,10 +411,15 @@ class MilvusIndex:
         def by_words(text: str, depth: int) -> list[tuple[int, float]]:
             return rows.ranked(self._results("words", [text], depth, expression)[0])
 
+        def bm25_of(text: str, numbers: Iterable[int]) -> dict[int, float]:
+            ids = [rows.entities[number]["id"] for number in numbers]
+            among = f"id in {json.dumps(ids, ensure_ascii=False)}"
+            return dict(rows.ranked(self._results("words", [text], len(ids), among)[0])) if ids else {}
+
         if request.by == "words":
             return request.answer(hits_by_words(request, by_words, rows.cosines, rows.hit))
         if request.by == "both":
-            return request.answer(hybrid_hits(request, by_meaning, by_words, rows.cosines, rows.hit))
+            return request.answer(hybrid_hits(request, by_meaning, by_words, rows.cosines, bm25_of, rows.hit))
         hits = []
         for query, ranked in enumerate(by_meaning(request.vectors, request.k)):
             readable = [

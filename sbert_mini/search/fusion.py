@@ -10,7 +10,8 @@ SEARCH_BY: tuple[SearchBy, ...] = get_args(SearchBy)
 DEFAULT_BY: SearchBy = "meaning"
 HYBRID_DEPTH = 100
 """The rows of each ranking that are fused, if `k` is not larger."""
-RRF_CONSTANT = 60
+DEFAULT_WEIGHT = 0.85
+"""The share of meaning."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,38 @@ def fused(
     by_meaning: Sequence[tuple[int, float]],
     by_words: Sequence[tuple[int, float]],
     cosines: Mapping[int, float],
+    bm25: Mapping[int, float],
+    weight: float = DEFAULT_WEIGHT,
 ) -> list[RankedRow]:
-    """Return the rows of two rankings with the sum of `1 / (60 + rank)` over them, the greatest first.
+    """Return the rows of two rankings by `weight · meaning + (1 - weight) · words`, the greatest first; ties by row number.
+
+    Both are in [0, 1]: `meaning = (cosine + 1) / (greatest cosine + 1)` and `words = BM25 / greatest BM25`, over the rows of both
+    rankings. A row that shares no word with the query has `words = 0`.
 
     Args:
         by_meaning: rows with their cosines, best first.
-        by_words: rows with their BM25 scores, best first. A row that one ranking lacks adds nothing for it.
+        by_words: rows with their BM25 scores, best first.
         cosines: of the rows that `by_meaning` lacks.
+        bm25: BM25 scores of the rows that `by_words` lacks; of those that share a word with the query.
+        weight: the share of meaning, in [0, 1].
 
     Source:
-        Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods".
+        Bruch, Gai and Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval", arXiv 2210.11934, section 4
+        (convex combination with theoretical minima, "TM2C2").
     """
-    cosine_of, bm25_of = {**cosines, **dict(by_meaning)}, dict(by_words)
+    cosine_of, bm25_of = {**cosines, **dict(by_meaning)}, {**bm25, **dict(by_words)}
     meaning = {row: rank for rank, (row, _) in enumerate(by_meaning, start=1)}
     words = {row: rank for rank, (row, _) in enumerate(by_words, start=1)}
+    greatest_cosine = max((cosine_of[row] for row in meaning | words), default=0.0)
+    greatest_bm25 = max(bm25_of.values(), default=0.0)
     rows = []
     for row in meaning | words:
-        score = sum(1 / (RRF_CONSTANT + ranking[row]) for ranking in (meaning, words) if row in ranking)
+        by_cosine = _share_of(cosine_of[row] + 1, greatest_cosine + 1)
+        by_bm25 = _share_of(bm25_of.get(row, 0.0), greatest_bm25)
+        score = weight * by_cosine + (1 - weight) * by_bm25
         rows.append(RankedRow(row, score, cosine_of[row], bm25_of.get(row), meaning.get(row), words.get(row)))
     return sorted(rows, key=lambda ranked: (-ranked.score, ranked.row))
+
+
+def _share_of(value: float, greatest: float) -> float:
+    return value / greatest if greatest > 0 else 0.0

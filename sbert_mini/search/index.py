@@ -131,6 +131,7 @@ class SearchIndex:
         filter: str | None = None,
         hybrid: bool = False,
         by: SearchBy | None = None,
+        weight: float | None = None,
         exact: bool = False,
         embedder: Embedder | None = None,
     ) -> list[Hit] | list[list[Hit]]:
@@ -143,6 +144,7 @@ class SearchIndex:
             filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.conditions`).
             hybrid: the same as `by="both"`.
             by: rank the rows by `meaning` (cosine), by `words` (BM25) or by `both` (`search.fusion`). None for `meaning`.
+            weight: the share of meaning in a search by both, in [0, 1]; None for `search.fusion.DEFAULT_WEIGHT`.
             exact: look at every row, where the index would look at the likely ones.
             embedder: encodes the texts; None for the model that the index names.
 
@@ -158,7 +160,9 @@ class SearchIndex:
                 searched by words.
             ModelMismatchError: the model is not the one that the index was made with.
         """
-        request = read_request(queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, embedder=embedder)
+        request = read_request(
+            queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, weight=weight, embedder=embedder
+        )
         hits = hits_of(request, self._segment_searches(), self._allowed(filter), self._hit, exact=exact)
         return request.answer(hits)
 

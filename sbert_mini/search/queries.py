@@ -13,7 +13,7 @@ from sbert_mini.errors import ModelMismatchError, ModelNotFoundError, UsageError
 from sbert_mini.model.registry import resolve_noted
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
-from sbert_mini.search.fusion import DEFAULT_BY, SEARCH_BY, SearchBy
+from sbert_mini.search.fusion import DEFAULT_BY, DEFAULT_WEIGHT, SEARCH_BY, SearchBy
 from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.words import Words
@@ -33,7 +33,7 @@ class Hit:
         text: its text.
         columns: its other columns.
         cosine: the cosine similarity of its stored vector and the query's, in [-1, 1], whatever ranks the hits.
-        bm25: its BM25 score; None where words were not searched, or the row is not in the ranking by words.
+        bm25: its BM25 score; None where words were not searched, or the row shares no word with the query.
         rank_by_meaning: its rank in the ranking by meaning, from 1; None where it is not in that.
         rank_by_words: its rank in the ranking by words, from 1; None where it is not in that.
     """
@@ -55,6 +55,7 @@ class SearchOptions(TypedDict, total=False):
     filter: str | None
     hybrid: bool
     by: SearchBy | None
+    weight: float | None
     exact: bool
     embedder: Embedder | None
 
@@ -154,6 +155,7 @@ class Request:
         k: the most hits a query.
         min_score: the least cosine of a hit, or None.
         by: what ranks the rows.
+        weight: the share of meaning where both rank them.
         is_single: whether the query is one text, which gets one list of hits.
         texts: the queries' texts; empty where they are vectors.
         vectors: their vectors, (queries, dim).
@@ -164,6 +166,7 @@ class Request:
     k: int
     min_score: float | None
     by: SearchBy
+    weight: float
     is_single: bool
     texts: list[str]
     vectors: FloatArray
@@ -207,6 +210,7 @@ def read_request(
     min_score: float | None,
     hybrid: bool,
     by: SearchBy | None,
+    weight: float | None,
     embedder: Embedder | None,
 ) -> Request:
     """Return what a search asks for, and report what the model cannot read of the queries.
@@ -218,6 +222,7 @@ def read_request(
         min_score: the least cosine of a hit, or None.
         hybrid: the same as `by="both"`.
         by: what ranks the rows; None for the default.
+        weight: the share of meaning where both rank them; None for the default.
         embedder: encodes the texts; None for the index's model.
 
     Raises:
@@ -227,14 +232,15 @@ def read_request(
     k = arguments.integer(k, "k")
     least = None if min_score is None else arguments.number(min_score, "min_score")
     ranked_by = _search_by(by, hybrid=hybrid, are_vectors=_are_vectors(queries))
+    share = _share(weight, ranked_by)
     dimension, is_single = model.identity.dimension, arguments.is_one_text(queries)
     given = _checked_queries(queries, dimension)
     if isinstance(given, np.ndarray):
-        return Request(k, least, ranked_by, is_single, [], given, [], None)
+        return Request(k, least, ranked_by, share, is_single, [], given, [], None)
     embedder = model.embedder() if embedder is None else model.check(embedder)
     vectors, words = embedder.encode_queries(given)
     _report_unread(words)
-    return Request(k, least, ranked_by, is_single, given, vectors, words, embedder)
+    return Request(k, least, ranked_by, share, is_single, given, vectors, words, embedder)
 
 
 def _search_by(by: SearchBy | None, *, hybrid: bool, are_vectors: bool) -> SearchBy:
@@ -252,6 +258,22 @@ def _search_by(by: SearchBy | None, *, hybrid: bool, are_vectors: bool) -> Searc
         kind = "a hybrid search" if requested == "both" else "a search by words"
         raise UsageError(f"{kind} takes texts as queries, and vectors are searched by meaning: pass the texts")
     return requested or ("meaning" if are_vectors else DEFAULT_BY)
+
+
+def _share(weight: float | None, by: SearchBy) -> float:
+    """Return the share of meaning.
+
+    Raises:
+        UsageError: it is not in [0, 1], or given where not both rank the rows.
+    """
+    if weight is None:
+        return DEFAULT_WEIGHT
+    share = arguments.number(weight, "weight")
+    if not 0 <= share <= 1:
+        raise UsageError(f"weight, the share of meaning, must be from 0 to 1; found {weight}")
+    if by != "both":
+        raise UsageError(f"weight is the share of meaning in a hybrid search (by='both'), and this one is by {by}")
+    return share
 
 
 def _checked_queries(queries: Any, dimension: int) -> list[str] | FloatArray:

@@ -103,6 +103,19 @@ def rows_by_words(
     return sorted(ranked, key=lambda entry: (-entry[1], entry[0]))[:depth]
 
 
+def bm25_scores(segments: Sequence[Segment], query: str, rows: Iterable[int]) -> dict[int, float]:
+    """Return the BM25 scores of those of some rows that share words with a query, by the rows' numbers."""
+    numbers = np.array(sorted(rows), dtype=np.int64)
+    among: list[AnyArray | None] = []
+    for segment in segments:
+        positions = np.searchsorted(segment.row_ids, numbers)
+        positions = positions[positions < segment.rows]
+        mask = np.zeros(segment.rows, dtype=bool)
+        mask[positions[np.isin(segment.row_ids[positions], numbers)]] = True
+        among.append(mask)
+    return dict(rows_by_words(segments, query, len(numbers), among)) if len(numbers) else {}
+
+
 def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterable[int]) -> dict[int, float]:
     """Return the cosines of some rows' stored vectors and a query's, by the rows' numbers.
 
@@ -139,7 +152,8 @@ def hits_of(
     if request.by == "words":
         return hits_by_words(request, by_words, cosines_of, hit_of)
     by_meaning = partial(rows_by_meaning, searches, allowed=allowed, exact=exact)
-    return hybrid_hits(request, by_meaning, by_words, cosines_of, hit_of)
+    bm25_of = partial(bm25_scores, segments)
+    return hybrid_hits(request, by_meaning, by_words, cosines_of, bm25_of, hit_of)
 
 
 def hits_by_meaning(
@@ -215,6 +229,7 @@ def hybrid_hits(
     by_meaning: Callable[[FloatArray, int], list[list[tuple[int, float]]]],
     by_words: Callable[[str, int], list[tuple[int, float]]],
     cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
+    bm25_of: Callable[[str, Iterable[int]], dict[int, float]],
     hit_of: Callable[[RankedRow], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by meaning and by words, fused.
@@ -224,15 +239,18 @@ def hybrid_hits(
         by_meaning: some vectors, and how many rows a query -> `rows_by_meaning`.
         by_words: a text, and how many rows -> `rows_by_words`.
         cosines_of: a query's vector, and rows -> `stored_cosines`.
+        bm25_of: a query's text, and rows -> `bm25_scores`.
         hit_of: a row of the ranking -> the hit.
     """
     depth = max(request.k, HYBRID_DEPTH)
     hits = []
     for i, nearest in enumerate(by_meaning(request.vectors, depth)):
         near = [] if request.is_silent(i) else nearest
-        ranked_by_words = by_words(request.texts[i], depth)
-        others = {row for row, _ in ranked_by_words}.difference(row for row, _ in near)
-        ranked = fused(near, ranked_by_words, cosines_of(request.vectors[i], others))
+        text, vector = request.texts[i], request.vectors[i]
+        ranked_by_words = by_words(text, depth)
+        rows_near, rows_worded = ({row for row, _ in ranking} for ranking in (near, ranked_by_words))
+        cosines, bm25 = cosines_of(vector, rows_worded - rows_near), bm25_of(text, rows_near - rows_worded)
+        ranked = fused(near, ranked_by_words, cosines, bm25, 0.0 if request.is_silent(i) else request.weight)
         accepted = (hit_of(row) for row in ranked if request.accepts(row.cosine))
         hits.append(list(islice((hit for hit in accepted if not is_silent(hit.text)), request.k)))
     return hits
