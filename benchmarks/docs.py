@@ -1,17 +1,20 @@
-"""Write the generated parts of README.md and docs/: tables of `benchmarks/results/*.json`, commands from `--help`, recipe keys.
+"""Write the generated parts of README.md and docs/: tables of results, commands from `--help`, keys of recipes and JSON files.
 
     python -m benchmarks.docs
 
-Each module of `benchmarks/` makes the tables of its own record; the texts about recipe keys are the docstrings of their classes.
+Each module of `benchmarks/` makes the tables of its own record, `benchmarks/results/*.json`. The texts about recipe keys are the
+docstrings of their classes, those about JSON files the schemas in `files.json_files`.
 """
 
+import ast
 import inspect
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from benchmarks.models import card
 from benchmarks.paper import train as paper
 from sbert_mini.evaluation import tables
 from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.files import json_files as schemas
+from sbert_mini.files.json_schema import Either, ListOf, MapOf, Object, Required, Schema
 from sbert_mini.recipes.recipe import DataPart, EvaluationPart, ModelPart, OptimizerPart, PhasePart, TaskPart, TrainPart
 from sbert_mini.training.config import AverageConfig, LoraConfig, RegularizationConfig
 from sbert_mini.training.task_config import MarginConfig, TaskConfig
@@ -85,6 +90,37 @@ def _default(field: Field[Any]) -> str:
     if field.default in (None, ()):
         return ""
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def json_files() -> str:
+    """Return for each kind of JSON file a table of its keys, from the schemas in `files.json_files`."""
+    body = ast.parse(inspect.getsource(schemas)).body
+    parts = []
+    for statement, text in itertools.pairwise(body):
+        if isinstance(statement, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            assert isinstance(statement.targets[0], ast.Name)
+            rows = list(_keys(getattr(schemas, statement.targets[0].id), ""))
+            if rows:
+                lines = ["| key | must be | required |", "| --- | --- | --- |", *rows]
+                parts.append("\n".join([f"**{' '.join(str(text.value.value).split())}**", "", *lines]))
+    return "\n\n".join(parts)
+
+
+def _keys(schema: Schema, path: str, *, required: bool = True) -> Iterator[str]:
+    """Yield a row for each key below a schema."""
+    if isinstance(schema, Either) and isinstance(schema.schemas[0], (Object, ListOf, MapOf)):
+        schema, required = schema.schemas[0], False  # or null
+    if isinstance(schema, Object):
+        for key, entry in schema.keys.items():
+            needed = isinstance(entry, Required)
+            part = entry.schema if isinstance(entry, Required) else entry
+            yield from _keys(part, f"{path}.{key}".removeprefix("."), required=needed)
+    elif isinstance(schema, ListOf) and isinstance(schema.items, Object):
+        yield from _keys(schema.items, f"{path}[]", required=required)
+    elif isinstance(schema, MapOf) and isinstance(schema.values, Object):
+        yield from _keys(schema.values, f"{path}.*", required=required)
+    elif path:
+        yield f"| `{path}` | {schema.name} | {'yes' if required else ''} |"
 
 
 def commands() -> str:
@@ -158,7 +194,7 @@ def documents() -> dict[Path, str]:
 
 def updated(texts: dict[Path, str]) -> dict[Path, str]:
     """Return the texts with each generated part made anew between its two markers."""
-    parts = {"commands": commands(), "recipe": recipe_keys(), "capacity": capacity()}
+    parts = {"commands": commands(), "recipe": recipe_keys(), "files": json_files(), "capacity": capacity()}
     made = {name: markdown(function(record(name))) for name, function in MEASURED.items()}
     made |= {name: markdown(function(record(name)), titles=True) for name, function in TITLED.items()}
     parts |= {name: f"{text}\n\n{tables.machine_note(record(name))}" for name, text in made.items()}

@@ -170,6 +170,7 @@ def sts(
     report: Report = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Score models on semantic textual similarity: Spearman and Pearson, intervals, and whether models differ.
@@ -199,6 +200,7 @@ def sts(
         dim or [],
         threads=budget,
         offline=offline,
+        trust_tokenizer=trust_tokenizer,
         progress=progress_wanted(quiet),
     )
     result = score(opened, pair_sets, pooling=pooling, resamples=resamples, seed=seed, absent=absent, on_progress=note)
@@ -294,6 +296,7 @@ def search(
     report: Report = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure kinds of index (recall, rate, build time, bytes) and retrieval quality (nDCG@10, recall@100, MRR@10).
@@ -320,6 +323,7 @@ def search(
         [] if no_peer else [peer],
         threads=budget,
         offline=offline,
+        trust_tokenizer=trust_tokenizer,
         progress=progress_wanted(quiet),
     )
     result = retrieval.measure(

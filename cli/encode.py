@@ -118,7 +118,7 @@ def encode(
         others = precision != "float32" or on_error == "skip" or bool(input_format)
         paths, folder = _checked_for_ray(texts, input, output, others=others)
         quiet_notes(quiet)
-        bulk = {"model": model, "graph": graph, **settings, **reading}
+        bulk = {"model": model, "graph": graph, "trust_tokenizer": trust_tokenizer, **settings, **reading}
         _on_ray(paths, folder, bulk, address, workers, threads or 1, resume=resume, offline=offline, quiet=quiet)
         return
     if address is not None or workers > 1:

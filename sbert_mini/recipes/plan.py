@@ -33,12 +33,14 @@ class Start:
         layers: which of its layers are kept, counted from 0; empty for all.
         max_seq_length: the longest input in tokens; None for the model's.
         dropout: the probability of dropout in the encoder; None for the model's.
+        trust_tokenizer: see `sbert_mini.load`.
     """
 
     model: str | Path
     layers: tuple[int, ...] = ()
     max_seq_length: int | None = None
     dropout: float | None = None
+    trust_tokenizer: bool = False
 
     def load(self, earlier: Path | None = None, *, offline: bool = False) -> MiniSentenceTransformer:
         """Return the model, ready for training.
@@ -47,7 +49,7 @@ class Start:
             earlier: the model that an earlier phase wrote, in place of the starting model; its layers are kept already.
             offline: open no socket.
         """
-        model = load(earlier or self.model, device=None, offline=offline)
+        model = load(earlier or self.model, device=None, offline=offline, trust_tokenizer=self.trust_tokenizer)
         encoder = model[0]
         assert isinstance(encoder, MiniBertModule)  # noqa: S101
         if self.layers and earlier is None:
@@ -202,7 +204,13 @@ def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | No
             *_overlap_findings(counts),
         ),
         overlap=counts,
-        start=Start(recipe.local_model(model.start), tuple(model.layers), model.max_seq_length, model.dropout),
+        start=Start(
+            recipe.local_model(model.start),
+            tuple(model.layers),
+            model.max_seq_length,
+            model.dropout,
+            trust_tokenizer=model.trust_tokenizer,
+        ),
         teachers={
             part.name: Teacher(recipe.local_model(part.teacher), part.teacher_graph)
             for part in recipe.tasks

@@ -62,6 +62,7 @@ class ModelPart:
         layers: which of the starting model's layers are kept, in order, counted from 0; by default all.
         max_seq_length: the longest input in tokens; by default the starting model's.
         dropout: the probability of dropout in the encoder, 0 to 0.95; by default the starting model's.
+        trust_tokenizer: use a tokenizer.json that is not BERT's, of a source that you trust; its rules can hang or stop the run.
     """
 
     output: str = key()
@@ -70,6 +71,7 @@ class ModelPart:
     layers: list[int] = key([])
     max_seq_length: int | None = key(None, low=4)
     dropout: float | None = key(None, low=0, high=0.95)
+    trust_tokenizer: bool = key(False)
 
     def __post_init__(self) -> None:
         check(self, "model")

@@ -71,7 +71,7 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
         "phases": phases,
         "saved": _saved(phases[-1], [task.config for task in plan.tasks]),
         "predictions": {
-            task.config.name: _predictions(plan.output, task, threads)
+            task.config.name: _predictions(plan.output, task, threads, trust_tokenizer=plan.start.trust_tokenizer)
             for task in plan.tasks
             if task.dev is not None and task.config.name in with_head
         },
@@ -162,12 +162,13 @@ def thinned(lines: Sequence[Mapping[str, Any]], most: int) -> dict[str, list[flo
     return columns
 
 
-def _predictions(model: Path, task: Task, threads: int | None) -> dict[str, Any]:
+def _predictions(model: Path, task: Task, threads: int | None, *, trust_tokenizer: bool) -> dict[str, Any]:
     """Return what the saved model says of a task's dev set: a table of counts, or scores beside the gold ones."""
     dev = task.dev
     assert dev is not None  # noqa: S101
     inputs: Any = [row[0] if len(row) == 1 else row for row in dev.texts]
-    predictions = Predictor(model, task.config.name, graph="fp32", threads=threads).predict(inputs)
+    options: dict[str, Any] = {"graph": "fp32", "threads": threads, "trust_tokenizer": trust_tokenizer}
+    predictions = Predictor(model, task.config.name, **options).predict(inputs)
     if task.config.graded:
         predicted = [round(float(p.score if p.cosine is None else p.cosine), 5) for p in predictions]  # type: ignore[arg-type]
         return {"gold": [float(x) for x in dev.labels or ()], "predicted": predicted}

@@ -57,6 +57,7 @@ class BulkSettings:
         truncation: see `Embedder.encode`; of a text that was cut or split `truncated` is true in the shards.
         batch_size: see `Embedder.encode`.
         max_row_bytes: see `read_records`.
+        trust_tokenizer: see `Embedder`.
     """
 
     model: str | None = None
@@ -69,13 +70,14 @@ class BulkSettings:
     truncation: Truncation = "warn"
     batch_size: int = 32
     max_row_bytes: int = MAX_ROW_BYTES
+    trust_tokenizer: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings that a resumed job must have in common with the first run."""
         text = self.text_column
         texts = [text] if isinstance(text, str) else list(text or [])
         values = {**asdict(self), "text_column": texts[0] if len(texts) == 1 else texts or None}
-        del values["max_row_bytes"]
+        del values["max_row_bytes"], values["trust_tokenizer"]
         if len(texts) < 2:  # nothing is joined
             del values["text_separator"]
         return values
@@ -128,13 +130,18 @@ def _arrow_rows(file: str, settings: BulkSettings) -> Iterator[Any]:
         yield table()
 
 
+def _opened(settings: BulkSettings, *, threads: int, offline: bool) -> Embedder:
+    trust = settings.trust_tokenizer
+    return Embedder(settings.model, graph=settings.graph, threads=threads, offline=offline, trust_tokenizer=trust)
+
+
 class _Encoder:
     """An actor's model."""
 
     def __init__(self, settings: BulkSettings, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         self._settings = settings
-        self._embedder = Embedder(settings.model, graph=settings.graph, threads=threads, offline=True)
+        self._embedder = _opened(settings, threads=threads, offline=True)
 
     def __call__(self, table: Any) -> Any:
         import pyarrow as pa
@@ -192,7 +199,7 @@ def encode_files(
     inputs(names)
     if not is_utf8(folder):
         raise UsageError(f"the output folder {folder} must have a name in UTF-8: Ray writes to no other")
-    fingerprint = Embedder(settings.model, graph=settings.graph, threads=1, offline=offline).fingerprint
+    fingerprint = _opened(settings, threads=1, offline=offline).fingerprint
     job = {"files": names, "fingerprint": fingerprint, **settings.to_json()}
     finished = _begin(folder, job, resume)
     if finished is not None:
