@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import PEER, data_file
-from benchmarks.models.data import FOLDER
+from benchmarks.models.data import titles_dev
 from sbert_mini import Embedder
 from sbert_mini.evaluation.tables import Json
 from sbert_mini.model.layout import read_layout
@@ -89,10 +89,9 @@ def hubness(embedder: Embedder, data: Path, k: int = 10) -> dict[str, float]:
     }
 
 
-def rare_words(embedder: Embedder) -> dict[str, float]:
+def rare_words(embedder: Embedder, data: Path) -> dict[str, float]:
     """Return how often a title finds its article among 1,000, by the word pieces that its words are split into."""
-    rows = list(read_records(FOLDER / "titles-dev.tsv", text_column="title"))
-    titles, leads = [r.text for r in rows], [str(r.columns["lead"]) for r in rows]
+    titles, leads = zip(*titles_dev(data), strict=True)
     tokenizer = open_tokenizer(read_layout(embedder.path))
     most = np.array([max(len(tokens.ids) - 2 for tokens in tokenizer.encode(title.split())) for title in titles])
     is_found = (embedder.encode(titles) @ embedder.encode(leads).T).argmax(axis=1) == np.arange(len(titles))

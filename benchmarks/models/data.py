@@ -127,6 +127,11 @@ def sample(texts: list[str], count: int, rng: np.random.Generator) -> list[str]:
     return [texts[i] for i in rng.permutation(len(texts))[:count]]
 
 
+def titles_dev(data: Path) -> list[tuple[str, str]]:
+    """Return the titles and leads that no model is trained on."""
+    return [(title, lead) for title, lead in rows(data, "pairs_wiki_title_lead", "title", "lead")][-TITLES_DEV:]
+
+
 def prepare(data: Path, threads: int) -> dict[str, int]:
     """Write all files, and return their counts of rows."""
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -139,7 +144,7 @@ def prepare(data: Path, threads: int) -> dict[str, int]:
     leads = list(rows(data, "pairs_wiki_title_lead", "title", "lead"))
     pair = ("title", "lead")
     counts["titles"] = write("titles.tsv", pair, leads[:-TITLES_DEV])
-    counts["titles-dev"] = write("titles-dev.tsv", pair, leads[-TITLES_DEV:])
+    counts["titles-dev"] = write("titles-dev.tsv", pair, titles_dev(data))
     wiki = lines(data, "sentences_wikipedia_1")
 
     starts = rng.permutation(len(wiki) - 20)[: TEXTS["passages"]].tolist()

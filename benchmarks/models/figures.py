@@ -22,7 +22,8 @@ import numpy as np
 from benchmarks.harness import PEER, RESULTS, data_file
 from benchmarks.models.audit import associations, hubness, rare_words
 from benchmarks.models.card import DIMS, MARK, PERCENTILES, SETS, card
-from benchmarks.models.train import FOLDER, NAMES, SHIPPED
+from benchmarks.models.data import titles_dev
+from benchmarks.models.train import NAMES, SHIPPED
 from sbert_mini import Embedder
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.model import registry
@@ -102,9 +103,8 @@ def scores(embedder: Embedder, data: Path) -> dict[str, Any]:
     pair_cosines = cosines(embedder, first, second)
     shuffled = np.random.default_rng(0).permutation(len(second))
     random = cosines(embedder, first[:2000], [second[i] for i in shuffled[:2000]])
-    titles = list(read_records(FOLDER / "titles-dev.tsv", text_column="title"))
-    leads = embedder.encode([str(r.columns["lead"]) for r in titles])
-    table = embedder.encode([r.text for r in titles]) @ leads.T
+    titles = titles_dev(data)
+    table = embedder.encode([title for title, _ in titles]) @ embedder.encode([lead for _, lead in titles]).T
     right_leads, wrong_leads = np.diag(table), table[~np.eye(len(table), dtype=bool)]
     half = np.arange(len(rows)) % 2 == 0
     candidates = np.linspace(0, 1, 201)
@@ -163,7 +163,7 @@ def main() -> None:
         embedder = Embedder(registry.resolve(name), threads=options.threads)
         result["scores"][name] = scores(embedder, data)
         result["audit"][name] = {
-            "associations": associations(embedder), "hubness": hubness(embedder, data), "rare_words": rare_words(embedder),
+            "associations": associations(embedder), "hubness": hubness(embedder, data), "rare_words": rare_words(embedder, data),
         }  # fmt: skip
     (RESULTS / "model.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     for name in NAMES:

@@ -86,9 +86,7 @@ def open_contestant(
         UsageError: the runtime is unknown.
     """
     if runtime in GRAPHS:
-        return _embedder(
-            name, runtime, threads, offline=offline, trust_tokenizer=trust_tokenizer, progress=progress
-        )
+        return _embedder(name, runtime, threads, offline=offline, trust_tokenizer=trust_tokenizer, progress=progress)
     if runtime not in ("torch", PEER):
         raise UsageError(f"the runtime must be one of {', '.join((*OWN_RUNTIMES, PEER))}; found {runtime!r}")
     try:

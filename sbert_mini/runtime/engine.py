@@ -119,9 +119,37 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
 
 
 OPERATORS = frozenset(
-    """Add Attention BiasGelu Cast Concat Div FastGelu Gather Gelu Identity MatMul MatMulIntegerToFloat Max Mul MultiHeadAttention
-    QuantizeLinear Range ReduceL2 ReduceMax ReduceSum Relu Shape SkipLayerNormalization Slice Sqrt Squeeze Tanh Unsqueeze
-    Where""".split()
+    {
+        "Add",
+        "Attention",
+        "BiasGelu",
+        "Cast",
+        "Concat",
+        "Div",
+        "FastGelu",
+        "Gather",
+        "Gelu",
+        "Identity",
+        "MatMul",
+        "MatMulIntegerToFloat",
+        "Max",
+        "Mul",
+        "MultiHeadAttention",
+        "QuantizeLinear",
+        "Range",
+        "ReduceL2",
+        "ReduceMax",
+        "ReduceSum",
+        "Relu",
+        "Shape",
+        "SkipLayerNormalization",
+        "Slice",
+        "Sqrt",
+        "Squeeze",
+        "Tanh",
+        "Unsqueeze",
+        "Where",
+    }
 )
 """The operators of the graphs that `runtime.graph` writes."""
 

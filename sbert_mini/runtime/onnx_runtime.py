@@ -6,11 +6,11 @@ ask for a large product: one arena of a limited size serves all sessions of a pr
 
 import os
 import threading
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 _arena_lock = threading.Lock()
-_has_arena = False
 
 
 def import_onnxruntime(module: str = "onnxruntime") -> Any:
@@ -33,16 +33,17 @@ def session_options(onnxruntime: Any) -> Any:
     Args:
         onnxruntime: the module, as `import_onnxruntime` returns it.
     """
-    global _has_arena
     with _arena_lock:
-        if not _has_arena:
-            cpu = (onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
-            memory = onnxruntime.OrtMemoryInfo("Cpu", *cpu)
-            limits = {"max_mem": arena_bytes(), "arena_extend_strategy": 0}
-            limits |= {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
-            onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(limits))
-            _has_arena = True
+        _register_arena(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return options
+
+
+@cache
+def _register_arena(onnxruntime: Any) -> None:
+    cpu = (onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+    limits = {"max_mem": arena_bytes(), "arena_extend_strategy": 0}
+    limits |= {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", *cpu), onnxruntime.OrtArenaCfg(limits))

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from workshop import RECIPE
 
 import sbert_mini
@@ -222,7 +221,9 @@ def test_a_graph_with_another_operator_is_refused(converted_model):
     model.graph.node[0].op_type = "Loop"
     converted.file.write_bytes(model.SerializeToString())
     changed = replace(converted, sha256=file_sha256(converted.file))
-    with pytest.raises(CorruptModelError, match="holds the operator 'Loop', .*: delete the folder .*onnx, and the graphs"):
+    with pytest.raises(
+        CorruptModelError, match=r"holds the operator 'Loop', .*: delete the folder .*onnx, and the graphs"
+    ):
         OnnxEngine(changed)
 
 
