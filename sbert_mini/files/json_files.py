@@ -203,6 +203,7 @@ MANIFEST = Object(
     {
         "format_version": Required(_COUNT),
         "generation": Required(Integer(1)),
+        "created": Required(Text()),
         "model": Required(
             Object(
                 {

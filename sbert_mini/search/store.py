@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from sbert_mini.errors import CorruptIndexError, IndexExistsError, IndexLockedError, IndexNotFoundError
+from sbert_mini.errors import CorruptIndexError, IndexExistsError, IndexLockedError, IndexNotFoundError, UsageError
 from sbert_mini.files.durable import (
     is_part,
     json_bytes,
@@ -59,7 +59,7 @@ from sbert_mini.files.names import MANIFEST as MANIFEST_NAME
 from sbert_mini.files.names import SEGMENT, path_in
 from sbert_mini.search.checksums import read_checked_json, read_checked_npy, write_checked_npy
 from sbert_mini.search.columns import Schema
-from sbert_mini.search.kinds import SearchKind
+from sbert_mini.search.kinds import SearchKind, check_factory
 from sbert_mini.search.segment import (
     Segment,
     SegmentVanishedError,
@@ -212,6 +212,10 @@ class Store:
         self.rows = int(self.manifest["rows"])
         kind_keys = {f.name for f in fields(SearchKind)}
         self.kind = SearchKind(**{k: v for k, v in self.manifest.get("kind", {}).items() if k in kind_keys})
+        try:
+            check_factory(self.kind.factory, self.model.dimension, self.kind.pca)
+        except UsageError as error:
+            raise CorruptIndexError(f"{self.path} is damaged: {error}") from error
         self.deleted = self._deleted_rows() if deleted is None else deleted
         self._present_rows: dict[str, AnyArray | None] = {}
         self.segments: list[Segment] = []

@@ -119,6 +119,19 @@ def resealed(path, change):
     write_sealed_json(path / "CURRENT", pointer)
 
 
+@pytest.mark.parametrize("factory", ["HNSW1", "NSG1", "PQ4x0", "RQ0x8", "HNSW1000000", "RR100000,Flat", "LSQ48x8"])
+def test_a_kind_that_ends_or_hangs_the_process_is_damage(index, factory):
+    resealed(index, lambda manifest: manifest.update(kind={"factory": factory, "pca": None}))
+    with pytest.raises(CorruptIndexError, match=r"my\.index is damaged: the number after"):
+        SearchIndex(index)
+
+
+def test_a_manifest_without_its_time_is_damage(index):
+    resealed(index, lambda manifest: manifest.pop("created"))
+    with pytest.raises(CorruptIndexError, match="created must be a text; found nothing"):
+        SearchIndex(index)
+
+
 @pytest.mark.parametrize("name", ["../../*", "a/*", "../../x", "00001", "٠٠٠٠٠١", "000001\n", "", "."])
 def test_a_segments_name_is_digits(index, name, tmp_path):
     (tmp_path / "keys.kdbx").touch()
