@@ -375,6 +375,8 @@ def fetch_set(name: str) -> PairSet | None:
 
 # --- which sets a model has been trained on ---------------------------------------------------------------------------
 
+_MOST_METADATA = 1 << 17
+"""Bytes of a card that are read."""
 TRAINED_ON = "sbmini_trained_on"
 """Key of a model card's metadata: the sets of which pairs were trained on, as `sbmini train` counts them."""
 _NAMED = (
@@ -397,11 +399,25 @@ _NAMED = (
 
 def card_metadata(model: Path) -> dict[str, Any]:
     """Return the metadata of a model's card; none where it has no card, or one that cannot be read, which is told."""
-    from huggingface_hub.repocard import metadata_load
+    import yaml
+
+    class CardLoader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):  # a few lines of aliases of aliases are gigabytes as a text
+                raise yaml.YAMLError("its metadata hold an alias")
+            return super().compose_node(parent, index)
 
     card = model / "README.md"
     try:
-        return dict(metadata_load(card) or {}) if card.is_file() else {}
+        if not card.is_file():
+            return {}
+        with card.open("rb") as stream:
+            lines = stream.read(_MOST_METADATA).decode("utf-8", "replace").splitlines()
+        if not lines or lines[0].strip() != "---":
+            return {}
+        end = next((number for number, line in enumerate(lines[1:], start=1) if line.strip() == "---"), len(lines))
+        metadata = yaml.load("\n".join(lines[1:end]), CardLoader)  # noqa: S506  # a safe loader
+        return dict(metadata or {})
     except Exception as error:  # YAML's errors are many
         reason = str(error).strip().splitlines()
         log.warning("%s cannot be read, so that nobody knows what the model was trained on: %s", card, reason[:1])
