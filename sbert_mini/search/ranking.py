@@ -7,10 +7,11 @@ import numpy as np
 
 from sbert_mini.cosine import as_cosines
 from sbert_mini.search.conditions import parse, refusal
-from sbert_mini.search.filters import Deadline, FilterValueError, matching
+from sbert_mini.search.filters import Deadline, matching
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import HYBRID_DEPTH, Hit, Request, fused
 from sbert_mini.search.segment import Segment
+from sbert_mini.search.text_functions import FilterValueError
 from sbert_mini.search.words import weights
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.words import is_silent
@@ -22,6 +23,7 @@ def allowed_rows(
     filter: str,
     columns: Mapping[str, str | None],
     timeout_s: float | None,
+    threads: int = 1,
 ) -> list[AnyArray | None]:
     """Return for each segment which of its rows meet an SQL condition, (rows,) bool.
 
@@ -31,6 +33,7 @@ def allowed_rows(
         filter: the condition.
         columns: the index's columns with their types.
         timeout_s: seconds after which it is given up; None for no limit.
+        threads: for checking the columns' bytes, the first time.
 
     Raises:
         UsageError: it cannot be evaluated.
@@ -41,7 +44,7 @@ def allowed_rows(
     masks: list[AnyArray | None] = []
     for values, mask in zip(columns_of, present, strict=True):
         try:
-            matched = matching(condition, values, deadline)
+            matched = matching(condition, values, deadline, threads)
         except FilterValueError as error:
             raise refusal(filter, str(error), columns) from error
         masks.append(matched if mask is None else matched & mask)

@@ -32,11 +32,14 @@ from sbert_mini.search.checksums import (
     read_checked_npy,
     write_checked_npy,
 )
-from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema
+from sbert_mini.search.column_reader import Columns
+from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema
 from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 VECTOR_BLOCK_BYTES = 1 << 15
+_SCATTERED = 1000
+"""So many runs of positions, or more, are taken from the memory-mapped file: a read for each takes longer."""
 _PART = ".part"
 _BLOCK_ROWS = 4096
 VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
@@ -300,6 +303,10 @@ class Segment:
                 f"{self._path / VECTORS} is too short for {self.rows} vectors of {dimension} components"
             )
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        if len(breaks) >= _SCATTERED:
+            self._vectors.check_spans(start + positions * row_bytes, row_bytes)
+            every = self._vectors.mapped[start:].view("<f4").reshape(self.rows, dimension)
+            return np.take(every, positions, axis=0, out=vectors, mode="clip")
         for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True):
             if first < last:
                 at = start + int(positions[first]) * row_bytes
