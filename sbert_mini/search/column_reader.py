@@ -1,16 +1,19 @@
 """A segment's columns on the disk (`search.columns` writes them), memory-mapped and checked part by part."""
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
-from sbert_mini.search.columns import STORED_TYPES, hashes_of
+from sbert_mini.search.checksums import CheckedFile, file_checksums
+from sbert_mini.search.columns import DATA, DESCRIPTION, STORED_TYPES, ColumnsWriter, Schema, hashes_of
 from sbert_mini.shapes import AnyArray, IntArray
 
 _FEW_TEXTS = 8
@@ -286,6 +289,23 @@ def _spelled(data: AnyArray, starts: IntArray, stops: IntArray, text: bytes) -> 
     return equal
 
 
+def columns_from(rows: Iterable[tuple[str, Mapping[str, Any]]], schema: Schema, count: int) -> "Columns":
+    """Return the columns of rows that have none on the disk: they are written into a temporary file, which nobody else opens.
+
+    Args:
+        rows: the id and the values of each.
+        schema: the columns' types; it has noted every value.
+        count: the number of rows.
+    """
+    with TemporaryDirectory(prefix="sbmini-") as name:
+        folder = Path(name)
+        with ColumnsWriter(folder, schema) as writer:
+            for identity, values in rows:
+                writer.write(identity, values)
+        description = json.loads((folder / DESCRIPTION).read_bytes())
+        return Columns(description, CheckedFile(folder / DATA, file_checksums(folder / DATA)), count)
+
+
 class Columns:
     """A segment's columns, opened for reading; a column is read, and checked, when it is first asked for.
 
@@ -305,6 +325,12 @@ class Columns:
         if description["rows"] != rows:
             raise CorruptIndexError(f"{file.path} holds the columns of {description['rows']} rows, not {rows}")
         self._opened: dict[str, Column] = {}
+
+    @property
+    def are_hashed(self) -> bool:
+        """Whether every column of many different texts has their hashes."""
+        texts = (entry for entry in self._entries.values() if entry["type"] == "text" and entry["codes"] is None)
+        return all(entry.get("hashes") is not None for entry in texts)
 
     def column(self, name: str, threads: int = 1) -> Column | None:
         """Return a column, or None where no row of the segment has a value in it.

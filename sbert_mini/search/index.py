@@ -218,8 +218,9 @@ class SearchIndex:
         present = [self._store.present_rows(segment) for segment in self._store.segments]
         if filter is None:
             return present
+        columns_of = [self._store.columns_of(segment) for segment in self._store.segments]
         threads = thread_count(self._threads)
-        return allowed_rows(self._store.segments, present, filter, self.columns, self._filter_timeout_s, threads)
+        return allowed_rows(columns_of, present, filter, self.columns, self._filter_timeout_s, threads)
 
     def rows(self) -> Iterator[StoredRow]:
         """Yield every row, in the order of their numbers."""

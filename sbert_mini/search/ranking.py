@@ -6,6 +6,7 @@ from itertools import islice
 import numpy as np
 
 from sbert_mini.cosine import as_cosines
+from sbert_mini.search.column_reader import Columns
 from sbert_mini.search.conditions import parse, refusal
 from sbert_mini.search.filters import Deadline, matching
 from sbert_mini.search.nearest import SegmentSearch
@@ -18,7 +19,7 @@ from sbert_mini.text.words import is_silent
 
 
 def allowed_rows(
-    segments: Sequence[Segment],
+    columns_of: Sequence[Columns],
     present: Sequence[AnyArray | None],
     filter: str,
     columns: Mapping[str, str | None],
@@ -28,8 +29,8 @@ def allowed_rows(
     """Return for each segment which of its rows meet an SQL condition, (rows,) bool.
 
     Args:
-        segments: the segments.
-        present: for each, which of its rows there are, (rows,) bool; None for all.
+        columns_of: each segment's.
+        present: for each segment, which of its rows there are, (rows,) bool; None for all.
         filter: the condition.
         columns: the index's columns with their types.
         timeout_s: seconds after which it is given up; None for no limit.
@@ -38,7 +39,6 @@ def allowed_rows(
     Raises:
         UsageError: it cannot be evaluated.
     """
-    columns_of = [segment.columns for segment in segments]
     condition = parse(filter, columns)
     deadline = Deadline(timeout_s)
     masks: list[AnyArray | None] = []

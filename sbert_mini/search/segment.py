@@ -200,6 +200,7 @@ class Segment:
         self._lock = _shared_lock(path / CHECKSUMS)
         self._closing = weakref.finalize(self, os.close, self._lock)
         listed = read_checked_json(path / CHECKSUMS, self.checksum, SEGMENT_CHECKSUMS)["files"]
+        self._has_sqlite = "columns.sqlite" in listed  # of format 2
         self.files: dict[str, dict[str, Any]] = {name: listed[name] for name in _FILES if name in listed}
         self.row_ids = self._array(ROW_IDS, "<i8", (self.rows,))
         self._offsets = self._array(OFFSETS, "<i8", (self.rows + 1,), int(self.files[ROWS]["bytes"]))
@@ -229,16 +230,19 @@ class Segment:
         return index
 
     @property
-    def is_current(self) -> bool:
-        """Whether it has the files that this version writes: those for filters and words."""
-        return {WORDS, DATA, DESCRIPTION} <= set(self.files)
+    def has_columns(self) -> bool:
+        """Whether it has its columns, for filters; earlier versions wrote none, or in SQLite."""
+        return {DATA, DESCRIPTION} <= set(self.files)
 
-    def _require_current(self) -> None:
-        if not self.is_current:
-            raise UsageError(
-                f"{self._path} was written by an earlier version, without what filters and --hybrid read; "
-                f"'sbmini index compact {self._path.parent.parent}' writes it anew"
-            )
+    @property
+    def format_version(self) -> int:
+        """The first version of the format whose segments have these files."""
+        return 3 if self.has_columns else 2 if self._has_sqlite else 1
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it has all that this version writes: files for filters and words, and hashes of texts."""
+        return WORDS in self.files and self.has_columns and self.columns.are_hashed
 
     @cached_property
     def words(self) -> Words:
@@ -247,19 +251,18 @@ class Segment:
         Raises:
             UsageError: the segment was written by a version that did not keep them so.
         """
-        self._require_current()
+        if WORDS not in self.files:
+            raise UsageError(
+                f"{self._path} was written by an earlier version, without what --hybrid reads; "
+                f"'sbmini index compact {self._path.parent.parent}' writes it anew"
+            )
         with CheckedFile(self._path / WORDS, self.files[WORDS]) as file:
             file.check(0, file.size)
         return Words(self._path / WORDS, self.rows)
 
     @cached_property
     def columns(self) -> Columns:
-        """The columns, each checked when it is first read.
-
-        Raises:
-            UsageError: the segment was written by a version that did not keep them so.
-        """
-        self._require_current()
+        """The columns, each checked when it is first read, where it has them (`has_columns`)."""
         with CheckedFile(self._path / DESCRIPTION, self.files[DESCRIPTION]) as file:
             data = file.read_all()
         place = self._path / DESCRIPTION
