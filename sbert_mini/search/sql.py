@@ -154,8 +154,12 @@ class _Parser:
             raise NestedTooDeeplyError
         start = self._next.start
         left = self._operand()
-        while _LEVELS.get(self._next.lower, 0) >= level and self._next.kind in ("word", "sign"):
+        operations = 0
+        while _LEVELS.get(self._next.lower, 0) >= level:
             left = self._operation(left, start)
+            operations += 1
+            if operations > MAX_DEPTH:  # each lies in the next one
+                raise NestedTooDeeplyError
         self._depth -= 1
         return left
 
@@ -172,7 +176,7 @@ class _Parser:
 
     def _accept(self, *lower: str) -> bool:
         """Take these tokens if they come next; return whether they do."""
-        if all(token.lower == text for token, text in zip(self._tokens[self._at :], lower, strict=False)):
+        if all(self._tokens[self._at + i].lower == text for i, text in enumerate(lower)):  # the last token has no text
             self._at += len(lower)
             return True
         return False
@@ -355,10 +359,10 @@ class _Parser:
             return self._negated(negative, self._node("between", start, "", (left, low, self.expression(_SUM))))
         if operator == "in":
             return self._negated(negative, self._in(left, start))
-        parts = (left, self.expression(_SUM))
+        parts = [left, self.expression(_SUM)]
         if self._accept("escape"):
-            parts += (self.expression(_SUM),)
-        return self._negated(negative, self._node(operator, start, operator, parts))
+            parts.append(self.expression(_SUM))
+        return self._negated(negative, self._node(operator, start, operator, tuple(parts)))
 
     def _in(self, left: Syntax, start: int) -> Syntax:
         parts: tuple[Syntax, ...] = ()
