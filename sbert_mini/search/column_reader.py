@@ -2,9 +2,9 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -50,6 +50,14 @@ class Values:
     type: str
     values: AnyArray
     valid: AnyArray
+
+
+@lru_cache(maxsize=4)
+def all_valid(rows: int) -> AnyArray:
+    """Return `Values.valid` of rows without a NULL, (rows,): always the same array, which is how it is recognized."""
+    valid = np.ones(rows, dtype=bool)
+    valid.flags.writeable = False
+    return valid
 
 
 class Texts:
@@ -219,6 +227,31 @@ class Column:
         pairs = zip(starts.tolist(), stops.tolist(), strict=True)
         return np.array([self._data.items[start:stop].tobytes() in texts.encoded for start, stop in pairs], dtype=bool)
 
+    def made_of(self, first: int, last: int, pieces: Sequence[str]) -> tuple[AnyArray, AnyArray]:
+        """Return which rows of a text column without a dictionary are some pieces with any text between, and which are valid.
+
+        Args:
+            first: the first row.
+            last: the row after the last one.
+            pieces: the beginning, perhaps one in the middle, and the end; each may be empty. Their UTF-8 is compared.
+        """
+        self._check_texts()
+        low, high = self._span(first, last)
+        starts, stops, data = self._offsets.items[low:high], self._offsets.items[low + 1 : high + 1], self._data.items
+        begin, *middle, end = (piece.encode("utf-8", "surrogatepass") for piece in pieces)
+        fitting = stops - starts >= sum(map(len, (begin, *middle, end)))
+        for places, piece in ((starts, begin), (stops - len(end), end)):
+            if piece:
+                fitting = _spelled(data, places, places + np.where(fitting, len(piece), -1), piece)
+        if middle and middle[0] and high > low:
+            hits = _occurrences(data[starts[0] : stops[-1]].tobytes(), middle[0]) + starts[0]
+            texts = np.searchsorted(starts, hits, "right") - 1
+            inside = (hits >= starts[texts] + len(begin)) & (hits + len(middle[0]) <= stops[texts] - len(end))
+            having = np.zeros(high - low, dtype=bool)
+            having[texts[inside]] = True
+            fitting &= having
+        return self._spread(first, last, fitting, bool)
+
     def values(self, first: int, last: int) -> Values:
         """Return the values of the rows from `first` up to, without, `last`."""
         if self.type == "text":
@@ -245,7 +278,7 @@ class Column:
     def _spread(self, first: int, last: int, stored: AnyArray, dtype: Any) -> tuple[AnyArray, AnyArray]:
         """Return values and validity by row, from the values that are stored for these rows."""
         if self._positions is None:
-            return stored, np.ones(last - first, dtype=bool)
+            return stored, all_valid(last - first)
         low, high = self._span(first, last)
         places = self._positions[low:high].astype(np.int64) - first
         values = np.full(last - first, "", object) if dtype is object else np.zeros(last - first, dtype)
@@ -269,12 +302,24 @@ class Column:
         return texts
 
 
+def _occurrences(data: bytes, piece: bytes) -> IntArray:
+    """Return where a piece begins in some bytes, ascending; occurrences may overlap."""
+    starts, at = [], data.find(piece)
+    while at >= 0:
+        starts.append(at)
+        at = data.find(piece, at + 1)
+    return np.array(starts, dtype=np.int64)
+
+
 def _among(values: AnyArray, sought: AnyArray) -> AnyArray:
     """Return which values are among some others, which ascend and are not none, (values,) bool."""
     if len(sought) > _FEW_TEXTS:
         places = np.minimum(np.searchsorted(sought, values), len(sought) - 1)
         return np.asarray(sought[places] == values)
-    return np.logical_or.reduce([values == one for one in sought])
+    among = values == sought[0]
+    for one in sought[1:]:
+        among |= values == one
+    return among
 
 
 def _spelled(data: AnyArray, starts: IntArray, stops: IntArray, text: bytes) -> AnyArray:

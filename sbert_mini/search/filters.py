@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import UsageError
-from sbert_mini.search.column_reader import Column, Columns, Texts, Values
+from sbert_mini.search.column_reader import Column, Columns, Texts, Values, all_valid
 from sbert_mini.search.conditions import (
     NULL,
     Arithmetic,
@@ -32,11 +32,16 @@ from sbert_mini.search.conditions import (
     Pattern,
     columns_in,
 )
-from sbert_mini.search.text_functions import FilterValueError, json_value, like, text_function
+from sbert_mini.search.text_functions import FilterValueError, json_value, like, plain_pieces, text_function
 from sbert_mini.shapes import AnyArray
 
 BLOCK_ROWS = 1 << 16
 TIME_LIMIT_S = 60.0
+_FEW_RUNS = 4
+_PIECES: dict[str, Callable[[str], list[str]]] = {
+    "contains": lambda text: ["", text, ""], "starts_with": lambda text: [text, ""], "ends_with": lambda text: ["", text]
+}  # fmt: skip
+"""Function of two texts -> the pieces that its first text is made of, with any text between them."""
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
 }  # fmt: skip
@@ -88,8 +93,13 @@ def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1)
     for first in range(0, columns.rows, BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, columns.rows)
         result = evaluation.block(node, first, last)
-        matched[first:last] = result.values & result.valid
+        matched[first:last] = result.values if _has_no_null(result) else result.values & result.valid
     return matched
+
+
+def _has_no_null(values: Values) -> bool:
+    """Return whether it is known that no value is NULL."""
+    return values.valid is all_valid(len(values.valid))
 
 
 def _constant(type: str, value: Any, rows: int) -> Values:
@@ -112,18 +122,22 @@ class _Table:
         self._column = column
         self._values = values
         self._is_strict = bool(values.valid[:-1].all()) and not values.valid[-1]  # NULL for NULL, and for nothing else
-        self._true = None
+        self._runs: list[tuple[Any, Any]] | None = None
         if values.type == "boolean" and self._is_strict:
-            true = np.flatnonzero(values.values[:-1])
-            if len(true) and true[-1] - true[0] == len(true) - 1:
-                self._true = np.uint16(true[0]), np.uint16(true[-1] - true[0])
+            edges = np.flatnonzero(np.diff(values.values[:-1].astype(np.int8), prepend=0, append=0))
+            if len(edges) <= 2 * _FEW_RUNS:
+                self._runs = [
+                    (np.uint16(low), np.uint16(high - low - 1)) for low, high in edges.reshape(-1, 2).tolist()
+                ]
 
     def rows(self, first: int, last: int) -> Values:
         """Return the values for the rows from `first` up to, without, `last`."""
         codes, valid = self._column.codes(first, last)
-        if self._true is not None:  # texts next to each other: two operations, and no table
-            lowest, width = self._true
-            return Values("boolean", (codes - lowest) <= width, valid)
+        if self._runs is not None:  # texts next to each other in the list: faster than to look each code up
+            true = np.zeros(last - first, dtype=bool)
+            for low, width in self._runs:
+                true |= (codes - low) <= width
+            return Values("boolean", true, valid)
         if self._is_strict and len(self._values.values) > 1:
             return Values(self._values.type, self._values.values[codes], valid)
         places = np.where(valid, codes.astype(np.intp), len(self._values.values) - 1)
@@ -216,6 +230,10 @@ class _Evaluation:
         if isinstance(node, Membership):
             return self._membership(node, value, rows, span)
         if isinstance(node, Pattern):
+            pieces = plain_pieces(node.pattern, node.escape, case_sensitive=node.case_sensitive)
+            fitting = self._made_of(node.part, pieces, span)
+            if fitting is not None:
+                return fitting
             part = value(node.part)
             test = like(node.pattern, node.escape, case_sensitive=node.case_sensitive)
             return Values("boolean", self._each(test, part.values, part.valid, bool), part.valid)
@@ -223,7 +241,26 @@ class _Evaluation:
             return _calculated(node, value(node.left), value(node.right))
         if isinstance(node, Cast):
             return _cast(node, value(node.part))
+        if node.name in _PIECES and isinstance(node.arguments[1], Constant) and node.arguments[1].value is not None:
+            fitting = self._made_of(node.arguments[0], _PIECES[node.name](str(node.arguments[1].value)), span)
+            if fitting is not None:
+                return fitting
         return self._called(node, [value(argument) for argument in node.arguments])
+
+    def _made_of(self, part: Node, pieces: list[str] | None, span: tuple[int, int] | None) -> Values | None:
+        """Return for a column of many different texts which rows are pieces with any text between them, without decoding them.
+
+        None for anything else.
+        """
+        column = self._plain_column(part) if span is not None else None
+        if column is None or span is None or pieces is None or len(pieces) < 2:
+            return None
+        return Values("boolean", *column.made_of(*span, pieces))
+
+    def _plain_column(self, part: Node) -> Column | None:
+        """Return the column of many different texts that a node is, or None."""
+        column = self._columns.column(part.name) if isinstance(part, ColumnValue) else None
+        return None if column is None or column.type != "text" or column.has_dictionary else column
 
     def _equal_text(self, node: Comparison, span: tuple[int, int] | None) -> Values | None:
         """Return `column = 'text'` or `column <> 'text'` for a column of many different texts; None for anything else."""
@@ -242,10 +279,8 @@ class _Evaluation:
 
         None for anything else.
         """
-        if span is None or not isinstance(part, ColumnValue) or any(constant.type != "text" for constant in constants):
-            return None
-        column = self._columns.column(part.name)
-        if column is None or column.type != "text" or column.has_dictionary:
+        column = self._plain_column(part)
+        if span is None or column is None or any(constant.type != "text" for constant in constants):
             return None
         if id(node) not in self._sought:
             self._sought[id(node)] = Texts(str(constant.value) for constant in constants)
@@ -322,6 +357,10 @@ def _objects(values: list[Any]) -> AnyArray:
 
 def _joined(op: str, parts: Iterable[Values], rows: int) -> Values:
     """Return Kleene's `and` or `or`: false and NULL is false, true or NULL is true."""
+    parts = list(parts)
+    if all(map(_has_no_null, parts)):
+        function = np.logical_or if op == "or" else np.logical_and
+        return Values("boolean", function.reduce([part.values for part in parts]), parts[0].valid)
     decides = op == "or"  # the value that settles it
     settled = np.zeros(rows, dtype=bool)
     known = np.ones(rows, dtype=bool)
@@ -352,8 +391,16 @@ def _scalar(constant: Constant) -> Values:
     return Values(constant.type, np.array(value, _DTYPES[constant.type]), np.array(constant.value is not None))
 
 
+def _both_valid(left: Values, right: Values) -> AnyArray:
+    """Return where both values are there, (rows,) bool; one of them may be one value for all rows."""
+    for one, other in ((left, right), (right, left)):
+        if one.valid.ndim == 0 and bool(one.valid):
+            return other.valid
+    return left.valid if left.valid is right.valid else left.valid & right.valid
+
+
 def _pair(op: str, left: Values, right: Values) -> Values:
-    valid = left.valid & right.valid
+    valid = _both_valid(left, right)
     if NULL in (left.type, right.type):
         return Values("boolean", np.zeros(len(valid), dtype=bool), np.zeros(len(valid), dtype=bool))
     return Values("boolean", np.asarray(_OPERATORS[op](left.values, right.values), dtype=bool), valid)

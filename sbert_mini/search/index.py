@@ -210,7 +210,7 @@ class SearchIndex:
         """
         allowed = self._allowed(filter)
         return np.concatenate(
-            [segment.row_ids[mask] for segment, mask in zip(self._store.segments, allowed, strict=True)]
+            [s.row_ids[np.flatnonzero(mask)] for s, mask in zip(self._store.segments, allowed, strict=True)]
         )
 
     def _allowed(self, filter: str | None) -> list[AnyArray | None]:

@@ -296,7 +296,7 @@ class Segment:
         entry = check(parse(line, place, CorruptIndexError), ROW, place, CorruptIndexError)
         return StoredRow(entry["id"], entry["text"], entry["columns"])
 
-    def vectors_at(self, positions: IntArray, dimension: int) -> FloatArray:
+    def vectors_at(self, positions: IntArray, dimension: int, threads: int = 1) -> FloatArray:
         """Return the vectors at some positions, ascending; every block that is read is checked. Shapes: (positions, dim)."""
         vectors = np.empty((len(positions), dimension), np.float32)
         row_bytes = 4 * dimension
@@ -307,7 +307,7 @@ class Segment:
             )
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
         if len(breaks) >= _SCATTERED:
-            self._vectors.check_spans(start + positions * row_bytes, row_bytes)
+            self._vectors.check_spans(start + positions * row_bytes, row_bytes, threads)
             every = self._vectors.mapped[start:].view("<f4").reshape(self.rows, dimension)
             return np.take(every, positions, axis=0, out=vectors, mode="clip")
         for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True):
@@ -317,13 +317,18 @@ class Segment:
                 vectors[first:last] = np.frombuffer(data, "<f4").reshape(-1, dimension)
         return vectors
 
-    def vector_blocks(self, dimension: int, positions: IntArray | None = None) -> Iterator[tuple[IntArray, FloatArray]]:
-        """Yield positions, (some,), and their vectors, (some, dim), in order and in blocks; None for all positions."""
+    def vector_blocks(
+        self, dimension: int, positions: IntArray | None = None, threads: int = 1
+    ) -> Iterator[tuple[IntArray, FloatArray]]:
+        """Yield positions, (some,), and their vectors, (some, dim), in order and in blocks; None for all positions.
+
+        `threads` check scattered positions.
+        """
         count = self.rows if positions is None else len(positions)
         for first in range(0, count, _BLOCK_ROWS):
             last = min(first + _BLOCK_ROWS, count)
             block = np.arange(first, last) if positions is None else positions[first:last]
-            yield block, self.vectors_at(block, dimension)
+            yield block, self.vectors_at(block, dimension, threads)
 
     def damage(self) -> Iterator[str]:
         """Check every block of every file and yield a line for each file that does not match."""

@@ -61,8 +61,8 @@ def like(pattern: str, escape: str | None, *, case_sensitive: bool) -> Callable[
             pieces.append([])
         else:
             pieces[-1].append("." if character == "_" else re.escape(character))
-    literals = pattern.split("%")
-    if case_sensitive and escape is None and "_" not in pattern and len(literals) <= 3:
+    literals = plain_pieces(pattern, escape, case_sensitive=case_sensitive)
+    if literals is not None:
         return _plain_like(literals)
     expressions = [re.compile("".join(piece), re.DOTALL) for piece in pieces]
     widths = [len(piece) for piece in pieces]
@@ -82,6 +82,12 @@ def like(pattern: str, escape: str | None, *, case_sensitive: bool) -> Callable[
         return at <= end and expressions[-1].fullmatch(text, end) is not None
 
     return test
+
+
+def plain_pieces(pattern: str, escape: str | None, *, case_sensitive: bool) -> list[str] | None:
+    """Return the one to three plain texts of a pattern that has only `%` between them; None for another one."""
+    pieces = pattern.split("%")
+    return pieces if case_sensitive and escape is None and "_" not in pattern and len(pieces) <= 3 else None
 
 
 def _plain_like(literals: list[str]) -> Callable[[str], bool]:

@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typed_rows import columns_of
 
 from sbert_mini.errors import CorruptIndexError
@@ -14,6 +16,7 @@ from sbert_mini.search.column_reader import Columns, Texts
 from sbert_mini.search.columns import DATA, DESCRIPTION, Schema
 from sbert_mini.search.conditions import parse
 from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.text_functions import like
 
 ALIKE = ("plumless", "buckeroo")
 """Two texts of one CRC-32."""
@@ -66,6 +69,42 @@ def test_conditions_on_many_different_texts(stored, condition):
     for hashed in (True, False):
         columns = reopened(folder, len(texts), hashed=hashed)
         assert np.flatnonzero(matching(parse(condition, {"s": "text"}), columns, Deadline(None))).tolist() == expected
+
+
+@given(
+    st.lists(st.none() | st.text("aé日\ud800", max_size=5), min_size=1, max_size=12),
+    st.lists(st.text("aé日\ud800", max_size=2), min_size=2, max_size=3),
+)
+def test_pieces_are_found_as_like_finds_them(tmp_path_factory, texts, pieces):
+    """Unpaired surrogates are texts too; a piece over the border of two texts is in neither."""
+    folder = tmp_path_factory.mktemp("pieces")
+    rows = [*({"s": text} for text in texts), *({"s": f"other {i}"} for i in range(2 * len(texts)))]
+    column = columns_of(folder, rows, Schema()).column("s")
+    made, valid = column.made_of(1, len(texts), pieces)
+    test = like("%".join(pieces), None, case_sensitive=True)
+    assert (made & valid).tolist() == [text is not None and test(text) for text in texts[1:]]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "s like '%y 4%'",
+        "s like 'key %'",
+        "s not like '%7'",
+        "contains(s, 'less')",
+        "starts_with(s, 'é')",
+        "ends_with(s, '')",
+    ],
+)
+def test_conditions_on_parts_of_many_different_texts(stored, condition):
+    folder, texts = stored
+    tests = {
+        "s like '%y 4%'": lambda text: "y 4" in text, "s like 'key %'": lambda text: text.startswith("key "),
+        "s not like '%7'": lambda text: not text.endswith("7"), "contains(s, 'less')": lambda text: "less" in text,
+        "starts_with(s, 'é')": lambda text: text.startswith("é"), "ends_with(s, '')": lambda text: True,
+    }  # fmt: skip
+    rows = np.flatnonzero(matching(parse(condition, {"s": "text"}), reopened(folder, len(texts)), Deadline(None)))
+    assert rows.tolist() == [i for i, text in enumerate(texts) if text is not None and tests[condition](text)]
 
 
 def test_only_the_texts_that_may_match_are_checked(stored, tmp_path):
