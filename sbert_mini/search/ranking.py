@@ -25,7 +25,7 @@ def allowed_rows(
     columns: Mapping[str, str | None],
     timeout_s: float | None,
     threads: int = 1,
-) -> list[AnyArray | None]:
+) -> list[AnyArray]:
     """Return for each segment which of its rows meet an SQL condition, (rows,) bool.
 
     Args:
@@ -41,7 +41,7 @@ def allowed_rows(
     """
     condition = parse(filter, columns)
     deadline = Deadline(timeout_s)
-    masks: list[AnyArray | None] = []
+    masks: list[AnyArray] = []
     for values, mask in zip(columns_of, present, strict=True):
         try:
             matched = matching(condition, values, deadline, threads)
