@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from sbert_mini.search.columns import DATA, DESCRIPTION, STORED_TYPES, ColumnsWr
 from sbert_mini.shapes import AnyArray, IntArray
 
 _FEW_TEXTS = 8
-_FEW_PLACES = 256
+_FEW_CANDIDATES = 256
 
 
 class Checked(Protocol):
@@ -208,19 +209,19 @@ class Column:
         same[candidates[self._are(candidates, texts)] - low] = True
         return self._spread(first, last, same, bool)
 
-    def _are(self, places: IntArray, texts: Texts) -> AnyArray:
-        """Return which of some stored texts are one of those that are looked for, (places,) bool."""
-        if len(places) <= _FEW_PLACES and self._hashes is not None:
-            for place in places.tolist():
-                start, stop = self._offsets.checked_part(place, place + 2).tolist()
+    def _are(self, candidates: IntArray, texts: Texts) -> AnyArray:
+        """Return which of some stored texts are one of those that are looked for, (candidates,) bool."""
+        if len(candidates) <= _FEW_CANDIDATES and self._hashes is not None:
+            for candidate in candidates.tolist():
+                start, stop = self._offsets.checked_part(candidate, candidate + 2).tolist()
                 if not 0 <= start <= stop <= len(self._data.items):
                     raise self._damaged()
                 self._data.checked_part(start, stop)
         else:
             self._check_texts()
-        starts, stops = self._offsets.items[places], self._offsets.items[places + 1]
+        starts, stops = self._offsets.items[candidates], self._offsets.items[candidates + 1]
         if len(texts.encoded) <= _FEW_TEXTS:
-            equal = np.zeros(len(places), dtype=bool)
+            equal = np.zeros(len(candidates), dtype=bool)
             for text in texts.encoded:
                 equal |= _spelled(self._data.items, starts, stops, text)
             return equal
@@ -240,15 +241,14 @@ class Column:
         starts, stops, data = self._offsets.items[low:high], self._offsets.items[low + 1 : high + 1], self._data.items
         begin, *middle, end = (piece.encode("utf-8", "surrogatepass") for piece in pieces)
         fitting = stops - starts >= sum(map(len, (begin, *middle, end)))
-        for places, piece in ((starts, begin), (stops - len(end), end)):
+        for begins, piece in ((starts, begin), (stops - len(end), end)):
             if piece:
-                fitting = _spelled(data, places, places + np.where(fitting, len(piece), -1), piece)
+                fitting = _spelled(data, begins, begins + np.where(fitting, len(piece), -1), piece)
         if middle and middle[0] and high > low:
-            hits = _occurrences(data[starts[0] : stops[-1]].tobytes(), middle[0]) + starts[0]
-            texts = np.searchsorted(starts, hits, "right") - 1
-            inside = (hits >= starts[texts] + len(begin)) & (hits + len(middle[0]) <= stops[texts] - len(end))
+            block = data[starts[0] : stops[-1]].tobytes()
+            borders = (self._offsets.items[low : high + 1] - starts[0]).tolist()
             having = np.zeros(high - low, dtype=bool)
-            having[texts[inside]] = True
+            having[list(_having(block, borders, middle[0], len(begin), len(end)))] = True
             fitting &= having
         return self._spread(first, last, fitting, bool)
 
@@ -280,10 +280,10 @@ class Column:
         if self._positions is None:
             return stored, all_valid(last - first)
         low, high = self._span(first, last)
-        places = self._positions[low:high].astype(np.int64) - first
+        rows = self._positions[low:high].astype(np.int64) - first
         values = np.full(last - first, "", object) if dtype is object else np.zeros(last - first, dtype)
         valid = np.zeros(last - first, dtype=bool)
-        values[places], valid[places] = stored, True
+        values[rows], valid[rows] = stored, True
         return values, valid
 
     def _texts(self, low: int, high: int) -> AnyArray:
@@ -302,20 +302,31 @@ class Column:
         return texts
 
 
-def _occurrences(data: bytes, piece: bytes) -> IntArray:
-    """Return where a piece begins in some bytes, ascending; occurrences may overlap."""
-    starts, at = [], data.find(piece)
+def _having(data: bytes, borders: Sequence[int], piece: bytes, before: int, after: int) -> Iterator[int]:
+    """Yield which of some texts, one after the other in `data`, have a piece between their first and last bytes.
+
+    Args:
+        data: the texts.
+        borders: where each begins, and the end of the last.
+        piece: what they must have.
+        before: so many bytes at the beginning of a text do not count.
+        after: nor so many at its end.
+    """
+    at = data.find(piece)
     while at >= 0:
-        starts.append(at)
-        at = data.find(piece, at + 1)
-    return np.array(starts, dtype=np.int64)
+        text = bisect_right(borders, at) - 1
+        if borders[text] + before <= at and at + len(piece) <= borders[text + 1] - after:
+            yield text
+            at = data.find(piece, borders[text + 1])
+        else:
+            at = data.find(piece, at + 1)
 
 
 def _among(values: AnyArray, sought: AnyArray) -> AnyArray:
     """Return which values are among some others, which ascend and are not none, (values,) bool."""
     if len(sought) > _FEW_TEXTS:
-        places = np.minimum(np.searchsorted(sought, values), len(sought) - 1)
-        return np.asarray(sought[places] == values)
+        nearest = np.minimum(np.searchsorted(sought, values), len(sought) - 1)
+        return np.asarray(sought[nearest] == values)
     among = values == sought[0]
     for one in sought[1:]:
         among |= values == one

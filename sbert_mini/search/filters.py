@@ -140,8 +140,8 @@ class _Table:
             return Values("boolean", true, valid)
         if self._is_strict and len(self._values.values) > 1:
             return Values(self._values.type, self._values.values[codes], valid)
-        places = np.where(valid, codes.astype(np.intp), len(self._values.values) - 1)
-        return Values(self._values.type, self._values.values[places], self._values.valid[places])
+        codes = np.where(valid, codes.astype(np.intp), len(self._values.values) - 1)  # the last is that of NULL
+        return Values(self._values.type, self._values.values[codes], self._values.valid[codes])
 
 
 class _Evaluation:

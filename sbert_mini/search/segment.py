@@ -265,8 +265,8 @@ class Segment:
         """The columns, each checked when it is first read, where it has them (`has_columns`)."""
         with CheckedFile(self._path / DESCRIPTION, self.files[DESCRIPTION]) as file:
             data = file.read_all()
-        place = self._path / DESCRIPTION
-        description = check(parse(data, place, CorruptIndexError), COLUMNS, place, CorruptIndexError)
+        path = self._path / DESCRIPTION
+        description = check(parse(data, path, CorruptIndexError), COLUMNS, path, CorruptIndexError)
         return Columns(description, self._column_data, self.rows)
 
     @cached_property
@@ -288,12 +288,12 @@ class Segment:
             CorruptIndexError: its block does not match its checksum.
         """
         start, stop = int(self._offsets[position]), int(self._offsets[position + 1])
-        place = self._path / ROWS
+        path = self._path / ROWS
         try:
             line = self._lines.read(start, stop).decode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
-            raise CorruptIndexError(f"{place}: row {position} is not UTF-8") from error
-        entry = check(parse(line, place, CorruptIndexError), ROW, place, CorruptIndexError)
+            raise CorruptIndexError(f"{path}: row {position} is not UTF-8") from error
+        entry = check(parse(line, path, CorruptIndexError), ROW, path, CorruptIndexError)
         return StoredRow(entry["id"], entry["text"], entry["columns"])
 
     def vectors_at(self, positions: IntArray, dimension: int, threads: int = 1) -> FloatArray:

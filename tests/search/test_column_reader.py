@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed_rows import columns_of
 
@@ -71,6 +71,7 @@ def test_conditions_on_many_different_texts(stored, condition):
         assert np.flatnonzero(matching(parse(condition, {"s": "text"}), columns, Deadline(None))).tolist() == expected
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.none() | st.text("aé日\ud800", max_size=5), min_size=1, max_size=12),
     st.lists(st.text("aé日\ud800", max_size=2), min_size=2, max_size=3),
@@ -115,8 +116,8 @@ def test_only_the_texts_that_may_match_are_checked(stored, tmp_path):
     rows = [row for row, text in enumerate(texts) if (text or "").startswith("key")]
     near, far = rows[0], rows[-1]
     entry = next(e for e in json.loads((folder / DESCRIPTION).read_text())["columns"] if e["name"] == "s")
-    place = data.index(texts[far].encode(), entry["values"][0])
-    data[place] ^= 1
+    byte = data.index(texts[far].encode(), entry["values"][0])
+    data[byte] ^= 1
     (tmp_path / DATA).write_bytes(data)
     column = reopened(tmp_path, len(texts), checksums=checksums).column("s")
     assert np.flatnonzero(column.equal_to(0, 1009, Texts([texts[near]]))[0]).tolist() == [near]
