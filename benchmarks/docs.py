@@ -19,7 +19,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ablations, encoding, large_index, memory, optimizer, processes, surgery, training
+from benchmarks import ablations, encoding, filters, large_index, memory, optimizer, processes, surgery, training
 from benchmarks.harness import RESULTS
 from benchmarks.models import card
 from benchmarks.paper import train as paper
@@ -183,7 +183,11 @@ MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "ablations": ablations.tables,
 }
 """The parts whose tables stand without titles, each with the function that makes them of `results/<part>.json`."""
-TITLED = {"speed": tables.speed, "search": tables.search}
+TITLED: dict[str, Callable[[Json], list[Table]]] = {
+    "speed": tables.speed,
+    "search": tables.search,
+    "filters": filters.tables,
+}
 """The parts whose tables stand below their titles."""
 
 

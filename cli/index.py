@@ -409,10 +409,12 @@ def info(
 ) -> None:
     """Describe an index: rows, generation, model, segments, bytes."""
     from sbert_mini.search.index import SearchIndex
-    from sbert_mini.search.store import stored_bytes
+    from sbert_mini.search.store import FORMAT_VERSION, Store, stored_bytes
 
-    index = SearchIndex(directory)
+    index, store = SearchIndex(directory), Store(directory)
     about = {
+        "format": store.format_version,
+        "made_by": store.made_by,
         "rows": len(index),
         "generation": index.generation,
         "created": index.created,
@@ -430,6 +432,9 @@ def info(
     if as_json:
         print_json(about)
         return
+    if store.format_version < FORMAT_VERSION:
+        compact = f"'sbmini index compact {directory}'"
+        about["format"] = f"{store.format_version}; {compact} brings it to format {FORMAT_VERSION}"
     about["columns"] = ", ".join(f"{name} ({type or 'no value yet'})" for name, type in index.columns.items()) or "none"
     for key, value in about.items():
         print_text(

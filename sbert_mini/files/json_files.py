@@ -265,6 +265,7 @@ COLUMNS = Object(
                         "count": Required(_COUNT),
                         "values": Required(_EXTENT),
                         **{key: Required(optional(_EXTENT)) for key in ("positions", "offsets", "codes")},
+                        "hashes": optional(_EXTENT),
                     }
                 )
             )

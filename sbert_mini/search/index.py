@@ -208,17 +208,17 @@ class SearchIndex:
         Raises:
             UsageError: it cannot be evaluated.
         """
-        allowed = self._allowed(filter)
-        return np.concatenate(
-            [segment.row_ids[mask] for segment, mask in zip(self._store.segments, allowed, strict=True)]
-        )
+        masks = zip(self._store.segments, self._allowed(filter), strict=True)
+        return np.concatenate([s.row_ids[np.flatnonzero(mask)] for s, mask in masks if mask is not None])  # it never is
 
     def _allowed(self, filter: str | None) -> list[AnyArray | None]:
         """Return for each segment which of its rows count, (rows,) bool; None for all."""
         present = [self._store.present_rows(segment) for segment in self._store.segments]
         if filter is None:
             return present
-        return allowed_rows(self._store.segments, present, filter, self.columns, self._filter_timeout_s)
+        columns_of = [self._store.columns_of(segment) for segment in self._store.segments]
+        threads = thread_count(self._threads)
+        return [*allowed_rows(columns_of, present, filter, self.columns, self._filter_timeout_s, threads)]
 
     def rows(self) -> Iterator[StoredRow]:
         """Yield every row, in the order of their numbers."""

@@ -137,7 +137,7 @@ class SegmentSearch:
         """Yield the allowed rows' positions and vectors, in blocks."""
         positions = None if allowed is None else np.flatnonzero(allowed)
         if self.kind != EXACT:
-            yield from self.segment.vector_blocks(self._dimension, positions)
+            yield from self.segment.vector_blocks(self._dimension, positions, self._threads)
         elif positions is None:
             yield np.arange(self.segment.rows), self._vectors
         else:

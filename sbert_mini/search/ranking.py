@@ -6,42 +6,45 @@ from itertools import islice
 import numpy as np
 
 from sbert_mini.cosine import as_cosines
+from sbert_mini.search.column_reader import Columns
 from sbert_mini.search.conditions import parse, refusal
-from sbert_mini.search.filters import Deadline, FilterValueError, matching
+from sbert_mini.search.filters import Deadline, matching
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import HYBRID_DEPTH, Hit, Request, fused
 from sbert_mini.search.segment import Segment
+from sbert_mini.search.text_functions import FilterValueError
 from sbert_mini.search.words import weights
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.words import is_silent
 
 
 def allowed_rows(
-    segments: Sequence[Segment],
+    columns_of: Sequence[Columns],
     present: Sequence[AnyArray | None],
     filter: str,
     columns: Mapping[str, str | None],
     timeout_s: float | None,
-) -> list[AnyArray | None]:
+    threads: int = 1,
+) -> list[AnyArray]:
     """Return for each segment which of its rows meet an SQL condition, (rows,) bool.
 
     Args:
-        segments: the segments.
-        present: for each, which of its rows there are, (rows,) bool; None for all.
+        columns_of: each segment's.
+        present: for each segment, which of its rows there are, (rows,) bool; None for all.
         filter: the condition.
         columns: the index's columns with their types.
         timeout_s: seconds after which it is given up; None for no limit.
+        threads: for checking the columns' bytes, the first time.
 
     Raises:
         UsageError: it cannot be evaluated.
     """
-    columns_of = [segment.columns for segment in segments]
     condition = parse(filter, columns)
     deadline = Deadline(timeout_s)
-    masks: list[AnyArray | None] = []
+    masks: list[AnyArray] = []
     for values, mask in zip(columns_of, present, strict=True):
         try:
-            matched = matching(condition, values, deadline)
+            matched = matching(condition, values, deadline, threads)
         except FilterValueError as error:
             raise refusal(filter, str(error), columns) from error
         masks.append(matched if mask is None else matched & mask)

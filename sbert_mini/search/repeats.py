@@ -59,13 +59,16 @@ class Groups:
             is_first[later] = False
             if not is_first[first].all():
                 raise CorruptIndexError("the file of repeated vectors belongs to another segment")
+        self._is_first = is_first
         self.firsts: IntArray = np.flatnonzero(is_first)
         by_first = np.argsort(repeats[:, 1], kind="stable")
         self._first, self._later = repeats[by_first, 1], repeats[by_first, 0]
 
     def any_of(self, allowed: AnyArray) -> AnyArray:
         """Return which groups have a row that is allowed, (groups,) bool."""
-        groups = allowed[self.firsts].copy()
+        if not len(self._later):
+            return allowed
+        groups = allowed[self._is_first]
         rows = allowed[self._later]
         groups[np.searchsorted(self.firsts, self._first[rows])] = True
         return groups

@@ -32,11 +32,14 @@ from sbert_mini.search.checksums import (
     read_checked_npy,
     write_checked_npy,
 )
-from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema
+from sbert_mini.search.column_reader import Columns
+from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema
 from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 VECTOR_BLOCK_BYTES = 1 << 15
+_SCATTERED = 1000
+"""So many runs of positions, or more, are taken from the memory-mapped file: a read for each takes longer."""
 _PART = ".part"
 _BLOCK_ROWS = 4096
 VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
@@ -197,6 +200,7 @@ class Segment:
         self._lock = _shared_lock(path / CHECKSUMS)
         self._closing = weakref.finalize(self, os.close, self._lock)
         listed = read_checked_json(path / CHECKSUMS, self.checksum, SEGMENT_CHECKSUMS)["files"]
+        self._has_sqlite = "columns.sqlite" in listed  # of format 2
         self.files: dict[str, dict[str, Any]] = {name: listed[name] for name in _FILES if name in listed}
         self.row_ids = self._array(ROW_IDS, "<i8", (self.rows,))
         self._offsets = self._array(OFFSETS, "<i8", (self.rows + 1,), int(self.files[ROWS]["bytes"]))
@@ -226,16 +230,19 @@ class Segment:
         return index
 
     @property
-    def is_current(self) -> bool:
-        """Whether it has the files that this version writes: those for filters and words."""
-        return {WORDS, DATA, DESCRIPTION} <= set(self.files)
+    def has_columns(self) -> bool:
+        """Whether it has its columns, for filters; earlier versions wrote none, or in SQLite."""
+        return {DATA, DESCRIPTION} <= set(self.files)
 
-    def _require_current(self) -> None:
-        if not self.is_current:
-            raise UsageError(
-                f"{self._path} was written by an earlier version, without what filters and --hybrid read; "
-                f"'sbmini index compact {self._path.parent.parent}' writes it anew"
-            )
+    @property
+    def format_version(self) -> int:
+        """The first version of the format whose segments have these files."""
+        return 3 if self.has_columns else 2 if self._has_sqlite else 1
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it has all that this version writes: files for filters and words, and hashes of texts."""
+        return WORDS in self.files and self.has_columns and self.columns.are_hashed
 
     @cached_property
     def words(self) -> Words:
@@ -244,23 +251,22 @@ class Segment:
         Raises:
             UsageError: the segment was written by a version that did not keep them so.
         """
-        self._require_current()
+        if WORDS not in self.files:
+            raise UsageError(
+                f"{self._path} was written by an earlier version, without what --hybrid reads; "
+                f"'sbmini index compact {self._path.parent.parent}' writes it anew"
+            )
         with CheckedFile(self._path / WORDS, self.files[WORDS]) as file:
             file.check(0, file.size)
         return Words(self._path / WORDS, self.rows)
 
     @cached_property
     def columns(self) -> Columns:
-        """The columns, each checked when it is first read.
-
-        Raises:
-            UsageError: the segment was written by a version that did not keep them so.
-        """
-        self._require_current()
+        """The columns, each checked when it is first read, where it has them (`has_columns`)."""
         with CheckedFile(self._path / DESCRIPTION, self.files[DESCRIPTION]) as file:
             data = file.read_all()
-        place = self._path / DESCRIPTION
-        description = check(parse(data, place, CorruptIndexError), COLUMNS, place, CorruptIndexError)
+        path = self._path / DESCRIPTION
+        description = check(parse(data, path, CorruptIndexError), COLUMNS, path, CorruptIndexError)
         return Columns(description, self._column_data, self.rows)
 
     @cached_property
@@ -282,15 +288,15 @@ class Segment:
             CorruptIndexError: its block does not match its checksum.
         """
         start, stop = int(self._offsets[position]), int(self._offsets[position + 1])
-        place = self._path / ROWS
+        path = self._path / ROWS
         try:
             line = self._lines.read(start, stop).decode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
-            raise CorruptIndexError(f"{place}: row {position} is not UTF-8") from error
-        entry = check(parse(line, place, CorruptIndexError), ROW, place, CorruptIndexError)
+            raise CorruptIndexError(f"{path}: row {position} is not UTF-8") from error
+        entry = check(parse(line, path, CorruptIndexError), ROW, path, CorruptIndexError)
         return StoredRow(entry["id"], entry["text"], entry["columns"])
 
-    def vectors_at(self, positions: IntArray, dimension: int) -> FloatArray:
+    def vectors_at(self, positions: IntArray, dimension: int, threads: int = 1) -> FloatArray:
         """Return the vectors at some positions, ascending; every block that is read is checked. Shapes: (positions, dim)."""
         vectors = np.empty((len(positions), dimension), np.float32)
         row_bytes = 4 * dimension
@@ -300,6 +306,10 @@ class Segment:
                 f"{self._path / VECTORS} is too short for {self.rows} vectors of {dimension} components"
             )
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        if len(breaks) >= _SCATTERED:
+            self._vectors.check_spans(start + positions * row_bytes, row_bytes, threads)
+            every = self._vectors.mapped[start:].view("<f4").reshape(self.rows, dimension)
+            return np.take(every, positions, axis=0, out=vectors, mode="clip")
         for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True):
             if first < last:
                 at = start + int(positions[first]) * row_bytes
@@ -307,13 +317,18 @@ class Segment:
                 vectors[first:last] = np.frombuffer(data, "<f4").reshape(-1, dimension)
         return vectors
 
-    def vector_blocks(self, dimension: int, positions: IntArray | None = None) -> Iterator[tuple[IntArray, FloatArray]]:
-        """Yield positions, (some,), and their vectors, (some, dim), in order and in blocks; None for all positions."""
+    def vector_blocks(
+        self, dimension: int, positions: IntArray | None = None, threads: int = 1
+    ) -> Iterator[tuple[IntArray, FloatArray]]:
+        """Yield positions, (some,), and their vectors, (some, dim), in order and in blocks; None for all positions.
+
+        `threads` check scattered positions.
+        """
         count = self.rows if positions is None else len(positions)
         for first in range(0, count, _BLOCK_ROWS):
             last = min(first + _BLOCK_ROWS, count)
             block = np.arange(first, last) if positions is None else positions[first:last]
-            yield block, self.vectors_at(block, dimension)
+            yield block, self.vectors_at(block, dimension, threads)
 
     def damage(self) -> Iterator[str]:
         """Check every block of every file and yield a line for each file that does not match."""

@@ -31,6 +31,7 @@ A file of a newer `format_version` is refused, an unknown key is ignored.
 """
 
 import hashlib
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +59,7 @@ from sbert_mini.files.json_schema import MANY, check
 from sbert_mini.files.names import MANIFEST as MANIFEST_NAME
 from sbert_mini.files.names import SEGMENT, path_in
 from sbert_mini.search.checksums import read_checked_json, read_checked_npy, write_checked_npy
+from sbert_mini.search.column_reader import Columns, columns_from
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.kinds import SearchKind, check_factory
 from sbert_mini.search.segment import (
@@ -76,6 +78,7 @@ FORMAT_VERSION = 3
 _FOLDERS = ("generations", "segments", "faiss")
 _CREATING = "CREATING"
 _ATTEMPTS = 20
+log = logging.getLogger("sbert_mini")
 _GENERATION_FILE = re.compile(r"[0-9]{6,18}\.(?:json|npy)")
 
 
@@ -218,6 +221,7 @@ class Store:
             raise CorruptIndexError(f"{self.path} is damaged: {error}") from error
         self.deleted = self._deleted_rows() if deleted is None else deleted
         self._present_rows: dict[str, AnyArray | None] = {}
+        self._made_columns: dict[str, Columns] = {}
         self.segments: list[Segment] = []
         for entry in self.manifest["segments"]:
             self.segments.append(Segment(segment_folder(self.folder, entry), entry))
@@ -255,6 +259,37 @@ class Store:
             schema.finish()
             described = schema.described()
         return described
+
+    def columns_of(self, segment: Segment) -> Columns:
+        """Return a segment's columns; where an earlier version wrote it without them, they are made from its rows, once.
+
+        Raises:
+            CorruptIndexError: a block that is read does not match its checksum.
+        """
+        if segment.has_columns:
+            return segment.columns
+        if segment.name not in self._made_columns:
+            if not self._made_columns:
+                log.warning(
+                    "%s is of an earlier format: filters read all its rows, once a process; 'sbmini index compact %s' makes "
+                    "them fast",
+                    *(self.path, self.path),
+                )
+            rows = (segment.row(position) for position in range(segment.rows))
+            self._made_columns[segment.name] = columns_from(
+                ((row.id, row.columns) for row in rows), Schema(self.columns), segment.rows
+            )
+        return self._made_columns[segment.name]
+
+    @property
+    def format_version(self) -> int:
+        """The lowest version of the format of its files; compaction brings all to the present one."""
+        return min([int(self.manifest["format_version"]), *(segment.format_version for segment in self.segments)])
+
+    @property
+    def made_by(self) -> str:
+        """The version of sbert-mini that wrote the generation."""
+        return str(self.manifest.get("sbert_mini", "unknown"))
 
     def close(self) -> None:
         """Close the segments' files."""

@@ -13,7 +13,8 @@ from typed_rows import KINDS, SQL, WORDS, columns_of, rows_of
 from sbert_mini.errors import UsageError
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.conditions import parse
-from sbert_mini.search.filters import Deadline, FilterValueError, json_value, like, matching
+from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.text_functions import FilterValueError, json_value, like
 
 duckdb = pytest.importorskip("duckdb")
 
