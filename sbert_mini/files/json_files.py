@@ -198,7 +198,7 @@ POINTER = Object(
 VERSION = Object({"format_version": Required(_COUNT)})
 """What every version of `CURRENT` and of a manifest has."""
 _COLUMN_TYPE = OneOf(("integer", "number", "boolean", "text"))
-_EXTENT = ListOf(_COUNT, 2)
+_EXTENT = ListOf(_COUNT, 2, 2)
 MANIFEST = Object(
     {
         "format_version": Required(_COUNT),

@@ -164,13 +164,13 @@ class Either(Schema):
 class ListOf(Schema):
     """A list whose items all fit a schema."""
 
-    def __init__(self, items: Schema, least: int = 0) -> None:
-        self.items, self.least = items, least
-        self.name = f"a list of {least} or more" if least else "a list"
+    def __init__(self, items: Schema, least: int = 0, most: int = MANY) -> None:
+        self.items, self.least, self.most = items, least, most
+        self.name = f"a list of {least}" if least == most else f"a list of {least} or more" if least else "a list"
 
     def fits(self, value: Any) -> bool:
         """See `Schema`."""
-        return isinstance(value, list) and len(value) >= self.least
+        return isinstance(value, list) and self.least <= len(value) <= self.most
 
     def part_fault(self, value: Any) -> Fault:
         """See `Schema`."""

@@ -152,6 +152,8 @@ class Column:
         stored = self._data.items
         if self.type == "text":
             stored = self._codes if self.has_dictionary else self._offsets.items[:-1]
+        elif entry["codes"] is not None or entry["offsets"] is not None:
+            raise self._damaged()
         else:
             self._data.checked(threads)
         hashes = stored if self._hashes is None else self._hashes.items

@@ -38,6 +38,9 @@ from sbert_mini.shapes import AnyArray
 BLOCK_ROWS = 1 << 16
 TIME_LIMIT_S = 60.0
 _FEW_RUNS = 4
+_MOST_TEXT = 1 << 26
+"""Characters that the texts made for a block of rows have together: for longer ones the block is divided."""
+_TEXT_BETWEEN_CHECKS = 1 << 20
 _PIECES: dict[str, Callable[[str], list[str]]] = {
     "contains": lambda text: ["", text, ""], "starts_with": lambda text: [text, ""], "ends_with": lambda text: ["", text]
 }  # fmt: skip
@@ -70,6 +73,10 @@ class Deadline:
             )
 
 
+class _TooMuchTextError(Exception):
+    """The texts that are made for a block of rows are too long together."""
+
+
 def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1) -> AnyArray:
     """Return which rows of a segment meet a condition: those for which it is true, neither false nor NULL.
 
@@ -90,9 +97,16 @@ def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1)
         columns.column(name, threads)
     matched = np.zeros(columns.rows, dtype=bool)
     evaluation = _Evaluation(columns, deadline)
-    for first in range(0, columns.rows, BLOCK_ROWS):
-        last = min(first + BLOCK_ROWS, columns.rows)
-        result = evaluation.block(node, first, last)
+    blocks = [(first, min(first + BLOCK_ROWS, columns.rows)) for first in range(0, columns.rows, BLOCK_ROWS)]
+    while blocks:
+        first, last = blocks.pop()
+        try:
+            result = evaluation.block(node, first, last)
+        except _TooMuchTextError:
+            if last - first == 1:
+                raise UsageError(f"the filter makes a text of more than {_MOST_TEXT:,} characters of a row") from None
+            blocks += [((first + last) // 2, last), (first, (first + last) // 2)]
+            continue
         matched[first:last] = result.values if _has_no_null(result) else result.values & result.valid
     return matched
 
@@ -106,7 +120,8 @@ def _constant(type: str, value: Any, rows: int) -> Values:
     """Return the same value for each of some rows; None for NULL."""
     if type == "integer" and value is not None and value not in _INT64:  # None would be looked for number by number
         raise FilterValueError(f"{value} is beyond 64 bits")
-    filled = np.full(rows, _EMPTY[type] if value is None else value, _DTYPES[type])
+    filled = np.empty(rows, _DTYPES[type])
+    filled.fill(_EMPTY[type] if value is None else value)  # np.full would copy a text for each row
     return Values(type, filled, np.full(rows, value is not None))
 
 
@@ -152,7 +167,7 @@ class _Evaluation:
         self._deadline = deadline
         self._tables: dict[int, _Table | None] = {}
         self._sought: dict[int, Texts] = {}
-        self._block: tuple[int, dict[str, Values]] = (-1, {})
+        self._block: tuple[tuple[int, int], dict[str, Values]] = ((-1, -1), {})
         self._read: dict[int, frozenset[str]] = {}
 
     def block(self, node: Node, first: int, last: int) -> Values:
@@ -179,7 +194,7 @@ class _Evaluation:
             if column is not None:
                 domain = np.append(column.dictionary, "")
                 values = Values("text", domain, np.arange(len(domain)) < len(domain) - 1)
-                with suppress(FilterValueError):  # perhaps for a text that only rows outside of this generation have
+                with suppress(FilterValueError, _TooMuchTextError):  # perhaps by a row outside of this generation
                     self._tables[id(node)] = _Table(column, self._evaluated(node, len(domain), lambda _: values, None))
         return self._tables[id(node)]
 
@@ -188,8 +203,8 @@ class _Evaluation:
         return column if column is not None and column.has_dictionary else None
 
     def _column(self, name: str, first: int, last: int) -> Values:
-        if self._block[0] != first:
-            self._block = (first, {})
+        if self._block[0] != (first, last):
+            self._block = ((first, last), {})
         read = self._block[1]
         if name not in read:
             column = self._columns.column(name)
@@ -235,7 +250,7 @@ class _Evaluation:
             if fitting is not None:
                 return fitting
             part = value(node.part)
-            test = like(node.pattern, node.escape, case_sensitive=node.case_sensitive)
+            test = like(node.pattern, node.escape, case_sensitive=node.case_sensitive, check=self._deadline.check)
             return Values("boolean", self._each(test, part.values, part.valid, bool), part.valid)
         if isinstance(node, Arithmetic):
             return _calculated(node, value(node.left), value(node.right))
@@ -312,9 +327,14 @@ class _Evaluation:
         computed = np.full(len(values), "", object) if dtype is object else np.zeros(len(values), dtype)
         places = np.flatnonzero(valid)
         for start in range(0, len(places), 4096):
-            self._deadline.check()
             some = places[start : start + 4096]
-            results = list(map(function, values[some].tolist()))
+            results, unchecked = [], _TEXT_BETWEEN_CHECKS
+            for value in values[some].tolist():
+                unchecked += len(value) if isinstance(value, str) else 1
+                if unchecked >= _TEXT_BETWEEN_CHECKS:
+                    self._deadline.check()
+                    unchecked = 0
+                results.append(function(value))
             computed[some] = np.array(results, dtype=dtype) if dtype is not object else _objects(results)
         return computed
 
@@ -431,6 +451,8 @@ def _calculated(node: Arithmetic, left: Values, right: Values) -> Values:
     if node.type == NULL or NULL in (left.type, right.type):
         return Values(NULL, np.zeros(len(valid), dtype=bool), np.zeros(len(valid), dtype=bool))
     if node.op == "||":
+        if sum(map(len, left.values)) + sum(map(len, right.values)) > _MOST_TEXT:
+            raise _TooMuchTextError
         return Values("text", np.asarray(left.values + right.values, dtype=object), valid)
     if node.op in ("/", "%"):
         return _divided(node, left, right, valid)

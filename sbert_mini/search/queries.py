@@ -179,7 +179,7 @@ class Request:
             return hits
         other_words = [False] * len(equal)
         if self.unknown(query):
-            words_of = self.embedder.words_of([hit.text for hit in equal])
+            words_of = self.embedder.words_of([hit.text.encode("utf-8", "replace").decode() for hit in equal])
             other_words = [words.unknown != self.unknown(query) for words in words_of]
         order = sorted(range(len(equal)), key=lambda i: (other_words[i], equal[i].text != self.texts[query]))
         return [equal[i] for i in order] + hits[len(equal) :]

@@ -6,8 +6,10 @@ from itertools import islice
 import numpy as np
 
 from sbert_mini.cosine import as_cosines
+from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.column_reader import Columns
-from sbert_mini.search.conditions import parse, refusal
+from sbert_mini.search.columns import ID
+from sbert_mini.search.conditions import columns_in, parse, refusal
 from sbert_mini.search.filters import Deadline, matching
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import HYBRID_DEPTH, Hit, Request, fused
@@ -38,8 +40,17 @@ def allowed_rows(
 
     Raises:
         UsageError: it cannot be evaluated.
+        CorruptIndexError: a column has another type in a segment.
     """
     condition = parse(filter, columns)
+    for name in columns_in(condition):
+        expected = "text" if name == ID else columns.get(name)
+        for values in columns_of:
+            column = values.column(name, threads)
+            if column is not None and column.type != expected:
+                raise CorruptIndexError(
+                    f"the index is damaged: the column {name!r} is {expected} by its manifest, and {column.type} in a segment"
+                )
     deadline = Deadline(timeout_s)
     masks: list[AnyArray] = []
     for values, mask in zip(columns_of, present, strict=True):

@@ -3,8 +3,13 @@
 import json
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
+
+MOST_PATTERN = 4096
+"""Characters of a pattern of LIKE."""
+_WINDOW = 1 << 16
+"""Characters of a text that are searched between two looks at the clock."""
 
 
 class FilterValueError(ValueError):
@@ -38,15 +43,26 @@ def _substring(text: str, start: int, length: int | None) -> str:
     return text[max(begin, 0) : max(end, 0)]
 
 
-@cache
-def like(pattern: str, escape: str | None, *, case_sensitive: bool) -> Callable[[str], bool]:
+@lru_cache(maxsize=64)
+def like(
+    pattern: str, escape: str | None, *, case_sensitive: bool, check: Callable[[], None] = lambda: None
+) -> Callable[[str], bool]:
     """Return a test whether a text fits a pattern of LIKE: `%` stands for any characters, `_` for one.
 
     Its time is at most the text's length times the pattern's: each piece between two `%` takes the first place where it fits.
 
+    Args:
+        pattern: the pattern.
+        escape: a character that makes the one after it plain; None for none.
+        case_sensitive: whether large and small letters differ.
+        check: called now and then while a long text is searched; it may raise.
+
     Raises:
-        FilterValueError: the pattern ends with the escape character, or it escapes another character than `%`, `_` and itself.
+        FilterValueError: the pattern has more than `MOST_PATTERN` characters, ends with the escape character, or it escapes
+            another character than `%`, `_` and itself.
     """
+    if len(pattern) > MOST_PATTERN:
+        raise FilterValueError(f"a pattern of {len(pattern)} characters; {MOST_PATTERN} are the most")
     pieces: list[list[str]] = [[]]  # between the %: regular expressions of single characters
     characters = iter(pattern if case_sensitive else pattern.lower())
     for character in characters:
@@ -75,13 +91,26 @@ def like(pattern: str, escape: str | None, *, case_sensitive: bool) -> Callable[
             return False
         at, end = widths[0], len(text) - widths[-1]
         for expression, width in zip(expressions[1:-1], widths[1:-1], strict=True):
-            match = expression.search(text, at, end)
-            if match is None:
+            place = _first(expression, width, text, at, end, check)
+            if place is None:
                 return False
-            at = match.start() + width
+            at = place + width
         return at <= end and expressions[-1].fullmatch(text, end) is not None
 
     return test
+
+
+def _first(
+    expression: re.Pattern[str], width: int, text: str, at: int, end: int, check: Callable[[], None]
+) -> int | None:
+    """Return the first place of a text, from `at` on, where an expression of a fixed width fits before `end`."""
+    while at + width <= end:
+        match = expression.search(text, at, min(end, at + _WINDOW + width))
+        if match is not None:
+            return match.start()
+        at += _WINDOW + 1
+        check()
+    return None
 
 
 def plain_pieces(pattern: str, escape: str | None, *, case_sensitive: bool) -> list[str] | None:
@@ -109,7 +138,7 @@ def _plain_like(literals: list[str]) -> Callable[[str], bool]:
     )
 
 
-_STEP = re.compile(r'\.(?:"((?:[^"\\]|\\.)*)"|([^.\[\]"]+))|\[(\d+|\*)\]')
+_STEP = re.compile(r'\.(?:"((?:[^"\\]|\\.)*)"|([^.\[\]"]+))|\[([0-9]{1,18}|\*)\]')
 
 
 def json_value(text: str, path: str) -> str | None:
@@ -135,7 +164,7 @@ def json_value(text: str, path: str) -> str | None:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-@cache
+@lru_cache(maxsize=64)
 def _steps(path: str) -> tuple[int | str, ...]:
     rest, steps = path.strip(), list[int | str]()
     if not rest.startswith("$"):
@@ -146,6 +175,9 @@ def _steps(path: str) -> tuple[int | str, ...]:
         if step is None or step[3] == "*":
             raise FilterValueError(f"the path {path!r} must be made of .name and [number], such as $.tags[0]")
         quoted, name, number = step.groups()
-        steps.append(int(number) if number is not None else name if name is not None else json.loads(f'"{quoted}"'))
+        try:
+            steps.append(int(number) if number is not None else name if name is not None else json.loads(f'"{quoted}"'))
+        except ValueError as error:
+            raise FilterValueError(f'in the path {path!r}, "{quoted}" is no name as JSON spells it: {error}') from error
         at = step.end()
     return tuple(steps)
