@@ -33,23 +33,22 @@ from sbert_mini.search.checksums import (
     write_checked_npy,
 )
 from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema
-from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 VECTOR_BLOCK_BYTES = 1 << 15
 _PART = ".part"
 _BLOCK_ROWS = 4096
-VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
+VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
     "vectors.npy",
     "row_ids.npy",
     "rows.jsonl",
     "row_offsets.npy",
     "id_index.npy",
-    "words.sqlite",
     "checksums.json",
 )
+_EARLIER_WORDS = "words.sqlite"  # of versions that kept a segment's words beside it: checked, and not read
 
-_FILES = (VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, DATA, DESCRIPTION)
+_FILES = (VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, _EARLIER_WORDS, DATA, DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,6 @@ class SegmentWriter:
         with ExitStack() as parts:
             self._vectors = parts.enter_context(NpyWriter(self._folder / VECTORS, self._dimension))
             self._columns = parts.enter_context(ColumnsWriter(self._folder, self._schema))
-            self._words = parts.enter_context(WordsWriter(self._folder / WORDS))
             self._rows = parts.enter_context((self._folder / ROWS).open("wb"))
             self._parts = parts.pop_all()
         return self
@@ -141,7 +139,6 @@ class SegmentWriter:
             line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
             self._rows.write(line)
             self._columns.write(row.id, row.columns)
-            self._words.write(row.text)
             self._digests.append(id_digest(row.id))
             self._offsets.append(self._offsets[-1] + len(line))
 
@@ -166,9 +163,7 @@ class SegmentWriter:
             OFFSETS: np.array(self._offsets, dtype="<i8"),
             ID_INDEX: np.stack([digests[order], order.astype("<u8")], axis=1),
         }
-        with (self._folder / WORDS).open("rb+") as stream:
-            flush(stream)
-        checksums = {name: file_checksums(self._folder / name) for name in (ROWS, WORDS, DATA, DESCRIPTION)}
+        checksums = {name: file_checksums(self._folder / name) for name in (ROWS, DATA, DESCRIPTION)}
         checksums |= {name: write_checked_npy(self._folder / name, array) for name, array in arrays.items()}
         checksums[VECTORS] = file_checksums(self._folder / VECTORS, VECTOR_BLOCK_BYTES)
         data = json_bytes({"files": checksums, "rows": self.rows})
@@ -194,7 +189,7 @@ class Segment:
         self.checksum: str = entry["checksums_sha256"]
         self.rows = int(entry["rows"])
         self._path = path
-        self._lock = _shared_lock(path / CHECKSUMS)
+        self._lock = shared_lock(path / CHECKSUMS)
         self._closing = weakref.finalize(self, os.close, self._lock)
         listed = read_checked_json(path / CHECKSUMS, self.checksum, SEGMENT_CHECKSUMS)["files"]
         self.files: dict[str, dict[str, Any]] = {name: listed[name] for name in _FILES if name in listed}
@@ -209,8 +204,6 @@ class Segment:
         """Close its files, and let them be removed once no generation names them."""
         self._lines.close()
         self._vectors.close()
-        if "words" in self.__dict__:
-            self.words.close()
         if "columns" in self.__dict__:
             self._column_data.close()
         self._closing()
@@ -227,27 +220,15 @@ class Segment:
 
     @property
     def is_current(self) -> bool:
-        """Whether it has the files that this version writes: those for filters and words."""
-        return {WORDS, DATA, DESCRIPTION} <= set(self.files)
+        """Whether it has the files that this version writes: those for filters."""
+        return {DATA, DESCRIPTION} <= set(self.files)
 
     def _require_current(self) -> None:
         if not self.is_current:
             raise UsageError(
-                f"{self._path} was written by an earlier version, without what filters and --hybrid read; "
+                f"{self._path} was written by an earlier version, without what filters read; "
                 f"'sbmini index compact {self._path.parent.parent}' writes it anew"
             )
-
-    @cached_property
-    def words(self) -> Words:
-        """The words, of which every byte is checked when they are opened.
-
-        Raises:
-            UsageError: the segment was written by a version that did not keep them so.
-        """
-        self._require_current()
-        with CheckedFile(self._path / WORDS, self.files[WORDS]) as file:
-            file.check(0, file.size)
-        return Words(self._path / WORDS, self.rows)
 
     @cached_property
     def columns(self) -> Columns:
@@ -290,6 +271,27 @@ class Segment:
         entry = check(parse(line, place, CorruptIndexError), ROW, place, CorruptIndexError)
         return StoredRow(entry["id"], entry["text"], entry["columns"])
 
+    def texts(self) -> Iterator[str]:
+        """Yield the texts of all rows, in order.
+
+        Raises:
+            CorruptIndexError: a block does not match its checksum, or a row is damaged.
+        """
+        count, rest = 0, b""
+        for block in self._lines.blocks():
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                try:
+                    text = json.loads(line.decode("utf-8", "surrogatepass"))["text"]
+                except (ValueError, TypeError, LookupError, RecursionError) as error:
+                    raise CorruptIndexError(f"{self._path / ROWS}: row {count} is not a row") from error
+                if not isinstance(text, str):
+                    raise CorruptIndexError(f"{self._path / ROWS}: the text of row {count} is not a text")
+                count += 1
+                yield text
+        if rest or count != self.rows:
+            raise CorruptIndexError(f"{self._path / ROWS} must hold {self.rows} rows, and holds {count}")
+
     def vectors_at(self, positions: IntArray, dimension: int) -> FloatArray:
         """Return the vectors at some positions, ascending; every block that is read is checked. Shapes: (positions, dim)."""
         vectors = np.empty((len(positions), dimension), np.float32)
@@ -331,7 +333,7 @@ class SegmentVanishedError(CorruptIndexError):
     """A segment was removed between reading what names it and opening it."""
 
 
-def _shared_lock(file: Path) -> int:
+def shared_lock(file: Path) -> int:
     """Open a file and hold a shared lock on it; return its descriptor, whose closing ends the lock."""
     try:
         handle = os.open(file, os.O_RDONLY)
@@ -347,9 +349,8 @@ def _shared_lock(file: Path) -> int:
     return handle
 
 
-def remove_unread(folder: Path) -> bool:
-    """Remove the `checksums.json` of a segment that nobody reads, so that nobody opens it any more; return whether it is gone."""
-    file = folder / CHECKSUMS
+def remove_unread(file: Path) -> bool:
+    """Remove a file on which no reader holds a `shared_lock`, so that nobody opens its folder; return whether it is gone."""
     try:
         handle = os.open(file, os.O_RDONLY)
     except OSError:
