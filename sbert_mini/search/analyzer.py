@@ -1,13 +1,15 @@
 """Texts -> the terms that BM25 compares: lower case, without diacritics, stemmed.
 
-tantivy splits at everything that is neither a letter nor a digit, and stems by Snowball's English rules. A pass in Python over
-texts that are not ASCII comes first: it unifies characters (NFKC), removes diacritics of every alphabet, and puts each character
-of a script without spaces (such as Chinese and Japanese) as a word of its own, and each two neighbours as another.
+tantivy splits at everything that is neither a letter nor a digit, and stems by Snowball's English rules. A pass in Python comes
+first. In texts that are not ASCII it unifies characters (NFKC), removes the diacritics of every alphabet, and makes each
+character of a script without spaces (such as Chinese and Japanese) a word, and each two neighbours another. And it adds compounds
+that hold a digit as one word, so that `E-1042` and `E1042` find each other.
 """
 
 import re
 import unicodedata
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,20 +32,25 @@ _UNSPACED = re.compile(
     "\uac00-\ud7af"  # Korean, whose particles are not spaced
     "]+"
 )
+_DIGIT = re.compile(r"\d")
+_COMPOUND = re.compile(r"(?<![^\W_])[^\W_]++(?:-[^\W_]++)++")
 
 
 def normalized(text: str) -> str:
-    """Return a text as tantivy's splitter is given it; a text in ASCII is returned as it is."""
-    if text.isascii():
+    """Return a text as tantivy's splitter is given it."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _MARKS.sub("", unicodedata.normalize("NFKD", text)))
+        text = _UNSPACED.sub(_spaced, text).encode("utf-8", "replace").decode()
+    if "-" not in text:
         return text
-    text = unicodedata.normalize("NFKC", _MARKS.sub("", unicodedata.normalize("NFKD", text)))
-    return _UNSPACED.sub(_spaced, text).encode("utf-8", "replace").decode()
+    joined = [compound.replace("-", "") for compound in _COMPOUND.findall(text) if _DIGIT.search(compound)]
+    return " ".join([text, *joined])
 
 
 def _spaced(run: re.Match[str]) -> str:
     """Return the characters of a run one by one, and then in pairs of neighbours."""
     characters = [character for character in run[0] if character.isalnum()]
-    pairs = [first + second for first, second in zip(characters, characters[1:], strict=False)]
+    pairs = [first + second for first, second in pairwise(characters)]
     return f" {' '.join(characters + pairs)} "
 
 

@@ -1,8 +1,8 @@
 """The words of a generation's rows, ranked by BM25: one index for all segments, which tantivy searches.
 
-It is a cache beside FAISS's (`search.word_files` describes its files). A writer makes a generation's words before it publishes the
-generation: it links the files of the generation before, adds the new rows and deletes the deleted ones. Whoever finds no words, or
-damaged ones, makes them anew from the stored rows.
+It is a cache beside FAISS's (`search.word_files` describes its files). A writer makes a generation's words before it publishes
+the generation: it links the files of the generation before, adds the new rows and deletes the deleted ones. A reader that finds
+no words, or damaged ones, makes them anew from the stored rows.
 
 BM25's statistics are those of the whole index. Deleted rows count in them until tantivy merges the segment that they are in, at
 the latest until the index is compacted; they are never found.

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from sbert_mini.search.words import Words, WordsWriter
 
 from sbert_mini import IndexWriter
 from sbert_mini.errors import UsageError
 from sbert_mini.search.queries import fused
 from sbert_mini.search.ranking import rows_by_words
-from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.text.records import Record
 
 
