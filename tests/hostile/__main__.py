@@ -63,6 +63,7 @@ def _work(
     import onnxruntime  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import sqlglot  # noqa: F401
+    import tantivy  # noqa: F401
 
     import sbert_mini.recipes.data
     import sbert_mini.recipes.reader
