@@ -127,9 +127,9 @@ def _are_allowed(rows: IntArray, segments: Sequence[Segment], allowed: Sequence[
     return counted
 
 
-def _rounded(scores: FloatArray) -> FloatArray:
+def _rounded(scores: FloatArray) -> AnyArray:
     """Return BM25 scores as they are compared: equal rows differ in the last bits, as tantivy adds up in any order."""
-    return np.round(scores.astype(np.float64), 4)
+    return np.asarray(np.round(scores.astype(np.float64), 4))
 
 
 def _ranked(scores: FloatArray, rows: IntArray) -> list[tuple[int, float]]:

@@ -162,8 +162,9 @@ def describe(path: Path) -> str | None:
 
 
 def stored_bytes(path: Path) -> int:
-    """Return the size of all files of an index directory."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Return the size of all files of an index directory; what hard links share counts once."""
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())
 
 
 class Store:

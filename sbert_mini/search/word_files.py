@@ -78,7 +78,8 @@ def index_format() -> str:
     """Return the format of the files that this tantivy writes."""
     import tantivy
 
-    return tantivy.__version__.rpartition(", ")[2]
+    version: str = tantivy.__version__  # type: ignore[attr-defined]  # it is in the module of Rust alone
+    return version.rpartition(", ")[2]
 
 
 def file_state(path: Path) -> tuple[int, ...]:
@@ -122,9 +123,11 @@ def read_record(folder: Path, content: str) -> Record | None:
 
 def paths_of(folder: Path, record: Record) -> dict[str, Path]:
     """Return the paths of tantivy's files in a folder, by name."""
-    return {
-        name: path_in(folder, name, WORDS_FILE, folder / RECORD, CorruptIndexError) for name in sorted(record["files"])
-    }
+    return {name: _path(folder, name) for name in sorted(record["files"])}
+
+
+def _path(folder: Path, name: str) -> Path:
+    return path_in(folder, name, WORDS_FILE, folder / RECORD, CorruptIndexError)
 
 
 def check_files(folder: Path, record: Record, *, again: bool = False) -> dict[str, tuple[int, ...]]:
@@ -145,6 +148,8 @@ def check_files(folder: Path, record: Record, *, again: bool = False) -> dict[st
         sha256 = record["files"][name]["sha256"]
         if again or _checked.get(states[name]) != sha256:
             unread.append((path, sha256))
+    if not unread:
+        return states
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -196,7 +201,7 @@ def opened_folder(folder: Path, record: Record) -> Iterator[Path]:
         except OSError:
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="sbmini-words-")))
         for name, path in paths_of(folder, record).items():
-            (scratch / name).symlink_to(path.absolute())
+            _path(scratch, name).symlink_to(path.absolute())
         write_meta(scratch, record)
         yield scratch
 
@@ -225,9 +230,9 @@ def link_files(folder: Path, record: Record, target: Path) -> None:
     for name, path in paths_of(folder, record).items():
         _checked_size(path, record["files"][name]["bytes"])
         try:
-            os.link(path, target / name, follow_symlinks=False)
+            os.link(path, _path(target, name), follow_symlinks=False)
         except OSError:
-            shutil.copyfile(path, target / name, follow_symlinks=False)
+            shutil.copyfile(path, _path(target, name), follow_symlinks=False)
 
 
 def seal(folder: Path, content: str, rows: int, before: tuple[Path, Record] | None) -> None:
@@ -251,7 +256,7 @@ def seal(folder: Path, content: str, rows: int, before: tuple[Path, Record] | No
     for file in folder.iterdir():
         if file.name not in names:
             file.unlink()
-    files = {name: known.get(name) or _described(folder / name) for name in names}
+    files = {name: known.get(name) or _described(_path(folder, name)) for name in names}
     record = {
         "format": RECORD_FORMAT,
         "analyzer": ANALYZER_VERSION,
