@@ -120,9 +120,7 @@ def _are_allowed(rows: IntArray, segments: Sequence[Segment], allowed: Sequence[
     """Return which of some rows, each of which is in a segment, count, (rows,) bool."""
     counted = np.zeros(len(rows), bool)
     for segment, mask in zip(segments, allowed, strict=True):
-        positions = np.searchsorted(segment.row_ids, rows)
-        here = positions < segment.rows
-        here[here] = segment.row_ids[positions[here]] == rows[here]
+        positions, here = segment.positions_of_rows(rows)
         counted[here] = True if mask is None else mask[positions[here]]
     return counted
 

@@ -248,6 +248,21 @@ class Segment:
     def _column_data(self) -> CheckedFile:
         return CheckedFile(self._path / DATA, self.files[DATA])
 
+    def positions_of_rows(self, rows: IntArray) -> tuple[IntArray, AnyArray]:
+        """Return the positions of some row numbers, and which of the rows are in the segment.
+
+        The position of a row that is not in the segment is any position.
+
+        Shapes:
+            rows, each result: (some,).
+        """
+        first, last = int(self.row_ids[0]), int(self.row_ids[-1])
+        if last - first == self.rows - 1:  # no number is missing: nothing is looked up
+            inside = (rows >= first) & (rows <= last)
+            return np.where(inside, rows - first, 0), inside
+        positions = np.minimum(np.searchsorted(self.row_ids, rows), self.rows - 1)
+        return positions, self.row_ids[positions] == rows
+
     def positions_of(self, identity: str) -> list[int]:
         """Return the positions of the rows with this id, the earliest first."""
         digest = np.uint64(id_digest(identity))

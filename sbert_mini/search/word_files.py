@@ -82,14 +82,14 @@ def index_format() -> str:
     return version.rpartition(", ")[2]
 
 
-def file_state(path: Path) -> tuple[int, ...]:
+def file_state(path: Path | str) -> tuple[int, ...]:
     """Return what changes when a file is replaced, or written into.
 
     Raises:
         OSError: it is not there.
         CorruptIndexError: it is not a regular file.
     """
-    status = path.lstat()
+    status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
         raise CorruptIndexError(f"{path} is not a regular file")
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

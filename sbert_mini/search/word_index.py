@@ -49,7 +49,7 @@ from sbert_mini.search.word_writer import (
     write_folder,
     write_rows,
 )
-from sbert_mini.shapes import AnyArray, FloatArray, IntArray
+from sbert_mini.shapes import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from tantivy import Query, Schema, Searcher
@@ -88,7 +88,7 @@ class _Opened:
         """Return whether no file was written into; one that was removed is still mapped."""
         for name, state in self.states.items():
             try:
-                if file_state(self.folder / name) != state:
+                if file_state(f"{self.folder}/{name}") != state:
                     return False
             except FileNotFoundError:
                 continue
@@ -172,8 +172,11 @@ class WordIndex:
         """Return whether the generation holds all of some rows."""
         there = np.zeros(len(rows), bool)
         for segment in self._segments:
-            there |= _is_among(rows, segment.row_ids)
-        return bool(there.all()) and not _is_among(rows, self._deleted).any()
+            there |= segment.positions_of_rows(rows)[1]
+        if not len(self._deleted):
+            return bool(there.all())
+        positions = np.minimum(np.searchsorted(self._deleted, rows), len(self._deleted) - 1)
+        return bool(there.all()) and not (self._deleted[positions] == rows).any()
 
     def _open(self) -> _Opened:
         with _opening:
@@ -244,11 +247,3 @@ def _any_of(schema: "Schema", terms: Sequence[str], among: IntArray | None) -> "
         return words
     rows = Query.const_score_query(Query.term_set_query(schema, ROW, among.tolist()), 0.0)
     return Query.boolean_query([(Occur.Must, rows), (Occur.Must, words)])
-
-
-def _is_among(rows: IntArray, ascending: IntArray) -> AnyArray:
-    """Return which of some rows stand in an ascending array of row numbers, (rows,) bool."""
-    positions = np.searchsorted(ascending, rows)
-    inside = positions < len(ascending)
-    inside[inside] = ascending[positions[inside]] == rows[inside]
-    return inside

@@ -120,7 +120,10 @@ def write_rows(
             for row in deleted:
                 writer.delete_documents_by_term(ROW, row)
             for row, text in texts:
-                writer.add_document(Document(row=row, text=normalized(text)))
+                document = Document()  # its keyword arguments take twice the time
+                document.add_integer(ROW, row)
+                document.add_text(TEXT, normalized(text))
+                writer.add_document(document)
             writer.commit()
             writer.wait_merging_threads()
             index.reload()
