@@ -163,6 +163,8 @@ class WordIndex:
         with tantivy_errors(CorruptIndexError, f"{self._folder} cannot be searched"):
             hits = opened.searcher.search(_any_of(opened.schema, terms, among), limit, count=False).hits
             rows = opened.searcher.fast_field_values(ROW, [address for _, address in hits])
+        if any(row is None for row in rows):
+            raise CorruptIndexError(f"{self._folder} holds a row without a number")
         scores, numbers = np.array([score for score, _ in hits], np.float32), np.array(rows, np.int64)
         if not np.isfinite(scores).all() or len(np.unique(numbers)) < len(numbers) or not self._holds(numbers):
             raise CorruptIndexError(f"{self._folder} names rows that the generation does not hold")
