@@ -99,7 +99,8 @@ def rows_by_words(
     count, rows = sum(counts), sum(segment.rows for segment in segments)
     if not terms or not count:
         return []
-    deepest = max(DEEPEST, depth)
+    depth = min(depth, count)  # tantivy takes memory for as many hits as it is asked for
+    deepest = min(max(DEEPEST, depth), rows)
     limit = min(math.ceil(SPARE * depth * rows / count), deepest)
     while count > min(SCORED_ROWS, rows // 2):
         scores, numbers = words.best(terms, limit)
