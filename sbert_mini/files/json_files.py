@@ -284,6 +284,36 @@ FAISS_RECORD = Object(
     }
 )
 """`faiss/N.json`."""
+WORDS_VERSION = Object({"format": Required(_COUNT), "analyzer": Required(_COUNT), "tantivy": Required(Text())})
+"""What every version of `words/N/record.json` has."""
+_TANTIVY_ROWS = Integer(1, (1 << 31) - 1)
+_OPSTAMP = Integer(0, (1 << 62) - 1)
+WORDS_RECORD = Object(
+    {
+        "content": Required(_SHA256),
+        "rows": Required(_COUNT),
+        "opstamp": Required(_OPSTAMP),
+        "segments": Required(
+            ListOf(
+                Object(
+                    {
+                        "segment_id": Required(
+                            Text("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", "the id of a segment of tantivy")
+                        ),
+                        "max_doc": Required(_TANTIVY_ROWS),
+                        "deletes": Required(
+                            optional(
+                                Object({"num_deleted_docs": Required(_TANTIVY_ROWS), "opstamp": Required(_OPSTAMP)})
+                            )
+                        ),
+                    }
+                )
+            )
+        ),
+        "files": Required(MapOf(Object({"bytes": Required(_COUNT), "sha256": Required(_SHA256)}))),
+    }
+)
+"""`words/N/record.json`, of the present version."""
 REDUCTION = Object({"explained": Required(Number()), "whitened": Required(Flag())})
 """The metadata of a file of `sbmini reduce fit`, which is safetensors."""
 

@@ -12,6 +12,7 @@ from sbert_mini.search.kinds import EXACT, SearchKind, kind_of
 from sbert_mini.search.nearest import build
 from sbert_mini.search.segment import SegmentWriter, remove_cache, segment_folder
 from sbert_mini.search.store import Store, publish
+from sbert_mini.search.word_writer import write_generation
 
 
 def compact_segments(
@@ -39,6 +40,7 @@ def compact_segments(
     else:
         entry = _merge(old, f"{generation:06d}", on_progress)
         build_new(old.path, entry, old.model.dimension, kind, threads)
+    write_generation(old.path, generation, [entry], np.empty(0, np.int64), old, threads)
     publish(old.path, generation, old.model, [entry], next_row, None, kind, columns=old.columns)
     if whole and kind_of(kind.factory, old.segments[0].rows, kind.pca) == EXACT:
         remove_cache(old.path, old.segments[0].name)

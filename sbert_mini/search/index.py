@@ -17,6 +17,7 @@ from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_reque
 from sbert_mini.search.ranking import allowed_rows, hits_by_meaning, hybrid_hits, nearest_rows, rows_by_words
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import ModelIdentity, Store
+from sbert_mini.search.word_index import WordIndex
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 
@@ -48,6 +49,7 @@ class SearchIndex:
         self._offline = offline
         self._searches: list[SegmentSearch] | None = None
         self._model = IndexModel(self._store.model, self._store.path, threads, offline=offline)
+        self._words = _words_of(self._store, threads)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies open the index again, at the same generation, which lives as long as anybody has it open."""
@@ -161,7 +163,7 @@ class SearchIndex:
         nearest = partial(nearest_rows, self._segment_searches(), allowed=allowed, exact=exact)
         if not hybrid:
             return request.answer(hits_by_meaning(request, nearest, self._hit))
-        by_words = partial(rows_by_words, self._store.segments, allowed=allowed)
+        by_words = partial(rows_by_words, self._words, self._store.segments, allowed=allowed)
         return request.answer(hybrid_hits(request, nearest, by_words, self._hit))
 
     def embedder(self) -> Embedder:
@@ -243,9 +245,10 @@ class SearchIndex:
         return segment.row(position)
 
     def verify(self) -> list[str]:
-        """Check every stored block, the FAISS cache included, and return a line for each damaged file; none for sound."""
-        damage = [line for segment in self._store.segments for line in segment.damage()]
-        return damage + [line for search in self._segment_searches() if (line := search.damage()) is not None]
+        """Check every stored block, the caches included, and return a line for each damaged file; none for sound."""
+        damage: list[str | None] = [line for segment in self._store.segments for line in segment.damage()]
+        damage += [search.damage() for search in self._segment_searches()]
+        return [line for line in [*damage, self._words.damage()] if line is not None]
 
     def prepare(self) -> None:
         """Read what the first search would have to, and make the FAISS files that are missing."""
@@ -288,4 +291,10 @@ def _reopened(
     index._threads, index._offline, index._filter_timeout_s = threads, offline, filter_timeout_s
     index._searches = None
     index._model = IndexModel(index._store.model, path, threads, offline=offline)
+    index._words = _words_of(index._store, threads)
     return index
+
+
+def _words_of(store: Store, threads: int | None) -> WordIndex:
+    """Return the words of a generation, which no writer removes from now on."""
+    return WordIndex(store.folder, store.generation, store.segments, store.deleted, thread_count(threads))

@@ -1,5 +1,6 @@
 """A generation's segments -> the rows that a filter allows, and each query's hits, by meaning or also by words."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptIndexError
+from sbert_mini.search.analyzer import query_terms
 from sbert_mini.search.column_reader import Columns
 from sbert_mini.search.columns import ID
 from sbert_mini.search.conditions import columns_in, parse, refusal
@@ -15,9 +17,15 @@ from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import HYBRID_DEPTH, Hit, Request, fused
 from sbert_mini.search.segment import Segment
 from sbert_mini.search.text_functions import FilterValueError
-from sbert_mini.search.words import weights
+from sbert_mini.search.word_index import WordIndex
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.words import is_silent
+
+SCORED_ROWS = 5000
+"""Where a filter leaves so few rows, they are all scored by their words."""
+DEEPEST = 20_000
+"""The best rows by words of which the allowed ones are taken; where they are too few, all allowed rows are scored."""
+SPARE = 1.25
 
 
 def allowed_rows(
@@ -85,14 +93,62 @@ def nearest_rows(
     return np.take_along_axis(every, order, 1), np.take_along_axis(rows, order, 1)
 
 
-def rows_by_words(segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]) -> list[int]:
-    """Return the numbers of the allowed rows that share words with a query, best first."""
-    words = weights(query, [segment.words for segment in segments])
-    ranked: list[tuple[float, int]] = []
+def rows_by_words(
+    words: WordIndex, segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]
+) -> list[tuple[int, float]]:
+    """Return the numbers and BM25 scores of the allowed rows that share words with a query, best first, ties by row number.
+
+    Args:
+        words: of the segments' rows.
+        segments: the segments.
+        query: any text.
+        depth: the most rows.
+        allowed: for each segment which of its rows count, (rows,) bool; None for all.
+    """
+    terms = query_terms(query)
+    counts = [
+        segment.rows if mask is None else int(np.count_nonzero(mask))
+        for segment, mask in zip(segments, allowed, strict=True)
+    ]
+    count, rows = sum(counts), sum(segment.rows for segment in segments)
+    if not terms or not count:
+        return []
+    depth = min(depth, count)  # tantivy takes memory for as many hits as it is asked for
+    deepest = min(max(DEEPEST, depth), rows)
+    limit = min(math.ceil(SPARE * depth * rows / count), deepest)
+    while count > min(SCORED_ROWS, rows // 2):
+        scores, numbers = words.best(terms, limit)
+        counted = _are_allowed(numbers, segments, allowed)
+        ranked = _ranked(scores[counted], numbers[counted])
+        enough = len(ranked) >= depth
+        tied = enough and ranked[depth - 1][1] <= _rounded(scores[-1:])[0]  # rows of this score may be left
+        if len(numbers) < limit or (enough and (not tied or limit == deepest)):
+            return ranked[:depth]
+        if limit == deepest:
+            break
+        limit = min(8 * limit, deepest)
+    among = [s.row_ids if mask is None else s.row_ids[mask] for s, mask in zip(segments, allowed, strict=True)]
+    return _ranked(*words.best(terms, deepest, np.concatenate(among)))[:depth]
+
+
+def _are_allowed(rows: IntArray, segments: Sequence[Segment], allowed: Sequence[AnyArray | None]) -> AnyArray:
+    """Return which of some rows, each of which is in a segment, count, (rows,) bool."""
+    counted = np.zeros(len(rows), bool)
     for segment, mask in zip(segments, allowed, strict=True):
-        for position, score in segment.words.ranked(words, depth, mask):
-            ranked.append((-score, int(segment.row_ids[position])))
-    return [row for _, row in sorted(ranked)[:depth]]
+        positions, here = segment.positions_of_rows(rows)
+        counted[here] = True if mask is None else mask[positions[here]]
+    return counted
+
+
+def _rounded(scores: FloatArray) -> AnyArray:
+    """Return BM25 scores as they are compared: equal rows differ in the last bits, as tantivy adds up in any order."""
+    return np.asarray(np.round(scores.astype(np.float64), 4))
+
+
+def _ranked(scores: FloatArray, rows: IntArray) -> list[tuple[int, float]]:
+    rounded = _rounded(scores)
+    order = np.lexsort((rows, -rounded))
+    return list(zip(rows[order].tolist(), rounded[order].tolist(), strict=True))
 
 
 def hits_by_meaning(
@@ -133,7 +189,7 @@ def hits_by_meaning(
 def hybrid_hits(
     request: Request,
     nearest: Callable[[FloatArray, int], tuple[FloatArray, IntArray]],
-    by_words: Callable[[str, int], list[int]],
+    by_words: Callable[[str, int], list[tuple[int, float]]],
     hit_of: Callable[[int, float], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by their reciprocal ranks, by meaning and by words, added up.
@@ -148,7 +204,7 @@ def hybrid_hits(
     _, rows = nearest(request.vectors, depth)
     hits = []
     for i, (text, near) in enumerate(zip(request.texts, rows.tolist(), strict=True)):
-        ranked = fused([] if request.is_silent(i) else near, by_words(text, depth))
+        ranked = fused([] if request.is_silent(i) else near, [row for row, _ in by_words(text, depth)])
         readable = (hit for row, score in ranked if not is_silent((hit := hit_of(row, score)).text))
         hits.append(list(islice(readable, request.k)))
     return hits

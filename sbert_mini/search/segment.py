@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini.errors import CorruptIndexError, CorruptModelError, UsageError
+from sbert_mini.errors import CorruptIndexError, CorruptModelError
 from sbert_mini.files.durable import flush, flush_directory, json_bytes, write_durably
 from sbert_mini.files.json_files import COLUMNS, ROW, SEGMENT_CHECKSUMS
 from sbert_mini.files.json_schema import MANY, check, parse
@@ -34,7 +34,6 @@ from sbert_mini.search.checksums import (
 )
 from sbert_mini.search.column_reader import Columns
 from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema
-from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 VECTOR_BLOCK_BYTES = 1 << 15
@@ -42,17 +41,17 @@ _SCATTERED = 1000
 """So many runs of positions, or more, are taken from the memory-mapped file: a read for each takes longer."""
 _PART = ".part"
 _BLOCK_ROWS = 4096
-VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
+VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
     "vectors.npy",
     "row_ids.npy",
     "rows.jsonl",
     "row_offsets.npy",
     "id_index.npy",
-    "words.sqlite",
     "checksums.json",
 )
+_EARLIER_WORDS = "words.sqlite"  # of versions that kept a segment's words beside it: checked, and not read
 
-_FILES = (VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, DATA, DESCRIPTION)
+_FILES = (VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, _EARLIER_WORDS, DATA, DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,6 @@ class SegmentWriter:
         with ExitStack() as parts:
             self._vectors = parts.enter_context(NpyWriter(self._folder / VECTORS, self._dimension))
             self._columns = parts.enter_context(ColumnsWriter(self._folder, self._schema))
-            self._words = parts.enter_context(WordsWriter(self._folder / WORDS))
             self._rows = parts.enter_context((self._folder / ROWS).open("wb"))
             self._parts = parts.pop_all()
         return self
@@ -144,7 +142,6 @@ class SegmentWriter:
             line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
             self._rows.write(line)
             self._columns.write(row.id, row.columns)
-            self._words.write(row.text)
             self._digests.append(id_digest(row.id))
             self._offsets.append(self._offsets[-1] + len(line))
 
@@ -169,9 +166,7 @@ class SegmentWriter:
             OFFSETS: np.array(self._offsets, dtype="<i8"),
             ID_INDEX: np.stack([digests[order], order.astype("<u8")], axis=1),
         }
-        with (self._folder / WORDS).open("rb+") as stream:
-            flush(stream)
-        checksums = {name: file_checksums(self._folder / name) for name in (ROWS, WORDS, DATA, DESCRIPTION)}
+        checksums = {name: file_checksums(self._folder / name) for name in (ROWS, DATA, DESCRIPTION)}
         checksums |= {name: write_checked_npy(self._folder / name, array) for name, array in arrays.items()}
         checksums[VECTORS] = file_checksums(self._folder / VECTORS, VECTOR_BLOCK_BYTES)
         data = json_bytes({"files": checksums, "rows": self.rows})
@@ -197,7 +192,7 @@ class Segment:
         self.checksum: str = entry["checksums_sha256"]
         self.rows = int(entry["rows"])
         self._path = path
-        self._lock = _shared_lock(path / CHECKSUMS)
+        self._lock = shared_lock(path / CHECKSUMS)
         self._closing = weakref.finalize(self, os.close, self._lock)
         listed = read_checked_json(path / CHECKSUMS, self.checksum, SEGMENT_CHECKSUMS)["files"]
         self._has_sqlite = "columns.sqlite" in listed  # of format 2
@@ -213,8 +208,6 @@ class Segment:
         """Close its files, and let them be removed once no generation names them."""
         self._lines.close()
         self._vectors.close()
-        if "words" in self.__dict__:
-            self.words.close()
         if "columns" in self.__dict__:
             self._column_data.close()
         self._closing()
@@ -241,24 +234,8 @@ class Segment:
 
     @property
     def is_current(self) -> bool:
-        """Whether it has all that this version writes: files for filters and words, and hashes of texts."""
-        return WORDS in self.files and self.has_columns and self.columns.are_hashed
-
-    @cached_property
-    def words(self) -> Words:
-        """The words, of which every byte is checked when they are opened.
-
-        Raises:
-            UsageError: the segment was written by a version that did not keep them so.
-        """
-        if WORDS not in self.files:
-            raise UsageError(
-                f"{self._path} was written by an earlier version, without what --hybrid reads; "
-                f"'sbmini index compact {self._path.parent.parent}' writes it anew"
-            )
-        with CheckedFile(self._path / WORDS, self.files[WORDS]) as file:
-            file.check(0, file.size)
-        return Words(self._path / WORDS, self.rows)
+        """Whether it has all that this version writes: files for filters, and hashes of texts."""
+        return self.has_columns and self.columns.are_hashed
 
     @cached_property
     def columns(self) -> Columns:
@@ -272,6 +249,21 @@ class Segment:
     @cached_property
     def _column_data(self) -> CheckedFile:
         return CheckedFile(self._path / DATA, self.files[DATA])
+
+    def positions_of_rows(self, rows: IntArray) -> tuple[IntArray, AnyArray]:
+        """Return the positions of some row numbers, and which of the rows are in the segment.
+
+        The position of a row that is not in the segment is any position.
+
+        Shapes:
+            rows, each result: (some,).
+        """
+        first, last = int(self.row_ids[0]), int(self.row_ids[-1])
+        if last - first == self.rows - 1:  # no number is missing: nothing is looked up
+            inside = (rows >= first) & (rows <= last)
+            return np.where(inside, rows - first, 0), inside
+        positions = np.minimum(np.searchsorted(self.row_ids, rows), self.rows - 1)
+        return positions, self.row_ids[positions] == rows
 
     def positions_of(self, identity: str) -> list[int]:
         """Return the positions of the rows with this id, the earliest first."""
@@ -295,6 +287,27 @@ class Segment:
             raise CorruptIndexError(f"{path}: row {position} is not UTF-8") from error
         entry = check(parse(line, path, CorruptIndexError), ROW, path, CorruptIndexError)
         return StoredRow(entry["id"], entry["text"], entry["columns"])
+
+    def texts(self) -> Iterator[str]:
+        """Yield the texts of all rows, in order.
+
+        Raises:
+            CorruptIndexError: a block does not match its checksum, or a row is damaged.
+        """
+        count, rest = 0, b""
+        for block in self._lines.blocks():
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                try:
+                    text = json.loads(line.decode("utf-8", "surrogatepass"))["text"]
+                except (ValueError, TypeError, LookupError, RecursionError) as error:
+                    raise CorruptIndexError(f"{self._path / ROWS}: row {count} is not a row") from error
+                if not isinstance(text, str):
+                    raise CorruptIndexError(f"{self._path / ROWS}: the text of row {count} is not a text")
+                count += 1
+                yield text
+        if rest or count != self.rows:
+            raise CorruptIndexError(f"{self._path / ROWS} must hold {self.rows} rows, and holds {count}")
 
     def vectors_at(self, positions: IntArray, dimension: int, threads: int = 1) -> FloatArray:
         """Return the vectors at some positions, ascending; every block that is read is checked. Shapes: (positions, dim)."""
@@ -346,7 +359,7 @@ class SegmentVanishedError(CorruptIndexError):
     """A segment was removed between reading what names it and opening it."""
 
 
-def _shared_lock(file: Path) -> int:
+def shared_lock(file: Path) -> int:
     """Open a file and hold a shared lock on it; return its descriptor, whose closing ends the lock."""
     try:
         handle = os.open(file, os.O_RDONLY)
@@ -362,9 +375,8 @@ def _shared_lock(file: Path) -> int:
     return handle
 
 
-def remove_unread(folder: Path) -> bool:
-    """Remove the `checksums.json` of a segment that nobody reads, so that nobody opens it any more; return whether it is gone."""
-    file = folder / CHECKSUMS
+def remove_unread(file: Path) -> bool:
+    """Remove a file on which no reader holds a `shared_lock`, so that nobody opens its folder; return whether it is gone."""
     try:
         handle = os.open(file, os.O_RDONLY)
     except OSError:

@@ -13,10 +13,10 @@
         row_offsets.npy           int64 (rows + 1,), where each line of rows.jsonl starts
         id_index.npy              uint64 (rows, 2), ascending: a digest of each row's id, and the row's position
         columns.bin, .json        the rows' columns, for filters (`search.columns`)
-        words.sqlite              the rows' words, for BM25 (`search.words`)
         checksums.json            each file's size and the sha256 of each of its blocks of 1 MiB (of vectors.npy: of 32 KiB)
       faiss/000001.faiss, .json   a cache of the segment (`search.faiss_file`), with checksums of its own; it may be deleted
       faiss/000001.repeats.npy    int64 (repeats, 2): rows whose vector an earlier row has, and that row, if there are any
+      words/000001/               a cache of the generation (`search.word_files`): its rows' words, for BM25; it may be deleted
 
 A writer makes a new segment and a new manifest beside the old ones, flushes them to the disk, and then replaces `CURRENT` in
 one step. So a reader sees one generation or the next, keeps the files that it opened, and a writer that dies leaves the
@@ -25,7 +25,7 @@ generation before it whole. Checksums chain: `CURRENT` ends with its own, and na
 
 Compaction writes the rows that are left into one new segment. A segment that the present generation does not name is removed by
 the next writer that finds nobody reading it: a reader holds a shared lock (flock) on the `checksums.json` of each of its
-segments, which ends with its process.
+segments, and on the `record.json` of its words, which ends with its process.
 
 A file of a newer `format_version` is refused, an unknown key is ignored.
 """
@@ -63,6 +63,7 @@ from sbert_mini.search.column_reader import Columns, columns_from
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.kinds import SearchKind, check_factory
 from sbert_mini.search.segment import (
+    CHECKSUMS,
     Segment,
     SegmentVanishedError,
     is_unfinished,
@@ -70,12 +71,13 @@ from sbert_mini.search.segment import (
     remove_unread,
     segment_folder,
 )
+from sbert_mini.search.word_files import remove_unread_words
 from sbert_mini.shapes import AnyArray, IntArray
 from sbert_mini.version import __version__
 
 FORMAT = "sbert-mini index"
 FORMAT_VERSION = 3
-_FOLDERS = ("generations", "segments", "faiss")
+_FOLDERS = ("generations", "segments", "faiss", "words")
 _CREATING = "CREATING"
 _ATTEMPTS = 20
 log = logging.getLogger("sbert_mini")
@@ -163,8 +165,9 @@ def describe(path: Path) -> str | None:
 
 
 def stored_bytes(path: Path) -> int:
-    """Return the size of all files of an index directory."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Return the size of all files of an index directory; what hard links share counts once."""
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())
 
 
 class Store:
@@ -507,10 +510,11 @@ def sweep(path: Path) -> None:
             continue
         if is_unfinished(folder):
             shutil.rmtree(folder, ignore_errors=True)
-        elif SEGMENT.allows(folder.name) and remove_unread(folder):
+        elif SEGMENT.allows(folder.name) and remove_unread(folder / CHECKSUMS):
             remove_cache(path, folder.name)
             shutil.rmtree(folder, ignore_errors=True)
-    for place in (path, path / "generations", path / "faiss"):
+    remove_unread_words(path, manifest["generation"])
+    for place in (path, *(path / name for name in _FOLDERS)):
         remove_all_dead_parts(place)
 
 

@@ -34,6 +34,7 @@ from sbert_mini.search.store import (
     sweep,
     write_lock,
 )
+from sbert_mini.search.word_writer import write_generation
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record, Reject
 
@@ -260,6 +261,7 @@ class IndexWriter:
             deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
             generation = old.generation + 1
+            write_generation(self.path, generation, entries, deleted, old, thread_count(self._threads))
             publish(self.path, generation, old.model, entries, next_row, deleted, old.kind, columns=old.columns)
             sweep(self.path)
         return len(rows)
@@ -410,6 +412,7 @@ class _RowWriter:
             deleted = np.concatenate([old.deleted, deleted])
         next_row, columns = first_row + segment.rows, schema.described()
         build_new(self._path, entries[-1], model.dimension, kind, self._embedder.threads)
+        write_generation(self._path, generation, entries, deleted, old, self._embedder.threads)
         publish(self._path, generation, model, entries, next_row, deleted, kind, columns=columns)
 
     def _encoded(

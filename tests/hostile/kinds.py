@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.generated import files as row_files
@@ -168,6 +169,11 @@ def reseal(path: Path) -> None:
                 record = _sealed(file)
                 _resealed_faiss(record, file)
                 _seal(file, record)
+        for file in (path / "words").glob("*/record.json"):
+            with contextlib.suppress(Exception):
+                record = _sealed(file)
+                _resealed_words(record, file, path, manifest)
+                _seal(file, record)
     with contextlib.suppress(Exception):
         current = _sealed(path / "CURRENT")
         current["sha256"] = hashlib.sha256((path / current["manifest"]).read_bytes()).hexdigest()
@@ -181,6 +187,21 @@ def _resealed_faiss(record: dict[str, Any], file: Path) -> None:
         if isinstance(sums, dict) and "block_bytes" in sums:
             data = file.with_suffix(".faiss") if "repeat" not in name else file.with_suffix(".repeats.npy")
             sums.update(file_checksums(data, sums["block_bytes"]))
+
+
+def _resealed_words(record: dict[str, Any], file: Path, path: Path, manifest: dict[str, Any]) -> None:
+    import numpy as np
+
+    from sbert_mini.search.word_files import content_digest
+
+    for name, sums in record["files"].items():
+        with contextlib.suppress(Exception):
+            data = (file.parent / name).read_bytes()
+            sums.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    deleted = path / "generations" / f"{manifest['generation']:06d}.npy"
+    rows = np.load(deleted) if deleted.exists() else np.empty(0, np.int64)
+    segments = [SimpleNamespace(**entry, checksum=entry["checksums_sha256"]) for entry in manifest["segments"]]
+    record["content"] = content_digest(segments, rows)  # type: ignore[arg-type]
 
 
 def _sealed(file: Path) -> dict[str, Any]:
@@ -209,7 +230,7 @@ def _change_index(path: Path, rng: random.Random) -> str:
     roll = rng.random()
     if roll < 0.6:
         file = rng.choice(documents)
-        sealed = file.name == "CURRENT" or file.parent.name == "faiss"
+        sealed = file.name in ("CURRENT", "record.json") or file.parent.name == "faiss"
         try:
             data, how = change_value(_sealed(file) if sealed else json.loads(file.read_text()), rng)
         except ValueError:
@@ -218,7 +239,7 @@ def _change_index(path: Path, rng: random.Random) -> str:
         return f"{file.relative_to(path)}: {how}"
     if roll < 0.65:
         link, target = (
-            rng.choice(["segments/000099", "faiss/x", "generations/000009.json"]),
+            rng.choice(["segments/000099", "faiss/x", "generations/000009.json", "words/000099"]),
             rng.choice(["../../outside", "/etc"]),
         )
         if (path / link).is_symlink():  # drawn twice
@@ -226,7 +247,7 @@ def _change_index(path: Path, rng: random.Random) -> str:
         (path / link).symlink_to(target)
         return f"{link} -> {target}"
     if roll < 0.70:
-        part = path / rng.choice(["segments/000001", "faiss", "segments"])
+        part = path / rng.choice(["segments/000001", "faiss", "segments", "words", "words/000003"])
         moved = path.parent / "moved"
         if part.is_dir() and not moved.exists():
             part.rename(moved)

@@ -7,20 +7,7 @@ from sbert_mini import IndexWriter
 from sbert_mini.errors import UsageError
 from sbert_mini.search.queries import fused
 from sbert_mini.search.ranking import rows_by_words
-from sbert_mini.search.words import Words, WordsWriter
 from sbert_mini.text.records import Record
-
-
-@pytest.fixture
-def words(tmp_path):
-    def write(texts):
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"
-        with WordsWriter(path) as writer:
-            for text in texts:
-                writer.write(text)
-        return Words(path, len(texts))
-
-    return write
 
 
 def test_a_hybrid_search_adds_up_reciprocal_ranks(tmp_path, embedder, passages):
@@ -32,7 +19,8 @@ def test_a_hybrid_search_adds_up_reciprocal_ranks(tmp_path, embedder, passages):
     assert hit.score <= 2 / 61
     query = "how does yeast make dough rise"
     near = [h.id for h in index.search(query, 100)]
-    words = [index._store.segments[0].row(n).id for n in rows_by_words(index._store.segments, query, 100, [None])]
+    (segment,) = index._store.segments
+    words = [segment.row(n).id for n, _ in rows_by_words(index._words, [segment], query, 100, [None])]
     scores = {i: sum(1 / (61 + ranking.index(i)) for ranking in (near, words) if i in ranking) for i in {*near, *words}}
     hits = index.search(query, 12, hybrid=True)
     assert [h.score for h in hits] == pytest.approx(sorted(scores.values(), reverse=True)[:12])
