@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import CorruptIndexError, UsageError
-from sbert_mini.runtime.choices import Truncation
+from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.scale.address import FORM
 
 from . import options
@@ -21,8 +21,9 @@ from .rejects import Rejects
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.search.encoding import VectorsById
     from sbert_mini.search.index import SearchIndex
-    from sbert_mini.search.writer import IndexWriter, VectorsById
+    from sbert_mini.search.writer import IndexWriter
     from sbert_mini.shapes import FloatArray
     from sbert_mini.text.records import ReadCounts, Record
 
@@ -71,7 +72,9 @@ class _RowOptions:
     reading: dict[str, Any]
     vectors: Path | None
     column_types: dict[str, str]
-    truncation: Truncation
+    truncation: LongTexts | None
+    passage_tokens: int | None
+    overlap: int | None
     on_error: options.OnErrorAction
     rejects: Path | None
     batch_size: int
@@ -124,7 +127,9 @@ def create(
     vectors: Vectors = None,
     kind: Kind = "auto",
     pca: Pca = None,
-    truncation: options.Truncation = "warn",
+    truncation: options.LongTexts = None,
+    passage_tokens: options.PassageTokens = None,
+    overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
@@ -151,6 +156,8 @@ def create(
         vectors,
         _column_types(column_type),
         truncation,
+        passage_tokens,
+        overlap,
         on_error,
         rejects,
         batch_size,
@@ -183,7 +190,9 @@ def add(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = "warn",
+    truncation: options.LongTexts = None,
+    passage_tokens: options.PassageTokens = None,
+    overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
@@ -204,6 +213,8 @@ def add(
         vectors,
         _column_types(column_type),
         truncation,
+        passage_tokens,
+        overlap,
         on_error,
         rejects,
         batch_size,
@@ -232,7 +243,9 @@ def update(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = "warn",
+    truncation: options.LongTexts = None,
+    passage_tokens: options.PassageTokens = None,
+    overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
@@ -249,6 +262,8 @@ def update(
         vectors,
         _column_types(column_type),
         truncation,
+        passage_tokens,
+        overlap,
         on_error,
         rejects,
         batch_size,
@@ -421,6 +436,10 @@ def info(
         },
         "kind": index.kind.factory,
         "pca": index.kind.pca,
+        "long_texts": index.long_texts.truncation,
+        "passage_tokens": index.long_texts.tokens,
+        "overlap": index.long_texts.overlap,
+        "vectors": index.vectors,
         "segments": index.segments,
         "segment_kinds": index.segment_kinds,
         "columns": index.columns,
@@ -492,6 +511,8 @@ def _write(rows: _RowOptions, embedder: "Embedder", prompt: str, change: "Callab
             embedder,
             batch_size=rows.batch_size,
             truncation=rows.truncation,
+            passage_tokens=rows.passage_tokens,
+            overlap=rows.overlap,
             show_progress_bar=progress_wanted(rows.quiet),
             on_reject=taken.take,
         )
@@ -540,6 +561,8 @@ def _beside(directory: Path) -> Path:
 
 def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: int) -> None:
     counts = writer.counts
+    if counts.split:
+        note(f"{counts.split} long rows were split into {counts.passages} passages")
     if read.blank:
         note(f"{read.blank} blank lines were not stored")
     if counts.repeated:

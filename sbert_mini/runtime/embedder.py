@@ -41,7 +41,7 @@ from sbert_mini.runtime.stream import (
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.records import Record, Reject
-from sbert_mini.text.tokenizer import open_tokenizer
+from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
 from sbert_mini.text.words import Words
 
 
@@ -132,6 +132,11 @@ class Embedder:
     def max_seq_length(self) -> int:
         """The longest text in tokens, special tokens included."""
         return self._tokenizer.max_seq_length
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """What makes word pieces of texts."""
+        return self._tokenizer
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -285,10 +285,10 @@ def _by_cosine(k: int) -> dict[str, Any]:
 
 def _hits(request: Request, result: Any, score_of: Callable[[Any], float]) -> list[Hit]:
     """Return a query's hits out of what Milvus returns for it."""
-    hits = [
-        Hit(row["entity"]["id"], score_of(row["distance"]), row["entity"]["text"], json.loads(row["entity"]["columns"]))
-        for row in result
-    ]
+    hits = []
+    for row in result:
+        identity, text, columns = (row["entity"][field] for field in _FIELDS)
+        hits.append(Hit(identity, score_of(row["distance"]), text, json.loads(columns), 0, len(text)))
     return [hit for hit in hits if request.accepts(hit.score) and not is_silent(hit.text)]
 
 

@@ -16,7 +16,7 @@ from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
 from sbert_mini.search.ranking import allowed_rows, hits_by_meaning, hybrid_hits, nearest_rows, rows_by_words
 from sbert_mini.search.segment import StoredRow
-from sbert_mini.search.store import ModelIdentity, Store
+from sbert_mini.search.store import LongTextRule, ModelIdentity, Store
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 
@@ -96,6 +96,16 @@ class SearchIndex:
     def segments(self) -> int:
         """How many segments the rows lie in."""
         return len(self._store.segments)
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors the segments hold: more than rows, where long rows are stored in passages."""
+        return sum(segment.vectors for segment in self._store.segments)
+
+    @property
+    def long_texts(self) -> LongTextRule:
+        """What happens to long texts that are added."""
+        return self._store.long_texts
 
     @property
     def deleted_rows(self) -> int:
@@ -228,11 +238,14 @@ class SearchIndex:
                     yield segment.row(position)
 
     def row_blocks(self) -> Iterator[tuple[list[StoredRow], FloatArray]]:
-        """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time."""
+        """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time.
+
+        The vector of a row with several passages is their mean (`Passages.averaged`).
+        """
         for segment, present in zip(self._store.segments, self._allowed(None), strict=True):
-            positions = None if present is None else np.flatnonzero(present)
-            for block, vectors in segment.vector_blocks(self.model.dimension, positions):
-                yield [segment.row(position) for position in block.tolist()], vectors
+            for block, places, vectors in segment.row_blocks(self.model.dimension, present):
+                joined = vectors if segment.passages is None else segment.passages.averaged(vectors, places)
+                yield [segment.row(position) for position in block.tolist()], joined
 
     def get(self, identity: str) -> StoredRow | None:
         """Return the row with this id, or None where there is none."""
@@ -257,16 +270,19 @@ class SearchIndex:
             threads, kind, dimension = thread_count(self._threads), self.kind, self.model.dimension
             self._searches = [
                 SegmentSearch(
-                    s, self._store.folder / "faiss", dimension, kind_of(kind.factory, s.rows, kind.pca), threads
+                    s, self._store.folder / "faiss", dimension, kind_of(kind.factory, s.vectors, kind.pca), threads
                 )
                 for s in self._store.segments
             ]
         return self._searches
 
-    def _hit(self, row: int, score: float) -> Hit:
+    def _hit(self, row: int, score: float, query: FloatArray) -> Hit:
         segment, position = self._store.locate(row)
         stored = segment.row(position)
-        return Hit(stored.id, score, stored.text, stored.columns)
+        start, end = 0, len(stored.text)
+        if segment.passages is not None:
+            _, start, end = segment.nearest_passage(position, stored.text, query)
+        return Hit(stored.id, score, stored.text, stored.columns, start, end)
 
 
 def _reopened(

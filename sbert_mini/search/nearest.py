@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ class SegmentSearch:
     ) -> tuple[FloatArray, IntArray]:
         """Return the cosines and positions of the rows nearest to each query, nearest first: `min(k, allowed rows)` of them.
 
+        A row of several passages has the cosine of the nearest one.
+
         Args:
             queries: of length 1.
             k: the most rows a query.
@@ -84,7 +86,23 @@ class SegmentSearch:
         k = min(k, rows)
         if k == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        few = allowed is not None and rows <= max(SCANNED_SHARE * self.segment.rows, SCANNED_ROWS)
+        passages = self.segment.passages
+        if passages is None:
+            return self._nearest_vectors(queries, k, allowed, exact=exact)
+        nearest = partial(self._nearest_vectors, allowed=passages.vectors_of(allowed), exact=exact)
+        return passages.nearest_rows(nearest, queries, k)
+
+    def _nearest_vectors(
+        self, queries: FloatArray, k: int, allowed: AnyArray | None, *, exact: bool
+    ) -> tuple[FloatArray, IntArray]:
+        """Return the cosines and positions of the vectors nearest to each query, as `nearest` does for rows.
+
+        Shapes:
+            queries: (queries, dim); allowed: (vectors,) bool; each result: (queries, min(k, allowed vectors)).
+        """
+        vectors = self.segment.vectors if allowed is None else int(np.count_nonzero(allowed))
+        k = min(k, vectors)
+        few = allowed is not None and vectors <= max(SCANNED_SHARE * self.segment.vectors, SCANNED_ROWS)
         opened = None if exact or few else self._open()
         if opened is None:
             return self._scan(queries, k, allowed)
@@ -106,7 +124,7 @@ class SegmentSearch:
     def _proposed(
         self, opened: OpenedFaiss, queries: FloatArray, proposals: int, allowed: AnyArray | None
     ) -> IntArray | None:
-        """Return the first rows of the groups that FAISS finds, (queries, at most proposals), filled up with -1.
+        """Return the first vectors of the groups that FAISS finds, (queries, at most proposals), filled up with -1.
 
         None where this kind cannot leave out rows.
 
@@ -134,12 +152,12 @@ class SegmentSearch:
         return scanned(self._blocks(allowed), queries, k, self._threads)
 
     def _blocks(self, allowed: AnyArray | None) -> Iterator[tuple[IntArray, FloatArray]]:
-        """Yield the allowed rows' positions and vectors, in blocks."""
+        """Yield the allowed vectors with their positions, in blocks."""
         positions = None if allowed is None else np.flatnonzero(allowed)
         if self.kind != EXACT:
             yield from self.segment.vector_blocks(self._dimension, positions)
         elif positions is None:
-            yield np.arange(self.segment.rows), self._vectors
+            yield np.arange(self.segment.vectors), self._vectors
         else:
             yield positions, self._vectors[positions]
 
@@ -196,7 +214,7 @@ def build(path: Path, entry: Mapping[str, Any], dimension: int, factory: str, pc
     Raises:
         UsageError: FAISS cannot make or search this kind; nothing is written then.
     """
-    kind = kind_of(factory, int(entry["rows"]), pca)
+    kind = kind_of(factory, int(entry.get("vectors", entry["rows"])), pca)
     if kind == EXACT:
         return
     segment = Segment(segment_folder(path, entry), entry)

@@ -1,4 +1,4 @@
-"""Rows scored with their stored vectors: some that were proposed, or all."""
+"""Stored vectors scored: some that were proposed, or all."""
 
 from collections.abc import Iterable
 
@@ -10,13 +10,13 @@ from sbert_mini.shapes import FloatArray, IntArray
 
 
 def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) -> tuple[FloatArray, IntArray]:
-    """Return the cosines and positions of the best of some rows that were proposed for each query, best first.
+    """Return the cosines and positions of the best of some vectors that were proposed for each query, best first.
 
     Args:
         segment: holds the vectors.
         queries: of length 1.
         proposed: positions, -1 for none.
-        k: the most rows a query.
+        k: the most vectors a query.
 
     Shapes:
         queries: (queries, dim); proposed: (queries, proposals); each result: (queries, min(k, proposals)).
@@ -37,16 +37,16 @@ def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) 
 def scanned(
     blocks: Iterable[tuple[IntArray, FloatArray]], queries: FloatArray, k: int, threads: int
 ) -> tuple[FloatArray, IntArray]:
-    """Return the cosines and positions of the rows nearest to each query, nearest first, of all rows in some blocks.
+    """Return the cosines and positions of the vectors nearest to each query, nearest first, of all in some blocks.
 
     Args:
         blocks: positions and their vectors.
         queries: of length 1.
-        k: the most rows a query.
+        k: the most vectors a query.
         threads: for FAISS.
 
     Shapes:
-        blocks: each (rows,) and (rows, dim); queries: (queries, dim); each result: (queries, min(k, all rows)).
+        blocks: each (some,) and (some, dim); queries: (queries, dim); each result: (queries, min(k, all vectors)).
     """
     faiss = faiss_with(threads)
     scores = np.empty((len(queries), 0), np.float32)

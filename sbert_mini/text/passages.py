@@ -1,0 +1,111 @@
+"""Long texts -> passages: parts that a model reads whole, cut at the borders of paragraphs, sentences or words."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sbert_mini.errors import UsageError
+from sbert_mini.text.tokenizer import TextTokenizer
+from sbert_mini.text.tokenizer_file import guarded
+from sbert_mini.text.words import is_silent
+
+OVERLAP = 32
+"""Tokens that a passage repeats of the one before, unless the caller names another number (EXPERIMENTS.md)."""
+LEAST_TOKENS = 2
+_TOKENS_A_CHARACTER = 4
+"""The most pieces that a character can give: Unicode's decomposition makes at most four characters of one."""
+_ALL = 1 << 30
+
+
+@dataclass(frozen=True)
+class PassageSize:
+    """How long texts are split.
+
+    Attributes:
+        tokens: the most word pieces of a passage, without special tokens and prompt.
+        overlap: the most word pieces that a passage repeats of the one before.
+    """
+
+    tokens: int
+    overlap: int
+
+
+def passage_size(tokenizer: TextTokenizer, prompt: str, tokens: int | None, overlap: int | None) -> PassageSize:
+    """Return the size of passages for a model.
+
+    Args:
+        tokenizer: of the model.
+        prompt: put before each passage.
+        tokens: the most word pieces of a passage; None for as many as the model reads.
+        overlap: word pieces that passages share; None for `OVERLAP`, or a quarter of a passage where that is less.
+
+    Raises:
+        UsageError: a passage of so many tokens does not fit the model, or the overlap does not fit the passage.
+    """
+    room = tokenizer.max_seq_length - len(tokenizer.encode([prompt])[0].ids)
+    if room < LEAST_TOKENS:
+        raise UsageError(f"the prompt leaves room for {room} tokens of a passage; at least {LEAST_TOKENS} are needed")
+    size = room if tokens is None else tokens
+    if not LEAST_TOKENS <= size <= room:
+        raise UsageError(
+            f"a passage must have from {LEAST_TOKENS} to {room} tokens, which the model reads beside its special tokens and the "
+            f"prompt; found {size}",
+            "passage_tokens",
+        )
+    shared = min(OVERLAP, size // 4) if overlap is None else overlap
+    if not 0 <= shared <= size // 2:
+        raise UsageError(
+            f"the overlap must be from 0 to {size // 2} tokens, half of a passage; found {shared}", "overlap"
+        )
+    return PassageSize(size, shared)
+
+
+class PassageSplitter:
+    """Splits texts into passages of at most so many word pieces.
+
+    A passage holds as many paragraphs as fit, else as many sentences, else words; blanks at its ends are left out, and so are
+    passages of which nothing can be read. A text that fits is one passage: all of it.
+
+    Args:
+        tokenizer: of the model; it counts the word pieces.
+        size: of the passages.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, size: PassageSize) -> None:
+        self.size = size
+        self._tokenizer = tokenizer
+
+    def __repr__(self) -> str:
+        return f"PassageSplitter(tokens={self.size.tokens}, overlap={self.size.overlap})"
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where each passage of a text starts and ends, in characters; the starts ascend."""
+        whole = [(0, len(text))]
+        if self._fits(text):
+            return whole
+        spans = [
+            (start, start + len(passage))
+            for start, passage in self._splitter.chunk_indices(text)
+            if not is_silent(passage)
+        ]
+        return spans if len(spans) > 1 else whole
+
+    def _fits(self, text: str) -> bool:
+        pieces = len(text) * (1 if text.isascii() else _TOKENS_A_CHARACTER)
+        return pieces <= self.size.tokens or not self._shortened.encode([text])[0].truncated
+
+    @cached_property
+    def _shortened(self) -> TextTokenizer:
+        """Tells whether a text is longer than a passage, without reading the rest of it."""
+        return self._tokenizer.with_max_seq_length(self.size.tokens + self._tokenizer.special_tokens())
+
+    @cached_property
+    def _splitter(self) -> Any:
+        from semantic_text_splitter import TextSplitter
+
+        counter = self._tokenizer.with_max_seq_length(_ALL).backend
+
+        def count(text: str) -> int:
+            return len(guarded(counter.encode, text, add_special_tokens=False).ids)
+
+        return TextSplitter.from_callback(count, self.size.tokens, overlap=self.size.overlap)
