@@ -109,9 +109,11 @@ def search(
 
     --filter takes an SQL condition: comparisons, in, between, like, ilike, is null, and, or, not, arithmetic, cast and
     common functions. 'sbmini index info' lists the columns with their types; a column that a row does not have is NULL. The
-    search finds the -k nearest of the rows that meet the condition. A long row that is stored in passages has the score of its
-    closest one; --passages shows that one, and in JSON "passage", "start" and "end" (characters of the text). With --hybrid the score is the sum of two reciprocal
+    search finds the -k nearest of the rows that meet the condition. With --hybrid the score is the sum of two reciprocal
     ranks, 1 / (60 + rank): of the search by meaning and of BM25.
+
+    A long row that is stored in passages has the score of its closest passage. --passages shows that passage; JSON then has
+    "passage" in place of "text". "start" and "end" count the characters of the text.
     """
     if passages and not with_text:
         raise UsageError("--passages and --without-text exclude each other")

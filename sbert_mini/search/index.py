@@ -147,7 +147,7 @@ class SearchIndex:
 
         Args:
             queries: texts in any ordered iterable, or an array of vectors of length 1 made with the index's model.
-            k: the most hits a query. Fewer come back if fewer rows match.
+            k: the most hits a query: rows, each with its closest passage. Fewer come back if fewer rows match.
             min_score: leave out rows of a lower score (by more than `cosine.TOLERANCE`).
             filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.conditions`).
             hybrid: rank by meaning and by words (BM25) both, and add up the reciprocal ranks.
@@ -195,6 +195,8 @@ class SearchIndex:
         self, vectors: FloatArray, k: int, *, filter: str | None = None, exact: bool = False
     ) -> tuple[FloatArray, IntArray]:
         """Return the cosines and row numbers of the k closest rows, closest first; all rows if there are fewer than k.
+
+        A row stands once, with the cosine of its closest passage.
 
         Args:
             vectors: of length 1.
