@@ -3,8 +3,8 @@
     python -m benchmarks.passages --data /work/shared/data
 
 Each way makes an index by `IndexWriter` and searches it exactly, 100 hits a query; trec_eval computes the figures. Documents are
-read up to 256 and 512 tokens; passages have at most so many, special tokens included. The last part looks for "train on two GPUs" in
-this project's own documents: the rank of the section that says how, among all sections of README.md and docs/, by each way.
+read up to 256 and 512 tokens; passages have at most so many, special tokens included. The last part searches this project's own
+documents for "train on two GPUs": the rank of the section that says how, among all sections of README.md and docs/, by each way.
 """
 
 import json

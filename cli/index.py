@@ -149,8 +149,8 @@ def create(
     A text that is longer than the model reads is stored in passages, cut at the borders of paragraphs, sentences or words, each
     with a vector of its own. A search returns the row, and names the passage that is closest. --truncation has the other ways.
 
-    Up to 50,000 vectors are searched exactly. Larger indexes use inverted lists of 1-bit vectors (RaBitQ); the number of lists per
-    query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other values
+    Up to 50,000 vectors are searched exactly. Larger indexes use inverted lists of 1-bit vectors (RaBitQ); the number of lists
+    per query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other values
     of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read. "IVF,"
     without a number selects a suitable number of lists.
     """
@@ -401,8 +401,9 @@ def push(
     """Make a Milvus collection equal to an index, by the rows' ids.
 
     The collection is created if there is none. Rows that are no longer in the index are removed. The same command completes an
-    interrupted push, without duplicates. A row has one vector in Milvus: the vectors of its passages are averaged. At the end the server's row count must equal the index's. Credentials go into the
-    environment variable SBMINI_MILVUS_TOKEN (user:password, or an API key).
+    interrupted push, without duplicates. At the end the server's row count must equal the index's. A row has one vector in
+    Milvus: the vectors of its passages are averaged. Credentials go into the environment variable SBMINI_MILVUS_TOKEN
+    (user:password, or an API key).
     """
     quiet_notes(quiet)
     from sbert_mini.progress import ProgressBar

@@ -81,7 +81,8 @@ class EncodingOptions:
     """How the caller wants rows to be encoded.
 
     Attributes:
-        truncation: what happens to long texts; None for what the index notes, and for a new one `NEW_INDEX`.
+        truncation: a text longer than the model reads: `warn`, `error` and `chunk` as in `Embedder.encode`; `passages` splits it
+            into passages, each with a vector of its own. None for what the index notes, and for a new one `NEW_INDEX`.
         passage_tokens: the most word pieces of a passage; None for what the index notes, else for as many as the model reads.
         overlap: word pieces that passages share; None for what the index notes, else for the usual number.
         batch_size: see `Embedder.encode`.

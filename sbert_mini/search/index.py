@@ -11,10 +11,17 @@ from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.filters import TIME_LIMIT_S
-from sbert_mini.search.kinds import SearchKind, kind_of
-from sbert_mini.search.nearest import SegmentSearch
+from sbert_mini.search.kinds import SearchKind
+from sbert_mini.search.nearest import SegmentSearch, segment_searches
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
-from sbert_mini.search.ranking import allowed_rows, hits_by_meaning, hybrid_hits, nearest_rows, rows_by_words
+from sbert_mini.search.ranking import (
+    allowed_rows,
+    hits_by_meaning,
+    hybrid_hits,
+    nearest_rows,
+    rows_by_words,
+    stored_hit,
+)
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import LongTextRule, ModelIdentity, Store
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
@@ -99,7 +106,7 @@ class SearchIndex:
 
     @property
     def vectors(self) -> int:
-        """How many vectors the segments hold: more than rows, where long rows are stored in passages."""
+        """How many vectors the segments hold: more than rows where long rows have passages."""
         return sum(segment.vectors for segment in self._store.segments)
 
     @property
@@ -269,22 +276,12 @@ class SearchIndex:
 
     def _segment_searches(self) -> list[SegmentSearch]:
         if self._searches is None:
-            threads, kind, dimension = thread_count(self._threads), self.kind, self.model.dimension
-            self._searches = [
-                SegmentSearch(
-                    s, self._store.folder / "faiss", dimension, kind_of(kind.factory, s.vectors, kind.pca), threads
-                )
-                for s in self._store.segments
-            ]
+            store, threads = self._store, thread_count(self._threads)
+            self._searches = segment_searches(store.segments, store.folder, store.model.dimension, store.kind, threads)
         return self._searches
 
     def _hit(self, row: int, score: float, query: FloatArray) -> Hit:
-        segment, position = self._store.locate(row)
-        stored = segment.row(position)
-        start, end = 0, len(stored.text)
-        if segment.passages is not None:
-            _, start, end = segment.nearest_passage(position, stored.text, query)
-        return Hit(stored.id, score, stored.text, stored.columns, start, end)
+        return stored_hit(*self._store.locate(row), score, query)
 
 
 def _reopened(

@@ -7,7 +7,7 @@ cosine of what is stored, whatever the FAISS file says. Where a filter leaves fe
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.faiss_file import FaissFile, OpenedFaiss
 from sbert_mini.search.faiss_index import search_parameters
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.kinds import EXACT, kind_of, multiple_for
+from sbert_mini.search.kinds import EXACT, SearchKind, kind_of, multiple_for
 from sbert_mini.search.scoring import rescored, scanned
 from sbert_mini.search.segment import Segment, segment_folder
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
@@ -198,6 +198,17 @@ class SegmentSearch:
                 if self._opened is None:
                     self.kind = EXACT
             return self._opened
+
+
+def segment_searches(
+    segments: Sequence[Segment], path: Path, dimension: int, kind: SearchKind, threads: int
+) -> list[SegmentSearch]:
+    """Return what searches each segment of the index directory `path`, by the kind that fits its number of vectors."""
+    folder = path / "faiss"
+    return [
+        SegmentSearch(segment, folder, dimension, kind_of(kind.factory, segment.vectors, kind.pca), threads)
+        for segment in segments
+    ]
 
 
 def build(path: Path, entry: Mapping[str, Any], dimension: int, factory: str, pca: int | None, threads: int) -> None:

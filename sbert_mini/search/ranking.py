@@ -71,6 +71,15 @@ def nearest_rows(
     return np.take_along_axis(every, order, 1), np.take_along_axis(rows, order, 1)
 
 
+def stored_hit(segment: Segment, position: int, score: float, query: FloatArray) -> Hit:
+    """Return the hit of a row at a position of a segment, with its passage that is nearest to a query, (dim,)."""
+    row = segment.row(position)
+    start, end = 0, len(row.text)
+    if segment.passages is not None:
+        _, start, end = segment.nearest_passage(position, row.text, query)
+    return Hit(row.id, score, row.text, row.columns, start, end)
+
+
 def rows_by_words(segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]) -> list[int]:
     """Return the numbers of the allowed rows that share words with a query, best first."""
     words = weights(query, [segment.words for segment in segments])

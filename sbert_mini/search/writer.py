@@ -50,10 +50,8 @@ class IndexWriter:
         path: the index directory.
         embedder: the model. None for the one that the index notes, opened when rows are added; a new index needs one.
         batch_size: see `Embedder.encode`.
-        truncation: a text longer than the model reads: `warn`, `error` and `chunk` as in `Embedder.encode`; `passages` splits it
-            into passages, each with a vector of its own. None for what the index notes, and for a new one `passages`.
-        passage_tokens: the most word pieces of a passage; None for what the index notes, else for as many as the model reads.
-        overlap: word pieces that passages share; None for what the index notes, else for the usual number.
+        truncation, passage_tokens, overlap: of texts longer than the model reads (`encoding.EncodingOptions`); None for what the
+            index notes, and for a new one passages as long as the model reads.
         show_progress_bar: draw a progress bar on stderr.
         counts: filled in, if given.
         on_reject: takes each row that cannot be stored; None where the first one is an error.

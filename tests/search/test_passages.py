@@ -1,5 +1,6 @@
 """Rows of several passages: search, filters, changes and damage, against the greatest cosine by brute force in NumPy."""
 
+import itertools
 import json
 import pickle
 import signal
@@ -132,7 +133,7 @@ def test_a_rows_vectors_are_those_of_its_passages(path, model):
         assert spans[0][0] == 0
         assert spans[-1][1] == len(text)
         np.testing.assert_allclose(vectors, model.encode([text[a:b] for a, b in spans]), atol=1e-3)
-        for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+        for (_, end), (start, _) in itertools.pairwise(spans):
             assert not text[end:start].strip()  # nothing between two passages is left out
         if len(spans) > 1:
             assert all(len(model.tokenize(text[a:b])["input_ids"][0]) <= 13 + 2 for a, b in spans)

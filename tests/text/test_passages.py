@@ -1,5 +1,8 @@
 """Texts into passages: nothing readable is lost, each passage fits the model, and borders are those of sentences."""
 
+import itertools
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +20,7 @@ def word_pieces(max_seq_length=64):
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz.,!?", "the", "cat"]
     pieces += ["##" + letter for letter in "abcdefghijklmnopqrstuvwxyz"]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=pieces[1], max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
@@ -90,15 +93,13 @@ def test_an_overlap_repeats_sentences():
     text = (sentence * 20).strip()
     apart = PassageSplitter(TOKENIZER, PassageSize(30, 0)).spans(text)
     shared = PassageSplitter(TOKENIZER, PassageSize(30, 8)).spans(text)
-    assert all(a[1] <= b[0] for a, b in zip(apart, apart[1:], strict=False))
-    assert all(a[1] > b[0] for a, b in zip(shared, shared[1:], strict=False))
-    for (_, end), (start, _) in zip(shared, shared[1:], strict=False):
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(apart))
+    assert all(a[1] > b[0] for a, b in itertools.pairwise(shared))
+    for (_, end), (start, _) in itertools.pairwise(shared):
         assert pieces(text[start:end]) <= 8
 
 
 def test_a_long_text_takes_time_in_proportion():
-    import time
-
     rng = np.random.default_rng(3)
     words = rng.choice(["the ", "cat ", "abc. ", "dog.\n\n"], 40_000).tolist()
     times = []
@@ -113,9 +114,9 @@ def test_the_size_is_what_the_model_reads_beside_its_prompt():
     assert passage_size(TOKENIZER, "", None, None) == PassageSize(62, 15)
     assert passage_size(TOKENIZER, "the cat. ", None, 0) == PassageSize(59, 0)
     assert passage_size(word_pieces(512), "", None, None) == PassageSize(510, 32)
-    with pytest.raises(UsageError, match="from 2 to 62 tokens.*found 63"):
+    with pytest.raises(UsageError, match=r"from 2 to 62 tokens.*found 63"):
         passage_size(TOKENIZER, "", 63, None)
-    with pytest.raises(UsageError, match="from 0 to 20 tokens.*found 21"):
+    with pytest.raises(UsageError, match=r"from 0 to 20 tokens.*found 21"):
         passage_size(TOKENIZER, "", 40, 21)
     with pytest.raises(UsageError, match="leaves room for 1 tokens"):
         passage_size(TOKENIZER, "the " * 61, None, None)
