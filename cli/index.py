@@ -150,9 +150,9 @@ def create(
     with a vector of its own. A search returns the row, and names the passage that is closest. --truncation has the other ways.
 
     Up to 50,000 vectors are searched exactly. Larger indexes use inverted lists of 1-bit vectors (RaBitQ); the number of lists
-    per query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other values
-    of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read. "IVF,"
-    without a number selects a suitable number of lists.
+    per query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other
+    values of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read.
+    "IVF," without a number selects a suitable number of lists.
     """
     rows = _RowOptions(
         directory,

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,7 +126,7 @@ class SegmentWriter:
 
     def write(
         self,
-        rows: Sequence[StoredRow],
+        rows: Iterable[StoredRow],
         vectors: FloatArray,
         row_ids: IntArray | None = None,
         spans: IntArray | None = None,
@@ -150,14 +150,7 @@ class SegmentWriter:
             raise CorruptModelError("the model gave a vector that holds NaN or infinity, which is not stored")
         self._vectors.write(vectors)
         self.vectors += len(vectors)
-        if row_ids is None:
-            row_ids = np.arange(self._next_row, self._next_row + len(rows), dtype=np.int64)
-        if spans is None:
-            places = ((self.rows + i, 0, len(row.text)) for i, row in enumerate(rows))
-            spans = np.array(list(places), np.int64).reshape(-1, 3)
-        self._spans.append(spans)
-        self._row_ids.append(row_ids)
-        self._next_row = int(row_ids[-1]) + 1 if len(row_ids) else self._next_row
+        first, ends = self.rows, []
         for row in rows:
             entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
             line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
@@ -166,6 +159,14 @@ class SegmentWriter:
             self._words.write(row.text)
             self._digests.append(id_digest(row.id))
             self._offsets.append(self._offsets[-1] + len(line))
+            ends.append(len(row.text))
+        if row_ids is None:
+            row_ids = np.arange(self._next_row, self._next_row + len(ends), dtype=np.int64)
+        if spans is None:
+            spans = np.stack([np.arange(first, self.rows), np.zeros(len(ends), np.int64), np.array(ends, np.int64)], 1)
+        self._row_ids.append(row_ids)
+        self._spans.append(spans)
+        self._next_row = int(row_ids[-1]) + 1 if len(row_ids) else self._next_row
 
     @property
     def entry(self) -> dict[str, Any]:
