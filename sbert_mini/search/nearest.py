@@ -19,7 +19,7 @@ from sbert_mini.search.faiss_file import FaissFile, OpenedFaiss
 from sbert_mini.search.faiss_index import search_parameters
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.kinds import EXACT, SearchKind, kind_of, multiple_for
-from sbert_mini.search.scoring import rescored, scanned
+from sbert_mini.search.scoring import rescored, rows_rescored, scanned
 from sbert_mini.search.segment import Segment, segment_folder
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
@@ -82,15 +82,17 @@ class SegmentSearch:
         Shapes:
             queries: (queries, dim); each result: (queries, min(k, allowed rows)).
         """
-        rows = self.segment.rows if allowed is None else int(np.count_nonzero(allowed))
-        k = min(k, rows)
+        k = min(k, self.segment.rows if allowed is None else int(np.count_nonzero(allowed)))
         if k == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         passages = self.segment.passages
         if passages is None:
             return self._nearest_vectors(queries, k, allowed, exact=exact)
         nearest = partial(self._nearest_vectors, allowed=passages.vectors_of(allowed), exact=exact)
-        return passages.nearest_rows(nearest, queries, k)
+        scores, positions = passages.nearest_rows(nearest, queries, k)
+        if exact or self.kind == EXACT:
+            return scores, positions
+        return rows_rescored(self.segment, queries, positions)  # FAISS may have missed the best passage of a row
 
     def _nearest_vectors(
         self, queries: FloatArray, k: int, allowed: AnyArray | None, *, exact: bool

@@ -34,6 +34,30 @@ def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) 
     return np.take_along_axis(scores, order, 1), np.take_along_axis(proposed, order, 1)
 
 
+def rows_rescored(segment: Segment, queries: FloatArray, rows: IntArray) -> tuple[FloatArray, IntArray]:
+    """Return the cosines of some rows' nearest passages to each query, and the rows, nearest first.
+
+    Args:
+        segment: holds the vectors and the passages.
+        queries: of length 1.
+        rows: different ones for each query.
+
+    Shapes:
+        queries: (queries, dim); rows: (queries, k); each result: (queries, k).
+    """
+    passages = segment.passages
+    assert passages is not None  # noqa: S101
+    rows = np.sort(rows, axis=1)
+    scores = np.empty(rows.shape, np.float32)
+    for query, of_query, row in zip(queries, rows, scores, strict=True):
+        positions = [passages.of_row(number) for number in of_query.tolist()]
+        starts = np.cumsum([0, *map(len, positions[:-1])])
+        cosines = segment.vectors_at(np.concatenate(positions), queries.shape[1]) @ query
+        row[:] = np.maximum.reduceat(cosines, starts)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
 def scanned(
     blocks: Iterable[tuple[IntArray, FloatArray]], queries: FloatArray, k: int, threads: int
 ) -> tuple[FloatArray, IntArray]:

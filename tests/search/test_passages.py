@@ -169,13 +169,13 @@ KINDS = ["SQ8", "SQfp16", "IVF16,SQ8", "HNSW16_SQ8", "IVF16,RaBitQ"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_finds_rows_by_their_best_passage(tmp_path, model, rng, queries, kind, monkeypatch):
+def test_every_kind_finds_rows_by_their_best_passage(tmp_path, model, rng, kind, monkeypatch):
     monkeypatch.setattr("sbert_mini.search.nearest.SCANNED_ROWS", 20)  # so that FAISS is asked with a filter too
     path = tmp_path / "index"
     writer = IndexWriter(path, model, passage_tokens=9, overlap=0)
     writer.create(records_of(rng, ROWS), kind=kind)
     writer.delete([str(i) for i in range(0, ROWS, 5)])
-    index, rows = SearchIndex(path), stored(path)
+    index, rows, queries = SearchIndex(path), stored(path), model.encode(texts_of(rng, 23, most=9))
     assert index.segment_kinds == [kind]
     assert index.vectors > 1000
     for options, keep in (({}, lambda n: True), ({"filter": "n % 4 = 1"}, lambda n: n % 4 == 1)):
@@ -394,22 +394,20 @@ while True:
 
 def test_a_killed_writer_loses_no_acknowledged_passage(tmp_path, model, rng):
     path, acknowledged = tmp_path / "index", 0
-    for delay_s in rng.uniform(0.05, 0.6, 8):
+    for delay_s in rng.uniform(0.0, 0.5, 8):
         child = subprocess.Popen(
             [sys.executable, "-c", WRITER, model.path, path, str(acknowledged)], stdout=subprocess.PIPE, text=True
         )
         assert child.stdout.readline() == "ready\n"
+        acknowledged = int(child.stdout.readline())
         time.sleep(delay_s)
         child.send_signal(signal.SIGKILL)
         output, _ = child.communicate()
         acknowledged = int(output.splitlines()[-1]) if output else acknowledged
-        if not (path / "CURRENT").exists():
-            assert acknowledged == 0
-            continue
         index = SearchIndex(path)
         assert index.verify() == []
         assert len(index) in (acknowledged, acknowledged + 37)
         acknowledged = len(index)
         for text, _, spans, _ in stored(path).values():
             assert [spans[0][0], spans[-1][1]] == [0, len(text)]
-    assert acknowledged > 37
+    assert acknowledged >= 8 * 37

@@ -78,7 +78,7 @@ def test_passages_fit_ascend_and_leave_out_nothing_that_can_be_read(text, tokens
 
 
 def test_passages_end_with_paragraphs_and_sentences():
-    sentence = "the cat the cat the cat. "
+    sentence = "The cat the cat the cat. "
     text = (sentence * 3).strip() + "\n\n" + (sentence * 2).strip() + "\n\n" + (sentence * 9).strip()
     spans = PassageSplitter(TOKENIZER, PassageSize(30, 0)).spans(text)
     parts = [text[a:b] for a, b in spans]
@@ -89,7 +89,7 @@ def test_passages_end_with_paragraphs_and_sentences():
 
 
 def test_an_overlap_repeats_sentences():
-    sentence = "the cat the cat the cat. "
+    sentence = "The cat the cat the cat. "
     text = (sentence * 20).strip()
     apart = PassageSplitter(TOKENIZER, PassageSize(30, 0)).spans(text)
     shared = PassageSplitter(TOKENIZER, PassageSize(30, 8)).spans(text)
