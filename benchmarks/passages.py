@@ -48,8 +48,6 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
             (256, 64),
             (128, 0),
             (128, 32),
-            (64, 0),
-            (64, 16),
         )
     },
 }
@@ -85,7 +83,7 @@ def measure(collection: RetrievalSet, embedder: Embedder, folder: Path, way: Map
     """Return the figures of one way on one collection."""
     options = {key: value for key, value in way.items() if key != "reads"}
     counts, start = IndexCounts(), time.perf_counter()
-    records = [Record(text, identity) for identity, text in collection.documents.items()]
+    records = [Record(text, identity) for identity, text in collection.documents.items() if text.strip()]
     index = IndexWriter(folder, embedder, counts=counts, **options).create(records)
     build_s, start = time.perf_counter() - start, time.perf_counter()
     results = index.search(list(collection.queries.values()), DEPTH, exact=True)

@@ -88,7 +88,8 @@ class SegmentSearch:
         passages = self.segment.passages
         if passages is None:
             return self._nearest_vectors(queries, k, allowed, exact=exact)
-        nearest = partial(self._nearest_vectors, allowed=passages.vectors_of(allowed), exact=exact)
+        vectors = None if allowed is None else passages.vectors_of(allowed)
+        nearest = partial(self._nearest_vectors, allowed=vectors, exact=exact)
         scores, positions = passages.nearest_rows(nearest, queries, k)
         if exact or self.kind == EXACT:
             return scores, positions

@@ -52,9 +52,9 @@ class Passages:
     def __len__(self) -> int:
         return len(self.spans)
 
-    def vectors_of(self, rows: AnyArray | None) -> AnyArray | None:
-        """Return which vectors are of some rows, (vectors,) bool, for (rows,) bool; None for all."""
-        return None if rows is None else rows[self.rows]
+    def vectors_of(self, rows: AnyArray) -> AnyArray:
+        """Return which vectors are of some rows, (vectors,) bool, for (rows,) bool."""
+        return np.asarray(rows[self.rows])
 
     def of_row(self, row: int) -> IntArray:
         """Return the positions of a row's vectors, ascending."""

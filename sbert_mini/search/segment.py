@@ -400,10 +400,11 @@ class Segment:
         Shapes:
             each block: (some,), (vectors,), (vectors, dim); a row lies in one block with all its vectors.
         """
-        positions = np.arange(self.rows) if rows is None else np.flatnonzero(rows)
+        rows = np.ones(self.rows, bool) if rows is None else rows
+        positions = np.flatnonzero(rows)
         vectors, ends = positions, np.arange(1, len(positions) + 1)
         if self.passages is not None:
-            vectors = np.arange(self.vectors) if rows is None else np.flatnonzero(self.passages.vectors_of(rows))
+            vectors = np.flatnonzero(self.passages.vectors_of(rows))
             ends = np.cumsum(np.diff(self.passages.firsts)[positions])
         cuts = np.flatnonzero(np.diff((ends - 1) // _BLOCK_ROWS)) + 1
         for first, last in zip([0, *cuts.tolist()], [*cuts.tolist(), len(positions)], strict=True):

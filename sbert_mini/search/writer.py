@@ -223,8 +223,12 @@ class IndexWriter:
             deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
             generation = old.generation + 1
-            about = {"columns": old.columns, "long_texts": old.long_texts}
-            publish(self.path, generation, old.model, entries, next_row, deleted, old.kind, **about)
+            columns, rule = old.columns, old.long_texts
+            publish(
+                *(self.path, generation, old.model, entries, next_row, deleted, old.kind),
+                columns=columns,
+                long_texts=rule,
+            )
             sweep(self.path)
         return len(rows)
 

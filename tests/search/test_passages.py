@@ -254,7 +254,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, model):
     ):
         with pytest.raises(UsageError, match=message):
             IndexWriter(tmp_path / "index", model, **options).create(["the cat"])
-    with pytest.raises(UsageError, match="passages are stored in an index alone"):
+    with pytest.raises(UsageError, match="an index also has passages"):
         model.encode(["the cat"], truncation="passages")
     assert not (tmp_path / "index").exists()
 
