@@ -1,8 +1,9 @@
 """Long texts -> passages: parts that a model reads whole, cut at the borders of paragraphs, sentences or words."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from sbert_mini.errors import UsageError
 from sbert_mini.text.tokenizer import TextTokenizer
@@ -15,6 +16,12 @@ LEAST_TOKENS = 2
 _TOKENS_A_CHARACTER = 4
 """The most pieces that a character can give: Unicode's decomposition makes at most four characters of one."""
 _ALL = 1 << 30
+_SHORT = 0.5
+"""A passage of a smaller share of the size is short."""
+_HALF = 0.6
+"""The share of two passages that the first may have where they are cut near their middle."""
+Span: TypeAlias = tuple[int, int]
+"""Where a part of a text starts and ends, in characters."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,8 @@ class PassageSplitter:
     """Splits texts into passages of at most so many word pieces.
 
     A passage holds as many paragraphs as fit, else as many sentences, else words; blanks at its ends are left out, and so are
-    passages of which nothing can be read. A text that fits is one passage: all of it.
+    passages of which nothing can be read. A text that fits is one passage: all of it. A short passage, such as a heading or the
+    end of a text, says little by itself: it is joined with its neighbour, or the two are cut near their middle.
 
     Args:
         tokenizer: of the model; it counts the word pieces.
@@ -78,17 +86,43 @@ class PassageSplitter:
     def __repr__(self) -> str:
         return f"PassageSplitter(tokens={self.size.tokens}, overlap={self.size.overlap})"
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
+    def spans(self, text: str) -> list[Span]:
         """Return where each passage of a text starts and ends, in characters; the starts ascend."""
         whole = [(0, len(text))]
         if self._fits(text):
             return whole
-        spans = [
-            (start, start + len(passage))
-            for start, passage in self._splitter.chunk_indices(text)
+        spans: list[Span] = []
+        for span in self._cut(text, (0, len(text)), self.size.tokens):
+            last = spans[-1:]
+            spans[-1:] = self._joined(text, last[0], span) if last else [span]
+        return spans if len(spans) > 1 else whole
+
+    def _cut(self, text: str, span: Span, tokens: int) -> list[Span]:
+        """Return consecutive passages of a part of a text, of at most so many word pieces."""
+        from semantic_text_splitter import TextSplitter
+
+        splitter = TextSplitter.from_callback(self._count, tokens, overlap=min(self.size.overlap, tokens // 2))
+        first = span[0]
+        return [
+            (first + start, first + start + len(passage))
+            for start, passage in splitter.chunk_indices(text[slice(*span)])
             if not is_silent(passage)
         ]
-        return spans if len(spans) > 1 else whole
+
+    def _joined(self, text: str, first: Span, second: Span) -> list[Span]:
+        """Return two consecutive passages, or, where one of them is short, one or two others in their place."""
+        shorter = min(self._count(text[slice(*span)]) for span in (first, second))
+        if shorter >= _SHORT * self.size.tokens:
+            return [first, second]
+        both = (first[0], second[1])
+        tokens = self._count(text[slice(*both)])
+        if tokens <= self.size.tokens:
+            return [both]
+        halves = self._cut(text, both, min(math.ceil(_HALF * tokens), self.size.tokens))
+        return halves if len(halves) == 2 else [first, second]
+
+    def _count(self, text: str) -> int:
+        return len(guarded(self._counter.encode, text, add_special_tokens=False).ids)
 
     def _fits(self, text: str) -> bool:
         pieces = len(text) * (1 if text.isascii() else _TOKENS_A_CHARACTER)
@@ -100,12 +134,5 @@ class PassageSplitter:
         return self._tokenizer.with_max_seq_length(self.size.tokens + self._tokenizer.special_tokens())
 
     @cached_property
-    def _splitter(self) -> Any:
-        from semantic_text_splitter import TextSplitter
-
-        counter = self._tokenizer.with_max_seq_length(_ALL).backend
-
-        def count(text: str) -> int:
-            return len(guarded(counter.encode, text, add_special_tokens=False).ids)
-
-        return TextSplitter.from_callback(count, self.size.tokens, overlap=self.size.overlap)
+    def _counter(self) -> Any:
+        return self._tokenizer.with_max_seq_length(_ALL).backend
