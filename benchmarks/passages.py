@@ -88,8 +88,8 @@ def measure(collection: RetrievalSet, embedder: Embedder, folder: Path, way: Map
     build_s, start = time.perf_counter() - start, time.perf_counter()
     results = index.search(list(collection.queries.values()), DEPTH, exact=True)
     search_s = time.perf_counter() - start
-    hits = zip(collection.queries, results, strict=True)
-    ndcg, recall = ndcg_and_recall(collection, {query: {hit.id: hit.score for hit in found} for query, found in hits})
+    ranked = zip(collection.queries, results, strict=True)
+    ndcg, recall = ndcg_and_recall(collection, {query: {hit.id: hit.score for hit in hits} for query, hits in ranked})
     return {
         "ndcg_at_10": float(np.mean(ndcg)),
         "recall_at_100": recall,
@@ -140,13 +140,17 @@ def tables(result: Json) -> list[Table]:
         cells = []
         for model in result["models"].values():
             for name in COLLECTIONS:
-                figures = model["collections"][name][way]
-                difference = figures["minus_reference"]
-                star = "*" if difference["low"] > 0 or difference["high"] < 0 else ""
-                cells.append(f"{100 * figures['ndcg_at_10']:.1f}{star} ({100 * figures['recall_at_100']:.1f})")
+                figures = model["collections"][name].get(way)
+                cells.append("not measured" if figures is None else _cell(figures))
         rows.append((way, *cells))
     note = f"* differs from `{REFERENCE}`: the paired bootstrap's 95 % interval over the queries does not hold 0."
     return [Table("Long documents", tuple(header), tuple(rows), (note,))]
+
+
+def _cell(figures: Json) -> str:
+    difference = figures.get("minus_reference")
+    star = "*" if difference is not None and (difference["low"] > 0 or difference["high"] < 0) else ""
+    return f"{100 * figures['ndcg_at_10']:.1f}{star} ({100 * figures['recall_at_100']:.1f})"
 
 
 def collections(data: Path | None) -> list[RetrievalSet]:

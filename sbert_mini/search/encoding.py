@@ -114,7 +114,8 @@ class EncodingOptions:
         if truncation != "passages":
             for name, value in values.items():
                 if value is not None:
-                    raise UsageError(f"{name} is for truncation='passages', and truncation is {truncation!r}", name)
+                    shown = name.replace("overlap", "the overlap")
+                    raise UsageError(f"{shown} is for truncation='passages', and truncation is {truncation!r}", shown)
             return LongTextRule(truncation)
         if noted is not None and noted.truncation == "passages":
             tokens = noted.tokens if tokens is None else tokens

@@ -55,14 +55,14 @@ def passage_size(tokenizer: TextTokenizer, prompt: str, tokens: int | None, over
     size = room if tokens is None else tokens
     if not LEAST_TOKENS <= size <= room:
         raise UsageError(
-            f"a passage must have from {LEAST_TOKENS} to {room} tokens, which the model reads beside its special tokens and the "
+            f"passage_tokens must be from {LEAST_TOKENS} to {room}, which the model reads beside its special tokens and the "
             f"prompt; found {size}",
             "passage_tokens",
         )
     shared = min(OVERLAP, size // 4) if overlap is None else overlap
     if not 0 <= shared <= size // 2:
         raise UsageError(
-            f"the overlap must be from 0 to {size // 2} tokens, half of a passage; found {shared}", "overlap"
+            f"the overlap must be from 0 to {size // 2} tokens, half of a passage; found {shared}", "the overlap"
         )
     return PassageSize(size, shared)
 

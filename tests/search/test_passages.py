@@ -248,7 +248,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, model):
     for options, message in (
         ({"truncation": "warn", "overlap": 3}, "overlap is for truncation='passages', and truncation is 'warn'"),
         ({"truncation": "split"}, "truncation must be warn, error, chunk, passages or None; found 'split'"),
-        ({"passage_tokens": 30}, "a passage must have from 2 to 29 tokens.*found 30"),
+        ({"passage_tokens": 30}, "passage_tokens must be from 2 to 29, .*found 30"),
         ({"passage_tokens": 20, "overlap": 11}, "the overlap must be from 0 to 10 tokens.*found 11"),
         ({"overlap": -1}, "overlap must be at least 0; found -1"),
     ):
