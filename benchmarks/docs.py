@@ -19,7 +19,18 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ablations, encoding, filters, large_index, memory, optimizer, processes, surgery, training
+from benchmarks import (
+    ablations,
+    encoding,
+    filters,
+    large_index,
+    memory,
+    optimizer,
+    passages,
+    processes,
+    surgery,
+    training,
+)
 from benchmarks.harness import RESULTS
 from benchmarks.models import card
 from benchmarks.paper import train as paper
@@ -175,6 +186,7 @@ MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "processes": processes.tables,
     "memory": memory.tables,
     "large_index": large_index.tables,
+    "passages": passages.tables,
     "surgery": surgery.tables,
     "optimizer": optimizer.tables,
     "training": training.tables,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import CorruptIndexError, UsageError
-from sbert_mini.runtime.choices import Truncation
+from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.scale.address import FORM
 
 from . import options
@@ -21,8 +21,9 @@ from .rejects import Rejects
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.search.encoding import VectorsById
     from sbert_mini.search.index import SearchIndex
-    from sbert_mini.search.writer import IndexWriter, VectorsById
+    from sbert_mini.search.writer import IndexWriter
     from sbert_mini.shapes import FloatArray
     from sbert_mini.text.records import ReadCounts, Record
 
@@ -71,7 +72,9 @@ class _RowOptions:
     reading: dict[str, Any]
     vectors: Path | None
     column_types: dict[str, str]
-    truncation: Truncation
+    truncation: LongTexts | None
+    passage_tokens: int | None
+    overlap: int | None
     on_error: options.OnErrorAction
     rejects: Path | None
     batch_size: int
@@ -99,6 +102,8 @@ Input = Annotated[
 
   sbmini index create news.index -i news.csv --text-column body
 
+  sbmini index create manuals.index -i manuals.jsonl --passage-tokens 128 --overlap 16
+
   sbmini encode -i news.csv --text-column body -o news.npy
 
   sbmini index create news.index -i news.csv --text-column body --vectors news.npy --kind HNSW32_SQ8
@@ -124,7 +129,9 @@ def create(
     vectors: Vectors = None,
     kind: Kind = "auto",
     pca: Pca = None,
-    truncation: options.Truncation = "warn",
+    truncation: options.LongTexts = None,
+    passage_tokens: options.PassageTokens = None,
+    overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
@@ -139,10 +146,13 @@ def create(
     content; rows with the same content are stored once, and counted. For filters each column has one type: the narrowest type
     that reproduces all values exactly (so 007 and 1.10 are text), or the type that --column-type names.
 
-    Up to 50,000 rows are searched exactly. Larger indexes use inverted lists of 1-bit vectors (RaBitQ); the number of lists per
-    query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other values
-    of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read. "IVF,"
-    without a number selects a suitable number of lists.
+    A text that is longer than the model reads is stored in passages, cut at the borders of paragraphs, sentences or words, each
+    with a vector of its own. A search returns the row, and names the passage that is closest. --truncation has the other ways.
+
+    Up to 50,000 vectors are searched exactly. Larger indexes use inverted lists of 1-bit vectors (RaBitQ); the number of lists
+    per query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other
+    values of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read.
+    "IVF," without a number selects a suitable number of lists.
     """
     rows = _RowOptions(
         directory,
@@ -151,6 +161,8 @@ def create(
         vectors,
         _column_types(column_type),
         truncation,
+        passage_tokens,
+        overlap,
         on_error,
         rejects,
         batch_size,
@@ -162,7 +174,7 @@ def create(
 
     embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     before = embedder.document_prompt() if prompt is None else prompt
-    _write(rows, embedder, before, partial(IndexWriter.create, prompt=prompt, kind=kind, pca=pca))
+    _write(rows, embedder, before, truncation, partial(IndexWriter.create, prompt=prompt, kind=kind, pca=pca))
 
 
 @app.command(
@@ -183,7 +195,9 @@ def add(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = "warn",
+    truncation: options.LongTexts = None,
+    passage_tokens: options.PassageTokens = None,
+    overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
@@ -195,7 +209,7 @@ def add(
     """Add a file's rows to an index.
 
     If an id is already in the index, that is an error and nothing is added. A row without an id that is already in the index is
-    counted, and not stored again. The index's own model and prompt are used.
+    counted, and not stored again. The index's own model, prompt and way with long texts are used.
     """
     rows = _RowOptions(
         directory,
@@ -204,6 +218,8 @@ def add(
         vectors,
         _column_types(column_type),
         truncation,
+        passage_tokens,
+        overlap,
         on_error,
         rejects,
         batch_size,
@@ -232,7 +248,9 @@ def update(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = "warn",
+    truncation: options.LongTexts = None,
+    passage_tokens: options.PassageTokens = None,
+    overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
     rejects: options.RejectsFile = None,
     batch_size: options.BatchSize = 32,
@@ -249,6 +267,8 @@ def update(
         vectors,
         _column_types(column_type),
         truncation,
+        passage_tokens,
+        overlap,
         on_error,
         rejects,
         batch_size,
@@ -381,8 +401,9 @@ def push(
     """Make a Milvus collection equal to an index, by the rows' ids.
 
     The collection is created if there is none. Rows that are no longer in the index are removed. The same command completes an
-    interrupted push, without duplicates. At the end the server's row count must equal the index's. Credentials go into the
-    environment variable SBMINI_MILVUS_TOKEN (user:password, or an API key).
+    interrupted push, without duplicates. At the end the server's row count must equal the index's. A row has one vector in
+    Milvus: the vectors of its passages are averaged. Credentials go into the environment variable SBMINI_MILVUS_TOKEN
+    (user:password, or an API key).
     """
     quiet_notes(quiet)
     from sbert_mini.progress import ProgressBar
@@ -423,6 +444,10 @@ def info(
         },
         "kind": index.kind.factory,
         "pca": index.kind.pca,
+        "long_texts": index.long_texts.truncation,
+        "passage_tokens": index.long_texts.tokens,
+        "overlap": index.long_texts.overlap,
+        "vectors": index.vectors,
         "segments": index.segments,
         "segment_kinds": index.segment_kinds,
         "columns": index.columns,
@@ -482,10 +507,16 @@ def _change(
         opening: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
         named = Embedder(model, graph=index.model.graph, **opening)  # type: ignore[arg-type]
         embedder = index.check_model(named)
-    _write(rows, embedder, index.model.prompt, change)
+    _write(rows, embedder, index.model.prompt, rows.truncation or index.long_texts.truncation, change)
 
 
-def _write(rows: _RowOptions, embedder: "Embedder", prompt: str, change: "Callable[..., SearchIndex]") -> None:
+def _write(
+    rows: _RowOptions,
+    embedder: "Embedder",
+    prompt: str,
+    truncation: LongTexts | None,
+    change: "Callable[..., SearchIndex]",
+) -> None:
     """Read the rows, let `change`, a method of `IndexWriter`, write them, and end the command."""
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
@@ -497,12 +528,14 @@ def _write(rows: _RowOptions, embedder: "Embedder", prompt: str, change: "Callab
             embedder,
             batch_size=rows.batch_size,
             truncation=rows.truncation,
+            passage_tokens=rows.passage_tokens,
+            overlap=rows.overlap,
             show_progress_bar=progress_wanted(rows.quiet),
             on_reject=taken.take,
         )
         read = ReadCounts()
         records: Iterable[Record] = read_records(rows.input, counts=read, on_reject=taken.take, **rows.reading)
-        if taken.take is not None and rows.truncation == "error":
+        if taken.take is not None and truncation == "error":
             records = embedder.short_enough(records, prompt, taken.take)
         with _given_vectors(rows.vectors, rows.on_error) as vectors:
             records = counted(records, rows.input, rows.reading.get("format"), bar=progress_wanted(rows.quiet))
@@ -545,6 +578,8 @@ def _beside(directory: Path) -> Path:
 
 def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: int) -> None:
     counts = writer.counts
+    if counts.split:
+        note(f"{counts.split} long rows were split into {counts.passages} passages")
     if read.blank:
         note(f"{read.blank} blank lines were not stored")
     if counts.repeated:

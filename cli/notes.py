@@ -19,6 +19,8 @@ OPTION_OF = {
     "truncation='chunk'": "--truncation chunk",
     "min_score": "--min-score",
     "threshold": "--threshold",
+    "passage_tokens": "--passage-tokens",
+    "the overlap": "--overlap",
 }
 """What is called otherwise in Python -> how the command line calls it."""
 

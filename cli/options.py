@@ -53,6 +53,33 @@ Truncation = Annotated[
         help="A text longer than the model's limit: cut it and report it, refuse it, or split it and average the pieces.",
     ),
 ]
+LongTexts = Annotated[
+    choices.LongTexts | None,
+    typer.Option(
+        "--truncation",
+        help="A text longer than the model's limit: cut it and report it, refuse it, split it and average the pieces (chunk), or "
+        "store each passage with a vector of its own. [default: as the index notes; for a new one passages]",
+        show_default=False,
+    ),
+]
+PassageTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--passage-tokens",
+        min=1,
+        help="The highest number of tokens of a passage. [default: as the index notes; for a new one the model's limit]",
+        show_default=False,
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap",
+        min=0,
+        help="Tokens that a passage repeats of the one before. [default: as the index notes; for a new one 32]",
+        show_default=False,
+    ),
+]
 OnError = Annotated[
     OnErrorAction,
     typer.Option(

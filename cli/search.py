@@ -30,6 +30,8 @@ EXAMPLE = """Examples:
 
   sbmini search manuals.index "error E-1042" --hybrid
 
+  sbmini search manuals.index "reset the printer" --passages
+
   sbmini search milvus://search.example.org/news "interest rates"
 
   sbmini --raw search notes.index "tax law" > hits.tsv
@@ -83,6 +85,12 @@ def search(
     with_text: Annotated[
         bool, typer.Option("--with-text/--without-text", help="Whether hits show their text and columns.")
     ] = True,
+    passages: Annotated[
+        bool,
+        typer.Option(
+            "--passages", help="Show the passage of a row that is closest to the query, in place of its text."
+        ),
+    ] = False,
     fail_if_empty: Annotated[
         bool, typer.Option("--fail-if-empty", help="Exit with code 1 if no query has a hit.")
     ] = False,
@@ -103,7 +111,12 @@ def search(
     common functions. 'sbmini index info' lists the columns with their types; a column that a row does not have is NULL. The
     search finds the -k nearest of the rows that meet the condition. With --hybrid the score is the sum of two reciprocal
     ranks, 1 / (60 + rank): of the search by meaning and of BM25.
+
+    A long row that is stored in passages has the score of its closest passage. --passages shows that passage; JSON then has
+    "passage" in place of "text". "start" and "end" count the characters of the text.
     """
+    if passages and not with_text:
+        raise UsageError("--passages and --without-text exclude each other")
     if query is not None and input:
         raise UsageError("queries were given both as an argument and with --input; give one of the two")
     if as_json and as_json_lines:
@@ -130,13 +143,13 @@ def search(
         queries, k, min_score=min_score, filter=filter, hybrid=hybrid, exact=exact, embedder=embedder
     )
     if as_json or as_json_lines:
-        answers = _answers(queries, results, with_text)
+        answers = _answers(queries, results, with_text, passages)
         whole = [{"index": directory, "model": index.model.name, "results": answers}]
         for line in whole if as_json else answers:
             print_json(line)
     else:
         for text, hits in zip(queries, results, strict=True):
-            _print(text if len(queries) > 1 else None, hits, with_text)
+            _print(text if len(queries) > 1 else None, hits, with_text, passages)
     if fail_if_empty and not any(results):
         raise typer.Exit(1)
 
@@ -164,24 +177,28 @@ def _queries(input: list[Path] | None, reading: dict[str, Any]) -> list[str]:
     return queries
 
 
-def _answers(queries: list[str], results: "list[list[Hit]]", with_text: bool) -> list[dict[str, object]]:
+def _answers(
+    queries: list[str], results: "list[list[Hit]]", with_text: bool, passages: bool
+) -> list[dict[str, object]]:
     """Return a JSON object a query."""
     return [
-        {"query": query, "hits": [_shown(rank, hit, with_text) for rank, hit in enumerate(hits, start=1)]}
+        {"query": query, "hits": [_shown(rank, hit, with_text, passages) for rank, hit in enumerate(hits, start=1)]}
         for query, hits in zip(queries, results, strict=True)
     ]
 
 
-def _shown(rank: int, hit: "Hit", with_text: bool) -> dict[str, object]:
-    if with_text:
-        return {"rank": rank, **vars(hit)}
-    return {"rank": rank, "id": hit.id, "score": hit.score}
+def _shown(rank: int, hit: "Hit", with_text: bool, passages: bool) -> dict[str, object]:
+    if not with_text:
+        return {"rank": rank, "id": hit.id, "score": hit.score}
+    fields = {"passage" if key == "text" and passages else key: value for key, value in vars(hit).items()}
+    return {"rank": rank, **fields, **({"passage": hit.passage} if passages else {})}
 
 
-def _print(query: str | None, hits: "list[Hit]", with_text: bool) -> None:
+def _print(query: str | None, hits: "list[Hit]", with_text: bool, passages: bool) -> None:
+    texts = [hit.passage if passages else hit.text for hit in hits]
     if not sys.stdout.isatty():
-        for hit in hits:
-            fields = [f"{hit.score:.4f}", _escape(hit.id)] + ([_escape(hit.text)] if with_text else [])
+        for hit, text in zip(hits, texts, strict=True):
+            fields = [f"{hit.score:.4f}", _escape(hit.id)] + ([_escape(text)] if with_text else [])
             print_text("\t".join([_escape(query), *fields] if query is not None else fields))
         return
     if query is not None:
@@ -191,13 +208,11 @@ def _print(query: str | None, hits: "list[Hit]", with_text: bool) -> None:
         return
     width = shutil.get_terminal_size().columns
     widest = min(max(columns(visible(hit.id)) for hit in hits), 28)
-    for hit in hits:
+    for hit, text in zip(hits, texts, strict=True):
         identity = fitted(visible(hit.id), widest)
         start = f"{hit.score:7.4f}  {identity}{' ' * (widest - columns(identity))}"
-        text = (
-            "  " + fitted(visible(" ".join(hit.text.split())), max(width - columns(start) - 2, 20)) if with_text else ""
-        )
-        print_text(start + text)
+        room = max(width - columns(start) - 2, 20)
+        print_text(start + ("  " + fitted(visible(" ".join(text.split())), room) if with_text else ""))
 
 
 def _escape(text: str) -> str:

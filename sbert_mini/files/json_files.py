@@ -226,7 +226,23 @@ MANIFEST = Object(
         ),
         "segments": Required(
             ListOf(
-                Object({"name": Required(_NAME), "rows": Required(Integer(1)), "checksums_sha256": Required(_SHA256)})
+                Object(
+                    {
+                        "name": Required(_NAME),
+                        "rows": Required(Integer(1)),
+                        "vectors": Integer(1),
+                        "checksums_sha256": Required(_SHA256),
+                    }
+                )
+            )
+        ),
+        "long_texts": optional(
+            Object(
+                {
+                    "truncation": Required(OneOf(("warn", "error", "chunk", "passages"))),
+                    "tokens": optional(_SIZE),
+                    "overlap": optional(Integer(0, 1 << 31)),
+                }
             )
         ),
     }
@@ -241,7 +257,7 @@ SEGMENT_CHECKSUMS = Object(
                         name: Required(_CHECKSUMS)
                         for name in ("vectors.npy", "row_ids.npy", "rows.jsonl", "row_offsets.npy", "id_index.npy")
                     },
-                    **dict.fromkeys(("words.sqlite", "columns.bin", "columns.json"), _CHECKSUMS),
+                    **dict.fromkeys(("passages.npy", "words.sqlite", "columns.bin", "columns.json"), _CHECKSUMS),
                 }
             )
         )

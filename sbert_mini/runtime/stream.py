@@ -168,7 +168,7 @@ def plan_texts(
     window = arguments.integer(window, "window")
     tokens = tokens_per_batch if max_tokens is None else arguments.integer(max_tokens, "max_tokens")
     if truncation not in TRUNCATIONS:
-        raise UsageError(f"truncation must be warn, error or chunk; found {truncation!r}")
+        raise UsageError(f"truncation must be warn, error or chunk (an index also has passages); found {truncation!r}")
     dimension = check_dimension(layout, truncate_dim)
     if not normalize_embeddings and not layout.normalize:
         raise UsageError(

@@ -30,7 +30,7 @@ from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.stream import WINDOW, EncodeCounts
-from sbert_mini.search.writer import VectorsById
+from sbert_mini.search.encoding import VectorsById
 from sbert_mini.text.records import MAX_ROW_BYTES, inputs, read_records
 
 CHECKPOINT, JOB = "_checkpoint", "_job.json"

@@ -136,7 +136,7 @@ def push(
     """Synchronise a collection with an index, and return the counts: send all rows, delete rows that the index does not have.
 
     Rows are upserted by their ids, so a repeated push completes an interrupted one, without duplicates. At the end the server's
-    count must equal the index's.
+    count must equal the index's. A row has one vector in Milvus: that of several passages is their mean (`Passages.averaged`).
 
     Args:
         index: an index directory, opened.
@@ -153,6 +153,8 @@ def push(
     collection = Address.parse(address)
     server = _Server(collection)
     types = index.columns
+    if index.vectors > len(index) + index.deleted_rows:
+        log.warning("Milvus gets one vector a row: those of rows with several passages are averaged")
     for row in index.rows():
         if max(len(row.id.encode()), len(row.text.encode()), len(_json(row).encode())) > MAX_BYTES:
             raise InputError(
@@ -285,10 +287,10 @@ def _by_cosine(k: int) -> dict[str, Any]:
 
 def _hits(request: Request, result: Any, score_of: Callable[[Any], float]) -> list[Hit]:
     """Return a query's hits out of what Milvus returns for it."""
-    hits = [
-        Hit(row["entity"]["id"], score_of(row["distance"]), row["entity"]["text"], json.loads(row["entity"]["columns"]))
-        for row in result
-    ]
+    hits = []
+    for row in result:
+        identity, text, columns = (row["entity"][field] for field in _FIELDS)
+        hits.append(Hit(identity, score_of(row["distance"]), text, json.loads(columns), 0, len(text)))
     return [hit for hit in hits if request.accepts(hit.score) and not is_silent(hit.text)]
 
 

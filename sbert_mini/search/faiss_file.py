@@ -136,7 +136,7 @@ class FaissFile:
         repeats = np.empty((0, 2), np.int64)
         if record["repeats"] is not None:
             repeats = read_checked_npy(self._repeats, record["repeats"], "<i8", (None, 2))
-        groups = Groups(repeats, self._segment.rows)
+        groups = Groups(repeats, self._segment.vectors)
         start = record["lists_start"]
         file = CheckedFile(self.path, record["file"])
         try:
@@ -158,7 +158,7 @@ class FaissFile:
 
     def _build(self) -> OpenedFaiss | None:
         repeats = repeated_rows(self._segment, self._dimension)
-        groups = Groups(repeats, self._segment.rows)
+        groups = Groups(repeats, self._segment.vectors)
         if len(repeats) and kind_of(self._kind, len(groups.firsts)) == EXACT:
             return None
         index, probes = self._made(groups.firsts)
@@ -177,7 +177,7 @@ class FaissFile:
             index = faiss.index_factory(self._dimension, self._kind, faiss.METRIC_L2)
             if not index.is_trained:
                 index.train(self._sample(rows, training_rows(index, len(rows))))
-            every = len(rows) == self._segment.rows
+            every = len(rows) == self._segment.vectors
             for _, block in self._segment.vector_blocks(self._dimension, None if every else rows):
                 index.add(block)
             probes = self._tune(index, rows)
@@ -185,8 +185,8 @@ class FaissFile:
             faiss.deserialize_index(faiss.serialize_index(index))
         except (RuntimeError, AssertionError) as error:
             raise UsageError(
-                f"FAISS cannot make and search an index of the kind {self._kind!r} of {self._segment.rows} rows: choose another "
-                f"--kind (auto, exact, SQ8, HNSW32_SQ8): {faiss_reason(error)}"
+                f"FAISS cannot make and search an index of the kind {self._kind!r} of {self._segment.vectors} vectors: choose "
+                f"another --kind (auto, exact, SQ8, HNSW32_SQ8): {faiss_reason(error)}"
             ) from error
         return index, probes
 

@@ -11,12 +11,19 @@ from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.filters import TIME_LIMIT_S
-from sbert_mini.search.kinds import SearchKind, kind_of
-from sbert_mini.search.nearest import SegmentSearch
+from sbert_mini.search.kinds import SearchKind
+from sbert_mini.search.nearest import SegmentSearch, segment_searches
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
-from sbert_mini.search.ranking import allowed_rows, hits_by_meaning, hybrid_hits, nearest_rows, rows_by_words
+from sbert_mini.search.ranking import (
+    allowed_rows,
+    hits_by_meaning,
+    hybrid_hits,
+    nearest_rows,
+    rows_by_words,
+    stored_hit,
+)
 from sbert_mini.search.segment import StoredRow
-from sbert_mini.search.store import ModelIdentity, Store
+from sbert_mini.search.store import LongTextRule, ModelIdentity, Store
 from sbert_mini.search.word_index import WordIndex
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
@@ -100,6 +107,16 @@ class SearchIndex:
         return len(self._store.segments)
 
     @property
+    def vectors(self) -> int:
+        """How many vectors the segments hold: more than rows where long rows have passages."""
+        return sum(segment.vectors for segment in self._store.segments)
+
+    @property
+    def long_texts(self) -> LongTextRule:
+        """What happens to long texts that are added."""
+        return self._store.long_texts
+
+    @property
     def deleted_rows(self) -> int:
         """Rows that the segments hold and the generation does not: deleted or replaced ones."""
         return len(self._store.deleted)
@@ -139,7 +156,7 @@ class SearchIndex:
 
         Args:
             queries: texts in any ordered iterable, or an array of vectors of length 1 made with the index's model.
-            k: the most hits a query. Fewer come back if fewer rows match.
+            k: the most hits a query: rows, each with its closest passage. Fewer come back if fewer rows match.
             min_score: leave out rows of a lower score (by more than `cosine.TOLERANCE`).
             filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.conditions`).
             hybrid: rank by meaning and by words (BM25) both, and add up the reciprocal ranks.
@@ -188,6 +205,8 @@ class SearchIndex:
     ) -> tuple[FloatArray, IntArray]:
         """Return the cosines and row numbers of the k closest rows, closest first; all rows if there are fewer than k.
 
+        A row stands once, with the cosine of its closest passage.
+
         Args:
             vectors: of length 1.
             k: rows a query.
@@ -230,11 +249,14 @@ class SearchIndex:
                     yield segment.row(position)
 
     def row_blocks(self) -> Iterator[tuple[list[StoredRow], FloatArray]]:
-        """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time."""
+        """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time.
+
+        The vector of a row with several passages is their mean (`Passages.averaged`).
+        """
         for segment, present in zip(self._store.segments, self._allowed(None), strict=True):
-            positions = None if present is None else np.flatnonzero(present)
-            for block, vectors in segment.vector_blocks(self.model.dimension, positions):
-                yield [segment.row(position) for position in block.tolist()], vectors
+            for block, places, vectors in segment.row_blocks(self.model.dimension, present):
+                joined = vectors if segment.passages is None else segment.passages.averaged(vectors, places)
+                yield [segment.row(position) for position in block.tolist()], joined
 
     def get(self, identity: str) -> StoredRow | None:
         """Return the row with this id, or None where there is none."""
@@ -257,19 +279,12 @@ class SearchIndex:
 
     def _segment_searches(self) -> list[SegmentSearch]:
         if self._searches is None:
-            threads, kind, dimension = thread_count(self._threads), self.kind, self.model.dimension
-            self._searches = [
-                SegmentSearch(
-                    s, self._store.folder / "faiss", dimension, kind_of(kind.factory, s.rows, kind.pca), threads
-                )
-                for s in self._store.segments
-            ]
+            store, threads = self._store, thread_count(self._threads)
+            self._searches = segment_searches(store.segments, store.folder, store.model.dimension, store.kind, threads)
         return self._searches
 
-    def _hit(self, row: int, score: float) -> Hit:
-        segment, position = self._store.locate(row)
-        stored = segment.row(position)
-        return Hit(stored.id, score, stored.text, stored.columns)
+    def _hit(self, row: int, score: float, query: FloatArray) -> Hit:
+        return stored_hit(*self._store.locate(row), score, query)
 
 
 def _reopened(

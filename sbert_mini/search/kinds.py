@@ -1,6 +1,7 @@
-"""Kinds of FAISS index: which one a segment gets by its rows, and which ones FAISS can make.
+"""Kinds of FAISS index: which one a segment gets by its number of vectors, and which ones FAISS can make.
 
-A segment of up to `EXACT_ROWS` rows is searched exactly and needs no FAISS index. Above, the kind is the one that the index
+A row has one vector, or one a passage: what is said of rows here holds for vectors. A segment of up to `EXACT_ROWS` is searched
+exactly and needs no FAISS index. Above, the kind is the one that the index
 names, by default one that depends on the number of rows (`automatic`).
 """
 

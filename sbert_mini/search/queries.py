@@ -33,12 +33,21 @@ class Hit:
             Larger is closer.
         text: its text.
         columns: its other columns.
+        start, end: where the passage that is nearest to the query starts and ends in the text, in characters; of a row with one
+            vector, the whole text.
     """
 
     id: str
     score: float
     text: str
     columns: Mapping[str, Any]
+    start: int
+    end: int
+
+    @property
+    def passage(self) -> str:
+        """The part of the text that is nearest to the query."""
+        return self.text[self.start : self.end]
 
 
 class SearchOptions(TypedDict, total=False):
@@ -179,9 +188,9 @@ class Request:
             return hits
         other_words = [False] * len(equal)
         if self.unknown(query):
-            words_of = self.embedder.words_of([hit.text.encode("utf-8", "replace").decode() for hit in equal])
+            words_of = self.embedder.words_of([hit.passage.encode("utf-8", "replace").decode() for hit in equal])
             other_words = [words.unknown != self.unknown(query) for words in words_of]
-        order = sorted(range(len(equal)), key=lambda i: (other_words[i], equal[i].text != self.texts[query]))
+        order = sorted(range(len(equal)), key=lambda i: (other_words[i], equal[i].passage != self.texts[query]))
         return [equal[i] for i in order] + hits[len(equal) :]
 
     def answer(self, hits: list[list[Hit]]) -> list[Hit] | list[list[Hit]]:

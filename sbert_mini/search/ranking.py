@@ -93,6 +93,15 @@ def nearest_rows(
     return np.take_along_axis(every, order, 1), np.take_along_axis(rows, order, 1)
 
 
+def stored_hit(segment: Segment, position: int, score: float, query: FloatArray) -> Hit:
+    """Return the hit of a row at a position of a segment, with its passage that is nearest to a query, (dim,)."""
+    row = segment.row(position)
+    start, end = 0, len(row.text)
+    if segment.passages is not None:
+        _, start, end = segment.nearest_passage(position, row.text, query)
+    return Hit(row.id, score, row.text, row.columns, start, end)
+
+
 def rows_by_words(
     words: WordIndex, segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]
 ) -> list[tuple[int, float]]:
@@ -154,7 +163,7 @@ def _ranked(scores: FloatArray, rows: IntArray) -> list[tuple[int, float]]:
 def hits_by_meaning(
     request: Request,
     nearest: Callable[[FloatArray, int], tuple[FloatArray, IntArray]],
-    hit_of: Callable[[int, float], Hit],
+    hit_of: Callable[[int, float, FloatArray], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by their cosines.
 
@@ -163,7 +172,7 @@ def hits_by_meaning(
     Args:
         request: what the search asks for.
         nearest: some vectors, and how many rows a query -> `nearest_rows`.
-        hit_of: a row's number and its score -> the hit.
+        hit_of: a row's number, its score and the query's vector -> the hit.
     """
     hits: list[list[Hit]] = [[] for _ in range(len(request.vectors))]
     waiting, depth = [i for i in range(len(hits)) if not request.is_silent(i)], request.k
@@ -172,7 +181,7 @@ def hits_by_meaning(
         again = []
         for i, query_scores, query_rows in zip(waiting, scores.tolist(), rows.tolist(), strict=True):
             ranked = [
-                hit_of(row, score)
+                hit_of(row, score, request.vectors[i])
                 for row, score in zip(query_rows, query_scores, strict=True)
                 if request.accepts(score)
             ]
@@ -190,7 +199,7 @@ def hybrid_hits(
     request: Request,
     nearest: Callable[[FloatArray, int], tuple[FloatArray, IntArray]],
     by_words: Callable[[str, int], list[tuple[int, float]]],
-    hit_of: Callable[[int, float], Hit],
+    hit_of: Callable[[int, float, FloatArray], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by their reciprocal ranks, by meaning and by words, added up.
 
@@ -198,13 +207,13 @@ def hybrid_hits(
         request: what the search asks for.
         nearest: some vectors, and how many rows a query -> `nearest_rows`.
         by_words: a text, and how many rows -> `rows_by_words`.
-        hit_of: a row's number and its score -> the hit.
+        hit_of: a row's number, its score and the query's vector -> the hit.
     """
     depth = max(request.k, HYBRID_DEPTH)
     _, rows = nearest(request.vectors, depth)
     hits = []
     for i, (text, near) in enumerate(zip(request.texts, rows.tolist(), strict=True)):
         ranked = fused([] if request.is_silent(i) else near, [row for row, _ in by_words(text, depth)])
-        readable = (hit for row, score in ranked if not is_silent((hit := hit_of(row, score)).text))
+        readable = (hit for row, score in ranked if not is_silent((hit := hit_of(row, score, request.vectors[i])).text))
         hits.append(list(islice(readable, request.k)))
     return hits

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptIndexError, CorruptModelError
 from sbert_mini.files.durable import flush, flush_directory, json_bytes, write_durably
 from sbert_mini.files.json_files import COLUMNS, ROW, SEGMENT_CHECKSUMS
@@ -34,6 +35,7 @@ from sbert_mini.search.checksums import (
 )
 from sbert_mini.search.column_reader import Columns
 from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema
+from sbert_mini.search.passages import Passages
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 VECTOR_BLOCK_BYTES = 1 << 15
@@ -41,8 +43,9 @@ _SCATTERED = 1000
 """So many runs of positions, or more, are taken from the memory-mapped file: a read for each takes longer."""
 _PART = ".part"
 _BLOCK_ROWS = 4096
-VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
+VECTORS, PASSAGES, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
     "vectors.npy",
+    "passages.npy",
     "row_ids.npy",
     "rows.jsonl",
     "row_offsets.npy",
@@ -51,7 +54,7 @@ VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
 )
 _EARLIER_WORDS = "words.sqlite"  # of versions that kept a segment's words beside it: checked, and not read
 
-_FILES = (VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, _EARLIER_WORDS, DATA, DESCRIPTION)
+_FILES = (VECTORS, PASSAGES, ROW_IDS, ROWS, OFFSETS, ID_INDEX, _EARLIER_WORDS, DATA, DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ class SegmentWriter:
         dimension: components of a vector.
         schema: the columns' types; it has noted the values of every row that is written.
         first_row: the number of its first row, where `write` is not told the rows' numbers.
+
+    Attributes:
+        vectors: vectors written so far.
+        checksum: of the segment, once it is whole.
     """
 
     def __init__(self, folder: Path, name: str, dimension: int, schema: Schema, first_row: int = 0) -> None:
@@ -93,10 +100,12 @@ class SegmentWriter:
         self._folder = folder / f".{name}{_PART}"
         self._next_row = first_row
         self._row_ids: list[IntArray] = []
+        self._spans: list[IntArray] = []
         self._dimension = dimension
         self._schema = schema
         self._offsets = [0]
         self._digests: list[int] = []
+        self.vectors = 0
         self.checksum = ""
 
     def __enter__(self) -> "SegmentWriter":
@@ -116,16 +125,24 @@ class SegmentWriter:
         """Rows written so far."""
         return len(self._offsets) - 1
 
-    def write(self, rows: Iterable[StoredRow], vectors: FloatArray, row_ids: IntArray | None = None) -> None:
+    def write(
+        self,
+        rows: Iterable[StoredRow],
+        vectors: FloatArray,
+        row_ids: IntArray | None = None,
+        spans: IntArray | None = None,
+    ) -> None:
         """Append rows with their vectors.
 
         Args:
-            rows: the rows, at least one.
-            vectors: of length 1.
+            rows: the rows.
+            vectors: of length 1, at least one.
             row_ids: the rows' numbers, ascending and above all before; None for the next ones.
+            spans: each vector's passage (`search.passages`): the position of its row in the segment, which may be the last one
+                written before, start and end. None where each row has one vector, of its whole text.
 
         Shapes:
-            vectors: (rows, dim); row_ids: (rows,).
+            vectors: (vectors, dim); row_ids: (rows,); spans: (vectors, 3).
 
         Raises:
             CorruptModelError: a vector holds NaN or infinity.
@@ -133,10 +150,8 @@ class SegmentWriter:
         if not np.isfinite(vectors).all():
             raise CorruptModelError("the model gave a vector that holds NaN or infinity, which is not stored")
         self._vectors.write(vectors)
-        if row_ids is None:
-            row_ids = np.arange(self._next_row, self._next_row + len(vectors), dtype=np.int64)
-        self._row_ids.append(row_ids)
-        self._next_row = int(row_ids[-1]) + 1
+        self.vectors += len(vectors)
+        first, ends = self.rows, []
         for row in rows:
             entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
             line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
@@ -144,6 +159,20 @@ class SegmentWriter:
             self._columns.write(row.id, row.columns)
             self._digests.append(id_digest(row.id))
             self._offsets.append(self._offsets[-1] + len(line))
+            ends.append(len(row.text))
+        if row_ids is None:
+            row_ids = np.arange(self._next_row, self._next_row + len(ends), dtype=np.int64)
+        if spans is None:
+            spans = np.stack([np.arange(first, self.rows), np.zeros(len(ends), np.int64), np.array(ends, np.int64)], 1)
+        self._row_ids.append(row_ids)
+        self._spans.append(spans)
+        self._next_row = int(row_ids[-1]) + 1 if len(row_ids) else self._next_row
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Its entry in the manifest, once it is whole."""
+        entry = {"name": self._final.name, "rows": self.rows, "checksums_sha256": self.checksum}
+        return {**entry, "vectors": self.vectors} if self.vectors > self.rows else entry
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -166,6 +195,8 @@ class SegmentWriter:
             OFFSETS: np.array(self._offsets, dtype="<i8"),
             ID_INDEX: np.stack([digests[order], order.astype("<u8")], axis=1),
         }
+        if self.vectors > self.rows:
+            arrays[PASSAGES] = np.concatenate(self._spans).astype("<i8")
         checksums = {name: file_checksums(self._folder / name) for name in (ROWS, DATA, DESCRIPTION)}
         checksums |= {name: write_checked_npy(self._folder / name, array) for name, array in arrays.items()}
         checksums[VECTORS] = file_checksums(self._folder / VECTORS, VECTOR_BLOCK_BYTES)
@@ -183,6 +214,10 @@ class Segment:
         path: its folder.
         entry: its entry in the manifest.
 
+    Attributes:
+        rows: how many rows it has.
+        vectors: how many vectors: more than rows, where a row has several passages.
+
     Raises:
         CorruptIndexError: a file that is read whole does not match its checksum, or is missing.
     """
@@ -191,6 +226,7 @@ class Segment:
         self.name: str = entry["name"]
         self.checksum: str = entry["checksums_sha256"]
         self.rows = int(entry["rows"])
+        self.vectors = int(entry.get("vectors", self.rows))
         self._path = path
         self._lock = shared_lock(path / CHECKSUMS)
         self._closing = weakref.finalize(self, os.close, self._lock)
@@ -201,6 +237,10 @@ class Segment:
         self._offsets = self._array(OFFSETS, "<i8", (self.rows + 1,), int(self.files[ROWS]["bytes"]))
         self._lines = CheckedFile(path / ROWS, self.files[ROWS])
         self._vectors = CheckedFile(path / VECTORS, self.files[VECTORS])
+        if self.vectors < self.rows or (self.vectors > self.rows) != (PASSAGES in self.files):
+            raise CorruptIndexError(
+                f"{path} is damaged: {self.vectors} vectors of {self.rows} rows do not fit its other files"
+            )
         if (np.diff(self.row_ids) <= 0).any() or (np.diff(self._offsets) < 0).any():
             raise CorruptIndexError(f"{path} is damaged: its rows' numbers or places do not ascend")
 
@@ -214,6 +254,17 @@ class Segment:
 
     def _array(self, name: str, dtype: str, shape: tuple[int, ...], greatest: int = MANY) -> AnyArray:
         return read_checked_npy(self._path / name, self.files[name], dtype, shape, greatest)
+
+    @cached_property
+    def passages(self) -> Passages | None:
+        """Which row and part of its text each vector is of; None where each row has one vector, of its whole text.
+
+        Raises:
+            CorruptIndexError: the file does not match its checksum, or names rows or passages that cannot be.
+        """
+        if PASSAGES not in self.files:
+            return None
+        return Passages(self._array(PASSAGES, "<i8", (self.vectors, 3)), self.rows, self._path / PASSAGES)
 
     @cached_property
     def _id_index(self) -> AnyArray:
@@ -309,39 +360,85 @@ class Segment:
         if rest or count != self.rows:
             raise CorruptIndexError(f"{self._path / ROWS} must hold {self.rows} rows, and holds {count}")
 
+    def nearest_passage(self, position: int, text: str, query: FloatArray) -> tuple[float, int, int]:
+        """Return a row's cosine to a query, and where the passage of it starts and ends: the row's nearest one.
+
+        Args:
+            position: of the row.
+            text: of the row.
+            query: of length 1.
+
+        Shapes:
+            query: (dim,).
+
+        Raises:
+            CorruptIndexError: the passage does not lie in the text, or a block does not match its checksum.
+        """
+        vectors = np.array([position]) if self.passages is None else self.passages.of_row(position)
+        cosines = self.vectors_at(vectors, len(query)) @ query
+        best = int(np.argmax(cosines))
+        start, end = (0, len(text)) if self.passages is None else self.passages.spans[vectors[best], 1:].tolist()
+        if end > len(text):
+            raise CorruptIndexError(f"{self._path / PASSAGES}: row {position} has {len(text)} characters, and no {end}")
+        return float(as_cosines(cosines[best])), start, end
+
     def vectors_at(self, positions: IntArray, dimension: int, threads: int = 1) -> FloatArray:
         """Return the vectors at some positions, ascending; every block that is read is checked. Shapes: (positions, dim)."""
         vectors = np.empty((len(positions), dimension), np.float32)
-        row_bytes = 4 * dimension
-        start = self._vectors.size - self.rows * row_bytes
+        vector_bytes = 4 * dimension
+        start = self._vectors.size - self.vectors * vector_bytes
         if start < 0:
             raise CorruptIndexError(
-                f"{self._path / VECTORS} is too short for {self.rows} vectors of {dimension} components"
+                f"{self._path / VECTORS} is too short for {self.vectors} vectors of {dimension} components"
             )
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
         if len(breaks) >= _SCATTERED:
-            self._vectors.check_spans(start + positions * row_bytes, row_bytes, threads)
-            every = self._vectors.mapped[start:].view("<f4").reshape(self.rows, dimension)
+            self._vectors.check_spans(start + positions * vector_bytes, vector_bytes, threads)
+            every = self._vectors.mapped[start:].view("<f4").reshape(self.vectors, dimension)
             return np.take(every, positions, axis=0, out=vectors, mode="clip")
         for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True):
             if first < last:
-                at = start + int(positions[first]) * row_bytes
-                data = self._vectors.read(at, at + (last - first) * row_bytes)
+                at = start + int(positions[first]) * vector_bytes
+                data = self._vectors.read(at, at + (last - first) * vector_bytes)
                 vectors[first:last] = np.frombuffer(data, "<f4").reshape(-1, dimension)
         return vectors
 
     def vector_blocks(
         self, dimension: int, positions: IntArray | None = None, threads: int = 1
     ) -> Iterator[tuple[IntArray, FloatArray]]:
-        """Yield positions, (some,), and their vectors, (some, dim), in order and in blocks; None for all positions.
+        """Yield positions of vectors, (some,), and the vectors, (some, dim), in order and in blocks; None for all positions.
 
         `threads` check scattered positions.
         """
-        count = self.rows if positions is None else len(positions)
+        count = self.vectors if positions is None else len(positions)
         for first in range(0, count, _BLOCK_ROWS):
             last = min(first + _BLOCK_ROWS, count)
             block = np.arange(first, last) if positions is None else positions[first:last]
             yield block, self.vectors_at(block, dimension, threads)
+
+    def row_blocks(
+        self, dimension: int, rows: AnyArray | None = None
+    ) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
+        """Yield positions of some rows, of all their vectors, and the vectors, in order and in blocks of some thousand vectors.
+
+        Args:
+            dimension: components of a vector.
+            rows: which rows, (rows,) bool; None for all.
+
+        Shapes:
+            each block: (some,), (vectors,), (vectors, dim); a row lies in one block with all its vectors.
+        """
+        rows = np.ones(self.rows, bool) if rows is None else rows
+        positions = np.flatnonzero(rows)
+        vectors, ends = positions, np.arange(1, len(positions) + 1)
+        if self.passages is not None:
+            vectors = np.flatnonzero(self.passages.vectors_of(rows))
+            ends = np.cumsum(np.diff(self.passages.firsts)[positions])
+        cuts = np.flatnonzero(np.diff((ends - 1) // _BLOCK_ROWS)) + 1
+        for first, last in zip([0, *cuts.tolist()], [*cuts.tolist(), len(positions)], strict=True):
+            if first < last:
+                block = vectors[int(ends[first - 1]) if first else 0 : int(ends[last - 1])]
+                yield positions[first:last], block, self.vectors_at(block, dimension)
 
     def damage(self) -> Iterator[str]:
         """Check every block of every file and yield a line for each file that does not match."""

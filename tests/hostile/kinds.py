@@ -53,7 +53,8 @@ def make_bases(folder: Path) -> None:
             )
             for i in range(200)
         ]
-        writer = IndexWriter(folder / f"index{number}", embedder)
+        passages = {"passage_tokens": 3, "overlap": 1} if number == 1 else {}
+        writer = IndexWriter(folder / f"index{number}", embedder, **passages)
         writer.create(records[:180], kind=kind)
         writer.add(records[180:])
         writer.delete(["r3", "r7"])
@@ -276,6 +277,7 @@ def use_index(folder: Path, seed: float) -> str:
         "hybrid": lambda: SearchIndex(path, threads=1, offline=True).search("the cat", 5, hybrid=True),
         "verify": lambda: SearchIndex(path, threads=1, offline=True).verify(),
         "rows": lambda: list(SearchIndex(path, threads=1, offline=True).rows()),
+        "blocks": lambda: list(SearchIndex(path, threads=1, offline=True).row_blocks()),
         "add": lambda: IndexWriter(path, SearchIndex(path, threads=1, offline=True).embedder()).add(
             [Record("a new cat", "new")]
         ),

@@ -55,8 +55,8 @@ def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copied_index):
         write_sealed_json(current, {**pointer, **change})
         with pytest.raises(CorruptIndexError, match="CURRENT: manifest must be the name of a manifest"):
             SearchIndex(copied_index)
-    write_sealed_json(current, {**pointer, "format_version": 4})
-    with pytest.raises(CorruptIndexError, match="format version 4"):
+    write_sealed_json(current, {**pointer, "format_version": 5})
+    with pytest.raises(CorruptIndexError, match="format version 5"):
         SearchIndex(copied_index)
     current.write_text("{")
     with pytest.raises(CorruptIndexError, match="damaged"):
@@ -154,8 +154,8 @@ def test_a_segments_name_is_digits(index, name, tmp_path):
 
 
 def test_a_manifest_of_a_newer_version_is_refused(index):
-    resealed(index, lambda manifest: manifest.update(format_version=4))
-    with pytest.raises(CorruptIndexError, match=r"000001\.json is of format version 4.* reads up to 3"):
+    resealed(index, lambda manifest: manifest.update(format_version=5))
+    with pytest.raises(CorruptIndexError, match=r"000001\.json is of format version 5.* reads up to 4"):
         SearchIndex(index)
 
 

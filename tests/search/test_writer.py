@@ -14,7 +14,7 @@ from sbert_mini.errors import (
     ModelMismatchError,
     UsageError,
 )
-from sbert_mini.search.writer import IndexCounts, VectorsById
+from sbert_mini.search.encoding import IndexCounts, VectorsById
 from sbert_mini.text.records import Record
 
 
