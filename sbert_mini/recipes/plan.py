@@ -337,7 +337,7 @@ def _arguments(recipe: Recipe, steps: int, *, with_dev: bool) -> dict[str, objec
         "adam_beta1": optimizer.beta1,
         "adam_beta2": optimizer.beta2,
         "adam_epsilon": optimizer.epsilon,
-        "warmup_steps": math.ceil(optimizer.warmup * steps) if optimizer.warmup < 1 else int(optimizer.warmup),
+        "warmup_steps": math.ceil(optimizer.warmup * steps),
         "lr_scheduler_type": _SCHEDULERS[optimizer.decay],
         "max_grad_norm": train.max_grad_norm,
         "bf16": train.precision == "bf16",

@@ -132,7 +132,7 @@ class OptimizerPart:
         beta1: the decay rate of the average of gradients (first moment), 0 to 0.99999.
         beta2: the decay rate of the average of squared gradients (second moment), 0 to 0.9999999.
         epsilon: a small number added to the root of the second moment, 0 or more, against division by zero.
-        warmup: the share of the steps during which the rate rises.
+        warmup: the share of the steps during which the rate rises, 0 to 1.
         decay: the curve of the learning rate after the warmup.
         layer_decay: each layer learns at this share of the next one's rate; 1 for one rate.
         unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.
@@ -145,7 +145,7 @@ class OptimizerPart:
     beta1: float = key(0.9, low=0, high=0.99999)
     beta2: float = key(0.999, low=0, high=0.9999999)
     epsilon: float = key(1e-8, low=0)
-    warmup: float = key(0.1, low=0)
+    warmup: float = key(0.1, low=0, high=1)
     decay: str = key("linear", choices=DECAYS)
     layer_decay: float = same(FitterConfig, "layer_decay")
     unfreeze_every: int = same(FitterConfig, "unfreeze_every")
@@ -164,7 +164,7 @@ class PhasePart:
         epochs: passes over the data in this phase.
         learning_rate: the encoder's highest learning rate in this phase.
         head_learning_rate: the task heads' highest learning rate in this phase.
-        warmup: the share of the phase's steps during which the learning rate rises.
+        warmup: the share of the phase's steps during which the learning rate rises, 0 to 1.
         decay: the curve of the learning rate after the warmup.
     """
 
@@ -173,7 +173,7 @@ class PhasePart:
     epochs: float | None = key(None, low=1e-3)
     learning_rate: float | None = key(None, low=0)
     head_learning_rate: float | None = key(None, low=0)
-    warmup: float | None = key(None, low=0)
+    warmup: float | None = key(None, low=0, high=1)
     decay: str | None = key(None, choices=DECAYS)
 
     def __post_init__(self) -> None:
@@ -217,7 +217,7 @@ class TaskPart:
         drop_overlap: whether training rows that also occur in the dev set are left out.
         both_orders: whether training pairs are also read the other way round: twice as many rows, for labels that do not depend
             on the order.
-        margin: the table `[task.margin]` of the loss `cosine-embedding`.
+        margin: the table `[task.margin]` of the loss `cosine-embedding`; without it the margin is fixed, at its default value.
 
     Raises:
         UsageError: a value breaks a rule; `parameter` names it.

@@ -93,7 +93,7 @@ LOSSES: Mapping[str, LossSpec] = {
     "triplet": LossSpec(("triplet",), "none", ("accuracy",), nested=True),
     "distillation": LossSpec(("single",), "teacher", (), nested=True),
 }
-"""Loss -> what is known of it; `tasks` has its class."""
+"""Loss -> what is known of it; `objective` has its class."""
 
 
 def with_(field: str) -> tuple[str, ...]:

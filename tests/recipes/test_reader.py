@@ -54,6 +54,11 @@ def test_a_recipe_is_read(tmp_path):
             "steps = 10\n[optimizer]\nlearning_rate = 1" + "0" * 400,
             "learning_rate is too large: a number of 401 digits",
         ),
+        (
+            "steps = 10",
+            "steps = 10\n[optimizer]\nwarmup = 100",
+            "line 7: optimizer.warmup must be at most 1; found 100",
+        ),
         ("steps = 10", "steps = 0", "line 5: train.steps must be at least 1; found 0"),
         ("steps = 10", 'steps = "10"', "line 5: train.steps must be a whole number; found '10'"),
         ("steps = 10", "steps = true", "line 5: train.steps must be a whole number; found true"),
