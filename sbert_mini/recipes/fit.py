@@ -114,6 +114,7 @@ def _with_teachers(plan: Plan, phase: Phase, offline: bool, on_progress: Callabl
             graph=teacher.graph,
             threads=torch.get_num_threads(),
             offline=offline,
+            trust_tokenizer=teacher.trust_tokenizer,
         )
         if is_first_process():
             encode(on_progress=on_progress)

@@ -68,10 +68,12 @@ class Teacher:
     Attributes:
         model: its name: a directory, a built-in name or a hub id.
         graph: what computes its vectors.
+        trust_tokenizer: see `Embedder`.
     """
 
     model: str | Path
     graph: Graph
+    trust_tokenizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | No
     data = data or read_data(recipe)
     tasks = tuple(_task(recipe, part, data) for part in recipe.tasks)
     counts = overlap_counts({task.config.name: task.train for task in tasks}, data.evaluation)
-    directory = outputs.with_name(output or recipe.resolve(recipe.model.output, in_data=False))
+    directory = recipe.output(output)
     model = recipe.model
     return Plan(
         recipe=recipe,
@@ -212,7 +214,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | No
             trust_tokenizer=model.trust_tokenizer,
         ),
         teachers={
-            part.name: Teacher(recipe.local_model(part.teacher), part.teacher_graph)
+            part.name: Teacher(recipe.local_model(part.teacher), part.teacher_graph, part.trust_tokenizer)
             for part in recipe.tasks
             if part.teacher is not None
         },

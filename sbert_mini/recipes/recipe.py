@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sbert_mini.errors import UsageError
+from sbert_mini.files import outputs
 from sbert_mini.files.paths import expanded
 from sbert_mini.model.choices import Graph
 from sbert_mini.model.registry import BUILTIN, DEFAULT_MODEL
@@ -212,6 +213,7 @@ class TaskPart:
         teacher: with the loss `distillation`: the model whose vectors are learned: a directory, a built-in name or a
             hub id.
         teacher_graph: what computes the teacher's vectors; int8 is faster.
+        trust_tokenizer: use the teacher's tokenizer.json though it is not BERT's, of a source that you trust.
         limit: the highest number of training rows.
         dev_limit: the highest number of dev rows.
         drop_overlap: whether training rows that also occur in the dev set are left out.
@@ -230,6 +232,7 @@ class TaskPart:
     label: str | None = key(None)
     teacher: str | None = key(None)
     teacher_graph: Graph = key("fp32", choices=get_args(Graph))
+    trust_tokenizer: bool = key(False)
     limit: int | None = key(None, low=1)
     dev_limit: int | None = key(None, low=1)
     drop_overlap: bool = key(False)
@@ -254,6 +257,11 @@ class TaskPart:
             raise UsageError(f"task.both_orders is for pairs: {' and '.join(TWO_SIDED)}", "both_orders")
         if config.spec.taught is not (self.teacher is not None):
             raise UsageError("task.teacher is for the loss distillation, which needs one to learn from", "teacher")
+        if self.trust_tokenizer and self.teacher is None:
+            raise UsageError(
+                "task.trust_tokenizer is for a teacher's; model.trust_tokenizer for the starting model's",
+                "trust_tokenizer",
+            )
         if config.metric is not None and not self.dev:
             raise UsageError("task.metric needs task.dev", "metric")
 
@@ -315,6 +323,14 @@ class Recipe:
         if in_data and self.data.folder:
             base = base / self._expanded(self.data.folder)
         return base / self._expanded(name)
+
+    def output(self, other: Path | None = None) -> Path:
+        """Return the model directory to write: `other` where it is given, else the recipe's.
+
+        Raises:
+            UsageError: it has no name, or names an environment variable that is not set.
+        """
+        return outputs.with_name(other or self.resolve(self.model.output, in_data=False))
 
     def local_model(self, name: str) -> str | Path:
         """Return the name of a model; a directory beside the recipe wins over a hub id, and a built-in name over both."""

@@ -154,6 +154,7 @@ def refused(folder, text):
          "line 10: data.drop_evaluation: there is no set 'sts1' (did you mean sts1"),
         ("[[task]]", "[evaluation]\npatience = 2\n[[task]]", "line 9: evaluation.patience needs a task with a dev file"),
         ("high = 4.0", "high = 4.0\ntext = ['a']", "line 15: task.text: the structure siamese has 2 columns of text; found 1"),
+        ("high = 4.0", "high = 4.0\ntrust_tokenizer = true", "line 15: task.trust_tokenizer is for a teacher's"),
         ("high = 4.0", "high = 4.0\nmetric = 'spearman'", "line 15: task.metric needs task.dev"),
         ("high = 4.0", "high = 4.0\n[task.margin]\nvalue = 0.3", "task.margin is for the loss cosine-embedding; found cosent"),
         ("high = 4.0", "high = 4.0\n[regularization]\nsmart = 1.0\ntasks = ['u']",
