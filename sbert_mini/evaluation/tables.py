@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sbert_mini.evaluation.log_keys import MEAN, TRAIN
 from sbert_mini.text.markdown import code, no_markup, table_cell
 
 Json = Mapping[str, Any]
@@ -329,14 +330,14 @@ def training(result: Json) -> list[Table]:
     ]
     if scored:
         tables.append(_best(result, scored))
-    for prefix, name in (("", "Dev figures"), ("train_", "Training figures (a sample of the training rows)")):
+    for prefix, name in (("", "Dev figures"), (TRAIN, "Training figures (a sample of the training rows)")):
         keys = [
             (f"{prefix}{task['name']}_{key}", f"{task['name']} {word}")
             for task in scored
             for key, word in _FIGURES.items()
             if any(f"{prefix}{task['name']}_{key}" in e["figures"] for p in result["phases"] for e in p["evaluations"])
         ]
-        keys += [("mean", "mean")] if keys and not prefix else []
+        keys += [(MEAN, "mean")] if keys and not prefix else []
         rows = tuple(
             (
                 f"{phase['number']}: {phase['encoder']}",

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
+from sbert_mini.evaluation.log_keys import EVAL_MEAN
 from sbert_mini.files import outputs
 from sbert_mini.model import registry
 from sbert_mini.model.choices import Graph
@@ -349,7 +350,7 @@ def _arguments(recipe: Recipe, steps: int, *, with_dev: bool) -> dict[str, objec
         "save_steps": every if with_dev else train.save_every or _SAVE_EVERY,
         "save_total_limit": train.keep_checkpoints + 1,
         "load_best_model_at_end": with_dev,
-        "metric_for_best_model": "eval_mean" if with_dev else None,
+        "metric_for_best_model": EVAL_MEAN if with_dev else None,
         "greater_is_better": True if with_dev else None,
         "report_to": train.report_to or "none",
     }

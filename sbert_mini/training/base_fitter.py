@@ -12,6 +12,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from sbert_mini.errors import UsageError
+from sbert_mini.evaluation.log_keys import EVAL_MEAN
 from sbert_mini.training import averaging, checkpoints, processes
 from sbert_mini.training.averaging import WeightAverage
 from sbert_mini.training.config import FitterConfig
@@ -134,7 +135,7 @@ class BaseFitter(SentenceTransformerTrainer, ABC):
         best = best_standing(self.state, self.measured_tasks) if self.state.best_global_step is not None else None
         if best is not None and now <= best:
             return False
-        self.state.best_metric, self.state.best_global_step = metrics["eval_mean"], self.state.global_step
+        self.state.best_metric, self.state.best_global_step = metrics[EVAL_MEAN], self.state.global_step
         return True
 
     # --- averages ---
