@@ -42,7 +42,7 @@ MANIFEST = NameRule(
 SEGMENT_FILE = NameRule(
     "a file of a segment", "small letters and _, a dot, letters", re.compile(r"[a-z_]{1,40}\.[a-z]{1,10}")
 )
-TASK = NameRule("a task's name", "letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,200}"))
+TASK = NameRule("a task's name", "1 to 200 letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,200}"))
 MODULE = NameRule(
     "a module's path", "empty, or folders of letters, digits, -, _ and .", re.compile(rf"(?:{_PART}(?:/{_PART})*)?")
 )
