@@ -171,7 +171,9 @@ def beginning(contestant: Contestant, dim: int) -> Contestant:
         UsageError: the vectors have fewer components.
     """
     if not 1 <= dim <= contestant.dimension:
-        raise UsageError(f"{contestant.name} has vectors of {contestant.dimension} components; found --dim {dim}")
+        raise UsageError(
+            f"dim must be from 1 to {contestant.dimension}, the components of {contestant.name}; found {dim}", "dim"
+        )
 
     def cut(encode: Callable[[Sequence[str]], FloatArray]) -> Callable[[Sequence[str]], FloatArray]:
         def encode_and_cut(texts: Sequence[str]) -> FloatArray:

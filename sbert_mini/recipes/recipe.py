@@ -340,9 +340,9 @@ class Recipe:
     def _expanded(self, name: str) -> Path:
         text = os.path.expandvars(name)
         if missing := re.search(r"\$\{?(\w+)", text):
+            name = missing[1]
             raise UsageError(
-                f"{self.path} names the environment variable {missing[1]}, which is not set: set it, or name the folder with "
-                "--data"
+                f"{self.path} names the environment variable {name}, which is not set: set {name}", f"set {name}"
             )
         return expanded(text)
 

@@ -40,7 +40,8 @@ def open_run(plan: Plan, seed: int, *, resume: bool = False, offline: bool = Fal
     newest = newest_checkpoint(plan.run)
     if newest is not None and not resume:
         raise UsageError(
-            f"{plan.run} holds {newest.relative_to(plan.run)} of an earlier run: go on with it by --resume, or delete the folder"
+            f"{plan.run} holds {newest.relative_to(plan.run)} of an earlier run: go on with it (resume=True), or delete it",
+            "resume=True",
         )
     if not is_first_process():
         return

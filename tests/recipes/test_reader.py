@@ -84,7 +84,7 @@ def test_a_recipe_is_read(tmp_path):
         ('dev = "c.csv"', "head_dropout = 1.5", "line 18: task.head_dropout must be at most 0.95; found 1.5"),
         ('train = "a.csv"', "train = []", "line 11: task.train names no file"),
         ("steps = 10", "epochs = inf", "line 5: train.epochs must be finite"),
-        ('name = "two"', 'name = "my task"', "line 14: task.name is made of letters"),
+        ('name = "two"', 'name = "my task"', "line 14: task.name must be 1 to 200 letters"),
         (
             'rule = "scheduled"',
             'rule = "fixed"\nvalue = 5.0',
