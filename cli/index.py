@@ -17,7 +17,7 @@ from sbert_mini.scale.address import FORM
 from . import options
 from .notes import counted, note, progress_wanted, quiet_notes
 from .printing import print_json, print_text
-from .rejects import Rejects
+from .rejects import Rejects, rejects_beside
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
@@ -126,7 +126,7 @@ def create(
     pca: Pca = None,
     truncation: options.Truncation = "warn",
     on_error: options.OnError = "fail",
-    rejects: options.RejectsFile = None,
+    rejects: options.IndexRejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -185,7 +185,7 @@ def add(
     max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = "warn",
     on_error: options.OnError = "fail",
-    rejects: options.RejectsFile = None,
+    rejects: options.IndexRejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -234,7 +234,7 @@ def update(
     max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = "warn",
     on_error: options.OnError = "fail",
-    rejects: options.RejectsFile = None,
+    rejects: options.IndexRejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -486,7 +486,7 @@ def _write(rows: _RowOptions, embedder: "Embedder", prompt: str, change: "Callab
     from sbert_mini.text.records import ReadCounts, read_records
 
     skip = rows.on_error == "skip"
-    with Rejects(skip, rows.rejects, _beside(rows.directory), rows.input) as taken:
+    with Rejects(skip, rows.rejects, rejects_beside(rows.directory), rows.input) as taken:
         writer = IndexWriter(
             rows.directory,
             embedder,
@@ -532,10 +532,6 @@ def _given_vectors(path: Path | None, on_error: options.OnErrorAction) -> "Itera
 
     with scratch_folder(path) as folder:
         yield read_shards(path, folder / "vectors.npy")
-
-
-def _beside(directory: Path) -> Path:
-    return directory.with_name(directory.name + ".rejects.jsonl")
 
 
 def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: int) -> None:

@@ -1,5 +1,6 @@
 """The options that several commands share."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 OnErrorAction: TypeAlias = Literal["fail", "skip"]
-"""What happens to a row that cannot be read."""
+"""What happens to a row that cannot be used."""
 
 Model = Annotated[
     str | None,
@@ -57,12 +58,18 @@ OnError = Annotated[
     OnErrorAction,
     typer.Option(
         "--on-error",
-        help="A row that cannot be read: stop, or write it into the rejects file and continue (exit code 4).",
+        help="A row that cannot be used: stop, or write it into the rejects file and continue (exit code 4).",
     ),
 ]
 RejectsFile = Annotated[
     Path | None,
     typer.Option("--rejects", help="The rejects file, JSON lines. [default: OUTPUT.rejects.jsonl]", show_default=False),
+]
+IndexRejectsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--rejects", help="The rejects file, JSON lines. [default: DIRECTORY.rejects.jsonl]", show_default=False
+    ),
 ]
 PrecisionOption = Annotated[
     choices.Precision, typer.Option("--precision", help="The values in the output: 32, 8 or 1 bits per component.")
@@ -154,6 +161,27 @@ def reading(
         "max_row_bytes": max_row_bytes,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def checked_input(texts: list[str] | None, input: list[Path] | None, reading: dict[str, Any]) -> list[Path] | None:
+    """Return the files to read, stdin where nothing is named; None where the texts are arguments.
+
+    Raises:
+        UsageError: texts and files are both given, or neither; or a text is empty.
+    """
+    if texts and input:
+        raise UsageError("texts were given both as arguments and with --input; give one of the two")
+    if texts:
+        check_no_input_options(reading)
+    if any(not text.strip() for text in texts or []):
+        raise UsageError("one of the texts is empty")
+    if texts or input:
+        return input
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
+    from sbert_mini.text.records import STANDARD_INPUT
+
+    return [Path(STANDARD_INPUT)]
 
 
 def check_no_input_options(reading: dict[str, Any]) -> None:
