@@ -112,6 +112,7 @@ def _read(
     files: list[Path], columns: list[str], needed: int, reading: dict[str, Any]
 ) -> Iterator[tuple[Any, str | tuple[str, str]]]:
     from sbert_mini.text.records import inputs, read_records
+    from sbert_mini.text.rows import read_row, text_of
 
     kinds = {kind == "txt" for _, kind in inputs(files, reading.get("format"))}
     plain = kinds == {True}
@@ -129,10 +130,4 @@ def _read(
         if needed == 1:
             yield record.id_value, record.text
             continue
-        row = {**record.columns, **({} if record.id is None else {"id": record.id})}
-        if columns[1] not in row:
-            raise InputError(f"{record.place}: there is no column {columns[1]!r}; it has {', '.join(row)}")
-        second = row[columns[1]]
-        if not isinstance(second, str) or not second.strip():
-            raise InputError(f"{record.place}: {columns[1]!r} must be a text, and is {second!r}")
-        yield record.id_value, (record.text, second)
+        yield record.id_value, (record.text, text_of(read_row(record), columns[1], record.place))

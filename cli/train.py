@@ -254,6 +254,7 @@ def soup(
 def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
     """Print what a plan will do and cost."""
     from sbert_mini.recipes.estimates import describe, estimate
+    from sbert_mini.training.examples import OTHER_ORDER
 
     costs = estimate(plan, offline=offline)
     description = describe(plan, costs, offline=offline)
@@ -279,9 +280,10 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
             f"{entry['name']}: {entry['structure']}, {entry['loss']}, {entry['train_rows']:,} train rows, {dev}, "
             f"{entry['examples_a_batch']} examples a batch"
         )
-        for key, count in task.train.counts.items():
-            if key != "read":
-                print_text(f"  {count:,} rows {key.replace(':', ',', 1)}")
+        for reason, count in task.train.dropped.items():
+            print_text(f"  {count:,} rows dropped, {reason}")
+        if added := task.train.counts.get(OTHER_ORDER):
+            print_text(f"  {added:,} rows added, in the other order")
 
 
 def _duration(seconds: float) -> str:

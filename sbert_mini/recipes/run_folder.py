@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from sbert_mini.files.json_schema import read_json
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
 from sbert_mini.model.weights import weight_files
-from sbert_mini.recipes.launchers import is_first_process
+from sbert_mini.recipes.launchers import is_first_process, process_count
 from sbert_mini.recipes.plan import Phase, Plan
 from sbert_mini.runtime.fingerprint import file_sha256
 from sbert_mini.training import checkpoints
@@ -163,7 +162,7 @@ def _identity(plan: Plan, seed: int, *, offline: bool) -> dict[str, Any]:
         "data": _data_digest(plan.tasks),
         "start": _weights_digest(plan.start_directory(offline=offline)),
         **({"teachers": teachers} if teachers else {}),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": process_count() or 1,
     }
 
 
