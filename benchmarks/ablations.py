@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.harness import RESULTS, START
+from benchmarks.harness import PEER_MODEL, RESULTS, START_NOTE
 from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.log_keys import CONFLICT, EVAL_MEAN, figures_in
 from sbert_mini.evaluation.measure import machine
@@ -80,7 +80,7 @@ def recipe(names: Sequence[str] = TASKS, loss: str = "cosine-mse", more: str = "
         more: lines of STS-B's task.
         settings: fill `HEAD`.
     """
-    values = {"start": "all-MiniLM-L6-v2", "batch": BATCH, "surgery": "pcgrad", "schedule": "round-robin"} | settings
+    values = {"start": PEER_MODEL, "batch": BATCH, "surgery": "pcgrad", "schedule": "round-robin"} | settings
     values["precision"] = PRECISION
     values.setdefault("every", values["steps"])
     made = {
@@ -195,7 +195,7 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
         file.write_text(recipe(("quora", "sts"), steps=steps), "utf-8")
         quora, sts, dev = prepare(read_recipe(file)).tasks
         torch.manual_seed(seed)
-        whole = SentenceTransformer(str(registry.resolve("all-MiniLM-L6-v2")))
+        whole = SentenceTransformer(str(registry.resolve(PEER_MODEL)))
         model = SentenceTransformer(modules=[whole[0], whole[1]])  # without Normalize
         softmax = losses.SoftmaxLoss(model, model.get_embedding_dimension() or 0, num_labels=2)
         for task, loss in ((quora, softmax), (sts, losses.CosineSimilarityLoss(model))):
@@ -413,7 +413,7 @@ def main() -> None:
     cards = [run.pop("machine") for run in runs]
     commits = sorted({card["commit"] for card in cards})
     command = f"python -m benchmarks.ablations --threads {cards[-1]['threads']}"
-    result = {"command": command, "machine": cards[-1], "commits": commits, "note": START, "groups": groups}
+    result = {"command": command, "machine": cards[-1], "commits": commits, "note": START_NOTE, "groups": groups}
     (RESULTS / "ablations.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (RESULTS / "ablations.png").write_bytes(picture(groups))
 

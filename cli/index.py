@@ -525,7 +525,9 @@ def _given_vectors(path: Path | None, on_error: options.OnErrorAction) -> "Itera
     if path is not None and on_error == "skip":
         raise UsageError("--vectors needs every row: it does not go with --on-error skip")
     if path is None or not path.is_dir():
-        yield None if path is None else options.read_vectors(path)
+        from sbert_mini.runtime.npy import read_vectors
+
+        yield None if path is None else read_vectors(path)
         return
     from sbert_mini.files.durable import scratch_folder
     from sbert_mini.scale.bulk import read_shards

@@ -2,17 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from sbert_mini.errors import InputError, UsageError
+from sbert_mini.errors import UsageError
 from sbert_mini.model.choices import Graph
 from sbert_mini.runtime import choices
-
-if TYPE_CHECKING:
-    from sbert_mini.shapes import FloatArray
-
 
 OnErrorAction: TypeAlias = Literal["fail", "skip"]
 """What happens to a row that cannot be used."""
@@ -222,29 +218,3 @@ def check_json_lines(option: str, file: Path) -> None:
     """
     if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".npy", ".safetensors", ".xlsx", ".html", ".xml", ".gz"):
         raise UsageError(f"{option} writes JSON lines: name a .jsonl file; found {file}")
-
-
-def read_vectors(file: Path) -> "FloatArray":
-    """Return the vectors of a .npy file, memory-mapped.
-
-    Raises:
-        InputError: it cannot be read, or holds something else.
-    """
-    import numpy as np
-
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(6)
-    except OSError as error:
-        raise InputError(f"{file} cannot be opened: {error.strerror or error}") from error
-    if start != b"\x93NUMPY":
-        raise InputError(f"{file} is not a .npy file: 'sbmini encode -o NAME.npy' writes one")
-    try:
-        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of many kinds, as the header is parsed as Python
-        raise InputError(
-            f"{file} cannot be read as a .npy file: it is damaged, or holds no numbers ({error})"
-        ) from error
-    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim != 2:
-        raise InputError(f"{file} must hold one array of floating-point numbers, (rows, dim)")
-    return vectors

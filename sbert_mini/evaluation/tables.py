@@ -56,8 +56,8 @@ class Table:
         return "\n".join([*lines, *self.notes])
 
 
-def _spread(values: Json, digits: int, unit: str = "") -> str:
-    """Return `median [lowest-highest]`."""
+def spread(values: Json, digits: int, unit: str = "") -> str:
+    """Return `median [lowest-highest]` of a `measure.summary`, with some decimals and a unit after the median."""
     low, high = (f"{values[key]:,.{digits}f}" for key in ("low", "high"))
     return f"{values['median']:,.{digits}f}{unit} [{low}-{high}]"
 
@@ -176,7 +176,7 @@ def speed(result: Json) -> list[Table]:
         rows = tuple(
             (
                 name,
-                _spread(measured["seconds"], 2, " s"),
+                spread(measured["seconds"], 2, " s"),
                 f"{measured['peak_bytes']['median'] / 1e6:.0f} MB",
                 _number(measured["times_faster"], 1) if measured["times_faster"] else "",
             )
@@ -188,8 +188,8 @@ def speed(result: Json) -> list[Table]:
     rows = tuple(
         (
             name,
-            _spread(measured["p50_ms"], 2, " ms"),
-            _spread(measured["p99_ms"], 2, " ms"),
+            spread(measured["p50_ms"], 2, " ms"),
+            spread(measured["p99_ms"], 2, " ms"),
             _number(measured["times_faster"]) if measured["times_faster"] else "",
         )
         for name, measured in result["latency"].items()
@@ -204,7 +204,7 @@ def speed(result: Json) -> list[Table]:
             (
                 name,
                 *(
-                    _spread(measured[size]["texts_per_s"], 0)
+                    spread(measured[size]["texts_per_s"], 0)
                     + (f" (x {measured[size]['times_faster']:.2f})" if measured[size]["times_faster"] else "")
                     for size in sizes
                 ),
@@ -254,7 +254,7 @@ def search(result: Json) -> list[Table]:
             (
                 name,
                 f"{kind['recall']:.4f}",
-                _spread(kind["queries_per_s"], 0),
+                spread(kind["queries_per_s"], 0),
                 _number(kind["times_faster"]) if kind["times_faster"] else "",
                 f"{kind['single_ms']['median']:.2f} ms",
                 f"{kind['build_s']:.2f} s" if kind["build_s"] is not None else "",

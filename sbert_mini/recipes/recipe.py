@@ -1,9 +1,9 @@
 """A recipe: a TOML file that says everything of a training run. `reader` reads it.
 
 Its tables are `[data]`, `[model]`, `[lora]`, `[train]`, `[optimizer]`, `[regularization]`, `[average]`, `[evaluation]`, one
-`[[task]]` a task, and where training goes in phases one `[[phase]]` each; their keys are the fields of the classes below. Paths
-are relative to `data.folder`, else to the recipe's own folder (of a built-in recipe: the working directory); `$NAME` in a path
-is an environment variable.
+`[[task]]` a task, and where training goes in phases one `[[phase]]` each; their keys are the fields of the classes below. The
+tasks' files are relative to `data.folder`; without it, and for every other path, to the recipe's own folder (of a built-in
+recipe: the working directory). `$NAME` in a path is an environment variable.
 """
 
 import logging
