@@ -343,7 +343,7 @@ def training(result: Json) -> list[Table]:
                 f"{phase['number']}: {phase['encoder']}",
                 f"{entry['step']:,}",
                 _number(entry["epoch"]),
-                *(_held(entry["figures"], key) for key, _ in keys),
+                *(_figure_or_blank(entry["figures"], key) for key, _ in keys),
             )
             for phase in result["phases"]
             for entry in phase["evaluations"]
@@ -384,13 +384,15 @@ def _best(result: Json, scored: Sequence[Json]) -> Table:
     """Return the figures of the weights that were saved, a row; and those that they are held against, if there are some."""
     figures = result["saved"]["figures"]
     keys = [(f"{t['name']}_{t['metric']}", f"{t['name']} {_FIGURES[t['metric']]}") for t in scored] + [("mean", "mean")]
-    rows = [(f"{result['model']}, step {result['saved']['step']:,}", *(_held(figures, key) for key, _ in keys))]
+    rows = [
+        (f"{result['model']}, step {result['saved']['step']:,}", *(_figure_or_blank(figures, key) for key, _ in keys))
+    ]
     notes = ["One set of weights for all tasks, chosen by the mean on the dev sets."]
     if "mean" in figures and figures["mean"] is None:
         notes = [NO_BEST]
     if reference := result.get("reference"):
         theirs = reference["figures"]
-        rows.append((reference["name"], *(_held(theirs, key) for key, _ in keys)))
+        rows.append((reference["name"], *(_figure_or_blank(theirs, key) for key, _ in keys)))
         gaps = (_gap(figures, theirs, key) for key, _ in keys)
         rows.append(("difference", *gaps))
         notes += reference.get("notes", [])
@@ -402,7 +404,7 @@ def figure_text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _held(figures: Json, key: str) -> str:
+def _figure_or_blank(figures: Json, key: str) -> str:
     return figure_text(figures[key]) if key in figures else ""
 
 

@@ -22,12 +22,12 @@ class ProgressCallback(TrainerCallback):
     """
 
     def __init__(self, *, bar: bool) -> None:
-        self._wanted = bar
+        self._draws_bar = bar
         self._bar: ProgressBar | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
         """Start the bar where the run starts or goes on."""
-        if not self._wanted:
+        if not self._draws_bar:
             return
         self._bar = ProgressBar("training", state.max_steps, state.global_step)
 

@@ -23,7 +23,7 @@ from sbert_mini.training.stopping import best_standing, standing_of
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.telemetry import Telemetry
 
-TEACHER = "teacher.safetensors"
+BREGMAN_FILE = "bregman.safetensors"
 
 
 class AfterStep(TrainerCallback):
@@ -151,7 +151,7 @@ class BaseFitter(SentenceTransformerTrainer, ABC):
             self.averages[averaging.FILE] = WeightAverage(self.modules_by_name(), average.kind, average.decay)
         if settings.bregman:
             momentum = settings.bregman_momentum
-            self.averages[TEACHER] = WeightAverage(self.modules_by_name(), "ema", momentum, warm=False)
+            self.averages[BREGMAN_FILE] = WeightAverage(self.modules_by_name(), "ema", momentum, warm=False)
 
     def after_step(self) -> None:
         """Take the new weights into the moving averages; called after each optimizer step."""
