@@ -19,7 +19,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from sbert_mini.cli.main import app
+from sbert_mini.cli.main import app  # type: ignore[import-not-found]  # mapped from cli/
 from typer.core import TyperGroup
 from typer.main import get_command
 

@@ -33,7 +33,7 @@ def test_a_parameter_is_replaced_once_and_by_its_option_alone(name):
 
 
 def test_python_names_parameters_and_the_command_options(tmp_path, make_model, sbmini):
-    with pytest.raises(UsageError, match="^pca must be at least 1 and below the 384 components"):
+    with pytest.raises(UsageError, match=r"^pca must be at least 1 and below the 384 components"):
         check_kind("auto", 384, pca=4000)
     embedder = Embedder(make_model(), threads=1)
     (tmp_path / "v.npy.partial").mkdir()
