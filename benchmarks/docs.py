@@ -19,6 +19,10 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
+from sbert_mini.cli.main import app  # type: ignore[import-not-found]  # mapped from cli/
+from typer.core import TyperGroup
+from typer.main import get_command
+
 from benchmarks import (
     ablations,
     encoding,
@@ -38,8 +42,8 @@ from sbert_mini.evaluation import tables
 from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.files import json_files as schemas
 from sbert_mini.files.json_schema import Either, ListOf, MapOf, Object, Required, Schema
-from sbert_mini.recipes.recipe import DataPart, EvaluationPart, ModelPart, OptimizerPart, PhasePart, TaskPart, TrainPart
-from sbert_mini.training.config import AverageConfig, LoraConfig, RegularizationConfig
+from sbert_mini.recipes.recipe import TABLES, PhasePart, TaskPart
+from sbert_mini.training.config import LoraConfig
 from sbert_mini.training.task_config import MarginConfig, TaskConfig
 
 ROOT = Path(__file__).parent.parent
@@ -80,14 +84,8 @@ def recipe_keys() -> str:
 
 
 RECIPE: Sequence[tuple[str, type]] = (
-    ("[data]", DataPart),
-    ("[model]", ModelPart),
+    *((f"[{name}]", kind) for name, kind in TABLES.items()),
     ("[lora]", LoraConfig),
-    ("[train]", TrainPart),
-    ("[optimizer]", OptimizerPart),
-    ("[regularization]", RegularizationConfig),
-    ("[average]", AverageConfig),
-    ("[evaluation]", EvaluationPart),
     ("[[phase]]", PhasePart),
     ("[[task]]", TaskConfig),
     ("[[task]]", TaskPart),
@@ -134,11 +132,26 @@ def _keys(schema: Schema, path: str, *, required: bool = True) -> Iterator[str]:
         yield f"| `{path}` | {schema.name} | {'yes' if required else ''} |"
 
 
+def command_names() -> list[str]:
+    """Return the name of every command, in the order of the help; first the empty one of `sbmini` itself."""
+
+    def below(group: TyperGroup, words: tuple[str, ...]) -> Iterator[str]:
+        for name, command in group.commands.items():
+            if isinstance(command, TyperGroup):
+                yield from below(command, (*words, name))
+            else:
+                yield " ".join((*words, name))
+
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    return ["", *below(root, ())]
+
+
 def commands() -> str:
     """Return the help of every command, as the command prints it."""
     sbmini = str(Path(sys.executable).with_name("sbmini"))
     blocks = []
-    for command in COMMANDS:
+    for command in command_names():
         done = subprocess.run(
             [sbmini, *command.split(), "--help"],
             capture_output=True,
@@ -151,34 +164,6 @@ def commands() -> str:
     return "\n\n".join(blocks)
 
 
-COMMANDS = (
-    "",
-    "encode",
-    "index create",
-    "index add",
-    "index update",
-    "index delete",
-    "index compact",
-    "index push",
-    "index info",
-    "index verify",
-    "search",
-    "dedup",
-    "reduce fit",
-    "reduce apply",
-    "bench sts",
-    "bench speed",
-    "bench search",
-    "bench pairs",
-    "train",
-    "soup",
-    "recipes list",
-    "recipes show",
-    "predict",
-    "models list",
-    "models info",
-    "models convert",
-)
 MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "sts": lambda result: tables.sts(result)[:1],
     "pairs": lambda result: tables.pairs(result)[:1],

@@ -26,7 +26,7 @@ from sbert_mini.search.encoding import IndexCounts
 from sbert_mini.text.records import Record
 
 ROOT = Path(__file__).parent.parent
-MODELS = ("sbert-mini", harness.PEER)
+MODELS = ("sbert-mini", harness.PEER_MODEL)
 COLLECTIONS = ("scifact", "cranfield")
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "cut, 256": {"reads": 256, "truncation": "warn"},

@@ -17,7 +17,7 @@ from sbert_mini.scale.address import FORM
 from . import options
 from .notes import counted, note, progress_wanted, quiet_notes
 from .printing import print_json, print_text
-from .rejects import Rejects
+from .rejects import Rejects, rejects_beside
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
@@ -133,7 +133,7 @@ def create(
     passage_tokens: options.PassageTokens = None,
     overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
-    rejects: options.RejectsFile = None,
+    rejects: options.IndexRejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -199,7 +199,7 @@ def add(
     passage_tokens: options.PassageTokens = None,
     overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
-    rejects: options.RejectsFile = None,
+    rejects: options.IndexRejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -252,7 +252,7 @@ def update(
     passage_tokens: options.PassageTokens = None,
     overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
-    rejects: options.RejectsFile = None,
+    rejects: options.IndexRejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -522,7 +522,7 @@ def _write(
     from sbert_mini.text.records import ReadCounts, read_records
 
     skip = rows.on_error == "skip"
-    with Rejects(skip, rows.rejects, _beside(rows.directory), rows.input) as taken:
+    with Rejects(skip, rows.rejects, rejects_beside(rows.directory), rows.input) as taken:
         writer = IndexWriter(
             rows.directory,
             embedder,
@@ -563,17 +563,15 @@ def _given_vectors(path: Path | None, on_error: options.OnErrorAction) -> "Itera
     if path is not None and on_error == "skip":
         raise UsageError("--vectors needs every row: it does not go with --on-error skip")
     if path is None or not path.is_dir():
-        yield None if path is None else options.read_vectors(path)
+        from sbert_mini.runtime.npy import read_vectors
+
+        yield None if path is None else read_vectors(path)
         return
     from sbert_mini.files.durable import scratch_folder
     from sbert_mini.scale.bulk import read_shards
 
     with scratch_folder(path) as folder:
         yield read_shards(path, folder / "vectors.npy")
-
-
-def _beside(directory: Path) -> Path:
-    return directory.with_name(directory.name + ".rejects.jsonl")
 
 
 def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: int) -> None:

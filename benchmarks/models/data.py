@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import data_file
+from benchmarks.harness import PEER_MODEL, data_file
 from sbert_mini import Embedder
 from sbert_mini.text.records import read_records
 
 FOLDER = Path("build/model")
-TEACHER = "all-MiniLM-L6-v2"
+TEACHER = PEER_MODEL
 TITLES_DEV = 1000
 NEIGHBOURS, LEAST_GAP = 30, 0.02
 """Of mined negatives: among so many nearest questions, by this much less near than the duplicate."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from sbert_mini.cosine import unit_rows
 from sbert_mini.errors import MissingExtraError, ModelError, ModelNotFoundError, UsageError
-from sbert_mini.evaluation.choices import OWN_RUNTIMES, PEER
+from sbert_mini.evaluation.choices import OWN_RUNTIMES, PEER_RUNTIME
 from sbert_mini.evaluation.sets import trained_on
 from sbert_mini.model import registry
 from sbert_mini.model.choices import GRAPHS
@@ -87,8 +87,8 @@ def open_contestant(
     """
     if runtime in GRAPHS:
         return _embedder(name, runtime, threads, offline=offline, trust_tokenizer=trust_tokenizer, progress=progress)
-    if runtime not in ("torch", PEER):
-        raise UsageError(f"the runtime must be one of {', '.join((*OWN_RUNTIMES, PEER))}; found {runtime!r}")
+    if runtime not in ("torch", PEER_RUNTIME):
+        raise UsageError(f"the runtime must be one of {', '.join((*OWN_RUNTIMES, PEER_RUNTIME))}; found {runtime!r}")
     try:
         import torch
         from sentence_transformers import SentenceTransformer
@@ -152,7 +152,7 @@ def open_contestants(
     Raises:
         UsageError: a runtime is unknown, or a model has fewer components than one of `dims`.
     """
-    entries = [(name, runtime) for name in names for runtime in runtimes] + [(name, PEER) for name in peers]
+    entries = [(name, runtime) for name in names for runtime in runtimes] + [(name, PEER_RUNTIME) for name in peers]
     options = {"offline": offline, "trust_tokenizer": trust_tokenizer, "progress": progress}
     opened = [open_contestant(name, kind, threads, **options) for name, kind in entries]
     labels = [contestant.label for contestant in opened]
@@ -160,7 +160,7 @@ def open_contestants(
         replace(contestant, name=name) if labels.count(contestant.label) > 1 else contestant
         for contestant, (name, _) in zip(opened, entries, strict=True)
     ]
-    ours = [contestant for contestant in opened if contestant.runtime != PEER]
+    ours = [contestant for contestant in opened if contestant.runtime != PEER_RUNTIME]
     return opened + [beginning(contestant, dim) for contestant in ours for dim in dims]
 
 
@@ -171,7 +171,9 @@ def beginning(contestant: Contestant, dim: int) -> Contestant:
         UsageError: the vectors have fewer components.
     """
     if not 1 <= dim <= contestant.dimension:
-        raise UsageError(f"{contestant.name} has vectors of {contestant.dimension} components; found --dim {dim}")
+        raise UsageError(
+            f"dim must be from 1 to {contestant.dimension}, the components of {contestant.name}; found {dim}", "dim"
+        )
 
     def cut(encode: Callable[[Sequence[str]], FloatArray]) -> Callable[[Sequence[str]], FloatArray]:
         def encode_and_cut(texts: Sequence[str]) -> FloatArray:

@@ -47,7 +47,7 @@ WORDS_FILE = NameRule(
     "32 hexadecimal digits, perhaps a number, and a kind",
     re.compile(r"[0-9a-f]{32}(?:\.[0-9]{1,19})?\.[a-z]{2,10}"),
 )
-TASK = NameRule("a task's name", "letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,200}"))
+TASK = NameRule("a task's name", "1 to 200 letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,200}"))
 MODULE = NameRule(
     "a module's path", "empty, or folders of letters, digits, -, _ and .", re.compile(rf"(?:{_PART}(?:/{_PART})*)?")
 )

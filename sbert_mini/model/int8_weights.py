@@ -25,6 +25,8 @@ PRODUCTS = {
     "output.dense": "narrow",
 }
 """A layer's matrix -> the product that it stands in."""
+MATRICES = {kind: [name for name, product in PRODUCTS.items() if product == kind] for kind in PRODUCTS.values()}
+"""A product -> the matrices that stand in it, side by side."""
 
 
 def read_int8_weights(file: Path) -> dict[str, AnyArray]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
+from sbert_mini.evaluation.log_keys import EVAL_MEAN
 from sbert_mini.files import outputs
 from sbert_mini.model import registry
 from sbert_mini.model.choices import Graph
@@ -68,10 +69,12 @@ class Teacher:
     Attributes:
         model: its name: a directory, a built-in name or a hub id.
         graph: what computes its vectors.
+        trust_tokenizer: see `Embedder`.
     """
 
     model: str | Path
     graph: Graph
+    trust_tokenizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | No
     data = data or read_data(recipe)
     tasks = tuple(_task(recipe, part, data) for part in recipe.tasks)
     counts = overlap_counts({task.config.name: task.train for task in tasks}, data.evaluation)
-    directory = outputs.with_name(output or recipe.resolve(recipe.model.output, in_data=False))
+    directory = recipe.output(output)
     model = recipe.model
     return Plan(
         recipe=recipe,
@@ -212,7 +215,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | No
             trust_tokenizer=model.trust_tokenizer,
         ),
         teachers={
-            part.name: Teacher(recipe.local_model(part.teacher), part.teacher_graph)
+            part.name: Teacher(recipe.local_model(part.teacher), part.teacher_graph, part.trust_tokenizer)
             for part in recipe.tasks
             if part.teacher is not None
         },
@@ -337,7 +340,7 @@ def _arguments(recipe: Recipe, steps: int, *, with_dev: bool) -> dict[str, objec
         "adam_beta1": optimizer.beta1,
         "adam_beta2": optimizer.beta2,
         "adam_epsilon": optimizer.epsilon,
-        "warmup_steps": math.ceil(optimizer.warmup * steps) if optimizer.warmup < 1 else int(optimizer.warmup),
+        "warmup_steps": math.ceil(optimizer.warmup * steps),
         "lr_scheduler_type": _SCHEDULERS[optimizer.decay],
         "max_grad_norm": train.max_grad_norm,
         "bf16": train.precision == "bf16",
@@ -347,7 +350,7 @@ def _arguments(recipe: Recipe, steps: int, *, with_dev: bool) -> dict[str, objec
         "save_steps": every if with_dev else train.save_every or _SAVE_EVERY,
         "save_total_limit": train.keep_checkpoints + 1,
         "load_best_model_at_end": with_dev,
-        "metric_for_best_model": "eval_mean" if with_dev else None,
+        "metric_for_best_model": EVAL_MEAN if with_dev else None,
         "greater_is_better": True if with_dev else None,
         "report_to": train.report_to or "none",
     }

@@ -10,6 +10,7 @@ import numpy as np
 from sbert_mini.errors import CorruptModelError
 from sbert_mini.files.durable import write_durably
 from sbert_mini.model.choices import Graph
+from sbert_mini.model.int8_weights import MATRICES
 from sbert_mini.model.layout import GRAPH_FILES, ModelLayout, graphs_folder
 from sbert_mini.model.weights import read_bert_weights
 from sbert_mini.runtime import graph
@@ -107,11 +108,6 @@ def _calibrated(
 
 def _product_weight(weights: Mapping[str, Any], name: str) -> Any:
     layer, _, kind = name.partition(".")
-    parts = {
-        "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
-        "attention": ("attention.output.dense",),
-        "wide": ("intermediate.dense",),
-        "narrow": ("output.dense",),
-    }[kind]
-    matrices = [np.asarray(weights[f"encoder.layer.{layer}.{part}.weight"], np.float32).T for part in parts]
+    names = [f"encoder.layer.{layer}.{name}.weight" for name in MATRICES[kind]]
+    matrices = [np.asarray(weights[name], np.float32).T for name in names]
     return np.concatenate(matrices, axis=1)

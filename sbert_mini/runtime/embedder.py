@@ -250,9 +250,16 @@ class Embedder:
 
         Shapes: the result: (pairs, dim), float32.
         """
-        plan = plan_pairs(self._layout, self.tokenizer, self._engine.tokens_per_batch, **options)
-        blocks = [window.vectors for window in self._stream.windows(check_pairs(pairs), plan)]
+        blocks = list(self.encode_pairs_stream(pairs, **options))
         return np.concatenate(blocks) if blocks else np.empty((0, self._layout.dimension), np.float32)
+
+    def encode_pairs_stream(
+        self, pairs: Iterable[tuple[str, str]], **options: Unpack[PairOptions]
+    ) -> Iterator[FloatArray]:
+        """Yield the vectors of `encode_pairs` in order, in blocks of `stream.WINDOW` rows, reading the pairs as it goes."""
+        arguments.check_options(options, PairOptions)
+        plan = plan_pairs(self._layout, self.tokenizer, self._engine.tokens_per_batch, **options)
+        return (window.vectors for window in self._stream.windows(check_pairs(pairs), plan))
 
     def similarity(self, a: AnyArray, b: AnyArray) -> FloatArray:
         """Return the model's own similarity of each vector of `a` to each of `b`, (texts, others): `similarity.similarity`."""
@@ -291,6 +298,7 @@ class Embedder:
 
     def encode_windows(self, texts: Iterable[str], **options: Unpack[StreamOptions]) -> Iterator[EncodedWindow]:
         """Yield what `encode_stream` yields, each block with what the model reads of its texts."""
+        arguments.check_options(options, StreamOptions)
         plan = plan_texts(self._layout, self.tokenizer, self._engine.tokens_per_batch, **options)
         return self._stream.windows(check_texts(texts), plan)
 

@@ -40,7 +40,7 @@ def thread_count(threads: int | None = None) -> int:
         else:
             return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not value.isdecimal() or len(value) > len(str(MOST_THREADS)) or not 1 <= int(value) <= MOST_THREADS:
-        raise UsageError(f"{source} must be a whole number from 1 to {MOST_THREADS}; found {value[:40]!r}")
+        raise UsageError(f"{source} must be a whole number from 1 to {MOST_THREADS}; found {value[:40]!r}", source)
     return int(value)
 
 

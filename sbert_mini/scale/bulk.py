@@ -28,6 +28,7 @@ from sbert_mini.files.paths import is_utf8
 from sbert_mini.model.choices import Graph
 from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.runtime.engine import thread_count
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.stream import WINDOW, EncodeCounts
 from sbert_mini.search.encoding import VectorsById
@@ -161,6 +162,17 @@ class _Encoder:
         return pa.table({"id": table["id"], "vector": lists, "truncated": pa.array(longer, pa.bool_())})
 
 
+def threads_each(workers: int, threads: int | None = None) -> int:
+    """Return the threads of each worker: `threads`, else $SBMINI_THREADS or $OMP_NUM_THREADS, else its share of the cores.
+
+    Raises:
+        UsageError: the number, or the variable, is not a whole number that `thread_count` takes.
+    """
+    if threads is not None or os.environ.get("SBMINI_THREADS") or os.environ.get("OMP_NUM_THREADS"):
+        return thread_count(threads)
+    return max(thread_count() // workers, 1)
+
+
 def encode_files(
     files: Sequence[str | Path],
     output: str | Path,
@@ -168,7 +180,7 @@ def encode_files(
     *,
     address: str | None = None,
     workers: int = 1,
-    threads: int = 1,
+    threads: int | None = None,
     resume: bool = False,
     offline: bool = False,
     show_progress_bar: bool = False,
@@ -182,7 +194,7 @@ def encode_files(
         settings: the model and what decides the vectors.
         address: of a Ray cluster; None for one on this machine, which listens on 127.0.0.1 and ends with the job.
         workers: actors, each with a model of its own.
-        threads: of each actor.
+        threads: of each actor; None for `threads_each`.
         resume: go on with an interrupted job: ids that it wrote are not encoded again.
         offline: open no socket when the model is looked for here; workers never do, and take it from where it lies.
         show_progress_bar: let Ray draw its progress bars on stderr.
@@ -193,7 +205,7 @@ def encode_files(
         InputError: two rows have the same id, or a file cannot be read.
         MissingExtraError: Ray is not installed.
     """
-    settings = settings or BulkSettings()
+    settings, threads = settings or BulkSettings(), threads_each(workers, threads)
     folder = Path(output).resolve()
     names = [str(Path(file).resolve()) for file in files]
     inputs(names)
@@ -222,6 +234,9 @@ def _connected(address: str | None, on_start: Callable[[], None] | None) -> Iter
         SbertMiniError: a worker failed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_BACKEND_LOG_LEVEL", "fatal"
+    )  # its core writes to stderr when a job ends as it should, too
     if address is None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # keeps Ray on 127.0.0.1
     try:
@@ -303,7 +318,9 @@ def _cause(error: BaseException) -> SbertMiniError:
     lines = str(error if cause is None else cause).strip().splitlines()
     if isinstance(cause, SbertMiniError):  # a line of ours, and advice of Ray's below it
         return type(cause)(lines[0])
-    return InputError(f"Ray could not finish; the written shards are kept, and --resume continues: {lines[-1][:500]}")
+    return InputError(
+        f"Ray could not finish; the written shards are kept, and the same job can be resumed: {lines[-1][:500]}"
+    )
 
 
 def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None:
@@ -312,7 +329,7 @@ def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None
     if record.exists():
         earlier = read_sealed_json(record, BULK_JOB, InputError)
         if not resume:
-            raise UsageError(f"{folder} holds a job already: continue it (--resume), or delete that folder")
+            raise UsageError(f"{folder} holds a job already: continue it (resume=True), or delete it", "resume=True")
         for key, value in job.items():
             if earlier.get(key) != value:
                 raise UsageError(f"{folder} was made with {key} = {earlier.get(key)!r}, and this run has {value!r}")

@@ -99,7 +99,7 @@ def check_factory(kind: str, dimension: int, pca: int | None = None) -> str:
         UsageError: a number is out of its range, or the string is too long or not ASCII.
     """
     if pca is not None and not 1 <= pca < dimension:
-        raise UsageError(f"--pca must be at least 1 and below the {dimension} components of a vector; found {pca}")
+        raise UsageError(f"pca must be at least 1 and below the {dimension} components of a vector; found {pca}", "pca")
     factory = kind_of(kind, LARGE_ROWS, pca)
     if not factory.isascii() or len(factory) > _MOST_CHARACTERS:
         raise UsageError(

@@ -91,7 +91,7 @@ def fit(vectors: FloatArray, dimension: int, *, whiten: bool = False, seed: int 
     """Return the reduction to the principal components of some vectors (FAISS's PCA).
 
     Args:
-        vectors: what it is fitted on; of more than 1,000 rows a component, a sample that is drawn.
+        vectors: what it is fitted on; of more than 1,000 rows for each of their components, a sample that is drawn.
         dimension: components to keep.
         whiten: bring each component to variance 1.
         seed: of the draw.

@@ -27,8 +27,8 @@ def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) 
     present = unique >= 0
     vectors[present] = segment.vectors_at(unique[present], dimension)
     scores = np.empty(proposed.shape, np.float32)
-    for query, places, row in zip(queries, inverse.reshape(proposed.shape), scores, strict=True):
-        row[:] = vectors[places] @ query
+    for query, rows, row_scores in zip(queries, inverse.reshape(proposed.shape), scores, strict=True):
+        row_scores[:] = vectors[rows] @ query
     scores[proposed < 0] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(proposed, order, 1)

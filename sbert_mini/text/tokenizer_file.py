@@ -89,8 +89,9 @@ def _rebuilt(file: Path) -> tuple[Tokenizer, int]:
 
 def _refuse(file: Path, what: str) -> NoReturn:
     raise UnsupportedModelError(
-        f"{file} has {what}, and is not BERT's tokenizer: its rules could hang or stop this program. Where you trust the file, "
-        "pass --trust-tokenizer (in Python: trust_tokenizer=True)"
+        f"{file} has {what}, and is not BERT's tokenizer: its rules could hang or stop this program. Where you trust the file: "
+        "--trust-tokenizer for encode, index, search, dedup, predict, models convert, bench sts and bench search; in a recipe "
+        "trust_tokenizer = true in [model], or in the [[task]] of a teacher; in Python trust_tokenizer=True"
     )
 
 

@@ -14,7 +14,7 @@ from sbert_mini.files import outputs
 from sbert_mini.files.durable import save_file
 from sbert_mini.files.json_schema import Anything, read_json
 from sbert_mini.model.layout import GRAPHS_FOLDER
-from sbert_mini.training.config import AVERAGES
+from sbert_mini.training.config import AVERAGES, AverageConfig
 
 FILE = "average.safetensors"
 
@@ -37,13 +37,16 @@ class WeightAverage:
     """
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], rule: str = "ema", decay: float = 0.999, *, warm: bool = True
+        self,
+        modules: Mapping[str, nn.Module],
+        rule: str = "ema",
+        decay: float = AverageConfig.decay,
+        *,
+        warm: bool = True,
     ) -> None:
         if rule not in AVERAGES:
             raise UsageError(f"the average must be one of {', '.join(AVERAGES)}; found {rule!r}")
-        if not 0 <= decay < 1:
-            raise UsageError(f"the decay must be in [0, 1); found {decay}")
-        self.rule, self.decay, self.warm = rule, decay, warm
+        self.rule, self.decay, self.warm = rule, AverageConfig(decay=decay).decay, warm
         self.count = 0
         self._live = {f"{name}.{key}": p for name, module in modules.items() for key, p in module.named_parameters()}
         self.weights: dict[str, Tensor] = {key: p.detach().clone() for key, p in self._live.items()}

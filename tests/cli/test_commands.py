@@ -171,7 +171,7 @@ def test_rows_that_cannot_be_read_are_skipped_when_asked_for_and_kept(sbmini_her
     assert [p.name for p in tmp_path.iterdir()] == ["t.jsonl"]
     done = sbmini_here(*command, "-i", "t.jsonl", "--on-error", "skip")
     assert done.returncode == 4
-    assert "4 rows could not be read, and are in out.npy.rejects.jsonl" in done.stderr
+    assert "4 rows were skipped, and are in out.npy.rejects.jsonl" in done.stderr
     rejects = [json.loads(line) for line in (tmp_path / "out.npy.rejects.jsonl").read_text().splitlines()]
     assert [reject["line"] for reject in rejects] == [2, 3, 4, 5]
     assert rejects[0]["content"] == "not json\n"

@@ -461,7 +461,7 @@ def header_case(bases: Path, folder: Path, rng: random.Random) -> Case:
 
 
 def _use_npy(folder: Path) -> str:
-    from sbert_mini.cli.options import read_vectors
+    from sbert_mini.runtime.npy import read_vectors
 
     return f"read {read_vectors(folder / 'x.npy').sum():.0f}"
 

@@ -46,7 +46,7 @@ def test_killed_and_resumed_a_run_ends_in_the_same_bytes(workshop):
     assert not (workshop / "killed").exists()
     refused = train(workshop, "-o", "killed")
     assert refused.returncode == 2
-    assert "go on with it by --resume" in refused.stderr
+    assert "go on with it (--resume)" in refused.stderr
     resumed = train(workshop, "-o", "killed", "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr
     found, expected = (json.loads(run.stdout.splitlines()[-1]) for run in (resumed, whole))
