@@ -36,7 +36,7 @@ import numpy as np
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime.graphs import find
 from sbert_mini.runtime.native import NativeEngine, level
-from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.text.tokens import Tokens
 
 converted = find(resolve("sbert-mini-fast"))
 rng = np.random.default_rng(0)
