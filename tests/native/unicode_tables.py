@@ -3,8 +3,8 @@
     python -m tests.native.unicode_tables
 
 Every entry is asked of the `tokenizers` library, because no single version of Unicode has its answers. Version 0.23.3, which the
-header was made with, has three: canonical decomposition of Unicode 9 (the crate unicode-normalization-alignments), marks, punctuation
-and control characters of Unicode 8 (the crate unicode_categories), and white space and lower case of Unicode 17 (Rust's standard
+header was made with, has three: canonical decomposition of Unicode 9 (the crate unicode-normalization-alignments), marks,
+punctuation and control characters of Unicode 8 (the crate unicode_categories), and white space and lower case of Unicode 17 (Rust's standard
 library). A test makes the header again and compares, and another compares native code with the library for every character.
 """
 
