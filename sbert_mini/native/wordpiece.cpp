@@ -26,7 +26,7 @@ struct Entry {
     uint32_t hash;
     uint32_t start;   // in `pieces`
     uint32_t length;  // in bytes; with `CONTINUES`, what comes after the prefix
-    int32_t id;       // -1: this place is free
+    int32_t id;       // -1: this slot is free
 };
 
 struct WordPiece {
@@ -59,7 +59,7 @@ const unicode::Kind& kind_of(uint32_t code) {
 
 // Where `code` is in an ascending array, which holds it.
 template <size_t N>
-size_t place_in(const uint32_t (&codes)[N], uint32_t code) {
+size_t index_in(const uint32_t (&codes)[N], uint32_t code) {
     return static_cast<size_t>(std::lower_bound(codes, codes + N, code) - codes);
 }
 
@@ -111,8 +111,8 @@ int32_t find(const WordPiece& m, const uint8_t* piece, size_t length, bool conti
     const uint32_t key = static_cast<uint32_t>(length) | (continues ? CONTINUES : 0);
     const uint64_t hash = hash_of(m, piece, length, key);
     const size_t last = m.table.size() - 1;
-    for (size_t place = static_cast<size_t>(hash >> 32) & last;; place = (place + 1) & last) {
-        const Entry& entry = m.table[place];
+    for (size_t slot = static_cast<size_t>(hash >> 32) & last;; slot = (slot + 1) & last) {
+        const Entry& entry = m.table[slot];
         if (entry.id < 0) return -1;
         if (entry.hash == static_cast<uint32_t>(hash) && entry.length == key && equal(m.pieces.data() + entry.start, piece, length))
             return entry.id;
@@ -124,9 +124,9 @@ void insert(WordPiece& m, size_t start, size_t length, bool continues, int32_t i
     const uint32_t key = static_cast<uint32_t>(length) | (continues ? CONTINUES : 0);
     const uint64_t hash = hash_of(m, piece, length, key);
     const size_t last = m.table.size() - 1;
-    size_t place = static_cast<size_t>(hash >> 32) & last;
-    while (m.table[place].id >= 0) place = (place + 1) & last;
-    m.table[place] = {static_cast<uint32_t>(hash), static_cast<uint32_t>(start), key, id};
+    size_t slot = static_cast<size_t>(hash >> 32) & last;
+    while (m.table[slot].id >= 0) slot = (slot + 1) & last;
+    m.table[slot] = {static_cast<uint32_t>(hash), static_cast<uint32_t>(start), key, id};
     m.longest_piece[continues] = std::max(m.longest_piece[continues], length);
 }
 
@@ -277,8 +277,8 @@ class Reader {
             ordered(0x1161 + index % (VOWELS * FINALS) / FINALS);
             if (last) ordered(0x11a7 + last);
         } else if (kind.flags & unicode::DECOMPOSED) {
-            const size_t place = place_in(unicode::DECOMPOSING, code);
-            for (int i = unicode::PART_STARTS[place]; i < unicode::PART_STARTS[place + 1]; ++i) ordered(unicode::PARTS[i]);
+            const size_t entry = index_in(unicode::DECOMPOSING, code);
+            for (int i = unicode::PART_STARTS[entry]; i < unicode::PART_STARTS[entry + 1]; ++i) ordered(unicode::PARTS[i]);
         } else {
             ordered(code, kind);
         }
@@ -304,7 +304,7 @@ class Reader {
         reordered.clear();
     }
 
-    static int combining_class(uint32_t code) { return unicode::COMBINING_CLASSES[place_in(unicode::COMBINING, code)]; }
+    static int combining_class(uint32_t code) { return unicode::COMBINING_CLASSES[index_in(unicode::COMBINING, code)]; }
 
     void lowered(uint32_t code, const unicode::Kind& kind) {
         if (!(m.steps & LOWERCASE) || !(kind.flags & unicode::LOWERED)) return placed(code, kind);
@@ -355,14 +355,14 @@ class Reader {
         parts.clear();
         size_t longest = std::min(m.longest_piece[0], length - 1);
         for (size_t start = 0; start < length; longest = std::min(m.longest_piece[1], length - start)) {
-            int32_t found = -1;
+            int32_t piece = -1;
             size_t count = longest;
             for (; count > 0; --count) {
                 if (start + count < length && (word[start + count] & 0xc0) == 0x80) continue;  // inside a character
-                if ((found = find(m, word.data() + start, count, start > 0)) >= 0) break;
+                if ((piece = find(m, word.data() + start, count, start > 0)) >= 0) break;
             }
-            if (found < 0) return false;
-            parts.push_back({found, static_cast<uint32_t>(start), static_cast<uint32_t>(count)});
+            if (piece < 0) return false;
+            parts.push_back({piece, static_cast<uint32_t>(start), static_cast<uint32_t>(count)});
             start += count;
         }
         return true;
@@ -401,10 +401,10 @@ void fill(WordPiece& m, Text pieces, Offsets ends, Numbers ids, Text prefix) {
                 length > before && (!before || std::memcmp(pieces.data + start, prefix.data, before) == 0));
         }
     };
-    size_t entries = 0, places = 64;
+    size_t entries = 0, slots = 64;
     each([&](int64_t, size_t, size_t length, bool continues) { entries += (length > 0) + continues; });
-    while (places * 3 < entries * 4) places *= 2;
-    m.table.assign(places, Entry{0, 0, 0, -1});
+    while (slots * 3 < entries * 4) slots *= 2;
+    m.table.assign(slots, Entry{0, 0, 0, -1});
     each([&](int64_t i, size_t start, size_t length, bool continues) {
         if (length) insert(m, start, length, false, ids.data[i]);
         if (continues) insert(m, start + before, length - before, true, ids.data[i]);

@@ -3,9 +3,10 @@
     python -m tests.native.unicode_tables
 
 Every entry is asked of the `tokenizers` library, because no single version of Unicode has its answers. Version 0.23.3, which the
-header was made with, has three: canonical decomposition of Unicode 9 (the crate unicode-normalization-alignments), marks,
-punctuation and control characters of Unicode 8 (the crate unicode_categories), and white space and lower case of Unicode 17 (Rust's standard
-library). A test makes the header again and compares, and another compares native code with the library for every character.
+header was made with, has three: canonical decomposition of Unicode 9 (the crate unicode-normalization-alignments); marks,
+punctuation and control characters of Unicode 8 (the crate unicode_categories); white space and lower case of Unicode 17 (Rust's
+standard library). A test makes the header again and compares, and another compares native code with the library for every
+character.
 """
 
 import itertools
@@ -49,16 +50,16 @@ def split_classes(codes: Sequence[int]) -> tuple[set[int], set[int]]:
     splitter, spaces, punctuation = pre_tokenizers.BertPreTokenizer(), set(), set()
     for block in _batched(codes, 20_000):
         words = splitter.pre_tokenize_str("".join(f"{BETWEEN}{chr(code)}{BETWEEN} " for code in block))
-        found: dict[int, list[tuple[int, int]]] = {}
+        spans: dict[int, list[tuple[int, int]]] = {}
         for _, (start, end) in words:
-            found.setdefault(start // 4, []).append((start % 4, end - start + start % 4))
+            spans.setdefault(start // 4, []).append((start % 4, end - start + start % 4))
         for number, code in enumerate(block):
-            if found[number] == [(0, 1), (2, 3)]:
+            if spans[number] == [(0, 1), (2, 3)]:
                 spaces.add(code)
-            elif found[number] == [(0, 1), (1, 2), (2, 3)]:
+            elif spans[number] == [(0, 1), (1, 2), (2, 3)]:
                 punctuation.add(code)
             else:
-                assert found[number] == [(0, 3)], hex(code)
+                assert spans[number] == [(0, 3)], hex(code)
     return spaces, punctuation
 
 
@@ -111,25 +112,25 @@ def table() -> dict[str, dict[int, object]]:
     flags: dict[int, set[str]] = {code: set() for code in ALL}
     lower: dict[int, int] = {}
     for code in ALL:
-        character, own = chr(code), flags[code]
+        character, bits = chr(code), flags[code]
         assert cleaned[code] in ("", " ", character)
-        own |= {"CONTROL"} if cleaned[code] == "" else set()
-        own |= {"SPACE"} if code in spaces else set()
+        bits |= {"CONTROL"} if cleaned[code] == "" else set()
+        bits |= {"SPACE"} if code in spaces else set()
         assert (cleaned[code] == " ") == (code in spaces and cleaned[code] != "")
-        own |= {"PUNCTUATION"} if code in punctuation else set()
+        bits |= {"PUNCTUATION"} if code in punctuation else set()
         assert chinese[code] in (character, f" {character} ")
-        own |= {"CHINESE"} if chinese[code] != character else set()
+        bits |= {"CHINESE"} if chinese[code] != character else set()
         if decomposed[code] != character:
             if code in HANGUL:
                 assert decomposed[code] == _jamo(code), hex(code)
             else:
-                own.add("DECOMPOSED")
+                bits.add("DECOMPOSED")
         else:
             assert stripped[code] in ("", character)
-            own |= {"MARK"} if stripped[code] == "" else set()
-            own |= {"REORDERED"} if code in classes else set()
+            bits |= {"MARK"} if stripped[code] == "" else set()
+            bits |= {"REORDERED"} if code in classes else set()
         if lowered[code] != character:
-            own.add("LOWERED")
+            bits.add("LOWERED")
             assert len(lowered[code]) == 1 or (code == DOTTED_I and lowered[code] == "i\u0307")
             lower[code] = ord(lowered[code][0]) - code
     parts = {code: decomposed[code] for code in ALL if "DECOMPOSED" in flags[code]}
@@ -161,8 +162,8 @@ def _array(kind: str, name: str, values: Sequence[object], comment: str) -> str:
 
 def header() -> str:
     """Return the header's text."""
-    found = table()
-    flags, lower, parts, combining = (found[name] for name in ("flags", "lower", "parts", "combining"))
+    characters = table()
+    flags, lower, parts, combining = (characters[name] for name in ("flags", "lower", "parts", "combining"))
     kinds: dict[tuple[int, int], int] = {(0, 0): 0}
     blocks: dict[tuple[int, ...], int] = {}
     pages = []
