@@ -91,7 +91,10 @@ def test_every_function_has_its_arguments_declared():
     exported = subprocess.run(["nm", "-D", "--defined-only", library._name], capture_output=True, text=True)
     if exported.returncode == 0:
         declared = {*native._SIGNATURES, *wordpiece.SIGNATURES}
-        assert {line.split()[-1] for line in exported.stdout.splitlines()} == declared
+        names = {line.split()[-1] for line in exported.stdout.splitlines()}
+        assert {
+            name for name in names if not name.startswith("_ZNSt")
+        } == declared  # the C++ library's templates are visible
 
 
 def test_a_size_is_in_its_range():
