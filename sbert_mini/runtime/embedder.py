@@ -272,7 +272,7 @@ class Embedder:
     def are_longer(self, texts: Sequence[str], *, prompt: str | None = None) -> list[bool]:
         """Return which texts, with the prompt, are longer than the model reads; None for the model's own default prompt."""
         prefix = prompt_text(self._layout, None, prompt)
-        return [tokens.truncated for tokens in self.tokenizer.encode([prefix + text for text in texts])]
+        return self.tokenizer.encode([prefix + text for text in texts]).truncated.tolist()
 
     def short_enough(
         self, records: Iterable[Record], prompt: str | None, on_reject: Callable[[Reject], None]

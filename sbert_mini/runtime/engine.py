@@ -14,7 +14,7 @@ from sbert_mini.runtime.graphs import ConvertedModel, start_check
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime, session_options
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
-from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.text.tokens import Tokens
 
 CPU_TOKENS = 512
 """Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""

@@ -7,6 +7,7 @@ nothing else of the file is run. Any other is refused unless the user trusts it.
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,8 +21,23 @@ from sbert_mini.files.json_files import TOKENIZER
 _NORMALIZER_FLAGS = {"clean_text", "handle_chinese_chars", "strip_accents", "lowercase"}
 
 
-def read_tokenizer(path: Path, settings: Mapping[str, Any], *, trust: bool = False) -> tuple[Tokenizer, int]:
-    """Return the tokenizer of a folder (`tokenizer.json`, else `vocab.txt`), and the greatest id that it gives.
+@dataclass(frozen=True)
+class TokenizerRead:
+    """A tokenizer that was read.
+
+    Attributes:
+        tokenizer: the tokenizer.
+        greatest_id: the greatest id that it gives.
+        vocabulary: its model's; None where the tokenizer was taken as it is.
+    """
+
+    tokenizer: Tokenizer
+    greatest_id: int
+    vocabulary: Mapping[str, int] | None = None
+
+
+def read_tokenizer(path: Path, settings: Mapping[str, Any], *, trust: bool = False) -> TokenizerRead:
+    """Return the tokenizer of a folder (`tokenizer.json`, else `vocab.txt`).
 
     Args:
         path: the folder.
@@ -55,17 +71,17 @@ def guarded(call: Callable[..., Any], *args: Any, what: object = "the tokenizer"
         raise CorruptModelError(f"{what} failed: {text[:200]}") from None
 
 
-def _trusted(file: Path) -> tuple[Tokenizer, int]:
+def _trusted(file: Path) -> TokenizerRead:
     try:
         data = file.read_bytes()
     except OSError as error:
         raise CorruptModelError(f"{file} cannot be read: {error.strerror or error}") from error
     tokenizer = guarded(Tokenizer.from_buffer, data, what=file)
     guarded(tokenizer.encode, "a", what=file)
-    return tokenizer, max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    return TokenizerRead(tokenizer, max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0))
 
 
-def _rebuilt(file: Path) -> tuple[Tokenizer, int]:
+def _rebuilt(file: Path) -> TokenizerRead:
     """Return BERT's tokenizer with the vocabulary and the flags of a `tokenizer.json` that describes one."""
     data = json_schema.read_json(file, TOKENIZER, CorruptModelError)
     model = data["model"]
@@ -84,7 +100,7 @@ def _rebuilt(file: Path) -> tuple[Tokenizer, int]:
     if isinstance(decoder, dict) and decoder.get("type") == "WordPiece":
         tokenizer.decoder = decoders.WordPiece(str(decoder.get("prefix", "##")), bool(decoder.get("cleanup", True)))
     in_texts = [token["id"] for token in added if not token["special"]]
-    return tokenizer, max([greatest, *marks, *in_texts])
+    return TokenizerRead(tokenizer, max([greatest, *marks, *in_texts]), model["vocab"])
 
 
 def _refuse(file: Path, what: str) -> NoReturn:
@@ -205,7 +221,7 @@ def _add_tokens(file: Path, tokenizer: Tokenizer, added: list[dict[str, Any]]) -
             )
 
 
-def _from_vocabulary(path: Path, settings: Mapping[str, Any]) -> tuple[Tokenizer, int]:
+def _from_vocabulary(path: Path, settings: Mapping[str, Any]) -> TokenizerRead:
     """Return BERT's word-piece tokenizer for a `vocab.txt`, as google-research/bert's `tokenization.py` reads it."""
     try:
         vocabulary = {piece: index for index, piece in enumerate(path.read_text(encoding="utf-8").splitlines())}
@@ -229,4 +245,4 @@ def _from_vocabulary(path: Path, settings: Mapping[str, Any]) -> tuple[Tokenizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens([token for token in special.values() if token in vocabulary])
     tokenizer.post_processor = _marks(*((special[key], vocabulary[special[key]]) for key in ("cls", "sep")))
-    return tokenizer, max(vocabulary.values())
+    return TokenizerRead(tokenizer, max(vocabulary.values()), vocabulary)

@@ -11,7 +11,8 @@ from sbert_mini.errors import InputError, UsageError
 from sbert_mini.shapes import IntArray
 from sbert_mini.text.records import format_of, read_records
 from sbert_mini.text.rows import column_of, read_row, score_of, text_of
-from sbert_mini.text.tokenizer import TextTokenizer, Tokens
+from sbert_mini.text.tokenizer import TextTokenizer
+from sbert_mini.text.tokens import Tokens
 
 OTHER_ORDER = "added: in the other order"
 """What `Examples.counts` calls the rows of `in_both_orders`."""
@@ -120,16 +121,12 @@ class TokenizedTexts:
     """
 
     def __init__(self, inputs: Sequence[str | tuple[str, str]], tokenizer: TextTokenizer) -> None:
-        ids, types, lengths, self.truncated = [], [], np.empty(len(inputs), np.int64), 0
-        for start in range(0, len(inputs), 1024):
-            for offset, tokens in enumerate(tokenizer.encode(inputs[start : start + 1024])):
-                lengths[start + offset] = len(tokens.ids)
-                self.truncated += tokens.truncated
-                ids.append(np.array(tokens.ids, np.int32))
-                types.append(np.array(tokens.type_ids, np.int8))
-        self.lengths: IntArray = lengths
-        self._ends = np.cumsum(lengths)
-        self._ids, self._types = np.concatenate(ids), np.concatenate(types)
+        batches = [tokenizer.encode(inputs[start : start + 1024]) for start in range(0, len(inputs), 1024)]
+        self.truncated = int(sum(batch.truncated.sum() for batch in batches))
+        self.lengths: IntArray = np.concatenate([batch.lengths for batch in batches])
+        self._ends = np.cumsum(self.lengths)
+        self._ids = np.concatenate([batch.ids.astype(np.int32) for batch in batches])
+        self._types = np.concatenate([batch.type_ids.astype(np.int8) for batch in batches])
 
     def __len__(self) -> int:
         return len(self.lengths)
