@@ -65,7 +65,12 @@ def start_check(converted: ConvertedModel) -> Callable[[], None]:
         CorruptModelError: from what is returned: the file is another than the record says.
     """
     digests: list[str] = []
-    thread = threading.Thread(target=lambda: digests.append(file_sha256(converted.file)), daemon=True)
+
+    def measure() -> None:
+        with suppress(CorruptModelError):  # then there is no checksum, and that is told
+            digests.append(file_sha256(converted.file))
+
+    thread = threading.Thread(target=measure, daemon=True)
     thread.start()
 
     def finish() -> None:
