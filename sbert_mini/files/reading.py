@@ -1,14 +1,14 @@
 """Opening files of models and indexes for reading: regular files only, and of a bounded size where they are read whole.
 
 Links are followed for reading, so a name in a stranger's directory may lead to a device, which never ends, or to a FIFO, on which
-an `open` waits for ever. `tests/files/test_reading.py` reads the source: modules that read models and indexes open files with this
-module.
+an `open` waits for ever. `tests/files/test_reading.py` reads the source: modules that read models and indexes open files with
+this one.
 """
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 MOST_BYTES = 1 << 28
 """The largest file that is read whole: far above any vocabulary or list of checksums."""
@@ -24,7 +24,7 @@ def check_regular(path: Path) -> Path:
     Raises:
         OSError: it does not exist, or is something else.
     """
-    _check(os.stat(path))
+    _check(path.stat())
     return path
 
 
@@ -43,7 +43,7 @@ def open_regular(path: Path) -> int:
     return handle
 
 
-def open_stream(path: Path) -> BinaryIO:
+def open_stream(path: Path) -> BufferedReader:
     """Return a regular file, opened for reading bytes.
 
     Raises:

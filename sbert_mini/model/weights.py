@@ -117,7 +117,7 @@ def read_bert_weights(path: str | Path, config: BertConfig) -> dict[str, AnyArra
             log.warning(
                 "%s has no %s: its weights are read back from its int8 graph, rounded as they are there", path, WEIGHTS
             )
-            tensors = read_int8_weights(file)
+            tensors = read_int8_weights(file, config)
         else:
             tensors = read_tensors(file)
         stored.update({canonical_name(name): array for name, array in tensors.items()})
