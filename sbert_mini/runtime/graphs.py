@@ -123,6 +123,21 @@ def find(
     return ConvertedModel(layout, kind, folder / GRAPH_FILES[kind], entry["sha256"], record["fingerprint"])
 
 
+def is_converted(path: Path, kind: Graph) -> bool:
+    """Return whether `find` needs to write nothing for a model directory: its graph is there, and fresh.
+
+    Raises:
+        UnsupportedModelError, CorruptModelError: as in `find`.
+    """
+    layout = read_layout(path)
+    sources = source_digests(layout)
+    for folder in _folders(layout.path, sha256_of(os.fsencode(str(layout.path.resolve())))[:32]):
+        record = read_record(folder)
+        if record is not None and kind in record["graphs"] and is_fresh(record, sources, layout, folder):
+            return True
+    return False
+
+
 def find_ranges(converted: ConvertedModel, name: str, encode: Callable[[Sequence[str]], FloatArray]) -> ComponentRanges:
     """Return the ranges of a model's vectors: those that were made with its graphs, else new ones, which are kept.
 
