@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.files.reading import open_stream
 from sbert_mini.model.registry import is_offline
 from sbert_mini.text.records import read_records
 from sbert_mini.text.rows import column_of, read_row, score_of, text_of
@@ -395,7 +396,7 @@ def card_metadata(model: Path) -> dict[str, Any]:
     try:
         if not card.is_file():
             return {}
-        with card.open("rb") as stream:
+        with open_stream(card) as stream:
             lines = stream.read(_MOST_METADATA).decode("utf-8", "replace").splitlines()
         if not lines or lines[0].strip() != "---":
             return {}

@@ -76,7 +76,7 @@ TOKENIZER = Object(
                     "type": Text(),
                     "unk_token": Required(Text()),
                     "continuing_subword_prefix": Required(Text()),
-                    "max_input_chars_per_word": Required(Integer(1, 10_000)),
+                    "max_input_chars_per_word": Required(Integer(1, 200)),  # a word costs the cube of it; BERT's is 100
                     "vocab": Required(ANY_OBJECT),
                 }
             )
@@ -88,7 +88,9 @@ SENTENCE_BERT_CONFIG = Object({"max_seq_length": optional(Integer(1)), "do_lower
 """`sentence_bert_config.json`."""
 SENTENCE_TRANSFORMERS_CONFIG = Object(
     {
-        "prompts": optional(MapOf(Text())),
+        "prompts": optional(
+            MapOf(Text(r"(?s).{0,4096}", "a text of at most 4,096 characters"))
+        ),  # stands before each text
         "default_prompt_name": optional(Text()),
         "similarity_fn_name": optional(Text()),
         "truncate_dim": optional(_SIZE),
@@ -171,8 +173,8 @@ HEAD_CONFIG = Object(
         "kind": Required(Text()),
         "dimension": Required(_SIZE),
         "labels": Required(ListOf(Text())),
-        "low": Required(Number()),
-        "high": Required(Number()),
+        "low": Required(Number(-1e9, 1e9)),
+        "high": Required(Number(-1e9, 1e9)),
         "hidden": Required(Integer(0, 1 << 20)),
         "dropout": Required(Number(0, 1)),
         "columns": Required(ListOf(Text())),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sbert_mini.errors import SbertMiniError
+from sbert_mini.files.reading import read_whole
 
 MANY = 1 << 53
 """The greatest whole number: every JSON reader keeps it exactly, and 64 bits hold it."""
@@ -282,7 +283,7 @@ def read_json(path: Path, schema: Schema, damaged: type[SbertMiniError]) -> Any:
         damaged: the exception to raise where it cannot be read, or holds something else.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         raise damaged(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return check(parse(data, path, damaged), schema, path, damaged)

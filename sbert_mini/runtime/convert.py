@@ -29,6 +29,9 @@ from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
 from sbert_mini.version import __version__
 
+GREATEST_WEIGHT = 1e9
+"""The greatest number in a weight: far above that of any encoder. Sums of products of larger ones overflow."""
+
 
 def convert(
     layout: ModelLayout,
@@ -56,8 +59,10 @@ def convert(
     sources = dict(sources or source_digests(layout))
     weights = read_bert_weights(layout.encoder_path, layout.config)
     for name, array in weights.items():
-        if not np.isfinite(array).all():
-            raise CorruptModelError(f"{layout.encoder_path}: the weight {name} holds NaN or infinity")
+        if not (np.abs(array) <= GREATEST_WEIGHT).all():  # NaN is none of them
+            raise CorruptModelError(
+                f"{layout.encoder_path}: the weight {name} holds NaN, infinity or a number above {GREATEST_WEIGHT:g}"
+            )
     tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
     scales, vectors = _calibrated(weights, layout, adapter, tokenizer)
     written: dict[Graph, dict[str, Any]] = {}

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
 from sbert_mini.files.paths import is_utf8
+from sbert_mini.files.reading import check_regular
 from sbert_mini.runtime.choices import BACKENDS, Backend
 from sbert_mini.runtime.graphs import ConvertedModel, start_check
 from sbert_mini.runtime.onnx_runtime import import_onnxruntime, session_options
@@ -209,7 +210,7 @@ class OnnxEngine:
         try:
             check_graph(converted)
             self._session: Any = onnxruntime.InferenceSession(
-                str(converted.file) if is_utf8(converted.file) else converted.file.read_bytes(),
+                str(converted.file) if is_utf8(converted.file) else check_regular(converted.file).read_bytes(),
                 options,
                 providers=["CPUExecutionProvider"],
             )

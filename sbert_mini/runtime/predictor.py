@@ -12,6 +12,7 @@ from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
 from sbert_mini.model.choices import Graph
 from sbert_mini.model.heads import head_names, read_adapter, read_head
+from sbert_mini.model.layout import read_layout
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.choices import Truncation
@@ -80,6 +81,12 @@ class Predictor:
             raise CorruptModelError(
                 f"the head {task!r} reads vectors of {self.config.dimension} components, and the model gives "
                 f"{self.embedder.dimension}"
+            )
+        whole = read_layout(path).dimension
+        if self.config.structure == "pair" and self.config.dimension != whole:
+            raise CorruptModelError(
+                f"the head {task!r} reads pairs, whose vectors have all {whole} components of the model; it is made for "
+                f"{self.config.dimension}"
             )
 
     def __repr__(self) -> str:
@@ -171,6 +178,8 @@ class Predictor:
         if config.hidden:
             x = _gelu(x @ weights["hidden.weight"].T + weights["hidden.bias"])
         z = (x @ weights["output.weight"].T + weights["output.bias"]).astype(np.float64)
+        if not np.isfinite(z).all():
+            raise CorruptModelError(f"the head {config.task!r} gave NaN or infinity: its weights overflow")
         if config.kind == "regression":
             for value in (1 / (1 + np.exp(-z[:, 0]))).tolist():
                 yield Prediction(None, {}, config.low + (config.high - config.low) * value, None)

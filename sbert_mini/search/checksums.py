@@ -15,6 +15,7 @@ import numpy as np
 from sbert_mini.errors import CorruptIndexError
 from sbert_mini.files.durable import write_durably
 from sbert_mini.files.json_schema import Schema, check, parse
+from sbert_mini.files.reading import open_regular, open_stream, read_whole
 from sbert_mini.shapes import AnyArray, IntArray
 
 BLOCK_BYTES = 1 << 20
@@ -25,7 +26,7 @@ _BYTES_A_THREAD = 2 << 20
 def file_checksums(path: Path, block_bytes: int = BLOCK_BYTES) -> dict[str, Any]:
     """Return `{"bytes", "block_bytes", "sha256": [one a block]}` of a file."""
     blocks = []
-    with path.open("rb") as stream:
+    with open_stream(path) as stream:
         while block := stream.read(block_bytes):
             blocks.append(hashlib.sha256(block).hexdigest())
         return {"bytes": stream.tell(), "block_bytes": block_bytes, "sha256": blocks}
@@ -51,7 +52,7 @@ class CheckedFile:
             raise CorruptIndexError(f"{path} has {len(self._digests)} checksums, which is not one a block")
         self._checked = np.zeros(len(self._digests), dtype=bool)
         try:
-            self._handle = os.open(path, os.O_RDONLY)
+            self._handle = open_regular(path)
         except OSError as error:
             raise CorruptIndexError(f"{path} cannot be opened: {error.strerror or error}") from error
         self._closing = weakref.finalize(self, os.close, self._handle)
@@ -177,7 +178,7 @@ def read_checked_json(path: Path, sha256: str, schema: Schema) -> dict[str, Any]
         CorruptIndexError: it does not, or the file is missing.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except OSError as error:
         raise CorruptIndexError(f"{path} cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:

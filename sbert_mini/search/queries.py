@@ -13,6 +13,7 @@ from sbert_mini.errors import ModelMismatchError, ModelNotFoundError, UsageError
 from sbert_mini.model.registry import resolve_noted
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.runtime.graphs import is_converted
 from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.words import Words
@@ -115,7 +116,12 @@ class IndexModel:
             name, graph = self.identity.name, self.identity.graph
             try:
                 folder = self._path if isinstance(self._path, Path) else None
-                resolve_noted(name, folder, offline=self._offline)
+                model = resolve_noted(name, folder, offline=self._offline)
+                if not is_converted(model, graph):  # type: ignore[arg-type]
+                    raise ModelNotFoundError(
+                        "it has no graphs that are up to date, and nothing is written into a folder that an index names: pass "
+                        f"-m {name} to convert it (in Python, embedder=Embedder({name!r}))"
+                    )
                 named = Embedder(name, graph=graph, threads=self._threads, offline=True)  # type: ignore[arg-type]
             except ModelNotFoundError as error:
                 raise ModelNotFoundError(f"{self._path} was made with the model {name!r}: {error}") from error

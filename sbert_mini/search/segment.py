@@ -25,6 +25,7 @@ from sbert_mini.files.durable import flush, flush_directory, json_bytes, write_d
 from sbert_mini.files.json_files import COLUMNS, ROW, SEGMENT_CHECKSUMS
 from sbert_mini.files.json_schema import MANY, check, parse
 from sbert_mini.files.names import SEGMENT, SEGMENT_FILE, path_in
+from sbert_mini.files.reading import open_regular
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.search.checksums import (
     CheckedFile,
@@ -459,7 +460,7 @@ class SegmentVanishedError(CorruptIndexError):
 def shared_lock(file: Path) -> int:
     """Open a file and hold a shared lock on it; return its descriptor, whose closing ends the lock."""
     try:
-        handle = os.open(file, os.O_RDONLY)
+        handle = open_regular(file)
     except OSError as error:
         raise SegmentVanishedError(f"{file} cannot be opened: {error.strerror or error}") from error
     try:
@@ -475,7 +476,7 @@ def shared_lock(file: Path) -> int:
 def remove_unread(file: Path) -> bool:
     """Remove a file on which no reader holds a `shared_lock`, so that nobody opens its folder; return whether it is gone."""
     try:
-        handle = os.open(file, os.O_RDONLY)
+        handle = open_regular(file)
     except OSError:
         return True
     try:

@@ -17,6 +17,7 @@ from tokenizers.models import WordPiece
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
 from sbert_mini.files import json_schema
 from sbert_mini.files.json_files import TOKENIZER
+from sbert_mini.files.reading import read_whole
 
 _NORMALIZER_FLAGS = {"clean_text", "handle_chinese_chars", "strip_accents", "lowercase"}
 
@@ -73,7 +74,7 @@ def guarded(call: Callable[..., Any], *args: Any, what: object = "the tokenizer"
 
 def _trusted(file: Path) -> TokenizerRead:
     try:
-        data = file.read_bytes()
+        data = read_whole(file)
     except OSError as error:
         raise CorruptModelError(f"{file} cannot be read: {error.strerror or error}") from error
     tokenizer = guarded(Tokenizer.from_buffer, data, what=file)
@@ -224,7 +225,7 @@ def _add_tokens(file: Path, tokenizer: Tokenizer, added: list[dict[str, Any]]) -
 def _from_vocabulary(path: Path, settings: Mapping[str, Any]) -> TokenizerRead:
     """Return BERT's word-piece tokenizer for a `vocab.txt`, as google-research/bert's `tokenization.py` reads it."""
     try:
-        vocabulary = {piece: index for index, piece in enumerate(path.read_text(encoding="utf-8").splitlines())}
+        vocabulary = {piece: index for index, piece in enumerate(read_whole(path).decode().splitlines())}
     except (OSError, ValueError) as error:
         raise CorruptModelError(f"{path} cannot be read: {error}") from error
     special = {}
