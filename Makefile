@@ -95,7 +95,10 @@ bench: $(VENV)/all.done  ## measure the figures of README and docs/ against Sent
 	$(BIN)/python -m benchmarks.memory --rounds 1
 	$(BIN)/python -m benchmarks.encoding
 	$(BIN)/python -m benchmarks.processes
+	$(BIN)/python -m benchmarks.tokenizing
 	$(BIN)/python -m benchmarks.large_index
+	$(BIN)/python -m benchmarks.filters
+	$(BIN)/python -m benchmarks.words
 	$(BIN)/python -m benchmarks.docs
 
 model: $(VENV)/all.done   ## train and measure the shipped models, about two hours on two cores; the same command continues (SBMINI_DATA: the data folder)

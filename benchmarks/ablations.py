@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.harness import RESULTS, START
+from benchmarks.harness import PEER_MODEL, RESULTS, START_NOTE
 from sbert_mini.evaluation import figures
+from sbert_mini.evaluation.log_keys import CONFLICT, EVAL_MEAN, figures_in
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.tables import Json, Table
 
@@ -79,7 +80,7 @@ def recipe(names: Sequence[str] = TASKS, loss: str = "cosine-mse", more: str = "
         more: lines of STS-B's task.
         settings: fill `HEAD`.
     """
-    values = {"start": "all-MiniLM-L6-v2", "batch": BATCH, "surgery": "pcgrad", "schedule": "round-robin"} | settings
+    values = {"start": PEER_MODEL, "batch": BATCH, "surgery": "pcgrad", "schedule": "round-robin"} | settings
     values["precision"] = PRECISION
     values.setdefault("every", values["steps"])
     made = {
@@ -102,15 +103,16 @@ def fitted(text: str, seed: int, folder: Path) -> dict[str, float]:
     fit(plan, seed=seed)
     lines = [json.loads(line) for line in (plan.run / "log.jsonl").read_text("utf-8").splitlines()]
     logged = [line for line in lines if "loss" in line]
-    names = [key for key in logged[0] if key.startswith("conflict_")]
-    last = [line for line in lines if "eval_mean" in line][-1]
+    names = [key for key in logged[0] if key.startswith(CONFLICT)]
+    last = [line for line in lines if EVAL_MEAN in line][-1]
     return renamed(last) | {key: statistics.fmean(line[key] for line in logged) for key in names}
 
 
 def renamed(evaluated: Mapping[str, float]) -> dict[str, float]:
     """Return the figures that are compared, the STS-B dev set's under `sts`."""
     names = {"sst_accuracy": "sst", "quora_accuracy": "quora", "dev_pearson": "sts", "dev_spearman": "sts_spearman"}
-    return {name: evaluated[f"eval_{key}"] for key, name in names.items() if f"eval_{key}" in evaluated}
+    measured = figures_in(evaluated)
+    return {name: measured[key] for key, name in names.items() if key in measured}
 
 
 def joint(**settings: Any) -> Callable[[int, int], dict[str, float]]:
@@ -193,7 +195,7 @@ def sentence_bert(seed: int, steps: int) -> dict[str, float]:
         file.write_text(recipe(("quora", "sts"), steps=steps), "utf-8")
         quora, sts, dev = prepare(read_recipe(file)).tasks
         torch.manual_seed(seed)
-        whole = SentenceTransformer(str(registry.resolve("all-MiniLM-L6-v2")))
+        whole = SentenceTransformer(str(registry.resolve(PEER_MODEL)))
         model = SentenceTransformer(modules=[whole[0], whole[1]])  # without Normalize
         softmax = losses.SoftmaxLoss(model, model.get_embedding_dimension() or 0, num_labels=2)
         for task, loss in ((quora, softmax), (sts, losses.CosineSimilarityLoss(model))):
@@ -346,6 +348,34 @@ def _mean_and_spread(entry: Mapping[str, float | None] | None) -> str:
     return f"{entry['mean']:.4f}{spread}"
 
 
+def picture(groups: Json) -> bytes:
+    """Return the ablations: a row a group, a panel a figure, a point a seed and a line at each arm's mean.
+
+    Args:
+        groups: name -> `steps` and `arms`: an arm's name -> `figures` (`mean` each) and `runs` (`figures` each).
+    """
+    heights = [0.32 * len(group["arms"]) + 1.1 for group in groups.values()]
+    figure, axes = figures.new_figure(13, sum(heights), len(groups), len(COLUMNS), heights)
+    for row, (title, group) in zip(axes, groups.items(), strict=True):
+        labels = list(group["arms"])
+        shown = [key for key in COLUMNS if any(key in arm["figures"] for arm in group["arms"].values())]
+        for axis, key in zip(row, shown, strict=False):
+            for number, arm in enumerate(group["arms"].values()):
+                if key in arm["figures"]:
+                    color = figures.COLORS[number % len(figures.COLORS)]
+                    values = [run["figures"][key] for run in arm["runs"]]
+                    axis.scatter(values, [number] * len(values), s=18, alpha=0.6, color=color, linewidths=0)
+                    axis.scatter([arm["figures"][key]["mean"]], [number], marker="|", s=160, color=color)
+            axis.set_yticks(range(len(labels)), labels if axis is row[0] else [""] * len(labels))
+            axis.set_ylim(len(labels) - 0.5, -0.5)
+            axis.set_title(f"{COLUMNS[key]}\n({title}, {group['steps']} steps)", fontsize=8)
+            axis.tick_params(labelsize=7.5)
+            axis.locator_params(axis="x", nbins=4)
+        for axis in row[len(shown) :]:
+            axis.set_visible(False)
+    return figures.png(figure)
+
+
 def main() -> None:
     """Run what is missing, then collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -383,9 +413,9 @@ def main() -> None:
     cards = [run.pop("machine") for run in runs]
     commits = sorted({card["commit"] for card in cards})
     command = f"python -m benchmarks.ablations --threads {cards[-1]['threads']}"
-    result = {"command": command, "machine": cards[-1], "commits": commits, "note": START, "groups": groups}
+    result = {"command": command, "machine": cards[-1], "commits": commits, "note": START_NOTE, "groups": groups}
     (RESULTS / "ablations.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    (RESULTS / "ablations.png").write_bytes(figures.arms(groups))
+    (RESULTS / "ablations.png").write_bytes(picture(groups))
 
 
 if __name__ == "__main__":

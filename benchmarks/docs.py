@@ -1,29 +1,50 @@
-"""Write the generated parts of README.md and docs/: tables of `benchmarks/results/*.json`, commands from `--help`, recipe keys.
+"""Write the generated parts of README.md and docs/: tables of results, commands from `--help`, keys of recipes and JSON files.
 
     python -m benchmarks.docs
 
-Each module of `benchmarks/` makes the tables of its own record; the texts about recipe keys are the docstrings of their classes.
+Each module of `benchmarks/` makes the tables of its own record, `benchmarks/results/*.json`. The texts about recipe keys are the
+docstrings of their classes, those about JSON files the schemas in `files.json_files`.
 """
 
+import ast
 import inspect
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ablations, encoding, fusion, large_index, memory, optimizer, processes, surgery, training
+from sbert_mini.cli.main import app  # type: ignore[import-not-found]  # mapped from cli/
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from benchmarks import (
+    ablations,
+    encoding,
+    filters,
+    fusion,
+    large_index,
+    memory,
+    optimizer,
+    passages,
+    processes,
+    surgery,
+    training,
+)
 from benchmarks.harness import RESULTS
 from benchmarks.models import card
 from benchmarks.paper import train as paper
 from sbert_mini.evaluation import tables
 from sbert_mini.evaluation.tables import Json, Table
-from sbert_mini.recipes.recipe import DataPart, EvaluationPart, ModelPart, OptimizerPart, PhasePart, TaskPart, TrainPart
-from sbert_mini.training.config import AverageConfig, LoraConfig, RegularizationConfig
+from sbert_mini.files import json_files as schemas
+from sbert_mini.files.json_schema import Either, ListOf, MapOf, Object, Required, Schema
+from sbert_mini.recipes.recipe import TABLES, PhasePart, TaskPart
+from sbert_mini.training.config import LoraConfig
 from sbert_mini.training.task_config import MarginConfig, TaskConfig
 
 ROOT = Path(__file__).parent.parent
@@ -64,14 +85,8 @@ def recipe_keys() -> str:
 
 
 RECIPE: Sequence[tuple[str, type]] = (
-    ("[data]", DataPart),
-    ("[model]", ModelPart),
+    *((f"[{name}]", kind) for name, kind in TABLES.items()),
     ("[lora]", LoraConfig),
-    ("[train]", TrainPart),
-    ("[optimizer]", OptimizerPart),
-    ("[regularization]", RegularizationConfig),
-    ("[average]", AverageConfig),
-    ("[evaluation]", EvaluationPart),
     ("[[phase]]", PhasePart),
     ("[[task]]", TaskConfig),
     ("[[task]]", TaskPart),
@@ -87,11 +102,57 @@ def _default(field: Field[Any]) -> str:
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
+def json_files() -> str:
+    """Return for each kind of JSON file a table of its keys, from the schemas in `files.json_files`."""
+    body = ast.parse(inspect.getsource(schemas)).body
+    parts = []
+    for statement, text in itertools.pairwise(body):
+        if isinstance(statement, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            assert isinstance(statement.targets[0], ast.Name)
+            rows = list(_keys(getattr(schemas, statement.targets[0].id), ""))
+            if rows:
+                lines = ["| key | must be | required |", "| --- | --- | --- |", *rows]
+                parts.append("\n".join([f"**{' '.join(str(text.value.value).split())}**", "", *lines]))
+    return "\n\n".join(parts)
+
+
+def _keys(schema: Schema, path: str, *, required: bool = True) -> Iterator[str]:
+    """Yield a row for each key below a schema."""
+    if isinstance(schema, Either) and isinstance(schema.schemas[0], (Object, ListOf, MapOf)):
+        schema, required = schema.schemas[0], False  # or null
+    if isinstance(schema, Object):
+        for key, entry in schema.keys.items():
+            needed = isinstance(entry, Required)
+            part = entry.schema if isinstance(entry, Required) else entry
+            yield from _keys(part, f"{path}.{key}".removeprefix("."), required=needed)
+    elif isinstance(schema, ListOf) and isinstance(schema.items, Object):
+        yield from _keys(schema.items, f"{path}[]", required=required)
+    elif isinstance(schema, MapOf) and isinstance(schema.values, Object):
+        yield from _keys(schema.values, f"{path}.*", required=required)
+    elif path:
+        yield f"| `{path}` | {schema.name} | {'yes' if required else ''} |"
+
+
+def command_names() -> list[str]:
+    """Return the name of every command, in the order of the help; first the empty one of `sbmini` itself."""
+
+    def below(group: TyperGroup, words: tuple[str, ...]) -> Iterator[str]:
+        for name, command in group.commands.items():
+            if isinstance(command, TyperGroup):
+                yield from below(command, (*words, name))
+            else:
+                yield " ".join((*words, name))
+
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    return ["", *below(root, ())]
+
+
 def commands() -> str:
     """Return the help of every command, as the command prints it."""
     sbmini = str(Path(sys.executable).with_name("sbmini"))
     blocks = []
-    for command in COMMANDS:
+    for command in command_names():
         done = subprocess.run(
             [sbmini, *command.split(), "--help"],
             capture_output=True,
@@ -104,34 +165,6 @@ def commands() -> str:
     return "\n\n".join(blocks)
 
 
-COMMANDS = (
-    "",
-    "encode",
-    "index create",
-    "index add",
-    "index update",
-    "index delete",
-    "index compact",
-    "index push",
-    "index info",
-    "index verify",
-    "search",
-    "dedup",
-    "reduce fit",
-    "reduce apply",
-    "bench sts",
-    "bench speed",
-    "bench search",
-    "bench pairs",
-    "train",
-    "soup",
-    "recipes list",
-    "recipes show",
-    "predict",
-    "models list",
-    "models info",
-    "models convert",
-)
 MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "sts": lambda result: tables.sts(result)[:1],
     "pairs": lambda result: tables.pairs(result)[:1],
@@ -139,6 +172,7 @@ MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "processes": processes.tables,
     "memory": memory.tables,
     "large_index": large_index.tables,
+    "passages": passages.tables,
     "surgery": surgery.tables,
     "optimizer": optimizer.tables,
     "training": training.tables,
@@ -147,7 +181,12 @@ MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "ablations": ablations.tables,
 }
 """The parts whose tables stand without titles, each with the function that makes them of `results/<part>.json`."""
-TITLED = {"speed": tables.speed, "search": tables.search, "fusion": fusion.tables}
+TITLED: dict[str, Callable[[Json], list[Table]]] = {
+    "speed": tables.speed,
+    "search": tables.search,
+    "filters": filters.tables,
+    "fusion": fusion.tables,
+}
 """The parts whose tables stand below their titles."""
 
 
@@ -158,7 +197,7 @@ def documents() -> dict[Path, str]:
 
 def updated(texts: dict[Path, str]) -> dict[Path, str]:
     """Return the texts with each generated part made anew between its two markers."""
-    parts = {"commands": commands(), "recipe": recipe_keys(), "capacity": capacity()}
+    parts = {"commands": commands(), "recipe": recipe_keys(), "files": json_files(), "capacity": capacity()}
     made = {name: markdown(function(record(name))) for name, function in MEASURED.items()}
     made |= {name: markdown(function(record(name)), titles=True) for name, function in TITLED.items()}
     parts |= {name: f"{text}\n\n{tables.machine_note(record(name))}" for name, text in made.items()}

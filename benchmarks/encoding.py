@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.harness import PEER
+from benchmarks.harness import PEER_MODEL
 from benchmarks.models.train import NAMES
 from sbert_mini import Embedder
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
 from sbert_mini.evaluation.speed import Encode, dynamic_int8, flops_per_text, int8_rate, onnx_runtime
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.tables import Json, Table, spread
+from sbert_mini.evaluation.texts import QUESTIONS
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
 from sbert_mini.runtime.graph import INPUTS
@@ -81,8 +82,8 @@ def contestants(model: str, threads: int, folder: Path) -> dict[str, Encode]:
     encoders[TOGETHER] = onnx_runtime(file, exact.layout, threads)
     encoders[APART] = apart(file, model, threads)
     torch.set_num_threads(threads)
-    peer = SentenceTransformer(str(registry.resolve(PEER)), local_files_only=True, device="cpu")
-    encoders[f"{PEER}, sentence-transformers"] = lambda texts, size: np.asarray(
+    peer = SentenceTransformer(str(registry.resolve(PEER_MODEL)), local_files_only=True, device="cpu")
+    encoders[f"{PEER_MODEL}, sentence-transformers"] = lambda texts, size: np.asarray(
         peer.encode(list(texts), batch_size=size, normalize_embeddings=True, show_progress_bar=False)
     )
     return encoders
@@ -105,7 +106,7 @@ def measured(model: str, texts: Sequence[str], threads: int, rounds: int, folder
         alone = np.concatenate([encode([text], 1) for text in some])
         together = np.concatenate([encode(some[i : i + BATCH], BATCH) for i in range(0, len(some), BATCH)])
         single_ms = [1000 * timed(partial(encode, [text], 1)) for text in some]
-        other = name.startswith(PEER)  # another model: its vectors are not to be near
+        other = name.startswith(PEER_MODEL)  # another model: its vectors are not to be near
         entries[name] = {
             "texts_per_s": summary(rates[name]),
             "to_dynamic_int8": median_ratio(rates[name], rates[best]),
@@ -150,10 +151,10 @@ def tables(result: Json) -> list[Table]:
 def _row(label: str, entry: Json, limit: float) -> tuple[str, ...]:
     """Return the row of a contestant. The peer runs other weights in float32: it has no share of the limit and no cosine."""
     rate = entry["texts_per_s"]
-    is_peer = label.startswith(PEER)
+    is_peer = label.startswith(PEER_MODEL)
     return (
         label,
-        f"{rate['median']:,.0f} [{rate['low']:,.0f}-{rate['high']:,.0f}]",
+        spread(rate, 0),
         f"{entry['to_dynamic_int8']:.2f}",
         "" if is_peer else f"{100 * rate['median'] / limit:.0f} %",
         *("" if is_peer else f"{entry[key]:.4f}" for key in ("cosine_mean", "cosine_min")),
@@ -164,7 +165,7 @@ def _row(label: str, entry: Json, limit: float) -> tuple[str, ...]:
 
 def main() -> None:
     options = harness.arguments(__doc__, rounds=5)
-    questions = harness.data_file(options.data, "quora_cs224n_dev.tsv.gz")
+    questions = harness.data_file(options.data, QUESTIONS)
     with gzip.open(questions, "rt", encoding="utf-8") as lines:
         texts = [line.split("\t")[1] for line in itertools.islice(lines, 1, TEXTS + 1)]
     with tempfile.TemporaryDirectory() as folder:

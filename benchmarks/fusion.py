@@ -27,13 +27,12 @@ from benchmarks import harness
 from benchmarks.harness import data_file
 from benchmarks.models.data import TITLES_DEV, rows
 from sbert_mini import Embedder, IndexWriter, Record, SearchIndex
-from sbert_mini.cosine import as_cosines
 from sbert_mini.evaluation.judgments import read_judgments
 from sbert_mini.evaluation.retrieval import query_measures, read_collection
 from sbert_mini.evaluation.significance import compare
 from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.search.fusion import HYBRID_DEPTH
-from sbert_mini.search.ranking import rows_by_words
+from sbert_mini.search.ranking import rows_by_words, stored_cosines
 
 FOLDER = Path("build/fusion")
 MODELS = ("sbert-mini", "sbert-mini-fast")
@@ -281,21 +280,19 @@ def opened(collection: FusionSet, model: str, threads: int) -> SearchIndex:
 
 def candidates_of(index: SearchIndex, texts: Sequence[str]) -> Iterator[Candidates]:
     """Yield the candidates of each query."""
-    blocks = list(index.row_blocks())
-    ids = [row.id for block, _ in blocks for row in block]
-    vectors = np.concatenate([block_vectors for _, block_vectors in blocks])
+    ids = [row.id for row in index.rows()]
     queries, _ = index.embedder().encode_queries(list(texts))
     cosines, near = index.nearest(queries, HYBRID_DEPTH, exact=True)
     segments = index._store.segments
     for number, text in enumerate(texts):
-        words = rows_by_words(segments, text, WORDS_DEPTH, [None] * len(segments))
+        words = rows_by_words(index._words, segments, text, WORDS_DEPTH, [None] * len(segments))
         first = words[:HYBRID_DEPTH]
         rows = sorted({*near[number].tolist(), *(row for row, _ in first)})
-        products = as_cosines(vectors[rows] @ queries[number])
+        stored = stored_cosines(segments, queries[number], rows)
         yield Candidates(
             [(ids[row], cosine) for row, cosine in zip(near[number].tolist(), cosines[number].tolist(), strict=True)],
             [(ids[row], score) for row, score in first],
-            dict(zip((ids[row] for row in rows), products.tolist(), strict=True)),
+            {ids[row]: stored[row] for row in rows},
             {ids[row]: score for row, score in words},
         )
 

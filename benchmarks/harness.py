@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.evaluation.measure import machine
+from sbert_mini.evaluation.texts import QUESTIONS
+from sbert_mini.shapes import IntArray
 
 RESULTS = Path(__file__).parent / "results"
-PEER = "all-MiniLM-L6-v2"
+PEER_MODEL = "all-MiniLM-L6-v2"
 """The model of sentence-transformers that the shipped models are compared with."""
-START = (
-    "Training starts from all-MiniLM-L6-v2, which was itself trained on Quora duplicates, Flickr30k and AllNLI: "
-    "its figures on them are not clean."
-)
-"""The note below every figure of a model that was trained from all-MiniLM-L6-v2."""
+START = f"from {PEER_MODEL}, which was itself trained on AllNLI, Quora duplicates, Flickr30k and S2ORC"
+"""The model that most trainings here start from, and its own training data."""
+START_NOTE = f"Training starts {START}: its figures on them are not clean."
+"""The note below every figure of a model that was trained from it."""
 
 
 def arguments(description: str, **defaults: int) -> argparse.Namespace:
@@ -43,7 +44,7 @@ def sst(**keys: object) -> str:
 
 def quora(**keys: object) -> str:
     """Return Quora as a task of a recipe: Siamese pairs, the first 2,000 dev rows."""
-    files = {"train": "quora_train.tsv.gz", "dev": "quora_cs224n_dev.tsv.gz", "dev_limit": 2000}
+    files = {"train": "quora_train.tsv.gz", "dev": QUESTIONS, "dev_limit": 2000}
     columns = {"text": ["question1", "question2"], "label": "is_duplicate"}
     return task("quora", "siamese", "cross-entropy", **files, **columns, **keys)
 
@@ -60,6 +61,12 @@ def data_file(folder: Path | None, name: str) -> Path:
     if folder is None or not path.is_file():
         sys.exit(f"{name} is needed: name the folder that holds it with --data or SBMINI_DATA")
     return path
+
+
+def recall(proposed: IntArray, exact: IntArray) -> float:
+    """Return the share of the exact neighbours that are among the proposed ones. Shapes: both (queries, k)."""
+    pairs = zip(proposed.tolist(), exact.tolist(), strict=True)
+    return sum(len(set(a) & set(b)) for a, b in pairs) / exact.size
 
 
 def save(name: str, result: dict[str, Any], options: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """What 8-bit vectors lose: recall@10 against float32 vectors on SciFact, by the ranges in which they are stored.
 
-    python -m benchmarks.int8_vectors /work/shared/data/retrieval/scifact
+    python -m benchmarks.int8_vectors $SBMINI_DATA/retrieval/scifact
 
 Recall is the share of the ten nearest documents by float32 vectors that are among the ten nearest by restored ones, over all
 queries; queries stay float32. `clipped` is the share of components outside of their range. Compared are the model's own ranges,
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.harness import recall
 from sbert_mini import Embedder
 from sbert_mini.evaluation.retrieval import read_collection
 from sbert_mini.runtime.precision import quantize_vectors, restore_vectors
@@ -51,10 +52,10 @@ def main() -> None:
         }
         for kind, ranges in kinds.items():
             got = nearest(queries, restore_vectors(quantize_vectors(documents, "int8", ranges), ranges))
-            recall = np.mean([len(set(a) & set(b)) / NEAREST for a, b in zip(exact, got, strict=True)])
+            share = recall(got, exact)
             clipped = np.mean((documents < ranges[0]) | (documents > ranges[1]))
-            results.append({"dim": dim, "ranges": kind, "recall": float(recall), "clipped": float(clipped)})
-            print(f"{dim:4} {kind:45} recall@{NEAREST} {recall:.4f}  clipped {clipped:.4%}", flush=True)
+            results.append({"dim": dim, "ranges": kind, "recall": share, "clipped": float(clipped)})
+            print(f"{dim:4} {kind:45} recall@{NEAREST} {share:.4f}  clipped {clipped:.4%}", flush=True)
     sizes = {"documents": len(collection.documents), "queries": len(collection.queries)}
     print(json.dumps({"model": arguments.model, **sizes, "results": results}))
 

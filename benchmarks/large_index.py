@@ -20,7 +20,8 @@ from benchmarks import harness
 from sbert_mini import SearchIndex
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
 from sbert_mini.evaluation.retrieval import SEMANTIC_SEARCH, exact_search
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.tables import Json, Table, spread
+from sbert_mini.evaluation.texts import SENTENCES
 from sbert_mini.shapes import FloatArray
 
 FOLDER = Path("build/large_index")
@@ -62,23 +63,18 @@ def raced(
 
 def tables(result: Json) -> list[Table]:
     """Return the table of an index of a million rows."""
-
-    def spread(name: str, digits: int, unit: str) -> str:
-        entry = result[name]
-        return f"{entry['median']:.{digits}f} [{entry['low']:.{digits}f}-{entry['high']:.{digits}f}] {unit}"
-
     add = result["add_s"]
     ours, peer = result["queries_per_s"].values()
     rows = {
         "building from vectors, the process": f"{result['build_s']:.0f} s, {result['build_peak_bytes'] / 1e6:,.0f} MB",
         "peak memory of a process that encodes and searches": f"{result['search_peak_bytes'] / 1e6:,.0f} MB",
         f"recall@{result['k']} against exact search": f"{result['recall']:.4f}",
-        "one query, in a process": spread("single_ms", 2, "ms"),
-        "one query with a filter": spread("filtered_ms", 1, "ms"),
-        "one query with `--hybrid`, encoding included": spread("hybrid_ms", 0, "ms"),
+        "one query, in a process": f"{spread(result['single_ms'], 2)} ms",
+        "one query with a filter": f"{spread(result['filtered_ms'], 1)} ms",
+        "one query with `--hybrid`, encoding included": f"{spread(result['hybrid_ms'], 0)} ms",
         f"a batch of {result['queries']:,} queries": f"{ours['median']:,.0f} queries/s; "
         f"{result['times_faster']:.1f} times `{SEMANTIC_SEARCH}` ({peer['median']:,.0f})",
-        "`sbmini search` from a cold start": spread("cold_start_s", 2, "s"),
+        "`sbmini search` from a cold start": f"{spread(result['cold_start_s'], 2)} s",
         "adding 1,000 rows with vectors, the process": f"{add['large']['median']:.2f} s (to {result['small_rows']:,} rows: "
         f"{add['small']['median']:.2f} s)",
         "on the disk": f"{result['bytes'] / 1e9:.2f} GB",
@@ -177,7 +173,7 @@ def search(index: SearchIndex, texts: Sequence[str], queries: FloatArray, thread
     _, exact = exact_search(corpus, queries, K)
     index.prepare()
     _, nearest = index.nearest(queries, K)
-    recall = float(np.mean([len(set(a) & set(b)) / K for a, b in zip(nearest.tolist(), exact.tolist(), strict=True)]))
+    recall = harness.recall(nearest, exact)
     singles = [1000 * timed(partial(index.nearest, queries[i : i + 1], K)) for i in range(QUERIES)]
     filtered = [1000 * timed(partial(index.nearest, queries[:1], K, filter=f"length = {n}")) for n in range(80, 90)]
     hybrid = [1000 * timed(partial(index.search, text, K, hybrid=True)) for text in texts[-50:]]
@@ -210,7 +206,7 @@ def add(rows: int, threads: int, rounds: int) -> dict[str, list[float]]:
 
 def main() -> None:
     options = harness.arguments(__doc__, rounds=3)
-    source = harness.data_file(options.data, "sentences_wikipedia_1.txt.gz")
+    source = harness.data_file(options.data, SENTENCES)
     texts, vectors = write_files(source, options.threads)
     rows = len(texts) - QUERIES - ADDED
     queries = np.ascontiguousarray(vectors[-QUERIES:])

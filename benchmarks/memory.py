@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks import harness
 from sbert_mini.evaluation.measure import process
 from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.texts import SENTENCES
 
 SIZES = (20_000, 200_000)
 
@@ -24,7 +25,7 @@ def tables(result: Json) -> list[Table]:
 
 def main() -> None:
     options = harness.arguments(__doc__, rounds=1)
-    source = harness.data_file(options.data, "sentences_wikipedia_1.txt.gz")
+    source = harness.data_file(options.data, SENTENCES)
     sbmini = str(Path(sys.executable).with_name("sbmini"))
     sizes = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +33,7 @@ def main() -> None:
             file, vectors = Path(folder) / f"{size}.txt", Path(folder) / f"{size}.npy"
             with gzip.open(source, "rt", encoding="utf-8") as lines, file.open("w", encoding="utf-8") as stream:
                 stream.writelines(itertools.islice(lines, size))
-            command = [sbmini, "encode", "-i", str(file), "-o", str(vectors), "-m", "all-MiniLM-L6-v2", "--quiet"]
+            command = [sbmini, "encode", "-i", str(file), "-o", str(vectors), "-m", harness.PEER_MODEL, "--quiet"]
             elapsed_s, peak = process([*command, "--threads", str(options.threads)])
             sizes[str(size)] = {"peak_bytes": peak, "seconds": elapsed_s, "file_bytes": vectors.stat().st_size}
             vectors.unlink()

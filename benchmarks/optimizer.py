@@ -20,7 +20,7 @@ from sbert_mini.training.adamw import AdamW
 def parameters(*, sparse: bool = False) -> list[nn.Parameter]:
     """Return the model's parameters, with gradients."""
     torch.manual_seed(0)
-    weights = list(MiniBert.from_pretrained(resolve("all-MiniLM-L6-v2")).parameters())
+    weights = list(MiniBert.from_pretrained(resolve(harness.PEER_MODEL)).parameters())
     for parameter in weights:
         parameter.grad = torch.randn_like(parameter) * 1e-3
     if sparse:

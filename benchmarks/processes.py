@@ -20,7 +20,8 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.models.train import NAMES
 from sbert_mini.evaluation.measure import alternate, process, summary, timed
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.tables import Json, Table, spread
+from sbert_mini.evaluation.texts import SENTENCES
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
 from sbert_mini.text.tokenizer import open_tokenizer
@@ -90,7 +91,7 @@ def tables(result: Json) -> list[Table]:
     rows += [
         (
             f"cold start of {name}",
-            "{median:.2f} [{low:.2f}-{high:.2f}]".format(**entry["seconds"]),
+            spread(entry["seconds"], 2),
             f"{entry['peak_bytes']['median'] / 1e6:.0f} MB",
             "",
         )
@@ -101,7 +102,7 @@ def tables(result: Json) -> list[Table]:
 
 def main() -> None:
     options = harness.arguments(__doc__, rounds=5)
-    source = harness.data_file(options.data, "sentences_wikipedia_1.txt.gz")
+    source = harness.data_file(options.data, SENTENCES)
     with gzip.open(source, "rt", encoding="utf-8") as lines:
         sentences = [line.rstrip("\n") for line in itertools.islice(lines, ROWS)]
     result: dict[str, Any] = {"end_to_end": {}}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.tables import Json, Table, spread
 from sbert_mini.model.registry import resolve
 from sbert_mini.training.gradients import GradientBuffer
 from sbert_mini.training.surgery import pcgrad_weights, projection_orders
@@ -31,7 +31,7 @@ class Setting:
 
     def __init__(self, *, sparse: bool = False) -> None:
         torch.manual_seed(0)
-        self.model = MiniBert.from_pretrained(resolve("all-MiniLM-L6-v2")).train()
+        self.model = MiniBert.from_pretrained(resolve(harness.PEER_MODEL)).train()
         self.model.pooler = None
         self.words = self.model.embeddings.word_embeddings
         self.words.sparse = sparse
@@ -128,7 +128,7 @@ def tables(result: Json) -> list[Table]:
     rows = tuple(
         (
             name,
-            f"{entry['ms']['median']:.0f} [{entry['ms']['low']:.0f}-{entry['ms']['high']:.0f}]",
+            spread(entry["ms"], 0),
             f"{entry['to_summed']:.2f}",
             f"{entry['peak_bytes'] / 1e6:.0f} MB",
         )

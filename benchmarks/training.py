@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.tables import Json, Table, spread
 from sbert_mini.model import registry
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def tables(result: Json) -> list[Table]:
     rows = tuple(
         (
             name,
-            "{median:.1f} [{low:.1f}-{high:.1f}]".format(**entry["examples_per_s"]),
+            spread(entry["examples_per_s"], 1),
             f"{entry['times_faster']:.2f}",
         )
         for name, entry in result["contestants"].items()
@@ -77,7 +77,7 @@ def stock(data: "Mapping[str, Examples]", folder: str) -> Callable[[], Any]:
     from sentence_transformers.base.sampler import MultiDatasetBatchSamplers
     from sentence_transformers.sentence_transformer import losses
 
-    model = SentenceTransformer(str(registry.resolve(harness.PEER)), local_files_only=True, device="cpu")
+    model = SentenceTransformer(str(registry.resolve(harness.PEER_MODEL)), local_files_only=True, device="cpu")
     columns: dict[str, dict[str, list[Any]]] = {
         name: {"abc"[i]: [texts[i] for texts in examples.texts] for i in range(len(examples.texts[0]))}
         for name, examples in data.items()
@@ -112,7 +112,7 @@ def ours(data: "Mapping[str, Examples]", surgery: str | None, folder: str) -> Ca
         Task(TaskConfig("sts", "siamese", "cosine-mse", high=5.0), data["sts"]),
         Task(TaskConfig("nli", "triplet", "multiple-negatives-ranking"), data["nli"]),
     ]
-    model = sbert_mini.load(str(registry.resolve(harness.PEER)), device="cpu")
+    model = sbert_mini.load(str(registry.resolve(harness.PEER_MODEL)), device="cpu")
     config = FitterConfig(batch_size=3 * BATCH, surgery=surgery, steps_per_epoch=STEPS)
     return MultiTaskTrainer(model, arguments(folder), tasks, config).train
 

@@ -200,6 +200,7 @@ def sts(
     report: Report = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Score models on semantic textual similarity: Spearman and Pearson, intervals, and whether models differ.
@@ -229,6 +230,7 @@ def sts(
         dim or [],
         threads=budget,
         offline=offline,
+        trust_tokenizer=trust_tokenizer,
         progress=progress_wanted(quiet),
     )
     result = score(opened, pair_sets, pooling=pooling, resamples=resamples, seed=seed, absent=absent, on_progress=note)
@@ -333,6 +335,7 @@ def search(
     report: Report = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure kinds of index and retrieval quality; or, with --index, your own index on your own queries.
@@ -368,7 +371,9 @@ def search(
     collections = [retrieval.read_collection(path, binary=binary) for path in folders]
     texts = retrieval.texts_to_search(rows, collections, input, folder)
     peers, bar = [] if no_peer else [peer], progress_wanted(quiet)
-    opened = open_contestants([_name(model)], [graph], peers, threads=budget, offline=offline, progress=bar)
+    opened = open_contestants(
+        [_name(model)], [graph], peers, threads=budget, offline=offline, trust_tokenizer=trust_tokenizer, progress=bar
+    )
     sizes: dict[str, Any] = {"k": k, "threads": budget, "rounds": rounds, "with_peer": not no_peer}
     result = retrieval.measure(opened, collections, texts, kind or [], on_progress=note, **sizes)
     _finish("search", result.to_json(), budget, as_json, report)

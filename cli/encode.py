@@ -15,7 +15,7 @@ from sbert_mini.runtime.choices import Truncation
 from . import options
 from .notes import Interrupted, counted, note, note_input, progress_wanted, quiet_notes
 from .printing import json_text
-from .rejects import Rejects
+from .rejects import Rejects, rejects_beside
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
@@ -110,21 +110,20 @@ def encode(
     With --engine ray an --input is a file, folder, or quoted pattern, and --output is a folder. All nodes must see them under
     the same paths. The Parquet shards hold "id" (without an id column the file and line), "vector" and "truncated", in no
     defined order. Blank lines of plain text have no row. --resume skips the ids that are already written. --threads counts the
-    threads of each worker. Workers are spread evenly over the nodes.
+    threads of each worker; by default they share the cores. Workers are spread evenly over the nodes.
     """
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     settings: dict[str, Any] = {"dim": dim, "prompt": prompt, "truncation": truncation, "batch_size": batch_size}
+    quiet_notes(quiet)
     if engine == "ray":
-        others = precision != "float32" or on_error == "skip" or bool(input_format)
+        others = precision != "float32" or on_error == "skip" or rejects is not None or bool(input_format)
         paths, folder = _checked_for_ray(texts, input, output, others=others)
-        quiet_notes(quiet)
-        bulk = {"model": model, "graph": graph, **settings, **reading}
-        _on_ray(paths, folder, bulk, address, workers, threads or 1, resume=resume, offline=offline, quiet=quiet)
+        bulk = {"model": model, "graph": graph, "trust_tokenizer": trust_tokenizer, **settings, **reading}
+        _on_ray(paths, folder, bulk, address, workers, threads, resume=resume, offline=offline, quiet=quiet)
         return
     if address is not None or workers > 1:
         raise UsageError("--address and --workers go with --engine ray")
-    input = _checked_input(texts, input, reading)
-    quiet_notes(quiet)
+    input = options.checked_input(texts, input, reading)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
     output = _checked_output(output, input, resume=resume)
 
@@ -134,7 +133,7 @@ def encode(
     from sbert_mini.text.records import ReadCounts, Record, read_records
 
     counts, read, job_settings = EncodeCounts(), ReadCounts(), EncodeSettings(precision=precision, **settings)
-    default = None if output is None else output.with_name(output.name + ".rejects.jsonl")
+    default = None if output is None else rejects_beside(output)
     with Rejects(on_error == "skip", rejects, default, input) as taken:
         rows: Iterable[Record] = (Record(text) for text in texts or [])
         if input:
@@ -157,25 +156,6 @@ def _tell(read: "ReadCounts", counts: "EncodeCounts", truncation: Truncation) ->
     note_input(read, "not encoded")
     if counts.truncated and truncation == "chunk":
         note(f"{counts.truncated} of {counts.texts} texts were read in pieces")
-
-
-def _checked_input(texts: list[str] | None, input: list[Path] | None, reading: dict[str, Any]) -> list[Path] | None:
-    """Return the files to read, stdin where nothing is named; None where the texts are arguments.
-
-    Raises:
-        UsageError: texts and files are both given, or neither; or a text is empty.
-    """
-    if texts and input:
-        raise UsageError("texts were given both as arguments and with --input; give one of the two")
-    if texts:
-        options.check_no_input_options(reading)
-    if any(not text.strip() for text in texts or []):
-        raise UsageError("one of the texts is empty")
-    if not texts and not input:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
-        return [Path("-")]
-    return input
 
 
 def _checked_output(output: Path | None, input: list[Path] | None, *, resume: bool) -> Path | None:
@@ -234,7 +214,7 @@ def _checked_for_ray(
     if texts or not input or output is None:
         raise UsageError("--engine ray needs --input (files, folders or patterns) and --output (a folder)")
     if others:
-        raise UsageError("--engine ray goes without --precision, --on-error skip and --input-format")
+        raise UsageError("--engine ray goes without --precision, --on-error skip, --rejects and --input-format")
     return input, output
 
 
@@ -244,16 +224,18 @@ def _on_ray(
     settings: dict[str, Any],
     address: str | None,
     workers: int,
-    threads: int,
+    threads: int | None,
     *,
     resume: bool,
     offline: bool,
     quiet: bool,
 ) -> None:
-    from sbert_mini.scale.bulk import BulkSettings, encode_files
+    from sbert_mini.scale.bulk import BulkSettings, encode_files, threads_each
     from sbert_mini.text.records import files_at
 
     files = [file for path in input for file in files_at(path)]
+    threads = threads_each(workers, threads)
+    started = f"{_counted(len(files), 'file')}, {_counted(workers, 'worker')} of {_counted(threads, 'thread')}"
     counts = encode_files(
         files,
         output,
@@ -264,12 +246,16 @@ def _on_ray(
         resume=resume,
         offline=offline,
         show_progress_bar=progress_wanted(quiet),
-        on_start=lambda: note(f"{len(files)} files, {workers} workers of {threads} threads"),
+        on_start=lambda: note(started),
     )
     earlier = f" ({counts.kept} of them from an earlier run)" if counts.kept else ""
-    note(f"{counts.rows} texts{earlier} -> {counts.shards} shards in {output}")
+    note(f"{_counted(counts.rows, 'text')}{earlier} -> {_counted(counts.shards, 'shard')} in {output}")
     if counts.truncated:
-        note(f"{counts.truncated} texts were longer than the model reads: 'truncated' is true of them")
+        note(f"{_counted(counts.truncated, 'text')} longer than the model reads, marked by 'truncated'")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _to_stdout(

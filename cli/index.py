@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import CorruptIndexError, UsageError
-from sbert_mini.runtime.choices import Truncation
+from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.scale.address import FORM
 
 from . import options
 from .notes import counted, note, note_input, progress_wanted, quiet_notes
 from .printing import print_json, print_text
-from .rejects import Rejects
+from .rejects import Rejects, rejects_beside
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.search.encoding import VectorsById
     from sbert_mini.search.index import SearchIndex
-    from sbert_mini.search.writer import IndexWriter, VectorsById
+    from sbert_mini.search.writer import IndexWriter
     from sbert_mini.shapes import FloatArray
     from sbert_mini.text.records import ReadCounts, Record
 
@@ -71,7 +72,9 @@ class _RowOptions:
     reading: dict[str, Any]
     vectors: Path | None
     column_types: dict[str, str]
-    truncation: Truncation
+    truncation: LongTexts | None
+    passage_tokens: int | None
+    overlap: int | None
     on_error: options.OnErrorAction
     rejects: Path | None
     batch_size: int
@@ -99,6 +102,8 @@ Input = Annotated[
 
   sbmini index create news.index -i news.csv --text-column body
 
+  sbmini index create manuals.index -i manuals.jsonl --passage-tokens 128 --overlap 16
+
   sbmini encode -i news.csv --text-column body -o news.npy
 
   sbmini index create news.index -i news.csv --text-column body --vectors news.npy --kind HNSW32_SQ8
@@ -124,9 +129,11 @@ def create(
     vectors: Vectors = None,
     kind: Kind = "auto",
     pca: Pca = None,
-    truncation: options.Truncation = "warn",
+    truncation: options.LongTexts = None,
+    passage_tokens: options.PassageTokens = None,
+    overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
-    rejects: options.RejectsFile = None,
+    rejects: options.IndexRejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -140,10 +147,13 @@ def create(
     that reproduces all values exactly (so 007 and 1.10 are text), or the type that --column-type names. A row of BEIR's corpus
     (_id, title and text, no id) has its title joined with its text, and a note says so; --text-column text takes the text alone.
 
-    Up to 50,000 rows are searched exactly. Larger indexes use inverted lists of 1-bit vectors (RaBitQ); the number of lists per
-    query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other values
-    of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read. "IVF,"
-    without a number selects a suitable number of lists.
+    A text that is longer than the model reads is stored in passages, cut at the borders of paragraphs, sentences or words, each
+    with a vector of its own. A search returns the row, and names the passage that is closest. --truncation has the other ways.
+
+    Up to 50,000 vectors are searched exactly. Larger indexes use inverted lists of 1-bit vectors (RaBitQ); the number of lists
+    per query is set so that a search finds 98.5 % of the nearest neighbours. All hits are scored with the full vectors. Other
+    values of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read.
+    "IVF," without a number selects a suitable number of lists.
     """
     rows = _RowOptions(
         directory,
@@ -152,6 +162,8 @@ def create(
         vectors,
         _column_types(column_type),
         truncation,
+        passage_tokens,
+        overlap,
         on_error,
         rejects,
         batch_size,
@@ -163,7 +175,7 @@ def create(
 
     embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     before = embedder.document_prompt() if prompt is None else prompt
-    _write(rows, embedder, before, partial(IndexWriter.create, prompt=prompt, kind=kind, pca=pca))
+    _write(rows, embedder, before, truncation, partial(IndexWriter.create, prompt=prompt, kind=kind, pca=pca))
 
 
 @app.command(
@@ -184,9 +196,11 @@ def add(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = "warn",
+    truncation: options.LongTexts = None,
+    passage_tokens: options.PassageTokens = None,
+    overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
-    rejects: options.RejectsFile = None,
+    rejects: options.IndexRejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -196,7 +210,7 @@ def add(
     """Add a file's rows to an index.
 
     If an id is already in the index, that is an error and nothing is added. A row without an id that is already in the index is
-    counted, and not stored again. The index's own model and prompt are used.
+    counted, and not stored again. The index's own model, prompt and way with long texts are used.
     """
     rows = _RowOptions(
         directory,
@@ -205,6 +219,8 @@ def add(
         vectors,
         _column_types(column_type),
         truncation,
+        passage_tokens,
+        overlap,
         on_error,
         rejects,
         batch_size,
@@ -233,9 +249,11 @@ def update(
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
     max_row_bytes: options.MaxRowBytes = None,
-    truncation: options.Truncation = "warn",
+    truncation: options.LongTexts = None,
+    passage_tokens: options.PassageTokens = None,
+    overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
-    rejects: options.RejectsFile = None,
+    rejects: options.IndexRejectsFile = None,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -250,6 +268,8 @@ def update(
         vectors,
         _column_types(column_type),
         truncation,
+        passage_tokens,
+        overlap,
         on_error,
         rejects,
         batch_size,
@@ -382,8 +402,9 @@ def push(
     """Make a Milvus collection equal to an index, by the rows' ids.
 
     The collection is created if there is none. Rows that are no longer in the index are removed. The same command completes an
-    interrupted push, without duplicates. At the end the server's row count must equal the index's. Credentials go into the
-    environment variable SBMINI_MILVUS_TOKEN (user:password, or an API key).
+    interrupted push, without duplicates. At the end the server's row count must equal the index's. A row has one vector in
+    Milvus: the vectors of its passages are averaged. Credentials go into the environment variable SBMINI_MILVUS_TOKEN
+    (user:password, or an API key).
     """
     quiet_notes(quiet)
     from sbert_mini.progress import ProgressBar
@@ -410,10 +431,12 @@ def info(
 ) -> None:
     """Describe an index: rows, generation, model, segments, bytes."""
     from sbert_mini.search.index import SearchIndex
-    from sbert_mini.search.store import stored_bytes
+    from sbert_mini.search.store import FORMAT_VERSION, Store, stored_bytes
 
-    index = SearchIndex(directory)
+    index, store = SearchIndex(directory), Store(directory)
     about = {
+        "format": store.format_version,
+        "made_by": store.made_by,
         "rows": len(index),
         "generation": index.generation,
         "created": index.created,
@@ -422,6 +445,10 @@ def info(
         },
         "kind": index.kind.factory,
         "pca": index.kind.pca,
+        "long_texts": index.long_texts.truncation,
+        "passage_tokens": index.long_texts.tokens,
+        "overlap": index.long_texts.overlap,
+        "vectors": index.vectors,
         "segments": index.segments,
         "segment_kinds": index.segment_kinds,
         "columns": index.columns,
@@ -431,6 +458,9 @@ def info(
     if as_json:
         print_json(about)
         return
+    if store.format_version < FORMAT_VERSION:
+        compact = f"'sbmini index compact {directory}'"
+        about["format"] = f"{store.format_version}; {compact} brings it to format {FORMAT_VERSION}"
     about["columns"] = ", ".join(f"{name} ({type or 'no value yet'})" for name, type in index.columns.items()) or "none"
     for key, value in about.items():
         print_text(
@@ -478,27 +508,35 @@ def _change(
         opening: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
         named = Embedder(model, graph=index.model.graph, **opening)  # type: ignore[arg-type]
         embedder = index.check_model(named)
-    _write(rows, embedder, index.model.prompt, change)
+    _write(rows, embedder, index.model.prompt, rows.truncation or index.long_texts.truncation, change)
 
 
-def _write(rows: _RowOptions, embedder: "Embedder", prompt: str, change: "Callable[..., SearchIndex]") -> None:
+def _write(
+    rows: _RowOptions,
+    embedder: "Embedder",
+    prompt: str,
+    truncation: LongTexts | None,
+    change: "Callable[..., SearchIndex]",
+) -> None:
     """Read the rows, let `change`, a method of `IndexWriter`, write them, and end the command."""
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import ReadCounts, read_records
 
     skip = rows.on_error == "skip"
-    with Rejects(skip, rows.rejects, _beside(rows.directory), rows.input) as taken:
+    with Rejects(skip, rows.rejects, rejects_beside(rows.directory), rows.input) as taken:
         writer = IndexWriter(
             rows.directory,
             embedder,
             batch_size=rows.batch_size,
             truncation=rows.truncation,
+            passage_tokens=rows.passage_tokens,
+            overlap=rows.overlap,
             show_progress_bar=progress_wanted(rows.quiet),
             on_reject=taken.take,
         )
         read = ReadCounts()
         records: Iterable[Record] = read_records(rows.input, counts=read, on_reject=taken.take, **rows.reading)
-        if taken.take is not None and rows.truncation == "error":
+        if taken.take is not None and truncation == "error":
             records = embedder.short_enough(records, prompt, taken.take)
         with _given_vectors(rows.vectors, rows.on_error) as vectors:
             records = counted(records, rows.input, rows.reading.get("format"), bar=progress_wanted(rows.quiet))
@@ -526,7 +564,9 @@ def _given_vectors(path: Path | None, on_error: options.OnErrorAction) -> "Itera
     if path is not None and on_error == "skip":
         raise UsageError("--vectors needs every row: it does not go with --on-error skip")
     if path is None or not path.is_dir():
-        yield None if path is None else options.read_vectors(path)
+        from sbert_mini.runtime.npy import read_vectors
+
+        yield None if path is None else read_vectors(path)
         return
     from sbert_mini.files.durable import scratch_folder
     from sbert_mini.scale.bulk import read_shards
@@ -535,13 +575,11 @@ def _given_vectors(path: Path | None, on_error: options.OnErrorAction) -> "Itera
         yield read_shards(path, folder / "vectors.npy")
 
 
-def _beside(directory: Path) -> Path:
-    return directory.with_name(directory.name + ".rejects.jsonl")
-
-
 def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: int) -> None:
     counts = writer.counts
     note_input(read, "not stored")
+    if counts.split:
+        note(f"{counts.split} long rows were split into {counts.passages} passages")
     if counts.repeated:
         note(f"{counts.repeated} rows were the same as an earlier one, and are stored once")
     replaced = f" ({counts.replaced} of them in the place of older ones)" if counts.replaced else ""

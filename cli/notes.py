@@ -22,13 +22,20 @@ OPTION_OF = {
     "truncation='chunk'": "--truncation chunk",
     "min_score": "--min-score",
     "threshold": "--threshold",
+    "passage_tokens": "--passage-tokens",
+    "the overlap": "--overlap",
+    "pca": "--pca",
+    "dim": "--dim",
+    "resume=True": "--resume",
+    "threads": "--threads",
+    "set SBMINI_DATA": "set SBMINI_DATA, or name the folder with --data",
 }
 """What is called otherwise in Python -> how the command line calls it."""
 
 
 def in_options(text: str, parameter: str | None) -> str:
     """Return a text in which a parameter's name in Python is replaced by its option's."""
-    return text if parameter is None else text.replace(parameter, OPTION_OF.get(parameter, parameter))
+    return text if parameter is None else text.replace(parameter, OPTION_OF.get(parameter, parameter), 1)
 
 
 class ClosedOutput(io.TextIOBase):

@@ -1,20 +1,17 @@
 """The options that several commands share."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from sbert_mini.errors import InputError, UsageError
+from sbert_mini.errors import UsageError
 from sbert_mini.model.choices import Graph
 from sbert_mini.runtime import choices
 
-if TYPE_CHECKING:
-    from sbert_mini.shapes import FloatArray
-
-
 OnErrorAction: TypeAlias = Literal["fail", "skip"]
-"""What happens to a row that cannot be read."""
+"""What happens to a row that cannot be used."""
 
 Model = Annotated[
     str | None,
@@ -53,16 +50,49 @@ Truncation = Annotated[
         help="A text longer than the model's limit: cut it and report it, refuse it, or split it and average the pieces.",
     ),
 ]
+LongTexts = Annotated[
+    choices.LongTexts | None,
+    typer.Option(
+        "--truncation",
+        help="A text longer than the model's limit: cut it and report it, refuse it, split it and average the pieces (chunk), or "
+        "store each passage with a vector of its own. [default: as the index notes; for a new one passages]",
+        show_default=False,
+    ),
+]
+PassageTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--passage-tokens",
+        min=1,
+        help="The highest number of tokens of a passage. [default: as the index notes; for a new one the model's limit]",
+        show_default=False,
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap",
+        min=0,
+        help="Tokens that a passage repeats of the one before. [default: as the index notes; for a new one 32]",
+        show_default=False,
+    ),
+]
 OnError = Annotated[
     OnErrorAction,
     typer.Option(
         "--on-error",
-        help="A row that cannot be read: stop, or write it into the rejects file and continue (exit code 4).",
+        help="A row that cannot be used: stop, or write it into the rejects file and continue (exit code 4).",
     ),
 ]
 RejectsFile = Annotated[
     Path | None,
     typer.Option("--rejects", help="The rejects file, JSON lines. [default: OUTPUT.rejects.jsonl]", show_default=False),
+]
+IndexRejectsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--rejects", help="The rejects file, JSON lines. [default: DIRECTORY.rejects.jsonl]", show_default=False
+    ),
 ]
 PrecisionOption = Annotated[
     choices.Precision, typer.Option("--precision", help="The values in the output: 32, 8 or 1 bits per component.")
@@ -156,6 +186,27 @@ def reading(
     return {name: value for name, value in values.items() if value is not None}
 
 
+def checked_input(texts: list[str] | None, input: list[Path] | None, reading: dict[str, Any]) -> list[Path] | None:
+    """Return the files to read, stdin where nothing is named; None where the texts are arguments.
+
+    Raises:
+        UsageError: texts and files are both given, or neither; or a text is empty.
+    """
+    if texts and input:
+        raise UsageError("texts were given both as arguments and with --input; give one of the two")
+    if texts:
+        check_no_input_options(reading)
+    if any(not text.strip() for text in texts or []):
+        raise UsageError("one of the texts is empty")
+    if texts or input:
+        return input
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
+    from sbert_mini.text.records import STANDARD_INPUT
+
+    return [Path(STANDARD_INPUT)]
+
+
 def check_no_input_options(reading: dict[str, Any]) -> None:
     """Refuse options about an input where the texts are arguments.
 
@@ -194,29 +245,3 @@ def check_json_lines(option: str, file: Path) -> None:
     """
     if file.suffix.lower() in (".csv", ".tsv", ".parquet", ".npy", ".safetensors", ".xlsx", ".html", ".xml", ".gz"):
         raise UsageError(f"{option} writes JSON lines: name a .jsonl file; found {file}")
-
-
-def read_vectors(file: Path) -> "FloatArray":
-    """Return the vectors of a .npy file, memory-mapped.
-
-    Raises:
-        InputError: it cannot be read, or holds something else.
-    """
-    import numpy as np
-
-    try:
-        with file.open("rb") as stream:
-            start = stream.read(6)
-    except OSError as error:
-        raise InputError(f"{file} cannot be opened: {error.strerror or error}") from error
-    if start != b"\x93NUMPY":
-        raise InputError(f"{file} is not a .npy file: 'sbmini encode -o NAME.npy' writes one")
-    try:
-        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of many kinds, as the header is parsed as Python
-        raise InputError(
-            f"{file} cannot be read as a .npy file: it is damaged, or holds no numbers ({error})"
-        ) from error
-    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim != 2:
-        raise InputError(f"{file} must hold one array of floating-point numbers, (rows, dim)")
-    return vectors

@@ -1,10 +1,9 @@
 """`sbmini predict`: what a trained task head says of texts."""
 
-import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +13,9 @@ from . import options
 from .notes import note, quiet_notes
 from .printing import print_json
 
+if TYPE_CHECKING:
+    from sbert_mini.runtime.predictor import Prediction
+
 EXAMPLE = """Examples:
 
   sbmini predict -m ./my-model --task sentiment "a lovely film"
@@ -22,7 +24,6 @@ EXAMPLE = """Examples:
 
   sbmini predict -m ./my-model --task paraphrase -i pairs.csv --columns question1,question2
 """
-_WINDOW = 2048
 
 
 def predict(
@@ -56,59 +57,62 @@ def predict(
     JSON lines on stdout: "text" or "texts", "id" if the input has one, and "label" with "probabilities", or "score" (and
     "cosine" for a similarity).
     """
-    if texts and input:
-        raise UsageError("texts were given both as arguments and with --input; give one of the two")
     reading = options.reading(input_format, max_row_bytes=max_row_bytes)
-    if texts:
-        options.check_no_input_options(reading)
-        if columns:
-            raise UsageError("--columns is for the rows of an --input, and the texts are given as arguments here")
-    if not texts and not input:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("no text was given: name texts, or --input FILE, or pipe them in")
-        input = [Path("-")]
+    input = options.checked_input(texts, input, reading)
+    if columns and not input:
+        raise UsageError("--columns is for the rows of an --input, and the texts are given as arguments here")
     quiet_notes(quiet)
     from sbert_mini.runtime.predictor import Predictor
 
     predictor = Predictor(model, task, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
-    needed = predictor.texts_each
-    rows: Iterable[tuple[Any, Any]]
     if input:
         names = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
-        rows = _read(input, names, needed, reading)
+        rows = _read(input, names, predictor.texts_each, reading)
     else:
-        inputs = texts or []
-        if any(not text.strip() for text in inputs):
-            raise UsageError("one of the texts is empty")
-        if needed == 2 and len(inputs) != 2:
-            raise UsageError(f"the task {predictor.config.task} reads pairs: two texts are needed; found {len(inputs)}")
-        rows = [(None, (inputs[0], inputs[1]))] if needed == 2 else [(None, text) for text in inputs]
-    iterator = iter(rows)
+        rows = _of_arguments(texts or [], predictor.texts_each, predictor.config.task)
+    pending: deque[tuple[Any, Any]] = deque()
     count = 0
-    while window := list(islice(iterator, _WINDOW)):
-        predictions = predictor.predict([item for _, item in window], batch_size=batch_size, truncation=truncation)
-        for (identity, item), prediction in zip(window, predictions, strict=True):
-            output: dict[str, Any] = {"id": identity} if identity is not None else {}
-            output |= {"text": item} if isinstance(item, str) else {"texts": list(item)}
-            if prediction.label is not None:
-                output |= {"label": prediction.label, "probabilities": prediction.probabilities}
-            else:
-                output |= {
-                    "score": prediction.score,
-                    **({} if prediction.cosine is None else {"cosine": prediction.cosine}),
-                }
-            print_json(output)
-        count += len(window)
+    inputs = _remembered(rows, pending)
+    for prediction in predictor.predict_stream(inputs, batch_size=batch_size, truncation=truncation):
+        print_json(_document(*pending.popleft(), prediction))
+        count += 1
     if not count:
         raise InputError("there is no text to predict")
     if input:
         note(f"{count} predictions of {predictor.config.task}")
 
 
+def _of_arguments(texts: list[str], texts_each: int, task: str) -> Iterator[tuple[Any, Any]]:
+    """Return the rows of texts that are arguments."""
+    if texts_each == 1:
+        return ((None, text) for text in texts)
+    if len(texts) != 2:
+        raise UsageError(f"the task {task} reads pairs: two texts are needed; found {len(texts)}")
+    return iter([(None, (texts[0], texts[1]))])
+
+
+def _remembered(rows: Iterator[tuple[Any, Any]], pending: deque[tuple[Any, Any]]) -> Iterator[Any]:
+    """Yield the rows' texts, and append each row to `pending`."""
+    for row in rows:
+        pending.append(row)
+        yield row[1]
+
+
+def _document(identity: Any, item: str | tuple[str, str], prediction: "Prediction") -> dict[str, Any]:
+    """Return a line of the output."""
+    document: dict[str, Any] = {} if identity is None else {"id": identity}
+    document |= {"text": item} if isinstance(item, str) else {"texts": list(item)}
+    if prediction.label is not None:
+        return document | {"label": prediction.label, "probabilities": prediction.probabilities}
+    cosine = {} if prediction.cosine is None else {"cosine": prediction.cosine}
+    return document | {"score": prediction.score, **cosine}
+
+
 def _read(
     files: list[Path], columns: list[str], needed: int, reading: dict[str, Any]
 ) -> Iterator[tuple[Any, str | tuple[str, str]]]:
     from sbert_mini.text.records import inputs, read_records
+    from sbert_mini.text.rows import read_row, text_of
 
     kinds = {kind == "txt" for _, kind in inputs(files, reading.get("format"))}
     plain = kinds == {True}
@@ -126,10 +130,4 @@ def _read(
         if needed == 1:
             yield record.id_value, record.text
             continue
-        row = {**record.columns, **({} if record.id is None else {"id": record.id})}
-        if columns[1] not in row:
-            raise InputError(f"{record.place}: there is no column {columns[1]!r}; it has {', '.join(row)}")
-        second = row[columns[1]]
-        if not isinstance(second, str) or not second.strip():
-            raise InputError(f"{record.place}: {columns[1]!r} must be a text, and is {second!r}")
-        yield record.id_value, (record.text, second)
+        yield record.id_value, (record.text, text_of(read_row(record), columns[1], record.place))

@@ -30,7 +30,9 @@ def fit(
     seed: Annotated[int, typer.Option("--seed", help="Random seed for drawing the sample.")] = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Fit a reduction on a file of vectors. If there are more than 1,000 rows per component, it is fitted on a sample."""
+    """Fit a reduction on a file of vectors. It is fitted on a sample where there are more than 1,000 rows for
+    each component of the vectors (384,000 rows of 384 components).
+    """
     if output.suffix.lower() not in ("", ".safetensors"):
         raise UsageError(f"--output must end in .safetensors; found {output}")
     if (
@@ -38,9 +40,10 @@ def fit(
     ):  # a file takes its place in one step, which would remove a device or a pipe
         raise UsageError(f"--output must be a regular file, and {str(output)!r} is none")
     quiet_notes(quiet)
+    from sbert_mini.runtime.npy import read_vectors
     from sbert_mini.search import reduction
 
-    fitted = reduction.fit(options.read_vectors(vectors), dim, whiten=whiten, seed=seed)
+    fitted = reduction.fit(read_vectors(vectors), dim, whiten=whiten, seed=seed)
     fitted.save(output)
     note(f"{fitted.dimension} components hold {fitted.explained:.1%} of the variance -> {output}")
 
@@ -70,10 +73,10 @@ def apply(
     from contextlib import nullcontext
 
     from sbert_mini.progress import ProgressBar
-    from sbert_mini.runtime.npy import NpyWriter
+    from sbert_mini.runtime.npy import NpyWriter, read_vectors
     from sbert_mini.search.reduction import Reduction
 
-    fitted, rows = Reduction.load(reduction), options.read_vectors(vectors)
+    fitted, rows = Reduction.load(reduction), read_vectors(vectors)
     with (
         ProgressBar("rows", len(rows)) if progress_wanted(quiet) else nullcontext() as bar,
         NpyWriter(output, fitted.dimension) as writer,

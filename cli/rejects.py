@@ -1,4 +1,4 @@
-"""Rows that could not be read: counted, and kept in a file."""
+"""Rows that are skipped: counted, and kept in a file."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from sbert_mini.text.records import Reject
 
 PARTLY_DONE = 4
+
+
+def rejects_beside(output: Path) -> Path:
+    """Return the rejects file of an output, where none is named."""
+    return output.with_name(output.name + ".rejects.jsonl")
 
 
 class Rejects:
@@ -74,5 +79,6 @@ class Rejects:
         """Say how many rows were skipped, and return 0 for none, else 4."""
         if not self.count:
             return 0
-        note(f"{self.count} rows could not be read, and are in {self.path}")
+        rows = "1 row was" if self.count == 1 else f"{self.count} rows were"
+        note(f"{rows} skipped, and {'is' if self.count == 1 else 'are'} in {self.path}")
         return PARTLY_DONE

@@ -33,6 +33,8 @@ EXAMPLE = """Examples:
 
   sbmini search news.index -i questions.csv --id-column number --text-column question --jsonl
 
+  sbmini search manuals.index "reset the printer" --passages
+
   sbmini search milvus://search.example.org/news "interest rates"
 
   sbmini --raw search notes.index "tax law" > hits.tsv
@@ -87,6 +89,10 @@ AsJsonLines = Annotated[
     bool, typer.Option("--jsonl", help='One JSON object per query: {"query_id", "query", "hits": [...]}.')
 ]
 WithText = Annotated[bool, typer.Option("--with-text/--without-text", help="Whether hits show their text and columns.")]
+ShowPassages = Annotated[
+    bool,
+    typer.Option("--passages", help="Show the passage of a row that is closest to the query, in place of its text."),
+]
 FailIfEmpty = Annotated[bool, typer.Option("--fail-if-empty", help="Exit with code 1 if no query has a hit.")]
 
 
@@ -110,6 +116,7 @@ def search(
     as_json: AsJson = False,
     as_json_lines: AsJsonLines = False,
     with_text: WithText = True,
+    passages: ShowPassages = False,
     fail_if_empty: FailIfEmpty = False,
     model: options.Model = None,
     threads: options.Threads = None,
@@ -132,7 +139,12 @@ def search(
     The score is what ranks the hits: the cosine, or with --by words the BM25 score. With --by both it is weight * (cosine + 1) /
     (greatest cosine + 1) + (1 - weight) * BM25 / greatest BM25, over the first 100 rows of each ranking. --json and --jsonl give
     for each hit the cosine, the BM25 score ("bm25") and its two ranks ("rank_by_meaning", "rank_by_words"), or null.
+
+    A long row that is stored in passages has the score of its closest passage. --passages shows that passage; JSON then has
+    "passage" in place of "text". "start" and "end" count the characters of the text.
     """
+    if passages and not with_text:
+        raise UsageError("--passages and --without-text exclude each other")
     if query is not None and input:
         raise UsageError("queries were given both as an argument and with --input; give one of the two")
     if as_json and as_json_lines:
@@ -163,12 +175,12 @@ def search(
     }
     results = index.search([text for _, text in queries], k, embedder=embedder, **asked)
     if as_json or as_json_lines:
-        answers = _answers(queries, results, with_text)
+        answers = _answers(queries, results, with_text, passages)
         whole = [{"index": directory, "model": index.model.name, "results": answers}]
         for line in whole if as_json else answers:
             print_json(line)
     else:
-        _print_all(queries, results, with_text)
+        _print_all(queries, results, with_text, passages)
     if fail_if_empty and not any(results):
         raise typer.Exit(1)
 
@@ -214,7 +226,7 @@ def _queries(input: list[Path] | None, reading: dict[str, Any]) -> list[tuple[st
 
 
 def _answers(
-    queries: list[tuple[str | None, str]], results: "list[list[Hit]]", with_text: bool
+    queries: list[tuple[str | None, str]], results: "list[list[Hit]]", with_text: bool, passages: bool
 ) -> list[dict[str, object]]:
     """Return a JSON object a query, with the query's id where queries have ids."""
     with_ids = any(identity is not None for identity, _ in queries)
@@ -222,44 +234,51 @@ def _answers(
         {
             **({"query_id": identity} if with_ids else {}),
             "query": text,
-            "hits": [_shown(rank, hit, with_text) for rank, hit in enumerate(hits, start=1)],
+            "hits": [_shown(rank, hit, with_text, passages) for rank, hit in enumerate(hits, start=1)],
         }
         for (identity, text), hits in zip(queries, results, strict=True)
     ]
 
 
-def _shown(rank: int, hit: "Hit", with_text: bool) -> dict[str, object]:
-    without = set() if with_text else {"text", "columns"}
-    return {"rank": rank, **{name: value for name, value in vars(hit).items() if name not in without}}
+def _shown(rank: int, hit: "Hit", with_text: bool, passages: bool) -> dict[str, object]:
+    """Return a hit's fields; with `passages` its passage has the place of its text."""
+    without = set() if with_text else {"text", "columns", "start", "end"}
+    fields = {name: value for name, value in vars(hit).items() if name not in without}
+    if passages:
+        fields = {"passage" if name == "text" else name: value for name, value in fields.items()}
+        fields["passage"] = hit.passage
+    return {"rank": rank, **fields}
 
 
-def _print_all(queries: list[tuple[str | None, str]], results: "list[list[Hit]]", with_text: bool) -> None:
+def _print_all(
+    queries: list[tuple[str | None, str]], results: "list[list[Hit]]", with_text: bool, passages: bool
+) -> None:
     """Print the hits of every query: in a pipe as lines of fields, on a terminal as tables."""
     with_ids = any(identity is not None for identity, _ in queries)
-    for (identity, text), hits in zip(queries, results, strict=True):
-        named = ([identity or ""] if with_ids else []) + ([text] if with_ids or len(queries) > 1 else [])
+    for (identity, query), hits in zip(queries, results, strict=True):
+        named = ([identity or ""] if with_ids else []) + ([query] if with_ids or len(queries) > 1 else [])
+        texts = [hit.passage if passages else hit.text for hit in hits] if with_text else None
         if sys.stdout.isatty():
             if named:
                 print_text("\n" + "  ".join(named).strip())
-            _print_table(hits, with_text)
+            _print_table(hits, texts)
         else:
-            for hit in hits:
-                fields = [f"{hit.score:.4f}", _escape(hit.id)] + ([_escape(hit.text)] if with_text else [])
+            for i, hit in enumerate(hits):
+                fields = [f"{hit.score:.4f}", _escape(hit.id)] + ([_escape(texts[i])] if texts is not None else [])
                 print_text("\t".join([*map(_escape, named), *fields]))
 
 
-def _print_table(hits: "list[Hit]", with_text: bool) -> None:
+def _print_table(hits: "list[Hit]", texts: list[str] | None) -> None:
     if not hits:
         print_text("no hits")
         return
     width = shutil.get_terminal_size().columns
     widest = min(max(columns(visible(hit.id)) for hit in hits), 28)
-    for hit in hits:
+    for i, hit in enumerate(hits):
         identity = fitted(visible(hit.id), widest)
         start = f"{hit.score:7.4f}  {identity}{' ' * (widest - columns(identity))}"
-        text = (
-            "  " + fitted(visible(" ".join(hit.text.split())), max(width - columns(start) - 2, 20)) if with_text else ""
-        )
+        room = max(width - columns(start) - 2, 20)
+        text = "" if texts is None else "  " + fitted(visible(" ".join(texts[i].split())), room)
         print_text(start + text)
 
 

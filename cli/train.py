@@ -103,7 +103,7 @@ def train(
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    plan = _plan(recipe, output, report, offline)
+    plan = _plan(recipe, output, report, offline, only_report=report is not None and resume)
     if dry_run:
         _describe(plan, as_json, offline)
         return
@@ -121,8 +121,12 @@ def train(
         _report(plan, report, budget, offline)
 
 
-def _plan(name: str, output: Path | None, report: Path | None, offline: bool) -> "Plan":
-    """Return the plan of a recipe. Importing torch takes seconds: mistakes in the recipe, its files and names come before."""
+def _plan(name: str, output: Path | None, report: Path | None, offline: bool, *, only_report: bool) -> "Plan":
+    """Return the plan of a recipe. Importing torch takes seconds: mistakes in the recipe, its files and names come before.
+
+    The output may be there already only if `only_report`.
+    """
+    from sbert_mini.files.outputs import check_new
     from sbert_mini.model.registry import resolve
     from sbert_mini.recipes.data import read_data
     from sbert_mini.recipes.launchers import is_first_process, refuse_sharding
@@ -138,6 +142,8 @@ def _plan(name: str, output: Path | None, report: Path | None, offline: bool) ->
         if find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
     refuse_sharding()
+    if not only_report:
+        check_new(recipe.output(output))
     data = read_data(recipe)
     resolve(recipe.local_model(recipe.model.start), offline=offline)
     from sbert_mini.recipes.plan import prepare
@@ -248,6 +254,7 @@ def soup(
 def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
     """Print what a plan will do and cost."""
     from sbert_mini.recipes.estimates import describe, estimate
+    from sbert_mini.training.examples import OTHER_ORDER
 
     costs = estimate(plan, offline=offline)
     description = describe(plan, costs, offline=offline)
@@ -273,9 +280,10 @@ def _describe(plan: "Plan", as_json: bool, offline: bool) -> None:
             f"{entry['name']}: {entry['structure']}, {entry['loss']}, {entry['train_rows']:,} train rows, {dev}, "
             f"{entry['examples_a_batch']} examples a batch"
         )
-        for key, count in task.train.counts.items():
-            if key != "read":
-                print_text(f"  {count:,} rows {key.replace(':', ',', 1)}")
+        for reason, count in task.train.dropped.items():
+            print_text(f"  {count:,} rows dropped, {reason}")
+        if added := task.train.counts.get(OTHER_ORDER):
+            print_text(f"  {added:,} rows added, in the other order")
 
 
 def _duration(seconds: float) -> str:

@@ -14,10 +14,13 @@ half never imports torch.
 | `load` | a model as a trainable `SentenceTransformer` | `train` |
 | `Predictor` | a trained task head: texts or pairs -> labels or scores, without torch | |
 | `MultiTaskTrainer`, `FitterConfig` | the multi-task fitter, a `SentenceTransformerTrainer` | `train` |
+| `LoraConfig`, `AverageConfig`, `RegularizationConfig` | parts of `FitterConfig` | `train` |
 | `Task`, `TaskConfig`, `Examples` | what it is fitted to | `train` |
+| `FixedMargin`, `ScheduledMargin`, `HardNegativeMargin` | the margin of a `Task` with the loss `cosine-embedding` | `train` |
 | `CosineEmbeddingLoss`, `AdamW`, `pcgrad_weights` | parts of it, for other uses | `train` |
 | `MiniBertModule` | MiniBert as sentence-transformers' first module | `train` |
 | `SbertMiniError` | the base of every exception raised on purpose | |
+| `UsageError` | an invalid argument; `parameter` names it | |
 """
 
 from importlib import import_module
@@ -27,22 +30,29 @@ from sbert_mini.version import __version__
 
 _HOMES = {
     "AdamW": "sbert_mini.training.adamw",
+    "AverageConfig": "sbert_mini.training.config",
     "BertConfig": "sbert_mini.model.layout",
     "CosineEmbeddingLoss": "sbert_mini.training.losses",
     "Embedder": "sbert_mini.runtime.embedder",
     "Examples": "sbert_mini.training.examples",
     "FitterConfig": "sbert_mini.training.config",
+    "FixedMargin": "sbert_mini.training.losses",
+    "HardNegativeMargin": "sbert_mini.training.losses",
     "Hit": "sbert_mini.search.queries",
     "IndexWriter": "sbert_mini.search.writer",
+    "LoraConfig": "sbert_mini.training.config",
     "MiniBert": "sbert_mini.encoder.bert",
     "MiniBertModule": "sbert_mini.encoder.module",
     "MultiTaskTrainer": "sbert_mini.training.trainer",
     "Predictor": "sbert_mini.runtime.predictor",
     "Record": "sbert_mini.text.records",
+    "RegularizationConfig": "sbert_mini.training.config",
     "SbertMiniError": "sbert_mini.errors",
+    "ScheduledMargin": "sbert_mini.training.losses",
     "SearchIndex": "sbert_mini.search.index",
     "Task": "sbert_mini.training.tasks",
     "TaskConfig": "sbert_mini.training.task_config",
+    "UsageError": "sbert_mini.errors",
     "load": "sbert_mini.encoder.module",
     "pcgrad_weights": "sbert_mini.training.surgery",
 }
@@ -50,7 +60,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from sbert_mini.encoder.bert import MiniBert
     from sbert_mini.encoder.module import MiniBertModule, load
-    from sbert_mini.errors import SbertMiniError
+    from sbert_mini.errors import SbertMiniError, UsageError
     from sbert_mini.model.layout import BertConfig
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.predictor import Predictor
@@ -59,9 +69,9 @@ if TYPE_CHECKING:
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import Record
     from sbert_mini.training.adamw import AdamW
-    from sbert_mini.training.config import FitterConfig
+    from sbert_mini.training.config import AverageConfig, FitterConfig, LoraConfig, RegularizationConfig
     from sbert_mini.training.examples import Examples
-    from sbert_mini.training.losses import CosineEmbeddingLoss
+    from sbert_mini.training.losses import CosineEmbeddingLoss, FixedMargin, HardNegativeMargin, ScheduledMargin
     from sbert_mini.training.surgery import pcgrad_weights
     from sbert_mini.training.task_config import TaskConfig
     from sbert_mini.training.tasks import Task
@@ -69,22 +79,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdamW",
+    "AverageConfig",
     "BertConfig",
     "CosineEmbeddingLoss",
     "Embedder",
     "Examples",
     "FitterConfig",
+    "FixedMargin",
+    "HardNegativeMargin",
     "Hit",
     "IndexWriter",
+    "LoraConfig",
     "MiniBert",
     "MiniBertModule",
     "MultiTaskTrainer",
     "Predictor",
     "Record",
+    "RegularizationConfig",
     "SbertMiniError",
+    "ScheduledMargin",
     "SearchIndex",
     "Task",
     "TaskConfig",
+    "UsageError",
     "__version__",
     "load",
     "pcgrad_weights",

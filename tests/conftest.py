@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
+hypothesis.settings.register_profile("any machine", deadline=None)  # no test depends on the load of the machine
+hypothesis.settings.load_profile("any machine")
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a runner in the background ignores it, and children inherit that

@@ -5,7 +5,8 @@ import random
 from pathlib import Path
 
 from sbert_mini.search.checksums import CheckedFile, file_checksums
-from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema
+from sbert_mini.search.column_reader import Columns
+from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema
 
 WORDS = [
     "",

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import PEER, data_file
-from benchmarks.models.data import FOLDER
+from benchmarks.harness import PEER_MODEL, data_file
+from benchmarks.models.data import titles_dev
 from sbert_mini import Embedder
 from sbert_mini.evaluation.tables import Json
 from sbert_mini.model.layout import read_layout
@@ -89,10 +89,9 @@ def hubness(embedder: Embedder, data: Path, k: int = 10) -> dict[str, float]:
     }
 
 
-def rare_words(embedder: Embedder) -> dict[str, float]:
+def rare_words(embedder: Embedder, data: Path) -> dict[str, float]:
     """Return how often a title finds its article among 1,000, by the word pieces that its words are split into."""
-    rows = list(read_records(FOLDER / "titles-dev.tsv", text_column="title"))
-    titles, leads = [r.text for r in rows], [str(r.columns["lead"]) for r in rows]
+    titles, leads = zip(*titles_dev(data), strict=True)
     tokenizer = open_tokenizer(read_layout(embedder.path))
     most = np.array([max(len(tokens.ids) - 2 for tokens in tokenizer.encode(title.split())) for title in titles])
     is_found = (embedder.encode(titles) @ embedder.encode(leads).T).argmax(axis=1) == np.arange(len(titles))
@@ -111,12 +110,13 @@ def audited(figures: Json, peer: Json) -> list[str]:
     return [
         "Associations, in templated sentences written for this project (`benchmarks/models/audit.py`): sentences about "
         f"{len(WOMENS)} occupations held mostly by women are closer to sentences about a woman than those about {len(MENS)} "
-        f"occupations held mostly by men. The effect size (Cohen's d) is {effects[0]:.2f}; {PEER}: {effects[1]:.2f}. For "
+        f"occupations held mostly by men. The effect size (Cohen's d) is {effects[0]:.2f}; {PEER_MODEL}: {effects[1]:.2f}. For "
         f"{len(GROUPS)} nationalities and religions, the similarity to pleasant minus that to unpleasant sentences differs by "
-        f"up to {spreads[0]:.3f}; {PEER}: {spreads[1]:.3f}. A few English sentences can show that a model has associations; "
-        "they cannot show that it has none. Do not rank people with this model.",
+        f"up to {spreads[0]:.3f}; {PEER_MODEL}: {spreads[1]:.3f}. A few English sentences can show that a model has "
+        "associations; they cannot show that it has none. Do not rank people with this model.",
         f"Hubness among 10,000 sentences: the skewness of the 10-neighbour counts is {hubs['skewness']:.2f}, and the largest "
-        f"hub is a neighbour of {hubs['greatest']:.0f}; {PEER}: {peer_hubs['skewness']:.2f} and {peer_hubs['greatest']:.0f}.",
+        f"hub is a neighbour of {hubs['greatest']:.0f}; {PEER_MODEL}: {peer_hubs['skewness']:.2f} and "
+        f"{peer_hubs['greatest']:.0f}.",
         "Rare words: how often a title finds its article among 1,000, by the largest number of word pieces in one of its "
         f"words: {by_pieces}.",
     ]

@@ -1,6 +1,6 @@
 """results/model.json -> the tables of the shipped models, and the last part of their cards."""
 
-from benchmarks.harness import PEER
+from benchmarks.harness import PEER_MODEL
 from benchmarks.models.audit import audited
 from sbert_mini.evaluation.tables import Json, Table
 
@@ -66,7 +66,7 @@ def thresholds(score: Json) -> str:
 def card(name: str, result: Json) -> str:
     """Return the last part of a model's card."""
     figures, score = result["quality"], result["scores"][name]
-    peer = f"{PEER} (sentence-transformers)"
+    peer = f"{PEER_MODEL} (sentence-transformers)"
     columns = [*SETS.split(","), "mean", "scifact", "cranfield"]
     rows = tuple(
         (label, *(f"{figures[label][column]:.2f}" if column in figures[label] else "" for column in columns))
@@ -92,7 +92,7 @@ def card(name: str, result: Json) -> str:
         cosines.markdown(),
         thresholds(score),
         "## Audit",
-        *audited(result["audit"][name], result["audit"][PEER]),
+        *audited(result["audit"][name], result["audit"][PEER_MODEL]),
         f"`{result['command']}`, {result['machine']['date']}, {result['machine']['cpu']}.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import data_file
+from benchmarks.harness import PEER_MODEL, data_file
 from sbert_mini import Embedder
 from sbert_mini.text.records import read_records
 
 FOLDER = Path("build/model")
-TEACHER = "all-MiniLM-L6-v2"
+TEACHER = PEER_MODEL
 TITLES_DEV = 1000
 NEIGHBOURS, LEAST_GAP = 30, 0.02
 """Of mined negatives: among so many nearest questions, by this much less near than the duplicate."""
@@ -127,6 +127,11 @@ def sample(texts: list[str], count: int, rng: np.random.Generator) -> list[str]:
     return [texts[i] for i in rng.permutation(len(texts))[:count]]
 
 
+def titles_dev(data: Path) -> list[tuple[str, str]]:
+    """Return the titles and leads that no model is trained on."""
+    return [(title, lead) for title, lead in rows(data, "pairs_wiki_title_lead", "title", "lead")][-TITLES_DEV:]
+
+
 def prepare(data: Path, threads: int) -> dict[str, int]:
     """Write all files, and return their counts of rows."""
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -139,7 +144,7 @@ def prepare(data: Path, threads: int) -> dict[str, int]:
     leads = list(rows(data, "pairs_wiki_title_lead", "title", "lead"))
     pair = ("title", "lead")
     counts["titles"] = write("titles.tsv", pair, leads[:-TITLES_DEV])
-    counts["titles-dev"] = write("titles-dev.tsv", pair, leads[-TITLES_DEV:])
+    counts["titles-dev"] = write("titles-dev.tsv", pair, titles_dev(data))
     wiki = lines(data, "sentences_wikipedia_1")
 
     starts = rng.permutation(len(wiki) - 20)[: TEXTS["passages"]].tolist()

@@ -19,20 +19,21 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import PEER, RESULTS, data_file
+from benchmarks.harness import PEER_MODEL, RESULTS, START, data_file
 from benchmarks.models.audit import associations, hubness, rare_words
 from benchmarks.models.card import DIMS, MARK, PERCENTILES, SETS, card
-from benchmarks.models.train import FOLDER, NAMES, SHIPPED
+from benchmarks.models.data import titles_dev
+from benchmarks.models.train import NAMES, SHIPPED
 from sbert_mini import Embedder
 from sbert_mini.evaluation.measure import machine
+from sbert_mini.evaluation.texts import QUESTION_COLUMN, QUESTIONS
 from sbert_mini.model import registry
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import read_records
 
 NOTE = (
-    "Training used no pair of these STS sets, and nothing of SciFact or Cranfield. It starts from all-MiniLM-L6-v2, which was "
-    "itself trained on AllNLI, Quora duplicates, Flickr30k and S2ORC. Single sentences of NLI also occur in STS12, STS15, STS-B "
-    "and SICK."
+    f"Training used no pair of these STS sets, and nothing of SciFact or Cranfield. It starts {START}. Single sentences of NLI "
+    "also occur in STS12, STS15, STS-B and SICK."
 )
 
 
@@ -49,14 +50,14 @@ def quality(names: Sequence[str], threads: int) -> dict[str, Any]:
     models = [word for name in names for word in ("-m", name)]
     dims = [word for dim in DIMS for word in ("--dim", str(dim))]
     both = ("--threads", str(threads))
-    scored = bench("sts", *models, *dims, "--peer", PEER, "--sets", SETS, "--resamples", "100", *both)
+    scored = bench("sts", *models, *dims, "--peer", PEER_MODEL, "--sets", SETS, "--resamples", "100", *both)
     result: dict[str, Any] = {}
     for entry in scored["models"]:
         name = entry["model"] if entry["runtime"] == "int8" else f"{entry['model']} ({entry['runtime']})"
         sets = {s["set"]: s["spearman"] for s in entry["sets"]}
         result[name] = {"mean": float(np.mean(list(sets.values()))), **sets}
     for i, name in enumerate(names):
-        beside = ("--peer", PEER) if i == 0 else ("--no-peer",)
+        beside = ("--peer", PEER_MODEL) if i == 0 else ("--no-peer",)
         searched = bench("search", "-m", name, *beside, "--binary", "--rows", "1000", "--rounds", "1", *both)
         for entry in searched["retrieval"]:
             for model in entry["models"]:
@@ -69,7 +70,7 @@ def speed(names: Sequence[str], threads: int, rounds: int) -> dict[str, Any]:
     """Return each model's questions a second and the ratio to the peer's, in batches of 32 (the peer's default), in turns."""
     result: dict[str, Any] = {}
     for name in names:
-        arguments = ("-m", name, "--peer", PEER, "--threads", str(threads), "--rounds", str(rounds))
+        arguments = ("-m", name, "--peer", PEER_MODEL, "--threads", str(threads), "--rounds", str(rounds))
         measured = bench("speed", *arguments)
         label = f"{name} (int8)"
         rate = measured["by_batch_size"][label]["32"]
@@ -96,15 +97,14 @@ def cosines(embedder: Embedder, first: Sequence[str], second: Sequence[str]) -> 
 
 def scores(embedder: Embedder, data: Path) -> dict[str, Any]:
     """Return what a cosine means: percentiles, and thresholds for paraphrases and for search."""
-    rows = list(read_records(data_file(data, "quora_cs224n_dev.tsv.gz"), text_column="question1"))[:8000]
+    rows = list(read_records(data_file(data, QUESTIONS), text_column=QUESTION_COLUMN))[:8000]
     first, second = [r.text for r in rows], [str(r.columns["question2"]) for r in rows]
     same = np.array([r.columns["is_duplicate"] in (1, "1") for r in rows])
     pair_cosines = cosines(embedder, first, second)
     shuffled = np.random.default_rng(0).permutation(len(second))
     random = cosines(embedder, first[:2000], [second[i] for i in shuffled[:2000]])
-    titles = list(read_records(FOLDER / "titles-dev.tsv", text_column="title"))
-    leads = embedder.encode([str(r.columns["lead"]) for r in titles])
-    table = embedder.encode([r.text for r in titles]) @ leads.T
+    titles = titles_dev(data)
+    table = embedder.encode([title for title, _ in titles]) @ embedder.encode([lead for _, lead in titles]).T
     right_leads, wrong_leads = np.diag(table), table[~np.eye(len(table), dtype=bool)]
     half = np.arange(len(rows)) % 2 == 0
     candidates = np.linspace(0, 1, 201)
@@ -159,11 +159,11 @@ def main() -> None:
         "scores": {},
         "audit": {},
     }
-    for name in (*NAMES, PEER):
+    for name in (*NAMES, PEER_MODEL):
         embedder = Embedder(registry.resolve(name), threads=options.threads)
         result["scores"][name] = scores(embedder, data)
         result["audit"][name] = {
-            "associations": associations(embedder), "hubness": hubness(embedder, data), "rare_words": rare_words(embedder),
+            "associations": associations(embedder), "hubness": hubness(embedder, data), "rare_words": rare_words(embedder, data),
         }  # fmt: skip
     (RESULTS / "model.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     for name in NAMES:

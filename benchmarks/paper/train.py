@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import RESULTS, START
+from benchmarks.harness import RESULTS, START_NOTE
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.report import write_report
 from sbert_mini.evaluation.tables import Json, Table
@@ -41,7 +41,7 @@ NOTES = (
     "All dev pairs are scored.",
     "STS is trained and scored on CS224N's own split. "
     "SST-5 is trained on the training sentences and {phrases:,} phrases of their trees.",
-    START,
+    START_NOTE,
     "Dev figures select the weights, here and in the paper.",
 )
 PAPER_PAIRS = 283_010

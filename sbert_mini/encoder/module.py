@@ -172,8 +172,8 @@ class MiniSentenceTransformer(SentenceTransformer):
         module_classes: Mapping[str, type[nn.Module]],  # noqa: ARG003
         **kwargs: Any,  # noqa: ARG003
     ) -> "MiniSentenceTransformer":
-        # The stock trainer comes back to its own checkpoints through this.
-        return load(model_name_or_path)
+        # The stock trainer comes back to its own checkpoints through this: their tokenizer is one that it started with.
+        return load(model_name_or_path, trust_tokenizer=True)
 
 
 def _follower(kind: str, layout: ModelLayout, layer: DenseLayer | None) -> nn.Module:

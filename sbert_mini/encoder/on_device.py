@@ -11,7 +11,7 @@ from sbert_mini.errors import UsageError
 from sbert_mini.model.layout import ModelLayout
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
-from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.text.tokens import Tokens
 
 GPU_TOKENS = 65_536
 """Tokens of a batch on a GPU, padding included, at most; `batch_size` is reached first. Not measured on one."""

@@ -6,7 +6,7 @@ Pooling: TypeAlias = Literal["all", "mean", "wmean"]
 """How the subsets of a set become one figure; see `sts`."""
 OwnRuntime: TypeAlias = Literal["int8", "fp32", "torch"]
 """What runs one of our models; see `contestants`."""
-PEER: Literal["sentence-transformers"] = "sentence-transformers"
+PEER_RUNTIME: Literal["sentence-transformers"] = "sentence-transformers"
 """What runs a peer."""
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)

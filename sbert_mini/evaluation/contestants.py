@@ -16,7 +16,7 @@ import numpy as np
 
 from sbert_mini.cosine import unit_rows
 from sbert_mini.errors import MissingExtraError, ModelError, ModelNotFoundError, UsageError
-from sbert_mini.evaluation.choices import OWN_RUNTIMES, PEER
+from sbert_mini.evaluation.choices import OWN_RUNTIMES, PEER_RUNTIME
 from sbert_mini.evaluation.sets import trained_on
 from sbert_mini.model import registry
 from sbert_mini.model.choices import GRAPHS
@@ -62,7 +62,13 @@ def short_name(name: str) -> str:
 
 
 def open_contestant(
-    name: str, runtime: str, threads: int, *, offline: bool = False, progress: bool = False
+    name: str,
+    runtime: str,
+    threads: int,
+    *,
+    offline: bool = False,
+    trust_tokenizer: bool = False,
+    progress: bool = False,
 ) -> Contestant:
     """Return a model, opened.
 
@@ -71,6 +77,7 @@ def open_contestant(
         runtime: what runs it.
         threads: for everything that it does.
         offline: open no socket.
+        trust_tokenizer: see `Embedder`; a peer's is sentence-transformers' own matter.
         progress: draw progress bars on stderr.
 
     Raises:
@@ -79,9 +86,9 @@ def open_contestant(
         UsageError: the runtime is unknown.
     """
     if runtime in GRAPHS:
-        return _embedder(name, runtime, threads, offline=offline, progress=progress)
-    if runtime not in ("torch", PEER):
-        raise UsageError(f"the runtime must be one of {', '.join((*OWN_RUNTIMES, PEER))}; found {runtime!r}")
+        return _embedder(name, runtime, threads, offline=offline, trust_tokenizer=trust_tokenizer, progress=progress)
+    if runtime not in ("torch", PEER_RUNTIME):
+        raise UsageError(f"the runtime must be one of {', '.join((*OWN_RUNTIMES, PEER_RUNTIME))}; found {runtime!r}")
     try:
         import torch
         from sentence_transformers import SentenceTransformer
@@ -94,7 +101,7 @@ def open_contestant(
     if runtime == "torch":
         from sbert_mini.encoder.module import load
 
-        model = load(path, device="cpu")
+        model = load(path, device="cpu", trust_tokenizer=trust_tokenizer)
     else:
         model = _sentence_transformer(SentenceTransformer, name, path, offline)
 
@@ -125,6 +132,7 @@ def open_contestants(
     *,
     threads: int,
     offline: bool = False,
+    trust_tokenizer: bool = False,
     progress: bool = False,
 ) -> list[Contestant]:
     """Return the models of a comparison, opened: each of ours in each runtime, the peers, and ours with fewer components.
@@ -138,19 +146,21 @@ def open_contestants(
         dims: numbers of first components that each of ours is cut to as well (`beginning`).
         threads: see `open_contestant`.
         offline: see `open_contestant`.
+        trust_tokenizer: see `open_contestant`.
         progress: see `open_contestant`.
 
     Raises:
         UsageError: a runtime is unknown, or a model has fewer components than one of `dims`.
     """
-    entries = [(name, runtime) for name in names for runtime in runtimes] + [(name, PEER) for name in peers]
-    opened = [open_contestant(name, kind, threads, offline=offline, progress=progress) for name, kind in entries]
+    entries = [(name, runtime) for name in names for runtime in runtimes] + [(name, PEER_RUNTIME) for name in peers]
+    options = {"offline": offline, "trust_tokenizer": trust_tokenizer, "progress": progress}
+    opened = [open_contestant(name, kind, threads, **options) for name, kind in entries]
     labels = [contestant.label for contestant in opened]
     opened = [
         replace(contestant, name=name) if labels.count(contestant.label) > 1 else contestant
         for contestant, (name, _) in zip(opened, entries, strict=True)
     ]
-    ours = [contestant for contestant in opened if contestant.runtime != PEER]
+    ours = [contestant for contestant in opened if contestant.runtime != PEER_RUNTIME]
     return opened + [beginning(contestant, dim) for contestant in ours for dim in dims]
 
 
@@ -161,7 +171,9 @@ def beginning(contestant: Contestant, dim: int) -> Contestant:
         UsageError: the vectors have fewer components.
     """
     if not 1 <= dim <= contestant.dimension:
-        raise UsageError(f"{contestant.name} has vectors of {contestant.dimension} components; found --dim {dim}")
+        raise UsageError(
+            f"dim must be from 1 to {contestant.dimension}, the components of {contestant.name}; found {dim}", "dim"
+        )
 
     def cut(encode: Callable[[Sequence[str]], FloatArray]) -> Callable[[Sequence[str]], FloatArray]:
         def encode_and_cut(texts: Sequence[str]) -> FloatArray:
@@ -188,13 +200,16 @@ def _cached_card(name: str) -> Path:
     return Path(card).parent if isinstance(card, str) else Path("no-card")
 
 
-def _embedder(name: str, runtime: str, threads: int, *, offline: bool, progress: bool) -> Contestant:
+def _embedder(
+    name: str, runtime: str, threads: int, *, offline: bool, trust_tokenizer: bool, progress: bool
+) -> Contestant:
     from sbert_mini.model.layout import read_layout
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.text.tokenizer import open_tokenizer
 
-    embedder = Embedder(name, graph=runtime, threads=threads, offline=offline)  # type: ignore[arg-type]
-    tokenizer = open_tokenizer(read_layout(embedder.path))
+    options: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
+    embedder = Embedder(name, graph=runtime, **options)  # type: ignore[arg-type]
+    tokenizer = open_tokenizer(read_layout(embedder.path), trust=trust_tokenizer)
     return Contestant(
         name=short_name(name),
         runtime=runtime,

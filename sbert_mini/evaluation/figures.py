@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sbert_mini.errors import MissingExtraError
+from sbert_mini.evaluation.log_keys import CONFLICT, COSINE, DEPTH, EXAMPLES, LOSS, MEAN, TRAIN, WEIGHT, by_depth
 from sbert_mini.evaluation.tables import pair_name
 from sbert_mini.shapes import AnyArray
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Json = Mapping[str, Any]
-_COLORS = ("#3b6ea5", "#c8553d", "#5a8f5a", "#8a6bb0", "#b8860b", "#4d4d4d")
+COLORS = ("#3b6ea5", "#c8553d", "#5a8f5a", "#8a6bb0", "#b8860b", "#4d4d4d")
 _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -28,12 +29,13 @@ _STYLE = {
 
 def require() -> None:
     """Raise `MissingExtraError` where matplotlib is not installed."""
-    _figure(1, 1)
+    new_figure(1, 1)
 
 
-def _figure(
+def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, heights: Sequence[float] | None = None
 ) -> tuple["Figure", Any]:
+    """Return a figure of a size in inches, and its axes: an array of rows and columns, `heights` the rows' shares."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its own cache where HOME cannot be written
     try:
         from matplotlib import rc_context
@@ -48,7 +50,8 @@ def _figure(
     return figure, axes
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
+    """Return a figure as PNG."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
     return stream.getvalue()
@@ -56,19 +59,19 @@ def _png(figure: "Figure") -> bytes:
 
 def scatter(title: str, gold: AnyArray, similarities: Mapping[str, AnyArray]) -> bytes:
     """Return predicted against gold scores of one set: a panel a model. Shapes: gold and each similarity (pairs,)."""
-    figure, axes = _figure(3.6 * len(similarities) + 0.4, 3.4, 1, len(similarities))
+    figure, axes = new_figure(3.6 * len(similarities) + 0.4, 3.4, 1, len(similarities))
     for axis, (label, values), color in zip(axes[0], similarities.items(), _cycle(len(similarities)), strict=True):
         axis.scatter(gold, values, s=5, alpha=0.3, color=color, linewidths=0)
         axis.set_title(f"{title}: {label}", fontsize=7.5)
         axis.set(xlabel="gold score", ylabel="cosine", ylim=(min(-0.2, values.min()), 1.05))
-    return _png(figure)
+    return png(figure)
 
 
 def sts_bars(result: Json) -> bytes:
     """Return Spearman's correlation by set and model, with the bootstrap intervals."""
     models = result["models"]
     names = [s["set"] for s in models[0]["sets"]]
-    figure, axes = _figure(max(5.0, 0.9 * len(names) + 2), 3.4)
+    figure, axes = new_figure(max(5.0, 0.9 * len(names) + 2), 3.4)
     axis, width = axes[0][0], 0.8 / len(models)
     lowest, absent = 100.0, []
     for number, (model, color) in enumerate(zip(models, _cycle(len(models)), strict=True)):
@@ -92,12 +95,12 @@ def sts_bars(result: Json) -> bytes:
             position, 0.02, "undefined", transform=axis.get_xaxis_transform(), rotation=90, ha="center", fontsize=7
         )
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
-    return _png(figure)
+    return png(figure)
 
 
 def throughput(result: Json) -> bytes:
     """Return texts a second by batch size and by length, a line a model."""
-    figure, axes = _figure(9, 3.4, 1, 2)
+    figure, axes = new_figure(9, 3.4, 1, 2)
     for axis, key, name in ((axes[0][0], "by_batch_size", "texts a batch"), (axes[0][1], "by_length", "tokens a text")):
         for (label, measured), color in zip(result[key].items(), _cycle(len(result[key])), strict=True):
             sizes = sorted(int(size) for size in measured)
@@ -110,14 +113,14 @@ def throughput(result: Json) -> bytes:
         axis.set(xlabel=name, ylabel="texts/s")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    return _png(figure)
+    return png(figure)
 
 
 def recall_and_rate(result: Json) -> bytes:
     """Return recall against queries a second, a point a kind of index."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure, axes = _figure(6, 3.8)
+    figure, axes = new_figure(6, 3.8)
     axis = axes[0][0]
     for (name, kind), color in zip(result["kinds"].items(), _cycle(len(result["kinds"])), strict=True):
         axis.scatter([kind["queries_per_s"]["median"]], [kind["recall"]], color=color, label=name, s=40)
@@ -128,12 +131,12 @@ def recall_and_rate(result: Json) -> bytes:
     lowest = min(kind["recall"] for kind in result["kinds"].values())
     axis.set(xlabel="queries/s, in a batch", ylabel=f"recall@{result['k']}", ylim=(min(0.9, lowest - 0.02), 1.01))
     figure.legend(loc="outside lower center", ncols=2)
-    return _png(figure)
+    return png(figure)
 
 
 def growth(result: Json) -> bytes:
     """Return how the cost of finding the most similar pair grows with the number of sentences."""
-    figure, axes = _figure(6, 4.4)
+    figure, axes = new_figure(6, 4.4)
     axis = axes[0][0]
     sizes = [size["n"] for size in result["sizes"]]
     ours = [size["encode_s"] + size["search_s"] for size in result["sizes"]]
@@ -151,7 +154,7 @@ def growth(result: Json) -> bytes:
     axis.set_yscale("log")
     axis.set(xlabel="sentences", ylabel="seconds")
     figure.legend(loc="outside lower center", ncols=1)
-    return _png(figure)
+    return png(figure)
 
 
 def training(result: Json) -> dict[str, bytes]:
@@ -174,8 +177,8 @@ def training(result: Json) -> dict[str, bytes]:
 
 _RATE = "examples_per_second"
 _CURVES = {
-    "losses": {"loss_": "loss", "examples_": "examples of a batch"},
-    "surgery": {"conflict_": "share of steps in conflict", "cosine_": "cosine of gradients", "weight_": "weight"},
+    "losses": {LOSS: "loss", EXAMPLES: "examples of a batch"},
+    "surgery": {CONFLICT: "share of steps in conflict", COSINE: "cosine of gradients", WEIGHT: "weight"},
     "resources": {_RATE: "examples/s", "peak_mb": "peak memory, MB"},
 }
 """The pictures of curves over the steps: how a kind of key begins, and what it is."""
@@ -185,11 +188,11 @@ def _evaluations(result: Json) -> bytes:
     """Return the figures of each task over the steps of all phases: dev solid, training dashed."""
     scored = [task for task in result["tasks"] if task["metric"]]
     columns = len(scored) + 1
-    figure, axes = _figure(3.3 * columns, 3.2, 1, columns)
+    figure, axes = new_figure(3.3 * columns, 3.2, 1, columns)
     names = [(f"{task['name']}_{task['metric']}", f"{task['name']}: {task['metric']}") for task in scored]
     colors = _cycle(len(result["phases"]))
-    for axis, (key, title) in zip(axes[0], [*names, ("mean", "mean")], strict=True):
-        for prefix, style in (("", "-"), ("train_", "--")):
+    for axis, (key, title) in zip(axes[0], [*names, (MEAN, "mean")], strict=True):
+        for prefix, style in (("", "-"), (TRAIN, "--")):
             start = 0
             for number, phase in enumerate(result["phases"]):
                 points = [
@@ -210,13 +213,13 @@ def _evaluations(result: Json) -> bytes:
     for axis in axes[0]:
         drawn |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     figure.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=4)
-    return _png(figure)
+    return png(figure)
 
 
 def _over_steps(result: Json, rows: Mapping[str, str]) -> bytes:
     """Return curves over the steps: a row a kind of key, a column a phase; a phase without any is left out."""
     phases = [phase for phase in result["phases"] if any(_keys(phase["curves"], start) for start in rows)]
-    figure, axes = _figure(5.2 * len(phases) + 0.6, 2.2 * len(rows) + 0.5, len(rows), len(phases))
+    figure, axes = new_figure(5.2 * len(phases) + 0.6, 2.2 * len(rows) + 0.5, len(rows), len(phases))
     for row, (start, name) in zip(axes, rows.items(), strict=True):
         for axis, phase in zip(row, phases, strict=True):
             curves = phase["curves"]
@@ -224,28 +227,28 @@ def _over_steps(result: Json, rows: Mapping[str, str]) -> bytes:
                 points = [(x, y) for x, y in zip(curves["step"], curves[key], strict=True) if y is not None]
                 label = pair_name(key.removeprefix(start))
                 axis.plot(*zip(*points, strict=True), linewidth=1, color=color, label=label)
-            if start in ("conflict_", "cosine_"):
-                axis.axhline(0.5 if start == "conflict_" else 0, color="#999999", linewidth=0.6)
+            if start in (CONFLICT, COSINE):
+                axis.axhline(0.5 if start == CONFLICT else 0, color="#999999", linewidth=0.6)
             axis.set_ylabel(name)
             axis.set_title(f"phase {phase['number']}: encoder {phase['encoder']}")
             if len(_keys(curves, start)) > 1:
                 axis.legend(fontsize=7, loc="best")
     for axis in axes[-1]:
         axis.set_xlabel("step")
-    return _png(figure)
+    return png(figure)
 
 
 def _keys(curves: Json, start: str) -> list[str]:
     """Return the curves of a kind: not those by depth, and of `examples_` not the rate."""
     keys = [key for key in curves if key.startswith(start) and (key != _RATE or start == _RATE)]
-    return [key for key in keys if not ("/" in key and "_depth_" in key)]
+    return [key for key in keys if not ("/" in key and DEPTH in key)]
 
 
 def _by_layer(result: Json) -> bytes:
     """Return the cosine of each pair's gradients by depth, a row a phase: its mean, and over the steps."""
     phases = [phase for phase in result["phases"] if phase["gradients"]]
     columns = max(len(phase["gradients"]) for phase in phases) + 1
-    figure, axes = _figure(4.0 * columns, 3.0 * len(phases), len(phases), columns)
+    figure, axes = new_figure(4.0 * columns, 3.0 * len(phases), len(phases), columns)
     for row, phase in zip(axes, phases, strict=True):
         curves, gradients = phase["curves"], phase["gradients"]
         for (pair, means), color in zip(gradients.items(), _cycle(len(gradients)), strict=True):
@@ -256,7 +259,7 @@ def _by_layer(result: Json) -> bytes:
         row[0].legend(fontsize=7)
         for axis, (pair, means) in zip(row[1:], gradients.items(), strict=False):
             depths = [int(depth) for depth in means["depths"]]
-            keys = [f"cosine_{pair}_depth_{depth}" for depth in depths]
+            keys = [by_depth(pair, depth) for depth in depths]
             grid = [[math.nan if value is None else value for value in curves[key]] for key in keys]
             limit = max((abs(value) for line in grid for value in line if value == value), default=0.0) or 1.0  # noqa: PLR0124
             extent = (0, phase["steps"], depths[0] - 0.5, depths[-1] + 0.5)
@@ -273,14 +276,14 @@ def _by_layer(result: Json) -> bytes:
             axis.grid(visible=False)
             axis.set(xlabel="step", title=pair_name(pair))
             figure.colorbar(drawn, ax=axis, label="cosine")
-    return _png(figure)
+    return png(figure)
 
 
 def _confusion(name: str, predictions: Json) -> bytes:
     """Return a confusion matrix: each row's shares as colour, the counts as numbers."""
     counts, labels = predictions["counts"], predictions["labels"]
     size = max(3.2, 0.75 * len(labels) + 1.4)
-    figure, axes = _figure(size + 0.6, size)
+    figure, axes = new_figure(size + 0.6, size)
     axis = axes[0][0]
     shares = [[n / max(sum(row), 1) for n in row] for row in counts]
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -293,48 +296,16 @@ def _confusion(name: str, predictions: Json) -> bytes:
     axis.set_xticks(range(len(labels)), labels)
     axis.set_yticks(range(len(labels)), labels)
     axis.set(xlabel="predicted", ylabel="gold", title=f"{name}, dev: accuracy {predictions['accuracy']:.4f}")
-    return _png(figure)
+    return png(figure)
 
 
 def _scores(name: str, predictions: Json) -> bytes:
     """Return predicted against gold scores."""
-    figure, axes = _figure(4.0, 3.4)
-    axes[0][0].scatter(predictions["gold"], predictions["predicted"], s=5, alpha=0.3, color=_COLORS[0], linewidths=0)
+    figure, axes = new_figure(4.0, 3.4)
+    axes[0][0].scatter(predictions["gold"], predictions["predicted"], s=5, alpha=0.3, color=COLORS[0], linewidths=0)
     axes[0][0].set(xlabel="gold score", ylabel="predicted (a cosine, or a score)", title=f"{name}, dev")
-    return _png(figure)
-
-
-def arms(groups: Json) -> bytes:
-    """Return the ablations: a row a group, a panel a figure, a point a seed and a line at each arm's mean.
-
-    Args:
-        groups: name -> `steps` and `arms`: an arm's name -> `figures` (`mean` each) and `runs` (`figures` each).
-    """
-    names = {
-        "sst": "SST-5 accuracy", "quora": "Quora accuracy", "sts": "STS-B Pearson", "sts_spearman": "STS-B Spearman",
-        "model_acc": "mean",
-    }  # fmt: skip
-    heights = [0.32 * len(group["arms"]) + 1.1 for group in groups.values()]
-    figure, axes = _figure(13, sum(heights), len(groups), len(names), heights)
-    for row, (title, group) in zip(axes, groups.items(), strict=True):
-        labels = list(group["arms"])
-        shown = [key for key in names if any(key in arm["figures"] for arm in group["arms"].values())]
-        for axis, key in zip(row, shown, strict=False):
-            for number, arm in enumerate(group["arms"].values()):
-                if key in arm["figures"]:
-                    color = _COLORS[number % len(_COLORS)]
-                    values = [run["figures"][key] for run in arm["runs"]]
-                    axis.scatter(values, [number] * len(values), s=18, alpha=0.6, color=color, linewidths=0)
-                    axis.scatter([arm["figures"][key]["mean"]], [number], marker="|", s=160, color=color)
-            axis.set_yticks(range(len(labels)), labels if axis is row[0] else [""] * len(labels))
-            axis.set_ylim(len(labels) - 0.5, -0.5)
-            axis.set_title(f"{names[key]}\n({title}, {group['steps']} steps)", fontsize=8)
-            axis.tick_params(labelsize=7.5)
-            axis.locator_params(axis="x", nbins=4)
-        for axis in row[len(shown) :]:
-            axis.set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def _cycle(count: int) -> Sequence[str]:
-    return [_COLORS[i % len(_COLORS)] for i in range(count)]
+    return [COLORS[i % len(COLORS)] for i in range(count)]

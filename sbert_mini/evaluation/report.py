@@ -81,7 +81,7 @@ def write_report(folder: Path, kind: str, result: Mapping[str, Any], measured: S
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in _pictures_of(_held(folder / f"{kind}.json")):
+    for stale in _pictures_of(_record_in(folder / f"{kind}.json")):
         (folder / stale).unlink(missing_ok=True)
     drawn = pictures(kind, result, measured)
     for name, data in drawn.items():
@@ -90,7 +90,7 @@ def write_report(folder: Path, kind: str, result: Mapping[str, Any], measured: S
     # the command line may hold bytes that are not UTF-8
     document = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     write_durably(folder / f"{kind}.json", document.encode(errors="backslashreplace"))
-    results = {name: result_there for name in TABLES if (result_there := _held(folder / f"{name}.json"))}
+    results = {name: result_there for name in TABLES if (result_there := _record_in(folder / f"{name}.json"))}
     try:
         text, markup = _markdown(results), _html(folder, results)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
@@ -117,7 +117,7 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"the report folder {folder} is a file")
     ours: set[str] = set()
     for name in TABLES:
-        record = _held(folder / f"{name}.json")
+        record = _record_in(folder / f"{name}.json")
         if record and not {"command", "machine"} <= set(record):
             raise _in_the_way(folder / f"{name}.json")
         ours.update(_pictures_of(record))
@@ -145,7 +145,7 @@ def _beginning(file: Path) -> str:
         return ""
 
 
-def _held(file: Path) -> dict[str, Any]:
+def _record_in(file: Path) -> dict[str, Any]:
     """Return the result in a file; empty where there is none."""
     if not file.is_file():
         return {}

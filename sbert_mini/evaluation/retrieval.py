@@ -384,7 +384,7 @@ def measure_kinds(
         np.save(folder / "queries.npy", queries)
         with SegmentWriter(folder / "segments", "000001", rows.shape[1], Schema()) as writer:
             writer.write((StoredRow(str(i), "", {}) for i in range(len(rows))), rows)
-        entry = {"name": "000001", "rows": len(rows), "checksums_sha256": writer.checksum}
+        entry = writer.entry
         segment = Segment(folder / "segments" / "000001", entry)
         for number, kind in enumerate(dict.fromkeys(kinds)):
             on_progress(f"building {kind}")

@@ -19,7 +19,6 @@ A set is found by its name in these places of a folder, the first that is there:
 
 import csv
 import logging
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import InputError, MissingExtraError, UsageError
+from sbert_mini.files.reading import open_stream
 from sbert_mini.model.registry import is_offline
 from sbert_mini.text.records import read_records
+from sbert_mini.text.rows import column_of, read_row, score_of, text_of
 
 log = logging.getLogger("sbert_mini")
 
@@ -106,28 +107,12 @@ def read_pairs(path: str | Path, name: str | None = None, columns: Sequence[str]
     text, second, score = columns
     rows: list[tuple[str, str, float, str]] = []
     for record in read_records(path, text_column=text):
-        where = f"{path}, line {record.line}"
-        for column in (second, score):
-            if column not in record.columns:
-                columns_there = ", ".join([text, *record.columns])
-                raise InputError(f"{where}: there is no column {column!r}; the columns are {columns_there}")
-        other = record.columns[second]
-        if not isinstance(other, str) or not other.strip():
-            raise InputError(f"{where}: {second!r} must be a text, and is {other!r}")
-        rows.append((record.text, other, _score(record.columns[score], where), str(record.columns.get("subset") or "")))
+        row = read_row(record)
+        other, points = text_of(row, second, record.place), score_of(column_of(row, score, record.place), record.place)
+        rows.append((record.text, other, points, str(row.get("subset") or "")))
     if not rows:
         raise InputError(f"{path} holds no pair")
     return _made(name or re.sub(r"(\.\w+)+$", "", Path(path).name), rows, str(path))
-
-
-def _score(value: Any, where: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{where}: the score must be a finite number, and is {value!r}")
-    return number
 
 
 def _made(name: str, rows: Sequence[tuple[str, str, float, str]], source: str, unscored: int = 0) -> PairSet:
@@ -284,7 +269,7 @@ def _original_year(folder: Path, name: str) -> PairSet | None:
                         continue
                     if len(fields) < 2 or not fields[0].strip() or not fields[1].strip():
                         raise InputError(f"{file}, line {number}: two sentences and a tab between them are needed")
-                    rows.append((fields[0], fields[1], _score(score, f"{gold}, line {number}"), subset))
+                    rows.append((fields[0], fields[1], score_of(score, f"{gold}, line {number}"), subset))
             if rows:
                 return _made(name, rows, str(path), unscored)
     return None
@@ -307,7 +292,7 @@ def _original_benchmark(folder: Path, name: str) -> PairSet | None:
                 raise InputError(f"{file}, line {number}: seven columns are needed; found {len(fields)}")
             if not fields[5].strip() or not fields[6].strip():
                 raise InputError(f"{file}, line {number}: a sentence is empty")
-            rows.append((fields[5], fields[6], _score(fields[4], f"{file}, line {number}"), fields[0]))
+            rows.append((fields[5], fields[6], score_of(fields[4], f"{file}, line {number}"), fields[0]))
         if rows:
             return _made(name, rows, str(file))
     return None
@@ -337,7 +322,7 @@ def _sick_rows(file: Path) -> Iterator[tuple[tuple[str, str, float, str], str]]:
             first, second, score = row["sentence_A"], row["sentence_B"], row["relatedness_score"]
         except KeyError as error:
             raise InputError(f"{file} has no column {error}; SICK's own are needed") from error
-        yield (first, second, _score(score, f"{file}, line {number}"), ""), (row.get("SemEval_set") or "").strip()
+        yield (first, second, score_of(score, f"{file}, line {number}"), ""), (row.get("SemEval_set") or "").strip()
 
 
 def fetch_set(name: str) -> PairSet | None:
@@ -367,7 +352,7 @@ def fetch_set(name: str) -> PairSet | None:
             f"SBMINI_DATA, or try the built-in pairs with --sets {BUILTIN}. Published: {PUBLISHED}"
         ) from error
     rows = [
-        (str(row["sentence1"]), str(row["sentence2"]), _score(row["score"], f"{repository}, row {number}"), "")
+        (str(row["sentence1"]), str(row["sentence2"]), score_of(row["score"], f"{repository}, row {number}"), "")
         for number, row in enumerate(table)
     ]
     return _made(name, rows, f"{repository} ({split})")
@@ -375,6 +360,8 @@ def fetch_set(name: str) -> PairSet | None:
 
 # --- which sets a model has been trained on ---------------------------------------------------------------------------
 
+_MOST_METADATA = 1 << 17
+"""Bytes of a card that are read."""
 TRAINED_ON = "sbmini_trained_on"
 """Key of a model card's metadata: the sets of which pairs were trained on, as `sbmini train` counts them."""
 _NAMED = (
@@ -397,11 +384,25 @@ _NAMED = (
 
 def card_metadata(model: Path) -> dict[str, Any]:
     """Return the metadata of a model's card; none where it has no card, or one that cannot be read, which is told."""
-    from huggingface_hub.repocard import metadata_load
+    import yaml
+
+    class CardLoader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):  # a few lines of aliases of aliases are gigabytes as a text
+                raise yaml.YAMLError("its metadata hold an alias")
+            return super().compose_node(parent, index)
 
     card = model / "README.md"
     try:
-        return dict(metadata_load(card) or {}) if card.is_file() else {}
+        if not card.is_file():
+            return {}
+        with open_stream(card) as stream:
+            lines = stream.read(_MOST_METADATA).decode("utf-8", "replace").splitlines()
+        if not lines or lines[0].strip() != "---":
+            return {}
+        end = next((number for number, line in enumerate(lines[1:], start=1) if line.strip() == "---"), len(lines))
+        metadata = yaml.load("\n".join(lines[1:end]), CardLoader)  # noqa: S506  # a safe loader
+        return dict(metadata or {})
     except Exception as error:  # YAML's errors are many
         reason = str(error).strip().splitlines()
         log.warning("%s cannot be read, so that nobody knows what the model was trained on: %s", card, reason[:1])

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import MissingExtraError, UsageError
-from sbert_mini.evaluation.choices import PEER
+from sbert_mini.evaluation.choices import PEER_RUNTIME
 from sbert_mini.evaluation.contestants import short_name
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, silent, summary, timed
 from sbert_mini.model import registry
@@ -215,7 +215,7 @@ def _encoders(
     torch.set_num_threads(threads)
     where = str(registry.resolve(peer, offline=offline))
     model = SentenceTransformer(where, local_files_only=True, device="cpu", model_kwargs={"use_safetensors": True})
-    label = f"{short_name(peer)} ({PEER})"
+    label = f"{short_name(peer)} ({PEER_RUNTIME})"
     encoders[label] = lambda texts, size: np.asarray(
         model.encode(list(texts), batch_size=size, normalize_embeddings=True, show_progress_bar=False)
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sbert_mini.evaluation.log_keys import MEAN, TRAIN
 from sbert_mini.text.markdown import code, no_markup, table_cell
 
 Json = Mapping[str, Any]
@@ -55,8 +56,8 @@ class Table:
         return "\n".join([*lines, *self.notes])
 
 
-def _spread(values: Json, digits: int, unit: str = "") -> str:
-    """Return `median [lowest-highest]`."""
+def spread(values: Json, digits: int, unit: str = "") -> str:
+    """Return `median [lowest-highest]` of a `measure.summary`, with some decimals and a unit after the median."""
     low, high = (f"{values[key]:,.{digits}f}" for key in ("low", "high"))
     return f"{values['median']:,.{digits}f}{unit} [{low}-{high}]"
 
@@ -175,7 +176,7 @@ def speed(result: Json) -> list[Table]:
         rows = tuple(
             (
                 name,
-                _spread(measured["seconds"], 2, " s"),
+                spread(measured["seconds"], 2, " s"),
                 f"{measured['peak_bytes']['median'] / 1e6:.0f} MB",
                 _number(measured["times_faster"], 1) if measured["times_faster"] else "",
             )
@@ -187,8 +188,8 @@ def speed(result: Json) -> list[Table]:
     rows = tuple(
         (
             name,
-            _spread(measured["p50_ms"], 2, " ms"),
-            _spread(measured["p99_ms"], 2, " ms"),
+            spread(measured["p50_ms"], 2, " ms"),
+            spread(measured["p99_ms"], 2, " ms"),
             _number(measured["times_faster"]) if measured["times_faster"] else "",
         )
         for name, measured in result["latency"].items()
@@ -203,7 +204,7 @@ def speed(result: Json) -> list[Table]:
             (
                 name,
                 *(
-                    _spread(measured[size]["texts_per_s"], 0)
+                    spread(measured[size]["texts_per_s"], 0)
                     + (f" (x {measured[size]['times_faster']:.2f})" if measured[size]["times_faster"] else "")
                     for size in sizes
                 ),
@@ -253,7 +254,7 @@ def search(result: Json) -> list[Table]:
             (
                 name,
                 f"{kind['recall']:.4f}",
-                _spread(kind["queries_per_s"], 0),
+                spread(kind["queries_per_s"], 0),
                 _number(kind["times_faster"]) if kind["times_faster"] else "",
                 f"{kind['single_ms']['median']:.2f} ms",
                 f"{kind['build_s']:.2f} s" if kind["build_s"] is not None else "",
@@ -385,20 +386,20 @@ def training(result: Json) -> list[Table]:
     ]
     if scored:
         tables.append(_best(result, scored))
-    for prefix, name in (("", "Dev figures"), ("train_", "Training figures (a sample of the training rows)")):
+    for prefix, name in (("", "Dev figures"), (TRAIN, "Training figures (a sample of the training rows)")):
         keys = [
             (f"{prefix}{task['name']}_{key}", f"{task['name']} {word}")
             for task in scored
             for key, word in _FIGURES.items()
             if any(f"{prefix}{task['name']}_{key}" in e["figures"] for p in result["phases"] for e in p["evaluations"])
         ]
-        keys += [("mean", "mean")] if keys and not prefix else []
+        keys += [(MEAN, "mean")] if keys and not prefix else []
         rows = tuple(
             (
                 f"{phase['number']}: {phase['encoder']}",
                 f"{entry['step']:,}",
                 _number(entry["epoch"]),
-                *(_held(entry["figures"], key) for key, _ in keys),
+                *(_figure_or_blank(entry["figures"], key) for key, _ in keys),
             )
             for phase in result["phases"]
             for entry in phase["evaluations"]
@@ -439,13 +440,15 @@ def _best(result: Json, scored: Sequence[Json]) -> Table:
     """Return the figures of the weights that were saved, a row; and those that they are held against, if there are some."""
     figures = result["saved"]["figures"]
     keys = [(f"{t['name']}_{t['metric']}", f"{t['name']} {_FIGURES[t['metric']]}") for t in scored] + [("mean", "mean")]
-    rows = [(f"{result['model']}, step {result['saved']['step']:,}", *(_held(figures, key) for key, _ in keys))]
+    rows = [
+        (f"{result['model']}, step {result['saved']['step']:,}", *(_figure_or_blank(figures, key) for key, _ in keys))
+    ]
     notes = ["One set of weights for all tasks, chosen by the mean on the dev sets."]
     if "mean" in figures and figures["mean"] is None:
         notes = [NO_BEST]
     if reference := result.get("reference"):
         theirs = reference["figures"]
-        rows.append((reference["name"], *(_held(theirs, key) for key, _ in keys)))
+        rows.append((reference["name"], *(_figure_or_blank(theirs, key) for key, _ in keys)))
         gaps = (_gap(figures, theirs, key) for key, _ in keys)
         rows.append(("difference", *gaps))
         notes += reference.get("notes", [])
@@ -457,7 +460,7 @@ def figure_text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _held(figures: Json, key: str) -> str:
+def _figure_or_blank(figures: Json, key: str) -> str:
     return figure_text(figures[key]) if key in figures else ""
 
 

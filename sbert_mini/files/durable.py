@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from sbert_mini.errors import SbertMiniError, UsageError
 from sbert_mini.files.json_schema import Schema, check, parse
+from sbert_mini.files.reading import read_whole
 
 _SEAL_BYTES = 65
 _parts: dict[str, Path] = {}  # what this process writes now, by name
@@ -236,7 +237,7 @@ def read_sealed_json(path: Path, schema: Schema, damaged: type[SbertMiniError]) 
         damaged: the exception to raise where the checksum or the schema does not match, or the file cannot be read.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except OSError as error:
         raise damaged(f"{path} cannot be read: {error.strerror or error}") from error
     body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]

@@ -76,7 +76,7 @@ TOKENIZER = Object(
                     "type": Text(),
                     "unk_token": Required(Text()),
                     "continuing_subword_prefix": Required(Text()),
-                    "max_input_chars_per_word": Required(Integer(1, 10_000)),
+                    "max_input_chars_per_word": Required(Integer(1, 200)),  # a word costs the cube of it; BERT's is 100
                     "vocab": Required(ANY_OBJECT),
                 }
             )
@@ -88,7 +88,9 @@ SENTENCE_BERT_CONFIG = Object({"max_seq_length": optional(Integer(1)), "do_lower
 """`sentence_bert_config.json`."""
 SENTENCE_TRANSFORMERS_CONFIG = Object(
     {
-        "prompts": optional(MapOf(Text())),
+        "prompts": optional(
+            MapOf(Text(r"(?s).{0,4096}", "a text of at most 4,096 characters"))
+        ),  # stands before each text
         "default_prompt_name": optional(Text()),
         "similarity_fn_name": optional(Text()),
         "truncate_dim": optional(_SIZE),
@@ -171,8 +173,8 @@ HEAD_CONFIG = Object(
         "kind": Required(Text()),
         "dimension": Required(_SIZE),
         "labels": Required(ListOf(Text())),
-        "low": Required(Number()),
-        "high": Required(Number()),
+        "low": Required(Number(-1e9, 1e9)),
+        "high": Required(Number(-1e9, 1e9)),
         "hidden": Required(Integer(0, 1 << 20)),
         "dropout": Required(Number(0, 1)),
         "columns": Required(ListOf(Text())),
@@ -198,11 +200,12 @@ POINTER = Object(
 VERSION = Object({"format_version": Required(_COUNT)})
 """What every version of `CURRENT` and of a manifest has."""
 _COLUMN_TYPE = OneOf(("integer", "number", "boolean", "text"))
-_EXTENT = ListOf(_COUNT, 2)
+_EXTENT = ListOf(_COUNT, 2, 2)
 MANIFEST = Object(
     {
         "format_version": Required(_COUNT),
         "generation": Required(Integer(1)),
+        "created": Required(Text()),
         "model": Required(
             Object(
                 {
@@ -225,7 +228,23 @@ MANIFEST = Object(
         ),
         "segments": Required(
             ListOf(
-                Object({"name": Required(_NAME), "rows": Required(Integer(1)), "checksums_sha256": Required(_SHA256)})
+                Object(
+                    {
+                        "name": Required(_NAME),
+                        "rows": Required(Integer(1)),
+                        "vectors": Integer(1),
+                        "checksums_sha256": Required(_SHA256),
+                    }
+                )
+            )
+        ),
+        "long_texts": optional(
+            Object(
+                {
+                    "truncation": Required(OneOf(("warn", "error", "chunk", "passages"))),
+                    "tokens": optional(_SIZE),
+                    "overlap": optional(Integer(0, 1 << 31)),
+                }
             )
         ),
     }
@@ -240,7 +259,7 @@ SEGMENT_CHECKSUMS = Object(
                         name: Required(_CHECKSUMS)
                         for name in ("vectors.npy", "row_ids.npy", "rows.jsonl", "row_offsets.npy", "id_index.npy")
                     },
-                    **dict.fromkeys(("words.sqlite", "columns.bin", "columns.json"), _CHECKSUMS),
+                    **dict.fromkeys(("passages.npy", "words.sqlite", "columns.bin", "columns.json"), _CHECKSUMS),
                 }
             )
         )
@@ -264,6 +283,7 @@ COLUMNS = Object(
                         "count": Required(_COUNT),
                         "values": Required(_EXTENT),
                         **{key: Required(optional(_EXTENT)) for key in ("positions", "offsets", "codes")},
+                        "hashes": optional(_EXTENT),
                     }
                 )
             )
@@ -282,6 +302,36 @@ FAISS_RECORD = Object(
     }
 )
 """`faiss/N.json`."""
+WORDS_VERSION = Object({"format": Required(_COUNT), "analyzer": Required(_COUNT), "tantivy": Required(Text())})
+"""What every version of `words/N/record.json` has."""
+_TANTIVY_ROWS = Integer(1, (1 << 31) - 1)
+_OPSTAMP = Integer(0, (1 << 62) - 1)
+WORDS_RECORD = Object(
+    {
+        "content": Required(_SHA256),
+        "rows": Required(_COUNT),
+        "opstamp": Required(_OPSTAMP),
+        "segments": Required(
+            ListOf(
+                Object(
+                    {
+                        "segment_id": Required(
+                            Text("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", "the id of a segment of tantivy")
+                        ),
+                        "max_doc": Required(_TANTIVY_ROWS),
+                        "deletes": Required(
+                            optional(
+                                Object({"num_deleted_docs": Required(_TANTIVY_ROWS), "opstamp": Required(_OPSTAMP)})
+                            )
+                        ),
+                    }
+                )
+            )
+        ),
+        "files": Required(MapOf(Object({"bytes": Required(_COUNT), "sha256": Required(_SHA256)}))),
+    }
+)
+"""`words/N/record.json`, of the present version."""
 REDUCTION = Object({"explained": Required(Number()), "whitened": Required(Flag())})
 """The metadata of a file of `sbmini reduce fit`, which is safetensors."""
 

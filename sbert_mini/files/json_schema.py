@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sbert_mini.errors import SbertMiniError
+from sbert_mini.files.reading import read_whole
 
 MANY = 1 << 53
 """The greatest whole number: every JSON reader keeps it exactly, and 64 bits hold it."""
@@ -164,13 +165,13 @@ class Either(Schema):
 class ListOf(Schema):
     """A list whose items all fit a schema."""
 
-    def __init__(self, items: Schema, least: int = 0) -> None:
-        self.items, self.least = items, least
-        self.name = f"a list of {least} or more" if least else "a list"
+    def __init__(self, items: Schema, least: int = 0, most: int = MANY) -> None:
+        self.items, self.least, self.most = items, least, most
+        self.name = f"a list of {least}" if least == most else f"a list of {least} or more" if least else "a list"
 
     def fits(self, value: Any) -> bool:
         """See `Schema`."""
-        return isinstance(value, list) and len(value) >= self.least
+        return isinstance(value, list) and self.least <= len(value) <= self.most
 
     def part_fault(self, value: Any) -> Fault:
         """See `Schema`."""
@@ -282,7 +283,7 @@ def read_json(path: Path, schema: Schema, damaged: type[SbertMiniError]) -> Any:
         damaged: the exception to raise where it cannot be read, or holds something else.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         raise damaged(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return check(parse(data, path, damaged), schema, path, damaged)

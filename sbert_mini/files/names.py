@@ -42,7 +42,12 @@ MANIFEST = NameRule(
 SEGMENT_FILE = NameRule(
     "a file of a segment", "small letters and _, a dot, letters", re.compile(r"[a-z_]{1,40}\.[a-z]{1,10}")
 )
-TASK = NameRule("a task's name", "letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,200}"))
+WORDS_FILE = NameRule(
+    "a file of an index of words",
+    "32 hexadecimal digits, perhaps a number, and a kind",
+    re.compile(r"[0-9a-f]{32}(?:\.[0-9]{1,19})?\.[a-z]{2,10}"),
+)
+TASK = NameRule("a task's name", "1 to 200 letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,200}"))
 MODULE = NameRule(
     "a module's path", "empty, or folders of letters, digits, -, _ and .", re.compile(rf"(?:{_PART}(?:/{_PART})*)?")
 )

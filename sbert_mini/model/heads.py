@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
 from sbert_mini.files.json_files import HEAD_CONFIG, HEAD_FORMAT
 from sbert_mini.files.json_schema import check
@@ -154,6 +156,8 @@ def read_head(model: Path, task: str) -> tuple[HeadConfig, dict[str, AnyArray]]:
         shape_there = weights[name].shape if name in weights else "nothing"
         if shape_there != shape:
             raise CorruptModelError(f"{folder / WEIGHTS}: {name} must have the shape {shape}; found {shape_there}")
+        if not np.isfinite(weights[name]).all():
+            raise CorruptModelError(f"{folder / WEIGHTS}: {name} holds NaN or infinity")
     return config, weights
 
 

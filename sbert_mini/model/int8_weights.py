@@ -6,13 +6,12 @@ and weights were divided by. What comes back is what the graph multiplies with: 
 rounding of activations alone.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from sbert_mini.errors import CorruptModelError
-from sbert_mini.model.layout import QUANTIZED, SCALE, SMOOTH
+from sbert_mini.model.layout import QUANTIZED, SCALE, SMOOTH, BertConfig
 from sbert_mini.model.onnx_file import OnnxFile
 from sbert_mini.shapes import AnyArray
 
@@ -25,24 +24,30 @@ PRODUCTS = {
     "output.dense": "narrow",
 }
 """A layer's matrix -> the product that it stands in."""
+MATRICES = {kind: [name for name, product in PRODUCTS.items() if product == kind] for kind in PRODUCTS.values()}
+"""A product -> the matrices that stand in it, side by side."""
 
 
-def read_int8_weights(file: Path) -> dict[str, AnyArray]:
-    """Return an int8 graph's weights under `BertModel`'s names, float32.
+def read_int8_weights(file: Path, config: BertConfig) -> dict[str, AnyArray]:
+    """Return an int8 graph's weights under `BertModel`'s names, float32; those of other names are left out.
+
+    Args:
+        file: the graph.
+        config: the sizes that its constants must have.
 
     Raises:
-        CorruptModelError: the file is damaged, or does not name its weights.
+        CorruptModelError: the file is damaged, does not name its weights, or has them in other sizes.
     """
-    with OnnxFile(file) as graph:
-        constants = {name: graph.read(name) for name in graph.constants}
     weights: dict[str, AnyArray] = {}
-    for name, array in constants.items():
-        base = name.removesuffix(QUANTIZED)
-        if base != name and f"{base}{SCALE}" in constants:
-            matrix = array.astype(np.float32) * constants[f"{base}{SCALE}"]  # (in, out); words: (vocabulary, hidden)
-            weights[base] = _unsmoothed(base, matrix, constants).T if base.startswith("encoder.") else matrix
-        elif name.startswith(("embeddings.", "encoder.")) and "/" not in name:
-            weights[name] = array
+    with OnnxFile(file) as graph:
+        config.check_constants({name: constant.shape for name, constant in graph.constants.items()})
+        for name in config.parameter_shapes():
+            if name in graph.constants:
+                weights[name] = graph.read(name)
+            elif {f"{name}{QUANTIZED}", f"{name}{SCALE}"} <= graph.constants.keys():
+                # (in, out); words: (vocabulary, hidden)
+                matrix = graph.read(f"{name}{QUANTIZED}").astype(np.float32) * graph.read(f"{name}{SCALE}")
+                weights[name] = _unsmoothed(name, matrix, graph).T if name.startswith("encoder.") else matrix
     if not weights:
         raise CorruptModelError(
             f"{file} does not name its weights: an earlier version made it; take a directory that holds model.safetensors"
@@ -50,7 +55,13 @@ def read_int8_weights(file: Path) -> dict[str, AnyArray]:
     return {name: np.ascontiguousarray(array) for name, array in weights.items()}
 
 
-def _unsmoothed(name: str, matrix: AnyArray, constants: Mapping[str, AnyArray]) -> AnyArray:
+def _unsmoothed(name: str, matrix: AnyArray, graph: OnnxFile) -> AnyArray:
     layer, _, rest = name.removeprefix("encoder.layer.").removesuffix(".weight").partition(".")
-    smooth = constants.get(f"{layer}.{PRODUCTS[rest]}{SMOOTH}")
-    return matrix if smooth is None else matrix * smooth[:, None]
+    smooth = f"{layer}.{PRODUCTS[rest]}{SMOOTH}"
+    if smooth not in graph.constants:
+        return matrix
+    if graph.constants[smooth].shape != (len(matrix),):
+        raise CorruptModelError(
+            f"{smooth} must have the shape ({len(matrix)},) in the int8 graph; found {graph.constants[smooth].shape}"
+        )
+    return matrix * graph.read(smooth)[:, None]

@@ -393,6 +393,8 @@ def _pooling_modes(data: Mapping[str, Any], path: Path) -> tuple[PoolingMode, ..
     for mode in modes:
         if mode not in POOLING_MODES:
             raise UnsupportedModelError(f"{path} asks for the pooling {mode!r}; known are {', '.join(POOLING_MODES)}")
+    if len(set(modes)) != len(modes):
+        raise CorruptModelError(f"{path}: pooling_mode must name each pooling once; found {len(modes)} names")
     return tuple(modes)
 
 

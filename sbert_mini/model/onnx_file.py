@@ -18,6 +18,7 @@ from typing import Self
 import numpy as np
 
 from sbert_mini.errors import CorruptModelError
+from sbert_mini.files.reading import open_regular
 from sbert_mini.shapes import AnyArray
 
 _TYPES: Mapping[int, np.dtype] = {
@@ -85,7 +86,7 @@ class OnnxFile:
         self.nodes: list[Node] = []
         self.constants: dict[str, Constant] = {}
         try:
-            self._descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = open_regular(file)
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
         try:

@@ -76,6 +76,9 @@ BUILTIN = {
     ),
 }
 
+_SYSTEM = {"proc", "dev", "sys", "net"}
+"""Folders of the root that are views of processes and devices, or that connect to other machines."""
+
 
 def cache_dir() -> Path:
     """Return this package's own cache: `$SBMINI_CACHE_DIR`, else `$XDG_CACHE_HOME/sbmini`, else `~/.cache/sbmini`.
@@ -166,7 +169,12 @@ def resolve_noted(name: str, folder: Path | None, *, offline: bool = False) -> P
     Raises:
         ModelNotFoundError: the name is none of these; the text says how the user names a model.
     """
-    path = directory(name)
+    path = None if _is_of_system(Path(name)) else directory(name)
+    if _is_of_system(Path(name)) or (path is not None and _is_of_system(path)):
+        raise ModelNotFoundError(
+            f"the folder {name!r} is the system's, and a file names it: pass -m NAME to use it (in Python, "
+            "embedder=Embedder(NAME))"
+        )
     inside = path is not None and folder is not None and path.is_relative_to(folder.resolve())
     if path is not None and (inside or not Path(name).is_absolute()):
         where = "lies in the index itself" if inside else "is not named by its absolute path"
@@ -182,6 +190,10 @@ def resolve_noted(name: str, folder: Path | None, *, offline: bool = False) -> P
             f"the hub model is not in the cache, and what an index names is not fetched: pass -m {name} to fetch it "
             f"(in Python, embedder=Embedder({name!r}))"
         ) from error
+
+
+def _is_of_system(path: Path) -> bool:
+    return path.is_absolute() and bool(_SYSTEM & {*Path(os.path.normpath(path)).parts[1:2]})
 
 
 def _builtin(name: str) -> Path:

@@ -15,6 +15,7 @@ from sbert_mini.errors import CorruptModelError
 from sbert_mini.files.json_files import WEIGHTS_INDEX
 from sbert_mini.files.names import WEIGHTS as WEIGHTS_FILE
 from sbert_mini.files.names import path_in
+from sbert_mini.files.reading import check_regular
 from sbert_mini.model.int8_weights import read_int8_weights
 from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RECORD, GRAPHS_FOLDER, BertConfig, DenseLayer, read_json
 from sbert_mini.shapes import AnyArray
@@ -68,7 +69,7 @@ def read_tensors(file: Path) -> dict[str, AnyArray]:
     from safetensors.numpy import load_file
 
     try:
-        with safe_open(file, framework="numpy") as handle:
+        with safe_open(check_regular(file), framework="numpy") as handle:
             names = list(handle.keys())
             kinds = {handle.get_slice(name).get_dtype() for name in names}
         return _read_bfloat16(file) if "BF16" in kinds else load_file(file)
@@ -78,7 +79,7 @@ def read_tensors(file: Path) -> dict[str, AnyArray]:
 
 def _read_bfloat16(file: Path) -> dict[str, AnyArray]:
     # NumPy has no bfloat16: it is the upper half of a float32.
-    raw = file.read_bytes()
+    raw = check_regular(file).read_bytes()
     start = 8 + int.from_bytes(raw[:8], "little")
     tensors: dict[str, AnyArray] = {}
     kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "I8": "|i1"}
@@ -116,7 +117,7 @@ def read_bert_weights(path: str | Path, config: BertConfig) -> dict[str, AnyArra
             log.warning(
                 "%s has no %s: its weights are read back from its int8 graph, rounded as they are there", path, WEIGHTS
             )
-            tensors = read_int8_weights(file)
+            tensors = read_int8_weights(file, config)
         else:
             tensors = read_tensors(file)
         stored.update({canonical_name(name): array for name, array in tensors.items()})

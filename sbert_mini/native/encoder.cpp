@@ -192,6 +192,8 @@ EXPORT const char* sbmini_error(int status) noexcept {
         case BAD_LENGTH: return "a text is empty, or has more tokens than the model has positions";
         case BAD_LEVEL: return "this processor does not have the instructions that are asked for";
         case FAILED: return "an unexpected failure";
+        case BAD_TEXT: return "a text is not UTF-8";
+        case NO_ROOM: return "an array has no room for what is to be written";
         default: return "an unknown status";
     }
 }

@@ -21,7 +21,9 @@ enum Status {
     BAD_TOKEN = 8,
     BAD_LENGTH = 9,
     BAD_LEVEL = 10,
-    FAILED = 11
+    FAILED = 11,
+    BAD_TEXT = 12,
+    NO_ROOM = 13
 };
 
 // An array of the caller: where it begins, and how many elements it has.

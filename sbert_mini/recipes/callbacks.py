@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from sbert_mini.evaluation.log_keys import figures_in
 from sbert_mini.evaluation.tables import figure_text
 from sbert_mini.progress import ProgressBar
 
@@ -21,12 +22,12 @@ class ProgressCallback(TrainerCallback):
     """
 
     def __init__(self, *, bar: bool) -> None:
-        self._wanted = bar
+        self._draws_bar = bar
         self._bar: ProgressBar | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:  # noqa: ARG002
         """Start the bar where the run starts or goes on."""
-        if not self._wanted:
+        if not self._draws_bar:
             return
         self._bar = ProgressBar("training", state.max_steps, state.global_step)
 
@@ -43,9 +44,7 @@ class ProgressCallback(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **options: Any) -> None:  # noqa: ARG002
         """Tell the figures."""
         shown = ", ".join(
-            f"{k.removeprefix('eval_').replace('_', ' ')} {figure_text(v)}"
-            for k, v in (metrics or {}).items()
-            if k != "epoch"
+            f"{name.replace('_', ' ')} {figure_text(value)}" for name, value in figures_in(metrics or {}).items()
         )
         log.info("step %d of %d: %s", state.global_step, state.max_steps, shown)
 

@@ -109,10 +109,7 @@ def _data(recipe: Recipe, tasks: Sequence[Task]) -> str:
         if part.name not in trained:
             continue  # it is only measured
         task, config = trained[part.name], part.config
-        dropped = {
-            key.removeprefix("dropped: "): n for key, n in task.train.counts.items() if key.startswith("dropped: ")
-        }
-        left_out = ", ".join(f"{n:,} ({reason})" for reason, n in dropped.items()) or "none"
+        left_out = ", ".join(f"{n:,} ({reason})" for reason, n in task.train.dropped.items()) or "none"
         files = ", ".join(stem(name) for name in part.files("train"))
         loss = f"{config.loss} of {_shown(part.teacher)}" if part.teacher else config.loss
         rows.append(_row(part.name, config.structure, loss, files, f"{len(task.train):,}", left_out))

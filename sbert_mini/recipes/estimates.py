@@ -91,7 +91,6 @@ def describe(plan: Plan, costs: Sequence[Estimate], *, offline: bool = False) ->
 
 
 def _described(task: Task, examples_a_batch: int) -> dict[str, Any]:
-    dropped = {key.removeprefix("dropped: "): n for key, n in task.train.counts.items() if key.startswith("dropped: ")}
     return {
         "name": task.config.name,
         "structure": task.config.structure,
@@ -100,7 +99,7 @@ def _described(task: Task, examples_a_batch: int) -> dict[str, Any]:
         "dev_rows": len(task.dev) if task.dev is not None else 0,
         "labels": list(task.labels),
         "examples_a_batch": examples_a_batch,
-        "dropped": dropped,
+        "dropped": task.train.dropped,
     }
 
 

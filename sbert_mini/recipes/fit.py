@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerState, set_seed
 
 from sbert_mini.encoder.module import MiniSentenceTransformer
 from sbert_mini.errors import SbertMiniError, UsageError
+from sbert_mini.evaluation.log_keys import EVAL_MEAN, dev_figures, figures_in
 from sbert_mini.files import outputs
 from sbert_mini.model import registry
 from sbert_mini.recipes.callbacks import LastStepCallback, LogCallback
@@ -114,6 +115,7 @@ def _with_teachers(plan: Plan, phase: Phase, offline: bool, on_progress: Callabl
             graph=teacher.graph,
             threads=torch.get_num_threads(),
             offline=offline,
+            trust_tokenizer=teacher.trust_tokenizer,
         )
         if is_first_process():
             encode(on_progress=on_progress)
@@ -177,14 +179,8 @@ def _result(plan: Plan, phase: Phase, trainer: MultiTaskTrainer, resumed_from: i
 
 def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float | None]:
     """Return the dev figures that were taken at a step."""
-    for entry in reversed(history):
-        if entry.get("step") == step and "eval_mean" in entry:
-            figures = {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
-            figures = {k: v for k, v in figures.items() if not k.startswith("train_")}
-            return dict(
-                sorted(figures.items(), key=lambda item: (item[0] == "mean", item[0]))
-            )  # a resumed log is sorted
-    return {}
+    lines = [line for line in history if line.get("step") == step and EVAL_MEAN in line]
+    return dev_figures(figures_in(lines[-1])) if lines else {}
 
 
 def _save(plan: Plan, phase: Phase, trainer: MultiTaskTrainer, done: Fit, seed: int, *, offline: bool) -> None:

@@ -19,6 +19,12 @@ def refuse_sharding() -> None:
             )
 
 
+def process_count() -> int | None:
+    """Return how many processes train together, as a launcher says; None without a launcher."""
+    count = os.environ.get("WORLD_SIZE")
+    return None if count is None else int(count)
+
+
 def is_first_process() -> bool:
     """Return whether this process is the one that writes: the only one, or the first under torchrun."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
+from sbert_mini.evaluation.log_keys import EVAL_MEAN
 from sbert_mini.files import outputs
 from sbert_mini.model import registry
 from sbert_mini.model.choices import Graph
@@ -33,12 +34,14 @@ class Start:
         layers: which of its layers are kept, counted from 0; empty for all.
         max_seq_length: the longest input in tokens; None for the model's.
         dropout: the probability of dropout in the encoder; None for the model's.
+        trust_tokenizer: see `sbert_mini.load`.
     """
 
     model: str | Path
     layers: tuple[int, ...] = ()
     max_seq_length: int | None = None
     dropout: float | None = None
+    trust_tokenizer: bool = False
 
     def load(self, earlier: Path | None = None, *, offline: bool = False) -> MiniSentenceTransformer:
         """Return the model, ready for training.
@@ -47,7 +50,7 @@ class Start:
             earlier: the model that an earlier phase wrote, in place of the starting model; its layers are kept already.
             offline: open no socket.
         """
-        model = load(earlier or self.model, device=None, offline=offline)
+        model = load(earlier or self.model, device=None, offline=offline, trust_tokenizer=self.trust_tokenizer)
         encoder = model[0]
         assert isinstance(encoder, MiniBertModule)  # noqa: S101
         if self.layers and earlier is None:
@@ -66,10 +69,12 @@ class Teacher:
     Attributes:
         model: its name: a directory, a built-in name or a hub id.
         graph: what computes its vectors.
+        trust_tokenizer: see `Embedder`.
     """
 
     model: str | Path
     graph: Graph
+    trust_tokenizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | No
     data = data or read_data(recipe)
     tasks = tuple(_task(recipe, part, data) for part in recipe.tasks)
     counts = overlap_counts({task.config.name: task.train for task in tasks}, data.evaluation)
-    directory = outputs.with_name(output or recipe.resolve(recipe.model.output, in_data=False))
+    directory = recipe.output(output)
     model = recipe.model
     return Plan(
         recipe=recipe,
@@ -202,9 +207,15 @@ def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | No
             *_overlap_findings(counts),
         ),
         overlap=counts,
-        start=Start(recipe.local_model(model.start), tuple(model.layers), model.max_seq_length, model.dropout),
+        start=Start(
+            recipe.local_model(model.start),
+            tuple(model.layers),
+            model.max_seq_length,
+            model.dropout,
+            trust_tokenizer=model.trust_tokenizer,
+        ),
         teachers={
-            part.name: Teacher(recipe.local_model(part.teacher), part.teacher_graph)
+            part.name: Teacher(recipe.local_model(part.teacher), part.teacher_graph, part.trust_tokenizer)
             for part in recipe.tasks
             if part.teacher is not None
         },
@@ -329,7 +340,7 @@ def _arguments(recipe: Recipe, steps: int, *, with_dev: bool) -> dict[str, objec
         "adam_beta1": optimizer.beta1,
         "adam_beta2": optimizer.beta2,
         "adam_epsilon": optimizer.epsilon,
-        "warmup_steps": math.ceil(optimizer.warmup * steps) if optimizer.warmup < 1 else int(optimizer.warmup),
+        "warmup_steps": math.ceil(optimizer.warmup * steps),
         "lr_scheduler_type": _SCHEDULERS[optimizer.decay],
         "max_grad_norm": train.max_grad_norm,
         "bf16": train.precision == "bf16",
@@ -339,7 +350,7 @@ def _arguments(recipe: Recipe, steps: int, *, with_dev: bool) -> dict[str, objec
         "save_steps": every if with_dev else train.save_every or _SAVE_EVERY,
         "save_total_limit": train.keep_checkpoints + 1,
         "load_best_model_at_end": with_dev,
-        "metric_for_best_model": "eval_mean" if with_dev else None,
+        "metric_for_best_model": EVAL_MEAN if with_dev else None,
         "greater_is_better": True if with_dev else None,
         "report_to": train.report_to or "none",
     }

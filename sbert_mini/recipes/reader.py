@@ -123,9 +123,6 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
     """Refuse tasks that do not fit each other or the fitter's settings of a phase."""
     configs = [task.config for task in recipe.tasks]
     names = [config.name for config in configs]
-    for number, name in enumerate(names):
-        if names.index(name) < number:
-            raise reader.error(["task", number, "name"], f"task.name: two tasks are called {name!r}")
     phases = recipe.in_phases()
     if recipe.phases and all(phase.model.encoder == "frozen" for phase in phases):
         # A frozen phase leaves out what is for the encoder: refuse it where no phase uses it.
@@ -137,6 +134,9 @@ def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
         try:
             phase.fitter().check_tasks(configs, trained, [task.name for task in recipe.tasks if task.dev])
         except UsageError as error:
+            if error.parameter == "name":
+                second = next(number for number, name in enumerate(names) if name in names[:number])
+                raise reader.error(["task", second, "name"], f"task.name: {error}") from error
             path = _PLACES[error.parameter or "tasks"]
             text = re.sub(rf"^{re.escape(str(error.parameter))}\b", ".".join(path), str(error))
             if error.parameter == "regularization.tasks":

@@ -1,9 +1,9 @@
 """A recipe: a TOML file that says everything of a training run. `reader` reads it.
 
 Its tables are `[data]`, `[model]`, `[lora]`, `[train]`, `[optimizer]`, `[regularization]`, `[average]`, `[evaluation]`, one
-`[[task]]` a task, and where training goes in phases one `[[phase]]` each; their keys are the fields of the classes below. Paths
-are relative to `data.folder`, else to the recipe's own folder (of a built-in recipe: the working directory); `$NAME` in a path
-is an environment variable.
+`[[task]]` a task, and where training goes in phases one `[[phase]]` each; their keys are the fields of the classes below. The
+tasks' files are relative to `data.folder`; without it, and for every other path, to the recipe's own folder (of a built-in
+recipe: the working directory). `$NAME` in a path is an environment variable.
 """
 
 import logging
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sbert_mini.errors import UsageError
+from sbert_mini.files import outputs
 from sbert_mini.files.paths import expanded
 from sbert_mini.model.choices import Graph
 from sbert_mini.model.registry import BUILTIN, DEFAULT_MODEL
@@ -62,6 +63,7 @@ class ModelPart:
         layers: which of the starting model's layers are kept, in order, counted from 0; by default all.
         max_seq_length: the longest input in tokens; by default the starting model's.
         dropout: the probability of dropout in the encoder, 0 to 0.95; by default the starting model's.
+        trust_tokenizer: use a tokenizer.json that is not BERT's, of a source that you trust; its rules can hang or stop the run.
     """
 
     output: str = key()
@@ -70,6 +72,7 @@ class ModelPart:
     layers: list[int] = key([])
     max_seq_length: int | None = key(None, low=4)
     dropout: float | None = key(None, low=0, high=0.95)
+    trust_tokenizer: bool = key(False)
 
     def __post_init__(self) -> None:
         check(self, "model")
@@ -130,7 +133,7 @@ class OptimizerPart:
         beta1: the decay rate of the average of gradients (first moment), 0 to 0.99999.
         beta2: the decay rate of the average of squared gradients (second moment), 0 to 0.9999999.
         epsilon: a small number added to the root of the second moment, 0 or more, against division by zero.
-        warmup: the share of the steps during which the rate rises.
+        warmup: the share of the steps during which the rate rises, 0 to 1.
         decay: the curve of the learning rate after the warmup.
         layer_decay: each layer learns at this share of the next one's rate; 1 for one rate.
         unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.
@@ -143,7 +146,7 @@ class OptimizerPart:
     beta1: float = key(0.9, low=0, high=0.99999)
     beta2: float = key(0.999, low=0, high=0.9999999)
     epsilon: float = key(1e-8, low=0)
-    warmup: float = key(0.1, low=0)
+    warmup: float = key(0.1, low=0, high=1)
     decay: str = key("linear", choices=DECAYS)
     layer_decay: float = same(FitterConfig, "layer_decay")
     unfreeze_every: int = same(FitterConfig, "unfreeze_every")
@@ -162,7 +165,7 @@ class PhasePart:
         epochs: passes over the data in this phase.
         learning_rate: the encoder's highest learning rate in this phase.
         head_learning_rate: the task heads' highest learning rate in this phase.
-        warmup: the share of the phase's steps during which the learning rate rises.
+        warmup: the share of the phase's steps during which the learning rate rises, 0 to 1.
         decay: the curve of the learning rate after the warmup.
     """
 
@@ -171,7 +174,7 @@ class PhasePart:
     epochs: float | None = key(None, low=1e-3)
     learning_rate: float | None = key(None, low=0)
     head_learning_rate: float | None = key(None, low=0)
-    warmup: float | None = key(None, low=0)
+    warmup: float | None = key(None, low=0, high=1)
     decay: str | None = key(None, choices=DECAYS)
 
     def __post_init__(self) -> None:
@@ -210,12 +213,13 @@ class TaskPart:
         teacher: with the loss `distillation`: the model whose vectors are learned: a directory, a built-in name or a
             hub id.
         teacher_graph: what computes the teacher's vectors; int8 is faster.
+        trust_tokenizer: use the teacher's tokenizer.json though it is not BERT's, of a source that you trust.
         limit: the highest number of training rows.
         dev_limit: the highest number of dev rows.
         drop_overlap: whether training rows that also occur in the dev set are left out.
         both_orders: whether training pairs are also read the other way round: twice as many rows, for labels that do not depend
             on the order.
-        margin: the table `[task.margin]` of the loss `cosine-embedding`.
+        margin: the table `[task.margin]` of the loss `cosine-embedding`; without it the margin is fixed, at its default value.
 
     Raises:
         UsageError: a value breaks a rule; `parameter` names it.
@@ -228,6 +232,7 @@ class TaskPart:
     label: str | None = key(None)
     teacher: str | None = key(None)
     teacher_graph: Graph = key("fp32", choices=get_args(Graph))
+    trust_tokenizer: bool = key(False)
     limit: int | None = key(None, low=1)
     dev_limit: int | None = key(None, low=1)
     drop_overlap: bool = key(False)
@@ -252,6 +257,11 @@ class TaskPart:
             raise UsageError(f"task.both_orders is for pairs: {' and '.join(TWO_SIDED)}", "both_orders")
         if config.spec.taught is not (self.teacher is not None):
             raise UsageError("task.teacher is for the loss distillation, which needs one to learn from", "teacher")
+        if self.trust_tokenizer and self.teacher is None:
+            raise UsageError(
+                "task.trust_tokenizer is for a teacher's; model.trust_tokenizer for the starting model's",
+                "trust_tokenizer",
+            )
         if config.metric is not None and not self.dev:
             raise UsageError("task.metric needs task.dev", "metric")
 
@@ -314,6 +324,14 @@ class Recipe:
             base = base / self._expanded(self.data.folder)
         return base / self._expanded(name)
 
+    def output(self, other: Path | None = None) -> Path:
+        """Return the model directory to write: `other` where it is given, else the recipe's.
+
+        Raises:
+            UsageError: it has no name, or names an environment variable that is not set.
+        """
+        return outputs.with_name(other or self.resolve(self.model.output, in_data=False))
+
     def local_model(self, name: str) -> str | Path:
         """Return the name of a model; a directory beside the recipe wins over a hub id, and a built-in name over both."""
         local = self.resolve(name, in_data=False)
@@ -322,9 +340,9 @@ class Recipe:
     def _expanded(self, name: str) -> Path:
         text = os.path.expandvars(name)
         if missing := re.search(r"\$\{?(\w+)", text):
+            name = missing[1]
             raise UsageError(
-                f"{self.path} names the environment variable {missing[1]}, which is not set: set it, or name the folder with "
-                "--data"
+                f"{self.path} names the environment variable {name}, which is not set: set {name}", f"set {name}"
             )
         return expanded(text)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.evaluation.log_keys import CONFLICT, COSINE, EVAL_MEAN, by_depth, dev_figures, figures_in, pairs_in
 from sbert_mini.evaluation.sets import card_metadata
 from sbert_mini.files.json_files import LOG_LINE
 from sbert_mini.files.json_schema import check, parse
@@ -17,7 +18,6 @@ from sbert_mini.runtime.predictor import Predictor
 from sbert_mini.training.evaluator import classification_figures, standing
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
-from sbert_mini.training.telemetry import CONFLICT, COSINE, DEPTH, pairs_in
 
 POINTS = 200
 """The most points of a curve over the steps: neighbours are averaged."""
@@ -71,7 +71,7 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
         "phases": phases,
         "saved": _saved(phases[-1], [task.config for task in plan.tasks]),
         "predictions": {
-            task.config.name: _predictions(plan.output, task, threads)
+            task.config.name: _predictions(plan.output, task, threads, trust_tokenizer=plan.start.trust_tokenizer)
             for task in plan.tasks
             if task.dev is not None and task.config.name in with_head
         },
@@ -95,7 +95,7 @@ def _saved(phase: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, A
         return {"step": phase["steps"], "figures": {}}
     ranked = [(rank, e) for e in phase["evaluations"] if (rank := standing(e["figures"], tasks)) is not None]
     best = max(ranked, key=lambda item: item[0])[1] if ranked else phase["evaluations"][-1]
-    return {"step": best["step"], "figures": {k: v for k, v in best["figures"].items() if not k.startswith("train_")}}
+    return {"step": best["step"], "figures": dev_figures(best["figures"])}
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
@@ -110,9 +110,8 @@ def _phase(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a phase's evaluations, curves, gradients and resources, from the lines of its log."""
     evaluations = []
     for line in lines:
-        if "eval_mean" in line:
-            figures = {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")}
-            evaluations.append({"step": line["step"], "epoch": line.get("epoch"), "figures": figures})
+        if EVAL_MEAN in line:
+            evaluations.append({"step": line["step"], "epoch": line.get("epoch"), "figures": figures_in(line)})
     steps = [line for line in lines if "loss" in line]
     rates = [line["examples_per_second"] for line in steps if line.get("examples_per_second")]
     timed = [line["seconds"] for line in steps if "seconds" in line]
@@ -139,7 +138,7 @@ def _gradients(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         pair: {
             "conflict": mean(CONFLICT + pair),
             "cosine": mean(COSINE + pair),
-            "depths": {str(depth): mean(f"{COSINE}{pair}{DEPTH}{depth}") for depth in depths},
+            "depths": {str(depth): mean(by_depth(pair, depth)) for depth in depths},
         }
         for pair, depths in pairs_in(steps).items()
     }
@@ -162,12 +161,13 @@ def thinned(lines: Sequence[Mapping[str, Any]], most: int) -> dict[str, list[flo
     return columns
 
 
-def _predictions(model: Path, task: Task, threads: int | None) -> dict[str, Any]:
+def _predictions(model: Path, task: Task, threads: int | None, *, trust_tokenizer: bool) -> dict[str, Any]:
     """Return what the saved model says of a task's dev set: a table of counts, or scores beside the gold ones."""
     dev = task.dev
     assert dev is not None  # noqa: S101
     inputs: Any = [row[0] if len(row) == 1 else row for row in dev.texts]
-    predictions = Predictor(model, task.config.name, graph="fp32", threads=threads).predict(inputs)
+    options: dict[str, Any] = {"graph": "fp32", "threads": threads, "trust_tokenizer": trust_tokenizer}
+    predictions = Predictor(model, task.config.name, **options).predict(inputs)
     if task.config.graded:
         predicted = [round(float(p.score if p.cosine is None else p.cosine), 5) for p in predictions]  # type: ignore[arg-type]
         return {"gold": [float(x) for x in dev.labels or ()], "predicted": predicted}

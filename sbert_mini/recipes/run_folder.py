@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from sbert_mini.files.json_schema import read_json
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
 from sbert_mini.model.weights import weight_files
-from sbert_mini.recipes.launchers import is_first_process
+from sbert_mini.recipes.launchers import is_first_process, process_count
 from sbert_mini.recipes.plan import Phase, Plan
 from sbert_mini.runtime.fingerprint import file_sha256
 from sbert_mini.training import checkpoints
@@ -40,7 +39,8 @@ def open_run(plan: Plan, seed: int, *, resume: bool = False, offline: bool = Fal
     newest = newest_checkpoint(plan.run)
     if newest is not None and not resume:
         raise UsageError(
-            f"{plan.run} holds {newest.relative_to(plan.run)} of an earlier run: go on with it by --resume, or delete the folder"
+            f"{plan.run} holds {newest.relative_to(plan.run)} of an earlier run: go on with it (resume=True), or delete it",
+            "resume=True",
         )
     if not is_first_process():
         return
@@ -162,7 +162,7 @@ def _identity(plan: Plan, seed: int, *, offline: bool) -> dict[str, Any]:
         "data": _data_digest(plan.tasks),
         "start": _weights_digest(plan.start_directory(offline=offline)),
         **({"teachers": teachers} if teachers else {}),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": process_count() or 1,
     }
 
 

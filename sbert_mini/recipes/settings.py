@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
 
-from sbert_mini.recipes.launchers import refuse_sharding
+from sbert_mini.recipes.launchers import process_count, refuse_sharding
 from sbert_mini.recipes.plan import Phase
 
 
@@ -25,15 +25,15 @@ def training_arguments(
         changes: arguments that replace the phase's.
     """
     refuse_sharding()
+    launched = process_count() is not None
     on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     return SentenceTransformerTrainingArguments(
         **{
             **phase.arguments,
             "output_dir": str(folder or phase.run),
             "use_cpu": not on_gpu,
-            "dataloader_drop_last": "WORLD_SIZE"
-            in os.environ,  # no batch is partial; the stock trainer warns otherwise
-            "ddp_backend": None if on_gpu or "WORLD_SIZE" not in os.environ else "gloo",
+            "dataloader_drop_last": launched,  # no batch is partial; the stock trainer warns otherwise
+            "ddp_backend": "gloo" if launched and not on_gpu else None,
             "logging_nan_inf_filter": False,
             "save_strategy": "steps",
             "restore_callback_states_from_checkpoint": True,

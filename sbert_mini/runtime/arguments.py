@@ -5,6 +5,7 @@ arrays of any float type, or tensors. A `UsageError` refuses what has no order (
 data frame), and what would be misread (one string where several texts are needed).
 """
 
+import difflib
 import math
 import operator
 import re
@@ -70,6 +71,23 @@ def items_of(value: Any, name: str, of: str) -> Iterable[Any]:
     if not isinstance(value, Iterable):
         raise UsageError(f"{name} must be a list of {of}, or another iterable in order; found {_article(kind)}")
     return value
+
+
+def check_options(options: Mapping[str, Any], known: type) -> None:
+    """Refuse options that a call does not have.
+
+    Args:
+        options: what was passed, by name.
+        known: a `TypedDict` of those that there are.
+
+    Raises:
+        UsageError: there is another one; the text names one that is close.
+    """
+    for name in options:
+        if name not in known.__annotations__:
+            close = difflib.get_close_matches(name, known.__annotations__, n=1)
+            near = f"did you mean {close[0]}?" if close else f"there are {', '.join(known.__annotations__)}"
+            raise UsageError(f"there is no option {name!r}: {near}", name)
 
 
 def holds_half_a_character(text: str) -> bool:

@@ -8,7 +8,10 @@ Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 """The values of a vector: 32, 8 or 1 bits a component."""
 Truncation: TypeAlias = Literal["warn", "error", "chunk"]
 """What happens to a text that is longer than the model reads: cut with a warning, refused, or split into pieces."""
+LongTexts: TypeAlias = Literal["warn", "error", "chunk", "passages"]
+"""What happens to such a text in an index: one of the above, or it is split into passages, each with a vector of its own."""
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 TRUNCATIONS: tuple[Truncation, ...] = get_args(Truncation)
+LONG_TEXTS: tuple[LongTexts, ...] = get_args(LongTexts)

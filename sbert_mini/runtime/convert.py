@@ -10,6 +10,7 @@ import numpy as np
 from sbert_mini.errors import CorruptModelError
 from sbert_mini.files.durable import write_durably
 from sbert_mini.model.choices import Graph
+from sbert_mini.model.int8_weights import MATRICES
 from sbert_mini.model.layout import GRAPH_FILES, ModelLayout, graphs_folder
 from sbert_mini.model.weights import read_bert_weights
 from sbert_mini.runtime import graph
@@ -27,6 +28,9 @@ from sbert_mini.runtime.precision import measure_ranges
 from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
 from sbert_mini.version import __version__
+
+GREATEST_WEIGHT = 1e9
+"""The greatest number in a weight: far above that of any encoder. Sums of products of larger ones overflow."""
 
 
 def convert(
@@ -55,8 +59,10 @@ def convert(
     sources = dict(sources or source_digests(layout))
     weights = read_bert_weights(layout.encoder_path, layout.config)
     for name, array in weights.items():
-        if not np.isfinite(array).all():
-            raise CorruptModelError(f"{layout.encoder_path}: the weight {name} holds NaN or infinity")
+        if not (np.abs(array) <= GREATEST_WEIGHT).all():  # NaN is none of them
+            raise CorruptModelError(
+                f"{layout.encoder_path}: the weight {name} holds NaN, infinity or a number above {GREATEST_WEIGHT:g}"
+            )
     tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
     scales, vectors = _calibrated(weights, layout, adapter, tokenizer)
     written: dict[Graph, dict[str, Any]] = {}
@@ -107,11 +113,6 @@ def _calibrated(
 
 def _product_weight(weights: Mapping[str, Any], name: str) -> Any:
     layer, _, kind = name.partition(".")
-    parts = {
-        "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
-        "attention": ("attention.output.dense",),
-        "wide": ("intermediate.dense",),
-        "narrow": ("output.dense",),
-    }[kind]
-    matrices = [np.asarray(weights[f"encoder.layer.{layer}.{part}.weight"], np.float32).T for part in parts]
+    names = [f"encoder.layer.{layer}.{name}.weight" for name in MATRICES[kind]]
+    matrices = [np.asarray(weights[name], np.float32).T for name in names]
     return np.concatenate(matrices, axis=1)

@@ -72,6 +72,7 @@ class Embedder:
         model_name: its name, for people.
         graph: which graph computes.
         threads: for everything.
+        tokenizer: what makes word pieces of texts.
         fingerprint: sha256 over weights, tokenizer, pooling and greatest length: equal ones give comparable vectors.
 
     Raises:
@@ -110,8 +111,8 @@ class Embedder:
         self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
         layout = self._layout = self._converted.layout
         self.path, self.graph, self.fingerprint = layout.path, self._converted.graph, self._converted.fingerprint
-        self._tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
-        self._stream = TextStream(self._tokenizer, self._engine, layout.dimension, self.threads, layout.path)
+        self.tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
+        self._stream = TextStream(self.tokenizer, self._engine, layout.dimension, self.threads, layout.path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies open the model again: the same directory, graph, number of threads and backend."""
@@ -131,7 +132,7 @@ class Embedder:
     @property
     def max_seq_length(self) -> int:
         """The longest text in tokens, special tokens included."""
-        return self._tokenizer.max_seq_length
+        return self.tokenizer.max_seq_length
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -156,15 +157,15 @@ class Embedder:
         Shapes: each: (texts, seq), `seq` the longest text's tokens, at most `max_seq_length`.
         """
         several = check_texts([str(texts)] if arguments.is_one_text(texts) else texts)
-        padded = pad(self._tokenizer.encode(list(several)), self._tokenizer.pad_id)
+        padded = pad(self.tokenizer.encode(list(several)), self.tokenizer.pad_id)
         return dict(zip(("input_ids", "attention_mask", "token_type_ids"), padded, strict=True))
 
     def words_of(self, texts: Sequence[str], *, prompt: str | None = None) -> list[Words]:
         """Return what the model reads of each text, as far as it tells texts from each other; `prompt` as in `encode`."""
         prefix = prompt_text(self._layout, None, prompt)
-        around = tokens_around(self._tokenizer, prefix)
-        encoded = self._tokenizer.encode([prefix + text for text in texts])
-        return [words_in([tokens], self._tokenizer, around) for tokens in encoded]
+        around = tokens_around(self.tokenizer, prefix)
+        encoded = self.tokenizer.encode([prefix + text for text in texts])
+        return [words_in([tokens], self.tokenizer, around) for tokens in encoded]
 
     def encode(
         self,
@@ -249,9 +250,16 @@ class Embedder:
 
         Shapes: the result: (pairs, dim), float32.
         """
-        plan = plan_pairs(self._layout, self._tokenizer, self._engine.tokens_per_batch, **options)
-        blocks = [window.vectors for window in self._stream.windows(check_pairs(pairs), plan)]
+        blocks = list(self.encode_pairs_stream(pairs, **options))
         return np.concatenate(blocks) if blocks else np.empty((0, self._layout.dimension), np.float32)
+
+    def encode_pairs_stream(
+        self, pairs: Iterable[tuple[str, str]], **options: Unpack[PairOptions]
+    ) -> Iterator[FloatArray]:
+        """Yield the vectors of `encode_pairs` in order, in blocks of `stream.WINDOW` rows, reading the pairs as it goes."""
+        arguments.check_options(options, PairOptions)
+        plan = plan_pairs(self._layout, self.tokenizer, self._engine.tokens_per_batch, **options)
+        return (window.vectors for window in self._stream.windows(check_pairs(pairs), plan))
 
     def similarity(self, a: AnyArray, b: AnyArray) -> FloatArray:
         """Return the model's own similarity of each vector of `a` to each of `b`, (texts, others): `similarity.similarity`."""
@@ -264,13 +272,13 @@ class Embedder:
     def are_longer(self, texts: Sequence[str], *, prompt: str | None = None) -> list[bool]:
         """Return which texts, with the prompt, are longer than the model reads; None for the model's own default prompt."""
         prefix = prompt_text(self._layout, None, prompt)
-        return [tokens.truncated for tokens in self._tokenizer.encode([prefix + text for text in texts])]
+        return self.tokenizer.encode([prefix + text for text in texts]).truncated.tolist()
 
     def short_enough(
         self, records: Iterable[Record], prompt: str | None, on_reject: Callable[[Reject], None]
     ) -> Iterator[Record]:
         """Return the records whose text, with the prompt, the model reads whole, and hand over the others as rejects."""
-        return short_enough(records, self._tokenizer, prompt_text(self._layout, None, prompt), on_reject)
+        return short_enough(records, self.tokenizer, prompt_text(self._layout, None, prompt), on_reject)
 
     def encode_to_npy(self, texts: Iterable[str], path: str | Path, **options: Any) -> tuple[int, int]:
         """Write one float32 vector a text into the `.npy` file `path`, replacing it, and return its shape `(texts, dim)`.
@@ -290,7 +298,8 @@ class Embedder:
 
     def encode_windows(self, texts: Iterable[str], **options: Unpack[StreamOptions]) -> Iterator[EncodedWindow]:
         """Yield what `encode_stream` yields, each block with what the model reads of its texts."""
-        plan = plan_texts(self._layout, self._tokenizer, self._engine.tokens_per_batch, **options)
+        arguments.check_options(options, StreamOptions)
+        plan = plan_texts(self._layout, self.tokenizer, self._engine.tokens_per_batch, **options)
         return self._stream.windows(check_texts(texts), plan)
 
     def encode_records(

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
 from sbert_mini.files.paths import is_utf8
+from sbert_mini.files.reading import check_regular
 from sbert_mini.runtime.choices import BACKENDS, Backend
 from sbert_mini.runtime.graphs import ConvertedModel, start_check
-from sbert_mini.runtime.onnx_runtime import import_onnxruntime
+from sbert_mini.runtime.onnx_runtime import import_onnxruntime, session_options
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
-from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.text.tokens import Tokens
 
 CPU_TOKENS = 512
 """Tokens of a batch, padding included: larger batches are no faster on a CPU, and take more memory."""
@@ -40,7 +41,7 @@ def thread_count(threads: int | None = None) -> int:
         else:
             return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not value.isdecimal() or len(value) > len(str(MOST_THREADS)) or not 1 <= int(value) <= MOST_THREADS:
-        raise UsageError(f"{source} must be a whole number from 1 to {MOST_THREADS}; found {value[:40]!r}")
+        raise UsageError(f"{source} must be a whole number from 1 to {MOST_THREADS}; found {value[:40]!r}", source)
     return int(value)
 
 
@@ -118,22 +119,64 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
     raise UsageError(f"the backend {backend} does not compute this model here: {reason}")
 
 
-def check_sizes(converted: ConvertedModel) -> None:
-    """Make sure that a graph's constants have the sizes that `config.json` gives.
+OPERATORS = frozenset(
+    {
+        "Add",
+        "Attention",
+        "BiasGelu",
+        "Cast",
+        "Concat",
+        "Div",
+        "FastGelu",
+        "Gather",
+        "Gelu",
+        "Identity",
+        "MatMul",
+        "MatMulIntegerToFloat",
+        "Max",
+        "Mul",
+        "MultiHeadAttention",
+        "QuantizeLinear",
+        "Range",
+        "ReduceL2",
+        "ReduceMax",
+        "ReduceSum",
+        "Relu",
+        "Shape",
+        "SkipLayerNormalization",
+        "Slice",
+        "Sqrt",
+        "Squeeze",
+        "Tanh",
+        "Unsqueeze",
+        "Where",
+    }
+)
+"""The operators of the graphs that `runtime.graph` writes."""
+
+
+def check_graph(converted: ConvertedModel) -> None:
+    """Make sure that a graph holds what this package writes, and that its constants have the sizes that `config.json` gives.
 
     Raises:
-        CorruptModelError: they have not.
+        CorruptModelError: it holds something else, or they have not.
     """
     from sbert_mini.model.layout import SizesDifferError
     from sbert_mini.model.onnx_file import OnnxFile
 
+    again = f"delete the folder {converted.file.parent}, and the graphs are made again from the model's weights"
     try:
         with OnnxFile(converted.file) as graph:
+            kinds = {node.kind for node in graph.nodes}
             converted.layout.config.check_constants({name: c.shape for name, c in graph.constants.items()})
     except SizesDifferError as error:
         raise CorruptModelError(f"{converted.file}: {error}") from error
-    except CorruptModelError:  # of an earlier version, which ONNX Runtime reads all the same
-        return
+    except CorruptModelError as error:
+        raise CorruptModelError(f"{error}; {again}") from error
+    if not kinds <= OPERATORS:
+        raise CorruptModelError(
+            f"{converted.file} holds the operator {min(kinds - OPERATORS)[:40]!r}, which no graph of sbert-mini has: {again}"
+        )
 
 
 class OnnxEngine:
@@ -147,14 +190,14 @@ class OnnxEngine:
             where it is needed (`int8_products_may_saturate`).
 
     Raises:
-        CorruptModelError: the file does not match its checksum, is not a graph, or has other sizes than `config.json` gives.
+        CorruptModelError: the file does not match its checksum, is no graph of ours, or has other sizes than `config.json` gives.
     """
 
     def __init__(self, converted: ConvertedModel, *, wide_int8: bool | None = None) -> None:
         finish_check = start_check(converted)  # beside the import and the opening, which wait for the disk and one core
         onnxruntime = import_onnxruntime()
-        onnxruntime.set_default_logger_severity(3)
-        options = onnxruntime.SessionOptions()
+        onnxruntime.set_default_logger_severity(4)  # what fails is raised
+        options = session_options(onnxruntime)
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # shapes differ from run to run: patterns would only pile up
         levels = onnxruntime.GraphOptimizationLevel
@@ -165,17 +208,19 @@ class OnnxEngine:
             options.add_session_config_entry("session.x64quantprecision", "1")
         failure: Exception | None = None
         try:
+            check_graph(converted)
             self._session: Any = onnxruntime.InferenceSession(
-                str(converted.file) if is_utf8(converted.file) else converted.file.read_bytes(),
+                str(converted.file) if is_utf8(converted.file) else check_regular(converted.file).read_bytes(),
                 options,
                 providers=["CPUExecutionProvider"],
             )
         except Exception as error:
             failure = error
         finish_check()
+        if isinstance(failure, CorruptModelError):
+            raise failure
         if failure is not None:
             raise CorruptModelError(f"{converted.file} cannot be opened by ONNX Runtime: {failure}") from failure
-        check_sizes(converted)
         self._file = converted.file
         self._pad_id = converted.layout.config.pad_token_id
         self._dimension = converted.layout.dimension

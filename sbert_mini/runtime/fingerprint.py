@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import CorruptModelError
+from sbert_mini.files.reading import open_stream, read_whole
 from sbert_mini.model.layout import ModelLayout
 from sbert_mini.model.weights import weight_files
 
@@ -21,9 +22,16 @@ def sha256_of(*parts: bytes) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Return the sha256 of a file of a model, in hexadecimal.
+
+    Raises:
+        CorruptModelError: it cannot be read.
+    """
+    try:
+        with open_stream(path) as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise CorruptModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _description(layout: ModelLayout) -> bytes:
@@ -44,7 +52,10 @@ def _tokenizer_digest(layout: ModelLayout) -> str:
         return file_sha256(path / "tokenizer.json")
     if (path / "vocab.txt").is_file():  # with it, the settings decide how texts are split
         settings = path / "tokenizer_config.json"
-        return sha256_of((path / "vocab.txt").read_bytes(), settings.read_bytes() if settings.is_file() else b"")
+        try:
+            return sha256_of(read_whole(path / "vocab.txt"), read_whole(settings) if settings.is_file() else b"")
+        except OSError as error:
+            raise CorruptModelError(f"{path / 'vocab.txt'} cannot be read: {error.strerror or error}") from error
     raise CorruptModelError(f"{path} has neither tokenizer.json nor vocab.txt")
 
 

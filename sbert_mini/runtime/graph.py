@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbert_mini.errors import MissingExtraError
+from sbert_mini.model.int8_weights import MATRICES
 from sbert_mini.model.layout import QUANTIZED, SCALE, SMOOTH, BertConfig, ModelLayout
 from sbert_mini.model.weights import read_dense_weights
 from sbert_mini.shapes import AnyArray, FloatArray
@@ -72,7 +73,7 @@ def product_names(layers: int) -> list[str]:
 
     `qkv` feeds query, key and value; `attention` the output projection; `wide` and `narrow` the feed-forward products.
     """
-    return [f"{layer}.{kind}" for layer in range(layers) for kind in ("qkv", "attention", "wide", "narrow")]
+    return [f"{layer}.{kind}" for layer in range(layers) for kind in MATRICES]
 
 
 def quantize_columns(weight: FloatArray) -> tuple[AnyArray, FloatArray]:

@@ -65,7 +65,12 @@ def start_check(converted: ConvertedModel) -> Callable[[], None]:
         CorruptModelError: from what is returned: the file is another than the record says.
     """
     digests: list[str] = []
-    thread = threading.Thread(target=lambda: digests.append(file_sha256(converted.file)), daemon=True)
+
+    def measure() -> None:
+        with suppress(CorruptModelError):  # then there is no checksum, and that is told
+            digests.append(file_sha256(converted.file))
+
+    thread = threading.Thread(target=measure, daemon=True)
     thread.start()
 
     def finish() -> None:
@@ -116,6 +121,21 @@ def find(
         record = convert(layout, folder, adapter, sources, trust_tokenizer=trust_tokenizer)
     entry = record["graphs"][kind]
     return ConvertedModel(layout, kind, folder / GRAPH_FILES[kind], entry["sha256"], record["fingerprint"])
+
+
+def is_converted(path: Path, kind: Graph) -> bool:
+    """Return whether `find` needs to write nothing for a model directory: its graph is there, and fresh.
+
+    Raises:
+        UnsupportedModelError, CorruptModelError: as in `find`.
+    """
+    layout = read_layout(path)
+    sources = source_digests(layout)
+    for folder in _folders(layout.path, sha256_of(os.fsencode(str(layout.path.resolve())))[:32]):
+        record = read_record(folder)
+        if record is not None and kind in record["graphs"] and is_fresh(record, sources, layout, folder):
+            return True
+    return False
 
 
 def find_ranges(converted: ConvertedModel, name: str, encode: Callable[[Sequence[str]], FloatArray]) -> ComponentRanges:

@@ -132,7 +132,10 @@ class EncodeJob:
         self._identity = {"fingerprint": embedder.fingerprint, "graph": embedder.graph, **vars(settings)}
         state = self.folder / "state.json"
         if self.folder.exists() and not resume:
-            raise UsageError(f"{self.folder} holds an interrupted run: go on with it (--resume), or delete that folder")
+            raise UsageError(
+                f"{self.folder} holds an interrupted run: go on with it (resume=True), or delete that folder",
+                "resume=True",
+            )
         if state.exists():
             self._take_over(read_sealed_json(state, JOB_STATE, InputError))
 

@@ -7,11 +7,8 @@ What it computes with is in its own memory: the file may be replaced or truncate
 """
 
 import ctypes
-import importlib.machinery
-import itertools
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +18,15 @@ from sbert_mini.model.choices import Graph
 from sbert_mini.model.int8_weights import PRODUCTS
 from sbert_mini.model.layout import QUANTIZED, SCALE, SMOOTH, BertConfig, ModelLayout, SizesDifferError
 from sbert_mini.model.onnx_file import OnnxFile
+from sbert_mini.native.library import NO_MEMORY, Array, Signatures, load
 from sbert_mini.runtime.graph import WORDS
 from sbert_mini.runtime.graphs import ConvertedModel, start_check
 from sbert_mini.shapes import AnyArray, FloatArray
-from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.text.tokens import TokenBatch, Tokens
 
 LEVELS = ("none", "avx512_vnni", "amx_int8")
 """What the processor can do, by the number that `sbmini_level` gives."""
-NO_MEMORY = 1
+GREATEST_ID = 2**31 - 1
 LARGEST = 32_768
 """Of a size: sums of so many products of bytes stay within 32 bits."""
 TOKENS = 512
@@ -36,19 +34,8 @@ TOKENS = 512
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 
 
-class Array(ctypes.Structure):
-    """An array as native code takes it: where it begins, and how many elements it has."""
-
-    _fields_ = (("data", ctypes.c_void_p), ("count", ctypes.c_int64))
-
-    @classmethod
-    def of(cls, array: AnyArray) -> "Array":
-        """Return a NumPy array as native code takes it; it must live as long as native code reads it."""
-        return cls(array.ctypes.data, array.size)
-
-
 _INT, _FLOAT, _MODEL = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
-_SIGNATURES: Mapping[str, tuple[Any, list[Any]]] = {
+_SIGNATURES: Signatures = {
     "sbmini_level": (_INT, []),
     "sbmini_error": (ctypes.c_char_p, [_INT]),
     "sbmini_open": (_INT, [*[_INT] * 7, _FLOAT, *[Array] * 6, ctypes.POINTER(_MODEL)]),
@@ -63,19 +50,7 @@ _SIGNATURES: Mapping[str, tuple[Any, list[Any]]] = {
 @cache
 def library() -> Any | None:
     """Return the compiled library, or None where it was not compiled."""
-    folder = Path(__file__).parents[1] / "native"
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        file = folder / f"_encoder{suffix}"
-        if file.is_file():
-            try:
-                loaded = ctypes.CDLL(str(file))
-                for name, (result, arguments) in _SIGNATURES.items():
-                    function = getattr(loaded, name)
-                    function.restype, function.argtypes = result, arguments
-            except (OSError, AttributeError):  # of another platform, or of an earlier version
-                return None
-            return loaded
-    return None
+    return load(_SIGNATURES)
 
 
 def level() -> int:
@@ -158,14 +133,10 @@ class NativeEngine:
 
     def run(self, tokens: Sequence[Tokens]) -> FloatArray:
         """Return the sentence vectors of a batch, (batch, dim), each of length 1."""
-        lengths = [len(t.ids) for t in tokens]
-        offsets = np.zeros(len(tokens) + 1, np.int32)
-        np.cumsum(lengths, out=offsets[1:])
-        try:
-            ids = np.fromiter(itertools.chain.from_iterable(t.ids for t in tokens), np.int32, int(offsets[-1]))
-        except OverflowError:
-            raise _unknown_tokens("an id is above 2,147,483,647") from None
-        types = np.fromiter(itertools.chain.from_iterable(t.type_ids for t in tokens), np.int32, int(offsets[-1]))
+        batch = TokenBatch.of(tokens)
+        if batch.ids.dtype != np.int32 and np.abs(batch.ids).max(initial=0) > GREATEST_ID:
+            raise _unknown_tokens(f"an id is above {GREATEST_ID:,}")
+        ids, types, offsets = (a.astype(np.int32, copy=False) for a in (batch.ids, batch.type_ids, batch.offsets))
         vectors = np.empty((len(tokens), self._dimension), np.float32)
         arrays = map(Array.of, (ids, types, offsets, vectors))
         status = self._library.sbmini_encode(self._model, self._level, *arrays)

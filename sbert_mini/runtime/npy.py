@@ -1,4 +1,4 @@
-"""A `.npy` file whose number of rows is known only at its end."""
+"""`.npy` files of vectors: written without knowing the number of rows before the end, and read without pickle."""
 
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -7,7 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.durable import replacing
 from sbert_mini.shapes import FloatArray
 
@@ -71,3 +71,27 @@ class NpyWriter:
         with self._opened:
             self._stream.seek(0)
             self._stream.write(npy_header(self.rows, self._dimension))
+
+
+def read_vectors(file: Path) -> FloatArray:
+    """Return the vectors of a .npy file, memory-mapped.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(6)
+    except OSError as error:
+        raise InputError(f"{file} cannot be opened: {error.strerror or error}") from error
+    if start != b"\x93NUMPY":
+        raise InputError(f"{file} is not a .npy file: 'sbmini encode -o NAME.npy' writes one")
+    try:
+        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # of many kinds, as the header is parsed as Python
+        raise InputError(
+            f"{file} cannot be read as a .npy file: it is damaged, or holds no numbers ({error})"
+        ) from error
+    if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim != 2:
+        raise InputError(f"{file} must hold one array of floating-point numbers, (rows, dim)")
+    return vectors

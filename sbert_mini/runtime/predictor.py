@@ -1,7 +1,7 @@
 """A trained task head, used without torch: texts or pairs -> labels or scores. `model.heads` describes what a head is."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
 from sbert_mini.model.choices import Graph
 from sbert_mini.model.heads import head_names, read_adapter, read_head
+from sbert_mini.model.layout import read_layout
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.graph import Adapter
-from sbert_mini.runtime.stream import EncodeCounts
+from sbert_mini.runtime.stream import WINDOW, EncodeCounts
 from sbert_mini.shapes import FloatArray
 
 
@@ -81,6 +82,12 @@ class Predictor:
                 f"the head {task!r} reads vectors of {self.config.dimension} components, and the model gives "
                 f"{self.embedder.dimension}"
             )
+        whole = read_layout(path).dimension
+        if self.config.structure == "pair" and self.config.dimension != whole:
+            raise CorruptModelError(
+                f"the head {task!r} reads pairs, whose vectors have all {whole} components of the model; it is made for "
+                f"{self.config.dimension}"
+            )
 
     def __repr__(self) -> str:
         return f"Predictor({self.embedder.model_name!r}, task={self.config.task!r}, kind={self.config.kind!r})"
@@ -104,7 +111,18 @@ class Predictor:
         truncation: Truncation = "warn",
         counts: EncodeCounts | None = None,
     ) -> list[Prediction]:
-        """Return the head's prediction for each input.
+        """Return the head's prediction for each input; the arguments are those of `predict_stream`."""
+        return list(self.predict_stream(inputs, batch_size=batch_size, truncation=truncation, counts=counts))
+
+    def predict_stream(
+        self,
+        inputs: Iterable[str] | Iterable[tuple[str, str]],
+        *,
+        batch_size: int = 32,
+        truncation: Truncation = "warn",
+        counts: EncodeCounts | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield the head's prediction for each input, reading the inputs as it goes.
 
         Args:
             inputs: texts, or pairs of texts where `texts_each` is 2, in any ordered iterable; several of them.
@@ -115,31 +133,39 @@ class Predictor:
         Raises:
             UsageError: texts are given where pairs are needed, or the other way round.
         """
-        needed = "two texts" if self.texts_each == 2 else "one text"
         kind = "pairs of texts" if self.texts_each == 2 else "texts"
         if isinstance(inputs, np.ndarray) and inputs.ndim == 2 and self.texts_each == 2:
             inputs = list(arguments.pairs_of(inputs, "inputs"))
-        several = list(arguments.items_of(inputs, "inputs", kind))
-        for item in several:
-            if isinstance(item, str) == (self.texts_each == 2):
-                raise UsageError(f"the head {self.config.task!r} reads {needed} an input")
-        if self.texts_each == 2:
-            several = list(arguments.pairs_of(several, "inputs"))
-        return list(self._outputs(*self._features(several, batch_size, truncation, counts)))
+        several = self._checked(arguments.items_of(inputs, "inputs", kind))
+        options: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "counts": counts}
+        return (prediction for block in self._features(several, options) for prediction in self._outputs(*block))
+
+    def _checked(self, inputs: Iterable[Any]) -> Iterator[Any]:
+        """Return the inputs, of which each is checked when it is read."""
+
+        def with_as_many_texts() -> Iterator[Any]:
+            for item in inputs:
+                if isinstance(item, str) == (self.texts_each == 2):
+                    needed = "two texts" if self.texts_each == 2 else "one text"
+                    raise UsageError(f"the head {self.config.task!r} reads {needed} an input")
+                yield item
+
+        return arguments.pairs_of(with_as_many_texts(), "inputs") if self.texts_each == 2 else with_as_many_texts()
 
     def _features(
-        self, inputs: Sequence[Any], batch_size: int, truncation: Truncation, counts: EncodeCounts | None
-    ) -> tuple[FloatArray, FloatArray | None]:
-        """Return what the head reads, (inputs, features), and the cosines of a siamese head, (inputs,)."""
-        scale = math.sqrt(self.config.dimension)
-        options: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "counts": counts}
+        self, inputs: Iterator[Any], options: dict[str, Any]
+    ) -> Iterator[tuple[FloatArray, FloatArray | None]]:
+        """Yield what the head reads, (block, features), and the cosines of a siamese head, (block,), by blocks of inputs."""
+        scale = np.float32(math.sqrt(self.config.dimension))
         if self.config.structure == "single":
-            return self.embedder.encode(list(inputs), **options) * np.float32(scale), None
-        if self.config.structure == "pair":
-            return self.embedder.encode_pairs(inputs, **options) * np.float32(scale), None
-        vectors = self.embedder.encode([text for pair in inputs for text in pair], **options)
-        u, v = vectors[0::2], vectors[1::2]
-        return siamese_features(u * np.float32(scale), v * np.float32(scale)), as_cosines(np.sum(u * v, axis=1))
+            yield from ((vectors * scale, None) for vectors in self.embedder.encode_stream(inputs, **options))
+        elif self.config.structure == "pair":
+            yield from ((vectors * scale, None) for vectors in self.embedder.encode_pairs_stream(inputs, **options))
+        else:
+            texts = (text for pair in inputs for text in pair)
+            for vectors in self.embedder.encode_stream(texts, window=WINDOW, **options):  # an even number: whole pairs
+                u, v = vectors[0::2], vectors[1::2]
+                yield siamese_features(u * scale, v * scale), as_cosines(np.sum(u * v, axis=1))
 
     def _outputs(self, x: FloatArray, cosine: FloatArray | None) -> Iterator[Prediction]:
         config, weights = self.config, self._weights
@@ -152,6 +178,8 @@ class Predictor:
         if config.hidden:
             x = _gelu(x @ weights["hidden.weight"].T + weights["hidden.bias"])
         z = (x @ weights["output.weight"].T + weights["output.bias"]).astype(np.float64)
+        if not np.isfinite(z).all():
+            raise CorruptModelError(f"the head {config.task!r} gave NaN or infinity: its weights overflow")
         if config.kind == "regression":
             for value in (1 / (1 + np.exp(-z[:, 0]))).tolist():
                 yield Prediction(None, {}, config.low + (config.high - config.low) * value, None)

@@ -21,7 +21,8 @@ from sbert_mini.runtime.engine import Engine
 from sbert_mini.shapes import FloatArray, IntArray
 from sbert_mini.text.batching import batches_by_length
 from sbert_mini.text.records import Record, Reject
-from sbert_mini.text.tokenizer import TextTokenizer, Tokens
+from sbert_mini.text.tokenizer import TextTokenizer
+from sbert_mini.text.tokens import TokenBatch, Tokens
 from sbert_mini.text.words import Words
 
 WINDOW = 2048
@@ -168,7 +169,7 @@ def plan_texts(
     window = arguments.integer(window, "window")
     tokens = tokens_per_batch if max_tokens is None else arguments.integer(max_tokens, "max_tokens")
     if truncation not in TRUNCATIONS:
-        raise UsageError(f"truncation must be warn, error or chunk; found {truncation!r}")
+        raise UsageError(f"truncation must be warn, error or chunk (an index also has passages); found {truncation!r}")
     dimension = check_dimension(layout, truncate_dim)
     if not normalize_embeddings and not layout.normalize:
         raise UsageError(
@@ -334,7 +335,7 @@ class TokenWindow:
     """
 
     texts: int
-    pieces: list[Tokens]
+    pieces: TokenBatch
     owners: IntArray
     truncated: list[int]
     unknown: int
@@ -356,7 +357,7 @@ def tokenize_window(texts: Sequence[Any], first: int, tokenizer: TextTokenizer, 
     """
     prompted = [plan.prefix + text for text in texts] if plan.prefix else texts
     tokens = tokenizer.encode(prompted)
-    truncated = [i for i, t in enumerate(tokens) if t.truncated]
+    truncated = np.flatnonzero(tokens.truncated).tolist()
     if truncated and plan.truncation == "error":
         item, way_out = plan.items[:-1], " or splitting ('chunk')" if plan.items == "texts" else ""
         raise TextTooLongError(
@@ -368,12 +369,12 @@ def tokenize_window(texts: Sequence[Any], first: int, tokenizer: TextTokenizer, 
         groups = [
             tokenizer.windows(text, plan.prefix) if t.truncated else [t] for text, t in zip(texts, tokens, strict=True)
         ]
-        pieces = [piece for group in groups for piece in group]
+        pieces = TokenBatch.of([piece for group in groups for piece in group])
         owners = np.repeat(owners, [len(group) for group in groups])
     read = np.zeros(len(texts), np.int64)
     unknown = np.zeros(len(texts), np.int64)
-    np.add.at(read, owners, [len(piece.ids) - plan.around for piece in pieces])
-    np.add.at(unknown, owners, [piece.ids.count(tokenizer.unknown_id) for piece in pieces])
+    np.add.at(read, owners, pieces.lengths - plan.around)
+    np.add.at(unknown, owners, pieces.counts_of(tokenizer.unknown_id))
     empty = read <= 0
     return TokenWindow(
         len(texts), pieces, owners, truncated, int(np.sum(~empty & (unknown >= read))), int(np.sum(empty))
@@ -387,7 +388,7 @@ def join_pieces(window: TokenWindow, vectors: FloatArray, plan: EncodePlan) -> F
         vectors: (pieces, dim); the result: (texts, plan.dimension).
     """
     if len(window.pieces) > window.texts:
-        weights = np.array([max(len(p.ids) - 2, 1) for p in window.pieces], np.float32)
+        weights = np.maximum(window.pieces.lengths - 2, 1).astype(np.float32)
         sums = np.zeros((window.texts, vectors.shape[1]), np.float32)
         np.add.at(sums, window.owners, vectors * weights[:, None])
         vectors = unit_rows(sums)
@@ -479,10 +480,9 @@ class TextStream:
         vectors = np.empty((len(window.pieces), self._dimension), np.float32)
 
         def run(positions: IntArray) -> None:
-            vectors[positions] = self._engine.run([window.pieces[i] for i in positions])
+            vectors[positions] = self._engine.run(window.pieces.take(positions))
 
-        lengths = [len(piece.ids) for piece in window.pieces]
-        batches = batches_by_length(lengths, plan.batch_size, plan.max_tokens)
+        batches = batches_by_length(window.pieces.lengths, plan.batch_size, plan.max_tokens)
         return vectors, [pool.submit(run, positions) for positions in batches]
 
     def _finished(self, window: TokenWindow, vectors: FloatArray, plan: EncodePlan) -> EncodedWindow:
@@ -491,7 +491,7 @@ class TextStream:
             raise CorruptModelError(f"{self._model} gave a vector that holds NaN or infinity: its weights overflow")
         counts = plan.counts
         counts.texts += window.texts
-        counts.tokens += sum(len(piece.ids) for piece in window.pieces)
+        counts.tokens += len(window.pieces.ids)
         counts.truncated += len(window.truncated)
         counts.unknown += window.unknown
         counts.empty += window.empty

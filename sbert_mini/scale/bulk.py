@@ -28,9 +28,10 @@ from sbert_mini.files.paths import is_utf8
 from sbert_mini.model.choices import Graph
 from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.runtime.engine import thread_count
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.stream import WINDOW, EncodeCounts
-from sbert_mini.search.writer import VectorsById
+from sbert_mini.search.encoding import VectorsById
 from sbert_mini.text.records import MAX_ROW_BYTES, inputs, read_records
 
 CHECKPOINT, JOB = "_checkpoint", "_job.json"
@@ -57,6 +58,7 @@ class BulkSettings:
         truncation: see `Embedder.encode`; of a text that was cut or split `truncated` is true in the shards.
         batch_size: see `Embedder.encode`.
         max_row_bytes: see `read_records`.
+        trust_tokenizer: see `Embedder`.
     """
 
     model: str | None = None
@@ -69,13 +71,14 @@ class BulkSettings:
     truncation: Truncation = "warn"
     batch_size: int = 32
     max_row_bytes: int = MAX_ROW_BYTES
+    trust_tokenizer: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings that a resumed job must have in common with the first run."""
         text = self.text_column
         texts = [text] if isinstance(text, str) else list(text or [])
         values = {**asdict(self), "text_column": texts[0] if len(texts) == 1 else texts or None}
-        del values["max_row_bytes"]
+        del values["max_row_bytes"], values["trust_tokenizer"]
         if len(texts) < 2:  # nothing is joined
             del values["text_separator"]
         return values
@@ -128,13 +131,18 @@ def _arrow_rows(file: str, settings: BulkSettings) -> Iterator[Any]:
         yield table()
 
 
+def _opened(settings: BulkSettings, *, threads: int, offline: bool) -> Embedder:
+    trust = settings.trust_tokenizer
+    return Embedder(settings.model, graph=settings.graph, threads=threads, offline=offline, trust_tokenizer=trust)
+
+
 class _Encoder:
     """An actor's model."""
 
     def __init__(self, settings: BulkSettings, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         self._settings = settings
-        self._embedder = Embedder(settings.model, graph=settings.graph, threads=threads, offline=True)
+        self._embedder = _opened(settings, threads=threads, offline=True)
 
     def __call__(self, table: Any) -> Any:
         import pyarrow as pa
@@ -154,6 +162,17 @@ class _Encoder:
         return pa.table({"id": table["id"], "vector": lists, "truncated": pa.array(longer, pa.bool_())})
 
 
+def threads_each(workers: int, threads: int | None = None) -> int:
+    """Return the threads of each worker: `threads`, else $SBMINI_THREADS or $OMP_NUM_THREADS, else its share of the cores.
+
+    Raises:
+        UsageError: the number, or the variable, is not a whole number that `thread_count` takes.
+    """
+    if threads is not None or os.environ.get("SBMINI_THREADS") or os.environ.get("OMP_NUM_THREADS"):
+        return thread_count(threads)
+    return max(thread_count() // workers, 1)
+
+
 def encode_files(
     files: Sequence[str | Path],
     output: str | Path,
@@ -161,7 +180,7 @@ def encode_files(
     *,
     address: str | None = None,
     workers: int = 1,
-    threads: int = 1,
+    threads: int | None = None,
     resume: bool = False,
     offline: bool = False,
     show_progress_bar: bool = False,
@@ -175,7 +194,7 @@ def encode_files(
         settings: the model and what decides the vectors.
         address: of a Ray cluster; None for one on this machine, which listens on 127.0.0.1 and ends with the job.
         workers: actors, each with a model of its own.
-        threads: of each actor.
+        threads: of each actor; None for `threads_each`.
         resume: go on with an interrupted job: ids that it wrote are not encoded again.
         offline: open no socket when the model is looked for here; workers never do, and take it from where it lies.
         show_progress_bar: let Ray draw its progress bars on stderr.
@@ -186,13 +205,13 @@ def encode_files(
         InputError: two rows have the same id, or a file cannot be read.
         MissingExtraError: Ray is not installed.
     """
-    settings = settings or BulkSettings()
+    settings, threads = settings or BulkSettings(), threads_each(workers, threads)
     folder = Path(output).resolve()
     names = [str(Path(file).resolve()) for file in files]
     inputs(names)
     if not is_utf8(folder):
         raise UsageError(f"the output folder {folder} must have a name in UTF-8: Ray writes to no other")
-    fingerprint = Embedder(settings.model, graph=settings.graph, threads=1, offline=offline).fingerprint
+    fingerprint = _opened(settings, threads=1, offline=offline).fingerprint
     job = {"files": names, "fingerprint": fingerprint, **settings.to_json()}
     finished = _begin(folder, job, resume)
     if finished is not None:
@@ -215,6 +234,9 @@ def _connected(address: str | None, on_start: Callable[[], None] | None) -> Iter
         SbertMiniError: a worker failed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_BACKEND_LOG_LEVEL", "fatal"
+    )  # its core writes to stderr when a job ends as it should, too
     if address is None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # keeps Ray on 127.0.0.1
     try:
@@ -296,7 +318,9 @@ def _cause(error: BaseException) -> SbertMiniError:
     lines = str(error if cause is None else cause).strip().splitlines()
     if isinstance(cause, SbertMiniError):  # a line of ours, and advice of Ray's below it
         return type(cause)(lines[0])
-    return InputError(f"Ray could not finish; the written shards are kept, and --resume continues: {lines[-1][:500]}")
+    return InputError(
+        f"Ray could not finish; the written shards are kept, and the same job can be resumed: {lines[-1][:500]}"
+    )
 
 
 def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None:
@@ -305,7 +329,7 @@ def _begin(folder: Path, job: dict[str, Any], resume: bool) -> BulkCounts | None
     if record.exists():
         earlier = read_sealed_json(record, BULK_JOB, InputError)
         if not resume:
-            raise UsageError(f"{folder} holds a job already: continue it (--resume), or delete that folder")
+            raise UsageError(f"{folder} holds a job already: continue it (resume=True), or delete it", "resume=True")
         for key, value in job.items():
             if earlier.get(key) != value:
                 raise UsageError(f"{folder} was made with {key} = {earlier.get(key)!r}, and this run has {value!r}")

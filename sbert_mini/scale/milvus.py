@@ -132,7 +132,7 @@ def push(
     """Synchronise a collection with an index, and return the counts: send all rows, delete rows that the index does not have.
 
     Rows are upserted by their ids, so a repeated push completes an interrupted one, without duplicates. At the end the server's
-    count must equal the index's.
+    count must equal the index's. A row has one vector in Milvus: that of several passages is their mean (`Passages.averaged`).
 
     Args:
         index: an index directory, opened.
@@ -149,6 +149,8 @@ def push(
     collection = Address.parse(address)
     server = _Server(collection)
     types = index.columns
+    if index.vectors > len(index) + index.deleted_rows:
+        log.warning("Milvus gets one vector a row: those of rows with several passages are averaged")
     for row in index.rows():
         if max(len(row.id.encode()), len(row.text.encode()), len(_json(row).encode())) > MAX_BYTES:
             raise InputError(
@@ -305,11 +307,12 @@ class _Rows:
         """Return the cosines of some rows' vectors and a query's, by the rows' numbers."""
         return {row: float(as_cosines(np.float32(self.entities[row]["vector"]) @ vector)) for row in rows}
 
-    def hit(self, ranked: RankedRow) -> Hit:
-        """Return the hit of a row of a ranking."""
+    def hit(self, ranked: RankedRow, _: FloatArray) -> Hit:
+        """Return the hit of a row of a ranking: its passage is its whole text."""
         entity = self.entities[ranked.row]
-        scores = {name: value for name, value in vars(ranked).items() if name != "row"}
-        return Hit(id=entity["id"], text=entity["text"], columns=json.loads(entity["columns"]), **scores)
+        text, columns = entity["text"], json.loads(entity["columns"])
+        scores = {name: value for name, value in vars(ranked).items() if name not in ("row", "score")}
+        return Hit(entity["id"], ranked.score, text, columns, 0, len(text), **scores)
 
 
 class MilvusIndex:
@@ -422,12 +425,12 @@ class MilvusIndex:
             return request.answer(hybrid_hits(request, by_meaning, by_words, rows.cosines, bm25_of, rows.hit))
         hits = []
         for query, ranked in enumerate(by_meaning(request.vectors, request.k)):
-            readable = [
-                hit
-                for row, cosine in ranked
-                if request.accepts(cosine) and not is_silent((hit := rows.hit(RankedRow(row, cosine, cosine))).text)
+            vector = request.vectors[query]
+            near = [
+                rows.hit(RankedRow(row, cosine, cosine), vector) for row, cosine in ranked if request.accepts(cosine)
             ]
-            ordered = [] if request.is_silent(query) else request.equals_first(query, readable)
+            readable = [] if request.is_silent(query) else [hit for hit in near if not is_silent(hit.text)]
+            ordered = request.equals_first(query, readable)
             hits.append([replace(hit, rank_by_meaning=rank) for rank, hit in enumerate(ordered, start=1)])
         return request.answer(hits)
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import mmap
 import os
 import weakref
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,18 @@ import numpy as np
 from sbert_mini.errors import CorruptIndexError
 from sbert_mini.files.durable import write_durably
 from sbert_mini.files.json_schema import Schema, check, parse
-from sbert_mini.shapes import AnyArray
+from sbert_mini.files.reading import open_regular, open_stream, read_whole
+from sbert_mini.shapes import AnyArray, IntArray
 
 BLOCK_BYTES = 1 << 20
+_BYTES_A_THREAD = 2 << 20
+"""A second thread is started from twice as many bytes on."""
 
 
 def file_checksums(path: Path, block_bytes: int = BLOCK_BYTES) -> dict[str, Any]:
     """Return `{"bytes", "block_bytes", "sha256": [one a block]}` of a file."""
     blocks = []
-    with path.open("rb") as stream:
+    with open_stream(path) as stream:
         while block := stream.read(block_bytes):
             blocks.append(hashlib.sha256(block).hexdigest())
         return {"bytes": stream.tell(), "block_bytes": block_bytes, "sha256": blocks}
@@ -45,9 +50,9 @@ class CheckedFile:
         self._digests: list[str] = checksums["sha256"]
         if len(self._digests) != -(-self.size // self._block):
             raise CorruptIndexError(f"{path} has {len(self._digests)} checksums, which is not one a block")
-        self._checked: set[int] = set()
+        self._checked = np.zeros(len(self._digests), dtype=bool)
         try:
-            self._handle = os.open(path, os.O_RDONLY)
+            self._handle = open_regular(path)
         except OSError as error:
             raise CorruptIndexError(f"{path} cannot be opened: {error.strerror or error}") from error
         self._closing = weakref.finalize(self, os.close, self._handle)
@@ -75,17 +80,17 @@ class CheckedFile:
         if not 0 <= start <= stop <= self.size:
             raise CorruptIndexError(f"{self.path} holds {self.size} bytes, and not those from {start} to {stop}")
         first, last = start // self._block, max(stop - 1, start) // self._block
-        if all(block in self._checked for block in range(first, last + 1)):
+        if self._checked[first : last + 1].all():
             return self._read(start, stop)
         data = self._read(first * self._block, min((last + 1) * self._block, self.size))
         for block in range(first, last + 1):
-            part = data[(block - first) * self._block : (block - first + 1) * self._block]
-            if part and hashlib.sha256(part).hexdigest() != self._digests[block]:
-                raise CorruptIndexError(
-                    f"{self.path}: block {block} of {self._block} bytes does not match its checksum"
-                )
-            self._checked.add(block)
+            self._check_block(block, data[(block - first) * self._block : (block - first + 1) * self._block])
         return data[start - first * self._block : stop - first * self._block]
+
+    def _check_block(self, block: int, data: bytes | memoryview) -> None:
+        if hashlib.sha256(data).hexdigest() != self._digests[block]:
+            raise CorruptIndexError(f"{self.path}: block {block} of {self._block} bytes does not match its checksum")
+        self._checked[block] = True
 
     def _read(self, start: int, stop: int) -> bytes:
         parts = []
@@ -97,17 +102,62 @@ class CheckedFile:
             start += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def check(self, start: int, stop: int) -> None:
+    @cached_property
+    def mapped(self) -> AnyArray:
+        """The file, memory-mapped: uint8, (bytes,). Nothing of it is checked."""
+        if self.size == 0:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(self._handle, self.size, access=mmap.ACCESS_READ), np.uint8)
+
+    def check(self, start: int, stop: int, threads: int = 1) -> None:
         """Check the blocks that some bytes lie in.
+
+        Args:
+            start: the first byte.
+            stop: the byte after the last one.
+            threads: as many read and hash the blocks.
 
         Raises:
             CorruptIndexError: one does not match its checksum.
         """
         if not 0 <= start <= stop <= self.size:
             raise CorruptIndexError(f"{self.path} holds {self.size} bytes, and not those from {start} to {stop}")
-        for block in range(start // self._block, -(-stop // self._block)):
-            if block not in self._checked:
-                self.read(block * self._block, min((block + 1) * self._block, self.size))
+        first, last = start // self._block, -(-stop // self._block)
+        self._check_blocks((first + np.flatnonzero(~self._checked[first:last])).tolist(), threads)
+
+    def check_spans(self, starts: IntArray, size: int, threads: int = 1) -> None:
+        """Check the blocks that spans of `size` bytes, one or more, lie in; see `check`. Shapes: starts: (spans,)."""
+        if len(starts) and not 0 <= int(starts.min()) <= int(starts.max()) <= self.size - size:
+            raise CorruptIndexError(
+                f"{self.path} holds {self.size} bytes, and not every span of {size} that is asked for"
+            )
+        touched = np.zeros(len(self._digests) + 1, dtype=np.int64)  # where spans begin, and after where they end
+        np.add.at(touched, starts // self._block, 1)
+        np.add.at(touched, (starts + size - 1) // self._block + 1, -1)
+        self._check_blocks(np.flatnonzero((np.cumsum(touched[:-1]) > 0) & ~self._checked).tolist(), threads)
+
+    def _check_blocks(self, blocks: list[int], threads: int) -> None:
+        """Read and check some blocks, in threads where there are many bytes."""
+        threads = min(threads, len(blocks) * self._block // _BYTES_A_THREAD)
+        if threads <= 1:
+            self._check_one_by_one(blocks)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        share = -(-len(blocks) // threads)
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(self._check_one_by_one, (blocks[i : i + share] for i in range(0, len(blocks), share))):
+                pass
+
+    def _check_one_by_one(self, blocks: list[int]) -> None:
+        buffer = memoryview(bytearray(min(self._block, self.size)))  # one for all: it stays in the processor's cache
+        for block in blocks:
+            start = block * self._block
+            size = min(self._block, self.size - start)
+            read = os.preadv(self._handle, [buffer[:size]], start)
+            if read < size:  # the system may give less at a time
+                buffer[:size] = self._read(start, start + size)
+            self._check_block(block, buffer[:size])
 
     def blocks(self, start: int = 0) -> Iterator[bytes]:
         """Yield the file from byte `start` to its end, in blocks, each checked."""
@@ -128,7 +178,7 @@ def read_checked_json(path: Path, sha256: str, schema: Schema) -> dict[str, Any]
         CorruptIndexError: it does not, or the file is missing.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except OSError as error:
         raise CorruptIndexError(f"{path} cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:

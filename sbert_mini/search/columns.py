@@ -1,4 +1,4 @@
-"""The columns of an index's rows: the type of each, and a segment's values on disk, from which filters are computed.
+"""The columns of an index's rows: the type of each, and writing a segment's values (`search.column_reader` reads them).
 
 **Types.** A type belongs to a column of the index: `integer` (64 bits), `number` (float64), `boolean` or `text`. It is inferred
 from the whole first input that has a value in the column: the narrowest type from which every value reads back unchanged. So the
@@ -15,18 +15,20 @@ Later rows must fit: a value that does not is an error. A text column takes ever
       "positions": [start, bytes] | null,          uint32: the rows that have a value; null where all have one
       "values": [start, bytes],                    int64, float64, uint8; or text: UTF-8, one text after the other
       "offsets": [start, bytes] | null,            text: int64, where each text starts, and the end of the last
-      "codes": [start, bytes] | null}]}            text of few different values: uint16, places in the sorted list of these
+      "codes": [start, bytes] | null,              text of few different values: uint16, places in the sorted list of these
+      "hashes": [start, bytes] | null}]}           text of many different values: uint32, the CRC-32 of each text's UTF-8
 
-The size of both follows the number of values, not rows times columns. `id` is the row's id.
+The size of both follows the number of values, not rows times columns. `id` is the row's id. Indexes of before 2026-11-29 have no
+`hashes`: there a text is looked for by its length and its bytes.
 """
 
-import itertools
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, TypeAlias, get_args
+from typing import IO, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -47,7 +49,7 @@ _TEXT = frozenset({"text"})
 _TRUTH, _NUMBER, _LARGE_INTEGER = (_TEXT | {type} for type in ("boolean", "number", "integer"))
 _INTEGER = _NUMBER | _LARGE_INTEGER
 _ANY = frozenset(COLUMN_TYPES)
-_DTYPES: dict[str, str] = {"integer": "<i8", "number": "<f8", "boolean": "|u1"}
+STORED_TYPES: dict[str, str] = {"integer": "<i8", "number": "<f8", "boolean": "|u1"}
 
 
 # --- types -----------------------------------------------------------------------------------------------------------
@@ -341,23 +343,30 @@ class ColumnsWriter:
         positions = np.concatenate(
             [np.array(chunk, dtype="<u4") for chunk, _ in self._read(row_id, name, type)] or [np.empty(0, "<u4")]
         )
-        arrays: dict[str, Any] = {"count": len(positions), "positions": None, "offsets": None, "codes": None}
+        arrays: dict[str, Any] = {"count": len(positions), "positions": None} | dict.fromkeys(
+            ("offsets", "codes", "hashes")
+        )
         if len(positions) < self._rows:
             arrays["positions"] = _appended(stream, [positions.tobytes()])
         values: Iterator[list[Any]] = (values for _, values in self._read(row_id, name, type))
         if type != "text":
-            arrays["values"] = _appended(stream, (np.array(chunk, dtype=_DTYPES[type]).tobytes() for chunk in values))
+            arrays["values"] = _appended(
+                stream, (np.array(chunk, dtype=STORED_TYPES[type]).tobytes() for chunk in values)
+            )
             return arrays
         different = self._different(row_id, name)
         lengths: list[IntArray] = []
+        hashes: list[bytes] = []
         if different is not None and 2 * len(different) <= len(positions):
             code_of = {text: code for code, text in enumerate(different)}
             codes = (np.array([code_of[text] for text in chunk], dtype="<u2").tobytes() for chunk in values)
             arrays["codes"] = _appended(stream, codes)
             values = iter([different])
-        arrays["values"] = _appended(stream, _encoded(values, lengths))
+        arrays["values"] = _appended(stream, _encoded(values, lengths, hashes))
         ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *lengths]), dtype=np.int64)
         arrays["offsets"] = _appended(stream, [ends.astype("<i8").tobytes()])
+        if arrays["codes"] is None:
+            arrays["hashes"] = _appended(stream, hashes)
         return arrays
 
     def _different(self, row_id: bool, name: str) -> list[str] | None:
@@ -370,11 +379,17 @@ class ColumnsWriter:
         return sorted(different)
 
 
-def _encoded(chunks: Iterable[list[str]], lengths: list[IntArray]) -> Iterator[bytes]:
-    """Yield the texts' UTF-8, and add their lengths in bytes to `lengths`."""
+def hashes_of(texts: Iterable[bytes]) -> AnyArray:
+    """Return the numbers by which texts are looked for: the CRC-32 of their UTF-8. Shapes: (texts,), uint32."""
+    return np.fromiter(map(zlib.crc32, texts), "<u4")
+
+
+def _encoded(chunks: Iterable[list[str]], lengths: list[IntArray], hashes: list[bytes]) -> Iterator[bytes]:
+    """Yield the texts' UTF-8, and add their lengths in bytes to `lengths` and their hashes to `hashes`."""
     for chunk in chunks:
         texts = [text.encode("utf-8", "surrogatepass") for text in chunk]
         lengths.append(np.fromiter(map(len, texts), np.int64, len(texts)))
+        hashes.append(hashes_of(texts).tobytes())
         yield b"".join(texts)
 
 
@@ -385,189 +400,3 @@ def _appended(stream: IO[bytes], parts: Iterable[bytes]) -> list[int]:
     for part in parts:
         stream.write(part)
     return [start, stream.tell() - start]
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-class Checked(Protocol):
-    """A file whose parts can be checked (`store.CheckedFile`)."""
-
-    path: Path
-
-    def check(self, start: int, stop: int) -> None:
-        """Check the blocks that these bytes lie in."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """Some consecutive rows' values of a column, or of what is computed from columns.
-
-    Attributes:
-        type: a `ColumnType`, or `null` where every value is NULL.
-        values: int64, float64, bool, or str as objects; anything where `valid` is False.
-        valid: which values are not NULL.
-
-    Shapes:
-        values, valid: (rows,), or () for a constant.
-    """
-
-    type: str
-    values: AnyArray
-    valid: AnyArray
-
-
-class Column:
-    """A column of a segment, memory-mapped.
-
-    Attributes:
-        type: its `ColumnType`.
-        has_dictionary: whether it is text of few different values, of which it has a list.
-    """
-
-    def __init__(self, entry: Mapping[str, Any], file: Checked, rows: int) -> None:
-        self.type: str = entry["type"]
-        self._rows = rows
-        self._path = file.path
-        self._positions = None if entry["positions"] is None else _mapped(file, entry["positions"], "<u4")
-        count = rows if self._positions is None else len(self._positions)
-        self.has_dictionary = entry["codes"] is not None
-        self._codes = _mapped(file, entry["codes"], "<u2")
-        self._offsets = _mapped(file, entry["offsets"], "<i8")
-        self._data = _mapped(file, entry["values"], _DTYPES.get(self.type, "|u1"))
-        self._dictionary: AnyArray | None = None
-        stored = self._codes if self.has_dictionary else self._offsets[:-1] if self.type == "text" else self._data
-        if int(entry["count"]) != count or len(stored) != count or not self._is_sound():
-            raise CorruptIndexError(f"{file.path} does not hold {count} values of the column {entry['name']!r}")
-
-    def _is_sound(self) -> bool:
-        """Return whether every place that the arrays name is inside of what it is a place in."""
-        positions, offsets, codes = self._positions, self._offsets, self._codes
-        if positions is not None and len(positions):
-            ascending = bool(np.all(np.diff(positions.astype(np.int64)) > 0))
-            if not ascending or int(positions[-1]) >= self._rows:
-                return False
-        if self.type != "text":
-            return True
-        if not len(offsets) or int(offsets[0]) != 0 or int(offsets[-1]) != len(self._data):
-            return False
-        if np.any(np.diff(offsets) < 0):
-            return False
-        return not len(codes) or int(codes.max()) < len(offsets) - 1
-
-    @property
-    def dictionary(self) -> AnyArray:
-        """The column's different texts, sorted by code point, where it has such a list."""
-        if self._dictionary is None:
-            self._dictionary = self._texts(0, len(self._offsets) - 1)
-        return self._dictionary
-
-    def codes(self, first: int, last: int) -> tuple[AnyArray, AnyArray]:
-        """Return the places in `dictionary` of the rows from `first` up to, without, `last`, and which of them are valid."""
-        return self._dense(first, last, self._codes, np.uint16)
-
-    def equal_to(self, first: int, last: int, text: str) -> tuple[AnyArray, AnyArray]:
-        """Return which rows of a text column without a dictionary are this text, and which are valid."""
-        encoded = text.encode("utf-8", "surrogatepass")
-        low, high = self._span(first, last)
-        starts = np.asarray(self._offsets[low : high + 1])
-        same = np.zeros(high - low, dtype=bool)
-        places = np.flatnonzero(np.diff(starts) == len(encoded))
-        for offset in reversed(range(len(encoded))):  # from the end: texts of one column often begin alike
-            if not len(places):
-                break
-            places = places[self._data[starts[places] + offset] == encoded[offset]]
-        same[places] = True
-        return self._spread(first, last, same, bool)
-
-    def values(self, first: int, last: int) -> Values:
-        """Return the values of the rows from `first` up to, without, `last`."""
-        if self.type == "text":
-            if self.has_dictionary:
-                codes, valid = self.codes(first, last)
-                return Values(
-                    "text", self.dictionary[codes] if len(self.dictionary) else np.full(len(codes), "", object), valid
-                )
-            low, high = self._span(first, last)
-            return Values("text", *self._spread(first, last, self._texts(low, high), object))
-        dtype = {"integer": np.int64, "number": np.float64, "boolean": bool}[self.type]
-        return Values(self.type, *self._dense(first, last, self._data, dtype))
-
-    def _span(self, first: int, last: int) -> tuple[int, int]:
-        """Return the places of the rows' values among those that are stored."""
-        if self._positions is None:
-            return first, last
-        low, high = np.searchsorted(self._positions, [first, last])
-        return int(low), int(high)
-
-    def _dense(self, first: int, last: int, stored: AnyArray, dtype: Any) -> tuple[AnyArray, AnyArray]:
-        low, high = self._span(first, last)
-        return self._spread(first, last, np.asarray(stored[low:high]).astype(dtype, copy=False), dtype)
-
-    def _spread(self, first: int, last: int, stored: AnyArray, dtype: Any) -> tuple[AnyArray, AnyArray]:
-        """Return values and validity by row, from the values that are stored for these rows."""
-        if self._positions is None:
-            return stored, np.ones(last - first, dtype=bool)
-        low, high = self._span(first, last)
-        places = np.asarray(self._positions[low:high]).astype(np.int64) - first
-        values = np.full(last - first, "", object) if dtype is object else np.zeros(last - first, dtype)
-        valid = np.zeros(last - first, dtype=bool)
-        values[places], valid[places] = stored, True
-        return values, valid
-
-    def _texts(self, low: int, high: int) -> AnyArray:
-        starts = np.asarray(self._offsets[low : high + 1]).tolist()
-        data = self._data[starts[0] : starts[-1]].tobytes()
-        base = starts[0]
-        texts = np.empty(high - low, dtype=object)
-        try:
-            texts[:] = [
-                data[start - base : stop - base].decode("utf-8", "surrogatepass")
-                for start, stop in itertools.pairwise(starts)
-            ]
-        except UnicodeDecodeError as error:
-            raise CorruptIndexError(f"{self._path} holds a text that is not UTF-8") from error
-        return texts
-
-
-def _mapped(file: Checked, extent: list[int] | None, dtype: str) -> AnyArray:
-    """Return an array of a file, memory-mapped, after its bytes were checked; an empty one where there is none."""
-    start, size = extent or (0, 0)
-    if size == 0:
-        return np.empty(0, dtype)
-    file.check(start, start + size)
-    return np.memmap(file.path, dtype=dtype, mode="r", offset=start, shape=(size // np.dtype(dtype).itemsize,))
-
-
-class Columns:
-    """A segment's columns, opened for reading; a column is read, and checked, when it is first asked for.
-
-    Args:
-        description: what `columns.json` holds; the caller has checked it.
-        file: `columns.bin`.
-        rows: of the segment.
-
-    Raises:
-        CorruptIndexError: the description is of other rows.
-    """
-
-    def __init__(self, description: Mapping[str, Any], file: Checked, rows: int) -> None:
-        self._file = file
-        self._entries: dict[str, Mapping[str, Any]] = {entry["name"]: entry for entry in description["columns"]}
-        self.rows = rows
-        if description["rows"] != rows:
-            raise CorruptIndexError(f"{file.path} holds the columns of {description['rows']} rows, not {rows}")
-        self._opened: dict[str, Column] = {}
-
-    def column(self, name: str) -> Column | None:
-        """Return a column, or None where no row of the segment has a value in it.
-
-        Raises:
-            CorruptIndexError: its bytes do not match their checksums.
-        """
-        if name not in self._opened:
-            entry = self._entries.get(name)
-            if entry is None:
-                return None
-            self._opened[name] = Column(entry, self._file, self.rows)
-        return self._opened[name]

@@ -12,6 +12,7 @@ from sbert_mini.search.kinds import EXACT, SearchKind, kind_of
 from sbert_mini.search.nearest import build
 from sbert_mini.search.segment import SegmentWriter, remove_cache, segment_folder
 from sbert_mini.search.store import Store, publish
+from sbert_mini.search.word_writer import write_generation
 
 
 def compact_segments(
@@ -39,8 +40,10 @@ def compact_segments(
     else:
         entry = _merge(old, f"{generation:06d}", on_progress)
         build_new(old.path, entry, old.model.dimension, kind, threads)
-    publish(old.path, generation, old.model, [entry], next_row, None, kind, columns=old.columns)
-    if whole and kind_of(kind.factory, old.segments[0].rows, kind.pca) == EXACT:
+    write_generation(old.path, generation, [entry], np.empty(0, np.int64), old, threads)
+    rule = old.long_texts
+    publish(old.path, generation, old.model, [entry], next_row, None, kind, columns=old.columns, long_texts=rule)
+    if whole and kind_of(kind.factory, old.segments[0].vectors, kind.pca) == EXACT:
         remove_cache(old.path, old.segments[0].name)
 
 
@@ -48,14 +51,16 @@ def _merge(old: Store, name: str, on_progress: Callable[[int, int], None] | None
     """Write the rows of all segments into a new one, and return its entry for the manifest."""
     with SegmentWriter(old.path / "segments", name, old.model.dimension, Schema(old.columns)) as merged:
         for segment in old.segments:
-            present = old.present_rows(segment)
-            positions = None if present is None else np.flatnonzero(present)
-            for block, vectors in segment.vector_blocks(old.model.dimension, positions):
+            for block, places, vectors in segment.row_blocks(old.model.dimension, old.present_rows(segment)):
                 rows = [segment.row(position) for position in block.tolist()]
-                merged.write(rows, vectors, segment.row_ids[block])
+                spans = None
+                if segment.passages is not None:
+                    spans = segment.passages.spans[places]
+                    spans[:, 0] = merged.rows + np.searchsorted(block, spans[:, 0])
+                merged.write(rows, vectors, segment.row_ids[block], spans)
                 if on_progress is not None:
                     on_progress(merged.rows, old.rows)
-    return {"name": name, "rows": merged.rows, "checksums_sha256": merged.checksum}
+    return merged.entry
 
 
 def build_new(path: Path, entry: Mapping[str, Any], dimension: int, kind: SearchKind, threads: int) -> None:

@@ -1,6 +1,6 @@
 """SQL conditions -> trees with types. What a filter may say is defined here, and nowhere else.
 
-sqlglot parses (it is imported when a filter is used); this module accepts a part of SQL and checks names and types:
+`search.sql` reads the syntax; this module gives it a meaning, and checks names and types:
 
 * comparisons `= == <> != < <= > >=`, `is [not] distinct from`, `in (...)`, `between`, `like`, `ilike` (with `%`, `_`, `escape`),
   `is [not] null`, `is [not] true`, `is [not] false`, `and`, `or`, `not`;
@@ -16,18 +16,19 @@ Names: a column's exact name first, then the only one that differs in case alone
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from sbert_mini.errors import UsageError
+from sbert_mini.search import sql
 from sbert_mini.search.columns import COLUMN_TYPES, ID
+from sbert_mini.search.sql import MAX_DEPTH, RefusedError, Syntax, shortened
 
 NULL = "null"
 MAX_LENGTH = 1 << 20
 """Characters of a condition."""
-MAX_DEPTH = 200
 _LISTED_COLUMNS = 40
 
 FUNCTIONS: dict[str, tuple[tuple[str, ...], int, str]] = {
@@ -51,6 +52,23 @@ FUNCTIONS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "upper": (("text",), 1, "text"),
 }
 """Function -> the types of its arguments ("..." for any number more), the fewest arguments, and the type of its value."""
+_OTHER_NAMES = {
+    "ceiling": "ceil", "char_length": "length", "character_length": "length", "endswith": "ends_with", "ifnull": "coalesce",
+    "lcase": "lower", "len": "length", "mod": "%", "nvl": "coalesce", "startswith": "starts_with", "strpos": "instr",
+    "substring": "substr", "ucase": "upper",
+}  # fmt: skip
+"""Other names of functions, as some databases have them; `mod(a, b)` is `a % b`."""
+_TYPE_NAMES = {
+    **dict.fromkeys(("int", "bigint", "smallint", "tinyint", "long", "short"), "integer"),
+    **dict.fromkeys(("int1", "int2", "int4", "int8", "int16", "int32", "int64"), "integer"),
+    **dict.fromkeys(
+        ("float", "double", "double precision", "real", "float4", "float8", "decimal", "numeric", "dec"), "number"
+    ),
+    **dict.fromkeys(("varchar", "char", "character", "string", "bpchar"), "text"),
+    "bool": "boolean",
+}
+"""Other names of the types of columns, for `cast`."""
+_CALLABLE = frozenset(FUNCTIONS) | frozenset(_OTHER_NAMES)
 
 
 @dataclass(frozen=True)
@@ -220,285 +238,210 @@ def parse(condition: str, columns: Mapping[str, str | None]) -> Node:
         raise UsageError(f"the filter must be a string; found {type(condition).__name__}")
     if len(condition) > MAX_LENGTH:
         raise refused(f"it has {len(condition)} characters, and may have {MAX_LENGTH}")
-    import sqlglot
-
     try:
-        tree = sqlglot.parse_one(condition, into=sqlglot.exp.Condition, dialect="sqlite")
-    except (sqlglot.errors.SqlglotError, RecursionError, ValueError, IndexError) as error:
-        raise refused(f"it is not one SQL condition ({_reason(error)})") from error
-    try:
-        node = _Reader(columns).read(tree, 0)
-    except _RefusedError as error:
+        node = _Reader(columns).read(sql.parse(condition, _CALLABLE), 0)
+    except sql.NotOneConditionError as error:
+        raise refused(f"it is not one SQL condition ({error})") from error
+    except sql.UnknownSqlError as error:
+        raise refused(
+            f"{shortened(str(error))!r} is not known here. Besides comparisons, in, between, like, ilike, is null, and, or, not, "
+            f"+ - * / % || and cast there are the functions {', '.join(FUNCTIONS)}"
+        ) from error
+    except RefusedError as error:
         raise refused(str(error)) from error
-    except RecursionError as error:
+    except (sql.NestedTooDeeplyError, RecursionError) as error:
         raise refused("it is nested too deeply") from error
     if node.type not in ("boolean", NULL):
         raise refused(f"it must be a condition, which is true or false, and is {node.type}: compare it with something")
     return node
 
 
-def _reason(error: Exception) -> str:
-    details = getattr(error, "errors", None)
-    if not details:
-        return "nested too deeply" if isinstance(error, RecursionError) else "it cannot be read"
-    first = details[0]
-    where, what = str(first.get("highlight") or "").strip(), str(first.get("description") or "it cannot be read")
-    if what.startswith("Required keyword"):
-        what = "something is missing"
-    what = what.partition(". Line")[0].rstrip(".")
-    return f"{what}, at {where!r}" if where else what
-
-
-class _RefusedError(Exception):
-    """A condition cannot be evaluated; the text says why."""
-
-
 class _Reader:
-    """Reads one sqlglot tree.
+    """Gives one syntax tree its meaning.
 
     Args:
         columns: name -> type of the index's columns; None for the type of a column without a value.
     """
 
     def __init__(self, columns: Mapping[str, str | None]) -> None:
-        from sqlglot import exp
-
-        self._exp = exp
         self._columns = columns
-        self._comparisons: dict[type, str] = {
-            exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="
+        self._kinds: dict[str, Callable[[Syntax, int], Node]] = {
+            "and": self._joined, "or": self._joined, "not": self._negation, "compare": self._comparison,
+            "distinct": self._distinct, "is": self._is, "in": self._membership, "between": self._between,
+            "like": self._pattern, "ilike": self._pattern, "calculate": self._calculation, "negative": self._negative,
+            "cast": self._cast, "try_cast": self._cast, "call": self._call,
         }  # fmt: skip
-        self._arithmetic: dict[type, str] = {
-            exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.DPipe: "||"
-        }  # fmt: skip
-        self._functions: dict[type, tuple[str, tuple[str, ...]]] = {
-            exp.Abs: ("abs", ("this",)),
-            exp.Ceil: ("ceil", ("this",)),
-            exp.Coalesce: ("coalesce", ("this", "expressions")),
-            exp.Contains: ("contains", ("this", "expression")),
-            exp.EndsWith: ("ends_with", ("this", "expression")),
-            exp.Floor: ("floor", ("this",)),
-            exp.StrPosition: ("instr", ("this", "substr")),
-            exp.Length: ("length", ("this",)),
-            exp.Lower: ("lower", ("this",)),
-            exp.Nullif: ("nullif", ("this", "expression")),
-            exp.Round: ("round", ("this", "decimals")),
-            exp.StartsWith: ("starts_with", ("this", "expression")),
-            exp.Substring: ("substr", ("this", "start", "length")),
-            exp.Upper: ("upper", ("this",)),
-        }
 
-    def read(self, tree: Any, depth: int) -> Node:
-        """Return a node for a sqlglot expression."""
-        exp, below = self._exp, depth + 1
+    def read(self, tree: Syntax, depth: int) -> Node:
+        """Return the node of an expression."""
         if depth > MAX_DEPTH:
-            raise _RefusedError("it is nested too deeply")
-        if isinstance(tree, exp.Paren):
-            return self.read(tree.this, below)
-        if isinstance(tree, (exp.And, exp.Or)):
-            op = "and" if isinstance(tree, exp.And) else "or"
-            parts = tuple(self._condition_of(part, below) for part in _chain(tree))
-            return Joined(op, parts)
-        if isinstance(tree, exp.Not):
-            return Negation(self._condition_of(tree.this, below))
-        if isinstance(tree, exp.Column):
-            return self._column(tree)
-        if isinstance(tree, exp.Neg) and isinstance(tree.this, exp.Literal) and not tree.this.is_string:
-            return _number(f"-{tree.this.this}")
-        if isinstance(tree, exp.Literal):
-            return Constant("text", str(tree.this)) if tree.is_string else _number(str(tree.this))
-        if isinstance(tree, exp.Boolean):
-            return Constant("boolean", bool(tree.this))
-        if isinstance(tree, exp.Null):
+            raise sql.NestedTooDeeplyError
+        if tree.kind == "number":
+            return _number(tree.value)
+        if tree.kind == "text":
+            return Constant("text", tree.value)
+        if tree.kind == "boolean":
+            return Constant("boolean", tree.value == "true")
+        if tree.kind == "null":
             return Constant(NULL, None)
-        if type(tree) in self._comparisons:
-            left, right = self._compared(tree.left, tree.right, tree, below)
-            return Comparison(self._comparisons[type(tree)], left, right)
-        if isinstance(tree, (exp.NullSafeEQ, exp.NullSafeNEQ)):
-            left, right = self._compared(tree.this, tree.expression, tree, below)
-            return Distinct(left, right, equal=isinstance(tree, exp.NullSafeEQ))
-        if isinstance(tree, exp.Is):
-            return self._is(tree, below)
-        if isinstance(tree, exp.In):
-            return self._membership(tree, below)
-        if isinstance(tree, exp.Between):
-            return self._between(tree, below)
-        if isinstance(tree, (exp.Like, exp.ILike, exp.Escape)):
-            return self._pattern(tree, below)
-        if type(tree) in self._arithmetic:
-            return self._calculation(tree, below)
-        if isinstance(tree, exp.Neg):
-            part = self.read(tree.this, below)
-            _require(part, ("integer", "number"), tree)
-            return Arithmetic("-", Constant("integer", 0), part, part.type)
-        if isinstance(tree, (exp.Cast, exp.TryCast)):
-            return self._cast(tree, below)
-        return self._call(tree, below)
+        if tree.kind in ("name", "quoted"):
+            return self._column(tree)
+        return self._kinds[tree.kind](tree, depth + 1)
 
-    def _column(self, tree: Any) -> ColumnValue:
-        if tree.args.get("table") is not None:
-            raise _RefusedError(
-                f"{_sql(tree)!r} names a table; a column is named by itself, in double quotes if it has a dot"
-            )
-        name = str(tree.this.this) if isinstance(tree.this, self._exp.Identifier) else _sql(tree)
+    def _column(self, tree: Syntax) -> ColumnValue:
+        name = tree.value
         if name == ID or name in self._columns:
             return self._column_named(name)
         alike = [known for known in (ID, *self._columns) if known.lower() == name.lower()]
         if len(alike) > 1:
-            raise _RefusedError(
+            raise RefusedError(
                 f"the name {name} fits the columns {' and '.join(alike)}; write it as it is spelled, in double quotes"
             )
         if alike:
             return self._column_named(alike[0])
         near = difflib.get_close_matches(name, [ID, *self._columns], 1)
-        quoted = tree.this.args.get("quoted") and not near
         hint = f" (did you mean {near[0]}?)" if near else ""
-        hint = " (a text stands in single quotes: '…')" if quoted else hint
-        raise _RefusedError(f"no such column: {name}{hint}")
+        hint = " (a text stands in single quotes: '…')" if tree.kind == "quoted" and not near else hint
+        raise RefusedError(f"no such column: {name}{hint}")
 
     def _column_named(self, name: str) -> ColumnValue:
         return ColumnValue("text" if name == ID else self._columns[name] or NULL, name)
 
-    def _condition_of(self, tree: Any, depth: int) -> Node:
+    def _condition_of(self, tree: Syntax, depth: int) -> Node:
         node = self.read(tree, depth)
         _require(node, ("boolean",), tree)
         return node
 
-    def _compared(self, left: Any, right: Any, tree: Any, depth: int) -> tuple[Node, Node]:
-        first, second = self.read(left, depth), self.read(right, depth)
-        _common((first, second), tree)
-        return first, second
+    def _joined(self, tree: Syntax, depth: int) -> Node:
+        return Joined(tree.kind, tuple(self._condition_of(part, depth) for part in tree.parts))
 
-    def _is(self, tree: Any, depth: int) -> Node:
-        if isinstance(tree.expression, self._exp.Null):
-            return NullTest(self.read(tree.this, depth))
-        return Distinct(self._condition_of(tree.this, depth), self._condition_of(tree.expression, depth), equal=True)
+    def _negation(self, tree: Syntax, depth: int) -> Node:
+        return Negation(self._condition_of(tree.parts[0], depth))
 
-    def _membership(self, tree: Any, depth: int) -> Node:
-        part = self.read(tree.this, depth)
-        if not tree.expressions or tree.args.get("query") or tree.args.get("unnest") or tree.args.get("field"):
-            raise _RefusedError(f"{_sql(tree)!r}: in takes a list of values in parentheses")
-        values = [self.read(value, depth) for value in tree.expressions]
+    def _compared(self, tree: Syntax, depth: int) -> tuple[Node, Node]:
+        left, right = (self.read(part, depth) for part in tree.parts)
+        _common((left, right), tree)
+        return left, right
+
+    def _comparison(self, tree: Syntax, depth: int) -> Node:
+        return Comparison(tree.value, *self._compared(tree, depth))
+
+    def _distinct(self, tree: Syntax, depth: int) -> Node:
+        return Distinct(*self._compared(tree, depth), equal=tree.value == "=")
+
+    def _is(self, tree: Syntax, depth: int) -> Node:
+        part, value = tree.parts
+        if value.kind == "null":
+            return NullTest(self.read(part, depth))
+        return Distinct(self._condition_of(part, depth), self._condition_of(value, depth), equal=True)
+
+    def _membership(self, tree: Syntax, depth: int) -> Node:
+        part, *values = (self.read(one, depth) for one in tree.parts)
         _common((part, *values), tree)
         constants = tuple(value for value in values if isinstance(value, Constant))
         if len(constants) == len(values):
             return Membership(part, constants)
         return Joined("or", tuple(Comparison("=", part, value) for value in values))
 
-    def _between(self, tree: Any, depth: int) -> Node:
-        if tree.args.get("symmetric"):
-            raise _RefusedError(f"{_sql(tree)!r}: between symmetric is not known")
-        part, low, high = (self.read(tree.args[name], depth) for name in ("this", "low", "high"))
+    def _between(self, tree: Syntax, depth: int) -> Node:
+        part, low, high = (self.read(one, depth) for one in tree.parts)
         _common((part, low, high), tree)
         return Joined("and", (Comparison(">=", part, low), Comparison("<=", part, high)))
 
-    def _pattern(self, tree: Any, depth: int) -> Node:
-        exp, escape, like = self._exp, None, tree
-        if isinstance(tree, exp.Escape):
-            like, mark = tree.this, tree.expression
-            if not isinstance(mark, exp.Literal) or not mark.is_string or len(mark.this) != 1:
-                raise _RefusedError(f"{_sql(tree)!r}: escape takes one character in single quotes")
-            escape = str(mark.this)
-        if not isinstance(like, (exp.Like, exp.ILike)):
-            raise _RefusedError(f"{_sql(tree)!r}: escape goes with like")
-        part = self.read(like.this, depth)
-        _require(part, ("text",), like.this)
-        if not isinstance(like.expression, exp.Literal) or not like.expression.is_string:
-            raise _RefusedError(f"{_sql(tree)!r}: like takes a text in single quotes")
-        pattern = Pattern(part, str(like.expression.this), escape, case_sensitive=isinstance(like, exp.Like))
-        return Negation(pattern) if like.args.get("negate") else pattern
+    def _pattern(self, tree: Syntax, depth: int) -> Node:
+        text, pattern, *escape = tree.parts
+        if escape and (escape[0].kind != "text" or len(escape[0].value) != 1):
+            raise RefusedError(f"{shortened(tree.source)!r}: escape takes one character in single quotes")
+        part = self.read(text, depth)
+        _require(part, ("text",), text)
+        if pattern.kind != "text":
+            raise RefusedError(f"{shortened(tree.source)!r}: like takes a text in single quotes")
+        mark = escape[0].value if escape else None
+        return Pattern(part, pattern.value, mark, case_sensitive=tree.kind == "like")
 
-    def _calculation(self, tree: Any, depth: int) -> Node:
-        op = self._arithmetic[type(tree)]
-        left, right = self.read(tree.left, depth), self.read(tree.right, depth)
-        types = ("text",) if op == "||" else ("integer", "number")
-        _require(left, types, tree.left)
-        _require(right, types, tree.right)
-        type_ = "text" if op == "||" else _common((left, right), tree)
-        if op == "/" and type_ != NULL:
-            type_ = "number"
-        return Arithmetic(op, left, right, type_)
+    def _calculation(self, tree: Syntax, depth: int) -> Node:
+        left, right = (self.read(part, depth) for part in tree.parts)
+        return _calculated(tree.value, (left, right), tree)
 
-    def _cast(self, tree: Any, depth: int) -> Node:
-        exp = self._exp
-        part, to = self.read(tree.this, depth), tree.args["to"]
-        kinds = exp.DataType.Type
-        names = {
-            **dict.fromkeys((kinds.INT, kinds.BIGINT, kinds.SMALLINT, kinds.TINYINT), "integer"),
-            **dict.fromkeys((kinds.FLOAT, kinds.DOUBLE, kinds.DECIMAL), "number"),
-            **dict.fromkeys((kinds.TEXT, kinds.VARCHAR, kinds.CHAR), "text"),
-            kinds.BOOLEAN: "boolean",
-        }
-        target = names.get(to.this) or str(to.args.get("kind") or to).lower()
+    def _negative(self, tree: Syntax, depth: int) -> Node:
+        part = self.read(tree.parts[0], depth)
+        _require(part, ("integer", "number"), tree)
+        return Arithmetic("-", Constant("integer", 0), part, part.type)
+
+    def _cast(self, tree: Syntax, depth: int) -> Node:
+        part, target = self.read(tree.parts[0], depth), _TYPE_NAMES.get(tree.value, tree.value)
         if target not in COLUMN_TYPES:
-            raise _RefusedError(f"{_sql(tree)!r}: a value can be cast to {', '.join(COLUMN_TYPES)}")
-        return Cast(part, target, strict=not isinstance(tree, exp.TryCast))
+            raise RefusedError(f"{shortened(tree.source)!r}: a value can be cast to {', '.join(COLUMN_TYPES)}")
+        return Cast(part, target, strict=tree.kind == "cast")
 
-    def _call(self, tree: Any, depth: int) -> Node:
-        exp = self._exp
-        if isinstance(tree, exp.Trim):
-            position = str(tree.args.get("position") or "").lower()
-            name = {"leading": "ltrim", "trailing": "rtrim"}.get(position, "trim")
-            arguments = [tree.this, *([tree.expression] if tree.args.get("expression") is not None else [])]
-        elif isinstance(tree, (exp.JSONExtract, exp.JSONExtractScalar)):
-            path = tree.expression
-            text = path if isinstance(path, exp.Literal) else exp.Literal.string(_path(path))
-            name, arguments = "json_extract", [tree.this, text, *tree.expressions]
-        elif type(tree) in self._functions:
-            name, keys = self._functions[type(tree)]
-            given = [tree.args.get(key) for key in keys]
-            arguments = [
-                one for item in given if item is not None for one in (item if isinstance(item, list) else [item])
-            ]
-            extra = [key for key, value in tree.args.items() if key not in keys and isinstance(value, exp.Expression)]
-            if extra:
-                raise _RefusedError(f"{_sql(tree)!r}: {name} takes fewer arguments")
-        else:
-            raise _RefusedError(
-                f"{_sql(tree)!r} is not known here. Besides comparisons, in, between, like, ilike, is null, and, or, not, "
-                f"+ - * / % || and cast there are the functions {', '.join(FUNCTIONS)}"
-            )
-        return self._checked_call(name, [self.read(argument, depth) for argument in arguments], arguments, tree)
-
-    def _checked_call(self, name: str, nodes: list[Node], trees: list[Any], tree: Any) -> Node:
-        kinds, least, result = FUNCTIONS[name]
+    def _call(self, tree: Syntax, depth: int) -> Node:
+        name = _OTHER_NAMES.get(tree.value, tree.value)
+        nodes = [self.read(part, depth) for part in tree.parts]
+        kinds, least, result = FUNCTIONS.get(name, (("numeric", "numeric"), 2, "common"))
         most = math.inf if "..." in kinds else len(kinds)
         if not least <= len(nodes) <= most:
-            count = f"{least}" if least == most else f"{least} to {most}"
-            raise _RefusedError(f"{_sql(tree)!r}: {name} takes {count} argument{'' if count == '1' else 's'}")
-        for number, (node, part) in enumerate(zip(nodes, trees, strict=True)):
+            count = f"at least {least}" if most == math.inf else f"{least}" if least == most else f"{least} to {most}"
+            plural = "" if count.endswith(" 1") or count == "1" else "s"
+            raise RefusedError(
+                f"{shortened(tree.source)!r}: {tree.value} takes {count} argument{plural}; found {len(nodes)}"
+            )
+        if name == "json_extract" and isinstance(nodes[1], Constant):
+            nodes[1] = _json_path(nodes[1])
+        if name == "%":
+            return _calculated(name, (nodes[0], nodes[1]), tree)
+        for number, (node, part) in enumerate(zip(nodes, tree.parts, strict=True)):
             kind = kinds[min(number, len(kinds) - 1)]
             if kind not in ("any", "..."):
                 _require(node, ("integer", "number") if kind == "numeric" else (kind,), part)
         if name in ("round", "substr", "json_extract") and not all(isinstance(n, Constant) for n in nodes[1:]):
-            raise _RefusedError(f"{_sql(tree)!r}: {name} takes values, not columns, after its first argument")
+            raise RefusedError(
+                f"{shortened(tree.source)!r}: {name} takes values, not columns, after its first argument"
+            )
         types = {"same": nodes[0].type, "common": ""}
-        type_ = types.get(result, result) or _common(tuple(nodes), tree)
-        return Call(name, tuple(nodes), type_)
+        return Call(name, tuple(nodes), types.get(result, result) or _common(tuple(nodes), tree))
+
+
+def _calculated(op: str, sides: tuple[Node, Node], tree: Syntax) -> Arithmetic:
+    """Return a calculation, whose sides must fit the sign."""
+    for side, part in zip(sides, tree.parts, strict=True):
+        _require(side, ("text",) if op == "||" else ("integer", "number"), part)
+    type_ = "text" if op == "||" else _common(sides, tree)
+    return Arithmetic(op, *sides, "number" if op == "/" and type_ != NULL else type_)
+
+
+def _json_path(path: Constant) -> Constant:
+    """Return the path that a key or a place in a list stands for: `tags -> 0`, `json_extract(tags, 'name')`."""
+    if path.type == "integer":
+        return Constant("text", f"$[{path.value}]")
+    return (
+        path
+        if path.type != "text" or str(path.value).lstrip()[:1] in ("$", "")
+        else Constant("text", f"$.{path.value}")
+    )
 
 
 def _number(text: str) -> Constant:
     try:
         value = float(text)
     except ValueError as error:
-        raise _RefusedError(f"{text!r} is not a number") from error
+        raise RefusedError(f"{text!r} is not a number") from error
     if not math.isfinite(value):
-        raise _RefusedError(f"{text[:40]} is too large for a number")
+        raise RefusedError(f"{text[:40]} is too large for a number")
     return Constant("number", value) if set(text) & set(".eE") else Constant("integer", int(text))
 
 
-def _require(node: Node, types: tuple[str, ...], tree: Any) -> None:
+def _require(node: Node, types: tuple[str, ...], tree: Syntax) -> None:
     if node.type not in (*types, NULL):
         expected = " or ".join(types)
         advice = ": compare it with something" if types == ("boolean",) else ""
-        raise _RefusedError(f"{_sql(tree)!r} must be {expected} here, and is {node.type}{advice}")
+        raise RefusedError(f"{shortened(tree.source)!r} must be {expected} here, and is {node.type}{advice}")
 
 
-def _common(nodes: tuple[Node, ...], tree: Any) -> str:
+def _common(nodes: tuple[Node, ...], tree: Syntax) -> str:
     """Return the type that all of some nodes have.
 
     Raises:
-        _RefusedError: they cannot be compared.
+        RefusedError: they cannot be compared.
     """
     types = {node.type for node in nodes} - {NULL}
     if types <= {"integer", "number"}:
@@ -507,8 +450,8 @@ def _common(nodes: tuple[Node, ...], tree: Any) -> str:
         return types.pop()
     first, other = _incomparable(nodes)
     comma = "," if isinstance(first, ColumnValue) else ""
-    raise _RefusedError(
-        f"{_sql(tree)!r} compares {_described(first)}{comma} with {_described(other)}, which cannot be compared"
+    raise RefusedError(
+        f"{shortened(tree.source)!r} compares {_described(first)}{comma} with {_described(other)}, which cannot be compared"
         f"{_advice(first, other)}"
     )
 
@@ -539,29 +482,3 @@ def _advice(first: Node, other: Node) -> str:
     if first.type == "text":
         return f": write a text in single quotes, or cast({first.name} as {other.type})"
     return f": compare it with {'true or false' if first.type == 'boolean' else 'a number, without quotes'}"
-
-
-def _chain(tree: Any) -> list[Any]:
-    """Return the operands of a chain of one operator, however long, in their order."""
-    kind, operands, pending = type(tree), [], [tree]
-    while pending:
-        part = pending.pop()
-        if type(part) is kind:
-            pending += [part.right, part.left]
-        else:
-            operands.append(part)
-    return operands
-
-
-def _sql(tree: Any) -> str:
-    """Return an expression as SQL, shortened."""
-    from sqlglot import ErrorLevel
-
-    text = (
-        tree.sql("sqlite", comments=False, unsupported_level=ErrorLevel.IGNORE) if hasattr(tree, "sql") else str(tree)
-    )
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
-def _path(tree: Any) -> str:
-    return str(tree.sql("duckdb")).strip("'")

@@ -16,17 +16,16 @@ from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.stream import EncodeCounts, join_records
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.kinds import lists_for
+from sbert_mini.search.kinds import EXACT_ROWS, lists_for
 from sbert_mini.search.writer import Row, as_record
 from sbert_mini.shapes import FloatArray, IntArray
 from sbert_mini.text.records import Record
 from sbert_mini.text.words import Words
 
-EXACT_ROWS = 50_000
-"""Kept rows that a row is held against one by one; above that, those in the likeliest inverted lists."""
 _PROBES = 32
+"""Inverted lists that a row is compared with, once more than `EXACT_ROWS` rows are kept."""
 _DEEPER = 32
-"""Kept rows that a row with unknown words is held against at first, where the nearest one is another text."""
+"""Kept rows that a row with unknown words is compared with at first, where the nearest one is another text."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from sbert_mini.errors import CorruptIndexError, UsageError
 from sbert_mini.files.durable import read_sealed_json, remove_all_dead_parts, write_durably, write_sealed_json
 from sbert_mini.files.json_files import FAISS_RECORD
+from sbert_mini.files.json_schema import Object, check
 from sbert_mini.search.checksums import CheckedFile, file_checksums, read_checked_npy, write_checked_npy
 from sbert_mini.search.faiss_index import (
     MappedLists,
@@ -34,6 +35,8 @@ from sbert_mini.search.segment import VECTOR_BLOCK_BYTES, Segment, cache_files
 from sbert_mini.shapes import FloatArray, IntArray
 
 TARGET_RECALL, TUNING_QUERIES, TUNING_K = 0.985, 200, 10
+_NOTED_SINCE = {"probes", "lists_start", "repeats"}
+"""Keys of a record that earlier versions did not write."""
 
 log = logging.getLogger("sbert_mini")
 
@@ -92,36 +95,48 @@ class FaissFile:
         return self._build()
 
     def damage(self) -> str | None:
-        """Return what is wrong with the file, every byte of it, or None; a file that is not there is not wrong."""
-        if not self._record.exists():
-            return None
+        """Return what is wrong with the file, every byte of it, or None.
+
+        A file that is not there, or that an earlier version made, is not used, and so not wrong.
+        """
         try:
             record = self._read_record()
             for path, checksums in ((self.path, record["file"]), (self._repeats, record.get("repeats"))):
                 if checksums is not None:
                     with CheckedFile(path, checksums) as file:
                         file.check(0, file.size)
+        except FileNotFoundError:
+            return None
         except CorruptIndexError as error:
             return str(error)
         return None
 
     def _read_record(self) -> dict[str, Any]:
-        record = read_sealed_json(self._record, FAISS_RECORD, CorruptIndexError)
+        """Return what is noted of the file.
+
+        Raises:
+            FileNotFoundError: nothing, or an earlier version noted less.
+            CorruptIndexError: it is damaged, or belongs to another segment.
+        """
+        if not self._record.exists():
+            raise FileNotFoundError(self._record)
+        record = read_sealed_json(self._record, Object({}), CorruptIndexError)
+        if not record.keys() >= _NOTED_SINCE:
+            raise FileNotFoundError(self._record)
+        check(record, FAISS_RECORD, self._record, CorruptIndexError)
         if record["segment_sha256"] != self._segment.checksum:
             raise CorruptIndexError(f"{self._record} belongs to other vectors")
         return record
 
     def _read(self) -> OpenedFaiss:
         faiss = faiss_with()
-        if not self._record.exists():
-            raise FileNotFoundError(self._record)
         record = self._read_record()
-        if record["factory"] != self._kind or "repeats" not in record:  # another kind, or an earlier version
+        if record["factory"] != self._kind:
             raise FileNotFoundError(self._record)
         repeats = np.empty((0, 2), np.int64)
         if record["repeats"] is not None:
             repeats = read_checked_npy(self._repeats, record["repeats"], "<i8", (None, 2))
-        groups = Groups(repeats, self._segment.rows)
+        groups = Groups(repeats, self._segment.vectors)
         start = record["lists_start"]
         file = CheckedFile(self.path, record["file"])
         try:
@@ -143,7 +158,7 @@ class FaissFile:
 
     def _build(self) -> OpenedFaiss | None:
         repeats = repeated_rows(self._segment, self._dimension)
-        groups = Groups(repeats, self._segment.rows)
+        groups = Groups(repeats, self._segment.vectors)
         if len(repeats) and kind_of(self._kind, len(groups.firsts)) == EXACT:
             return None
         index, probes = self._made(groups.firsts)
@@ -162,7 +177,7 @@ class FaissFile:
             index = faiss.index_factory(self._dimension, self._kind, faiss.METRIC_L2)
             if not index.is_trained:
                 index.train(self._sample(rows, training_rows(index, len(rows))))
-            every = len(rows) == self._segment.rows
+            every = len(rows) == self._segment.vectors
             for _, block in self._segment.vector_blocks(self._dimension, None if every else rows):
                 index.add(block)
             probes = self._tune(index, rows)
@@ -170,8 +185,8 @@ class FaissFile:
             faiss.deserialize_index(faiss.serialize_index(index))
         except (RuntimeError, AssertionError) as error:
             raise UsageError(
-                f"FAISS cannot make and search an index of the kind {self._kind!r} of {self._segment.rows} rows: choose another "
-                f"--kind (auto, exact, SQ8, HNSW32_SQ8): {faiss_reason(error)}"
+                f"FAISS cannot make and search an index of the kind {self._kind!r} of {self._segment.vectors} vectors: choose "
+                f"another --kind (auto, exact, SQ8, HNSW32_SQ8): {faiss_reason(error)}"
             ) from error
         return index, probes
 

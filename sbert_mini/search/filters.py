@@ -4,20 +4,17 @@ Memory depends on the block, not on the segment. Between blocks the time limit i
 a single column that has a list of its different texts is evaluated once for that list, and looked up for the rows.
 """
 
-import json
 import math
 import operator
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from sbert_mini.errors import UsageError
-from sbert_mini.search.columns import Column, Columns, Values
+from sbert_mini.search.column_reader import Column, Columns, Texts, Values, all_valid
 from sbert_mini.search.conditions import (
     NULL,
     Arithmetic,
@@ -35,20 +32,25 @@ from sbert_mini.search.conditions import (
     Pattern,
     columns_in,
 )
+from sbert_mini.search.text_functions import FilterValueError, json_value, like, plain_pieces, text_function
 from sbert_mini.shapes import AnyArray
 
 BLOCK_ROWS = 1 << 16
 TIME_LIMIT_S = 60.0
+_FEW_RUNS = 4
+_MOST_TEXT = 1 << 26
+"""Characters that the texts made for a block of rows have together: for longer ones the block is divided."""
+_TEXT_BETWEEN_CHECKS = 1 << 20
+_PIECES: dict[str, Callable[[str], list[str]]] = {
+    "contains": lambda text: ["", text, ""], "starts_with": lambda text: [text, ""], "ends_with": lambda text: ["", text]
+}  # fmt: skip
+"""Function of two texts -> the pieces that its first text is made of, with any text between them."""
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq, "<>": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
 }  # fmt: skip
 _DTYPES = {"integer": np.int64, "number": np.float64, "boolean": bool, "text": object, NULL: bool}
 _EMPTY = {"integer": 0, "number": 0.0, "boolean": False, "text": "", NULL: False}
 _INT64 = range(-(2**63), 2**63)
-
-
-class FilterValueError(ValueError):
-    """A value for which an expression is not defined: an integer beyond 64 bits, a text that is not a number."""
 
 
 class Deadline:
@@ -71,13 +73,18 @@ class Deadline:
             )
 
 
-def matching(node: Node, columns: Columns, deadline: Deadline) -> AnyArray:
+class _TooMuchTextError(Exception):
+    """The texts that are made for a block of rows are too long together."""
+
+
+def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1) -> AnyArray:
     """Return which rows of a segment meet a condition: those for which it is true, neither false nor NULL.
 
     Args:
         node: the condition.
         columns: of the segment. A column that it lacks is NULL in all its rows.
         deadline: when it must be done.
+        threads: for checking the columns' bytes, the first time.
 
     Raises:
         UsageError: the time is up.
@@ -86,21 +93,70 @@ def matching(node: Node, columns: Columns, deadline: Deadline) -> AnyArray:
     Shapes:
         the result: (rows,), bool.
     """
+    for name in columns_in(node):
+        columns.column(name, threads)
     matched = np.zeros(columns.rows, dtype=bool)
     evaluation = _Evaluation(columns, deadline)
-    for first in range(0, columns.rows, BLOCK_ROWS):
-        last = min(first + BLOCK_ROWS, columns.rows)
-        result = evaluation.block(node, first, last)
-        matched[first:last] = result.values & result.valid
+    blocks = [(first, min(first + BLOCK_ROWS, columns.rows)) for first in range(0, columns.rows, BLOCK_ROWS)]
+    while blocks:
+        first, last = blocks.pop()
+        try:
+            result = evaluation.block(node, first, last)
+        except _TooMuchTextError:
+            if last - first == 1:
+                raise UsageError(f"the filter makes a text of more than {_MOST_TEXT:,} characters of a row") from None
+            blocks += [((first + last) // 2, last), (first, (first + last) // 2)]
+            continue
+        matched[first:last] = result.values if _has_no_null(result) else result.values & result.valid
     return matched
+
+
+def _has_no_null(values: Values) -> bool:
+    """Return whether it is known that no value is NULL."""
+    return values.valid is all_valid(len(values.valid))
 
 
 def _constant(type: str, value: Any, rows: int) -> Values:
     """Return the same value for each of some rows; None for NULL."""
     if type == "integer" and value is not None and value not in _INT64:  # None would be looked for number by number
         raise FilterValueError(f"{value} is beyond 64 bits")
-    filled = np.full(rows, _EMPTY[type] if value is None else value, _DTYPES[type])
+    filled = np.empty(rows, _DTYPES[type])
+    filled.fill(_EMPTY[type] if value is None else value)  # np.full would copy a text for each row
     return Values(type, filled, np.full(rows, value is not None))
+
+
+class _Table:
+    """What a node gives for each text of a column that has a list of them, looked up for the rows.
+
+    Args:
+        column: the column.
+        values: for each of its texts, and at last for NULL.
+    """
+
+    def __init__(self, column: Column, values: Values) -> None:
+        self._column = column
+        self._values = values
+        self._is_strict = bool(values.valid[:-1].all()) and not values.valid[-1]  # NULL for NULL, and for nothing else
+        self._runs: list[tuple[Any, Any]] | None = None
+        if values.type == "boolean" and self._is_strict:
+            edges = np.flatnonzero(np.diff(values.values[:-1].astype(np.int8), prepend=0, append=0))
+            if len(edges) <= 2 * _FEW_RUNS:
+                self._runs = [
+                    (np.uint16(low), np.uint16(high - low - 1)) for low, high in edges.reshape(-1, 2).tolist()
+                ]
+
+    def rows(self, first: int, last: int) -> Values:
+        """Return the values for the rows from `first` up to, without, `last`."""
+        codes, valid = self._column.codes(first, last)
+        if self._runs is not None:  # texts next to each other in the list: faster than to look each code up
+            true = np.zeros(last - first, dtype=bool)
+            for low, width in self._runs:
+                true |= (codes - low) <= width
+            return Values("boolean", true, valid)
+        if self._is_strict and len(self._values.values) > 1:
+            return Values(self._values.type, self._values.values[codes], valid)
+        codes = np.where(valid, codes.astype(np.intp), len(self._values.values) - 1)  # the last is that of NULL
+        return Values(self._values.type, self._values.values[codes], self._values.valid[codes])
 
 
 class _Evaluation:
@@ -109,8 +165,9 @@ class _Evaluation:
     def __init__(self, columns: Columns, deadline: Deadline) -> None:
         self._columns = columns
         self._deadline = deadline
-        self._tables: dict[int, Values | None] = {}
-        self._block: tuple[int, dict[str, Values]] = (-1, {})
+        self._tables: dict[int, _Table | None] = {}
+        self._sought: dict[int, Texts] = {}
+        self._block: tuple[tuple[int, int], dict[str, Values]] = ((-1, -1), {})
         self._read: dict[int, frozenset[str]] = {}
 
     def block(self, node: Node, first: int, last: int) -> Values:
@@ -118,10 +175,7 @@ class _Evaluation:
         self._deadline.check()
         table = self._table(node)
         if table is not None:
-            (name,) = self._names(node)
-            codes, valid = self._dictionary_column(name).codes(first, last)  # type: ignore[union-attr]
-            places = np.where(valid, codes.astype(np.int64), len(table.values) - 1)  # the last place is that of NULL
-            return Values(table.type, table.values[places], table.valid[places])
+            return table.rows(first, last)
         return self._evaluated(node, last - first, lambda name: self._column(name, first, last), (first, last))
 
     def _names(self, node: Node) -> frozenset[str]:
@@ -129,7 +183,7 @@ class _Evaluation:
             self._read[id(node)] = frozenset(columns_in(node))
         return self._read[id(node)]
 
-    def _table(self, node: Node) -> Values | None:
+    def _table(self, node: Node) -> "_Table | None":
         """Return a node's values for each text of the one column that it reads, and for NULL; None where that is not so."""
         if isinstance(node, (ColumnValue, Constant)):
             return None
@@ -140,8 +194,8 @@ class _Evaluation:
             if column is not None:
                 domain = np.append(column.dictionary, "")
                 values = Values("text", domain, np.arange(len(domain)) < len(domain) - 1)
-                with suppress(FilterValueError):  # perhaps for a text that only rows outside of this generation have
-                    self._tables[id(node)] = self._evaluated(node, len(domain), lambda _: values, None)
+                with suppress(FilterValueError, _TooMuchTextError):  # perhaps by a row outside of this generation
+                    self._tables[id(node)] = _Table(column, self._evaluated(node, len(domain), lambda _: values, None))
         return self._tables[id(node)]
 
     def _dictionary_column(self, name: str) -> Column | None:
@@ -149,8 +203,8 @@ class _Evaluation:
         return column if column is not None and column.has_dictionary else None
 
     def _column(self, name: str, first: int, last: int) -> Values:
-        if self._block[0] != first:
-            self._block = (first, {})
+        if self._block[0] != (first, last):
+            self._block = ((first, last), {})
         read = self._block[1]
         if name not in read:
             column = self._columns.column(name)
@@ -180,48 +234,84 @@ class _Evaluation:
             return _joined(node.op, map(value, node.parts), rows)
         if isinstance(node, Negation):
             part = value(node.part)
-            return Values("boolean", ~part.values.astype(bool), part.valid)
+            return Values("boolean", ~part.values.astype(bool, copy=False), part.valid)
         if isinstance(node, NullTest):
             return Values("boolean", ~value(node.part).valid, np.ones(rows, dtype=bool))
         if isinstance(node, Comparison):
-            plain = self._plain_text(node, span)
-            return plain if plain is not None else _compared(node, value, rows)
+            equal = self._equal_text(node, span)
+            return equal if equal is not None else _compared(node, value, rows)
         if isinstance(node, Distinct):
             return _distinct(node, value, rows)
         if isinstance(node, Membership):
             return self._membership(node, value, rows, span)
         if isinstance(node, Pattern):
+            pieces = plain_pieces(node.pattern, node.escape, case_sensitive=node.case_sensitive)
+            fitting = self._made_of(node.part, pieces, span)
+            if fitting is not None:
+                return fitting
             part = value(node.part)
-            test = like(node.pattern, node.escape, case_sensitive=node.case_sensitive)
+            test = like(node.pattern, node.escape, case_sensitive=node.case_sensitive, check=self._deadline.check)
             return Values("boolean", self._each(test, part.values, part.valid, bool), part.valid)
         if isinstance(node, Arithmetic):
             return _calculated(node, value(node.left), value(node.right))
         if isinstance(node, Cast):
             return _cast(node, value(node.part))
+        if node.name in _PIECES and isinstance(node.arguments[1], Constant) and node.arguments[1].value is not None:
+            fitting = self._made_of(node.arguments[0], _PIECES[node.name](str(node.arguments[1].value)), span)
+            if fitting is not None:
+                return fitting
         return self._called(node, [value(argument) for argument in node.arguments])
 
-    def _plain_text(self, node: Comparison, span: tuple[int, int] | None) -> Values | None:
-        """Return `column = 'text'` for a column of many different texts, without decoding them; None for anything else."""
-        if span is None or node.op != "=":
+    def _made_of(self, part: Node, pieces: list[str] | None, span: tuple[int, int] | None) -> Values | None:
+        """Return for a column of many different texts which rows are pieces with any text between them, without decoding them.
+
+        None for anything else.
+        """
+        column = self._plain_column(part) if span is not None else None
+        if column is None or span is None or pieces is None or len(pieces) < 2:
             return None
+        return Values("boolean", *column.made_of(*span, pieces))
+
+    def _plain_column(self, part: Node) -> Column | None:
+        """Return the column of many different texts that a node is, or None."""
+        column = self._columns.column(part.name) if isinstance(part, ColumnValue) else None
+        return None if column is None or column.type != "text" or column.has_dictionary else column
+
+    def _equal_text(self, node: Comparison, span: tuple[int, int] | None) -> Values | None:
+        """Return `column = 'text'` or `column <> 'text'` for a column of many different texts; None for anything else."""
         name, text = node.left, node.right
         if isinstance(name, Constant):
             name, text = text, name
-        if not isinstance(name, ColumnValue) or not isinstance(text, Constant) or text.type != "text":
+        if node.op not in ("=", "<>") or not isinstance(text, Constant):
             return None
-        column = self._columns.column(name.name)
-        if column is None or column.has_dictionary:
+        equal = self._one_of(node, name, [text], span)
+        if equal is None or node.op == "=":
+            return equal
+        return Values("boolean", ~equal.values, equal.valid)
+
+    def _one_of(self, node: Node, part: Node, constants: list[Constant], span: tuple[int, int] | None) -> Values | None:
+        """Return for a column of many different texts which rows have one of some, without decoding them.
+
+        None for anything else.
+        """
+        column = self._plain_column(part)
+        if span is None or column is None or any(constant.type != "text" for constant in constants):
             return None
-        return Values("boolean", *column.equal_to(*span, str(text.value)))
+        if id(node) not in self._sought:
+            self._sought[id(node)] = Texts(str(constant.value) for constant in constants)
+        return Values("boolean", *column.equal_to(*span, self._sought[id(node)]))
 
     def _membership(
         self, node: Membership, value: Callable[[Node], Values], rows: int, span: tuple[int, int] | None
     ) -> Values:
         constants = [constant for constant in node.values if constant.value is not None]
+        has_null = len(constants) < len(node.values)
+        equal = self._one_of(node, node.part, constants, span) if constants else None
+        if equal is not None:
+            return Values("boolean", equal.values, equal.valid & equal.values if has_null else equal.valid)
         if len(constants) <= 8:
             parts = [Comparison("=", node.part, constant) for constant in node.values]
-            plain = [self._plain_text(part, span) for part in parts]
-            return _joined("or", (p or _compared(c, value, rows) for p, c in zip(plain, parts, strict=True)), rows)
+            return _joined("or", (_compared(part, value, rows) for part in parts), rows)
         part = value(node.part)
         values = {constant.value for constant in constants}
         if part.type in ("integer", "number"):
@@ -230,7 +320,6 @@ class _Evaluation:
             inside = np.isin(part.values, np.array(numbers, np.int64 if exact else np.float64))
         else:
             inside = self._each(values.__contains__, part.values, part.valid, bool)
-        has_null = len(constants) < len(node.values)
         return Values("boolean", inside, part.valid & inside if has_null else part.valid)
 
     def _each(self, function: Callable[..., Any], values: AnyArray, valid: AnyArray, dtype: Any) -> AnyArray:
@@ -238,9 +327,14 @@ class _Evaluation:
         computed = np.full(len(values), "", object) if dtype is object else np.zeros(len(values), dtype)
         places = np.flatnonzero(valid)
         for start in range(0, len(places), 4096):
-            self._deadline.check()
             some = places[start : start + 4096]
-            results = list(map(function, values[some].tolist()))
+            results, unchecked = [], _TEXT_BETWEEN_CHECKS
+            for value in values[some].tolist():
+                unchecked += len(value) if isinstance(value, str) else 1
+                if unchecked >= _TEXT_BETWEEN_CHECKS:
+                    self._deadline.check()
+                    unchecked = 0
+                results.append(function(value))
             computed[some] = np.array(results, dtype=dtype) if dtype is not object else _objects(results)
         return computed
 
@@ -270,7 +364,7 @@ class _Evaluation:
             texts = _objects([json_value(text, str(constants[0])) if ok else None for text, ok in pairs])
             there = np.array([text is not None for text in texts], dtype=bool)
             return Values("text", np.where(there, texts, ""), there)
-        function = _text_function(name, constants)
+        function = text_function(name, constants)
         return Values(node.type, self._each(function, first.values, valid, _DTYPES[node.type]), valid)
 
 
@@ -283,11 +377,15 @@ def _objects(values: list[Any]) -> AnyArray:
 
 def _joined(op: str, parts: Iterable[Values], rows: int) -> Values:
     """Return Kleene's `and` or `or`: false and NULL is false, true or NULL is true."""
+    parts = list(parts)
+    if all(map(_has_no_null, parts)):
+        function = np.logical_or if op == "or" else np.logical_and
+        return Values("boolean", function.reduce([part.values for part in parts]), parts[0].valid)
     decides = op == "or"  # the value that settles it
     settled = np.zeros(rows, dtype=bool)
     known = np.ones(rows, dtype=bool)
     for part in parts:
-        settled |= (part.values.astype(bool) == decides) & part.valid
+        settled |= (part.values.astype(bool, copy=False) == decides) & part.valid
         known &= part.valid
     return Values("boolean", settled == decides, settled | known)
 
@@ -302,11 +400,27 @@ def _compared(node: Comparison, value: Callable[[Node], Values], rows: int) -> V
             values = part.values if part.type == "number" else np.zeros(rows)
             sides = (beyond, values) if flipped else (values, beyond)
             return Values("boolean", np.asarray(_OPERATORS[node.op](*sides), dtype=bool), part.valid)
-    return _pair(node.op, value(node.left), value(node.right))
+    one = isinstance(node.left, Constant) != isinstance(node.right, Constant)
+    left, right = (_scalar(p) if one and isinstance(p, Constant) else value(p) for p in (node.left, node.right))
+    return _pair(node.op, left, right)
+
+
+def _scalar(constant: Constant) -> Values:
+    """Return a constant as one value, which every row is compared with."""
+    value = _EMPTY[constant.type] if constant.value is None else constant.value
+    return Values(constant.type, np.array(value, _DTYPES[constant.type]), np.array(constant.value is not None))
+
+
+def _both_valid(left: Values, right: Values) -> AnyArray:
+    """Return where both values are there, (rows,) bool; one of them may be one value for all rows."""
+    for one, other in ((left, right), (right, left)):
+        if one.valid.ndim == 0 and bool(one.valid):
+            return other.valid
+    return left.valid if left.valid is right.valid else left.valid & right.valid
 
 
 def _pair(op: str, left: Values, right: Values) -> Values:
-    valid = left.valid & right.valid
+    valid = _both_valid(left, right)
     if NULL in (left.type, right.type):
         return Values("boolean", np.zeros(len(valid), dtype=bool), np.zeros(len(valid), dtype=bool))
     return Values("boolean", np.asarray(_OPERATORS[op](left.values, right.values), dtype=bool), valid)
@@ -337,6 +451,8 @@ def _calculated(node: Arithmetic, left: Values, right: Values) -> Values:
     if node.type == NULL or NULL in (left.type, right.type):
         return Values(NULL, np.zeros(len(valid), dtype=bool), np.zeros(len(valid), dtype=bool))
     if node.op == "||":
+        if sum(map(len, left.values)) + sum(map(len, right.values)) > _MOST_TEXT:
+            raise _TooMuchTextError
         return Values("text", np.asarray(left.values + right.values, dtype=object), valid)
     if node.op in ("/", "%"):
         return _divided(node, left, right, valid)
@@ -391,142 +507,6 @@ def _rounded(node: Call, part: Values) -> Values:
 def _refuse(where: AnyArray, what: str) -> None:
     if np.any(where):
         raise FilterValueError(f"a row gives {what}")
-
-
-# --- texts -----------------------------------------------------------------------------------------------------------
-
-
-def _text_function(name: str, constants: list[Any]) -> Callable[[str], Any]:
-    simple: dict[str, Callable[[str], Any]] = {
-        "length": len, "lower": str.lower, "upper": str.upper,
-        "trim": lambda text: text.strip(" "), "ltrim": lambda text: text.lstrip(" "), "rtrim": lambda text: text.rstrip(" "),
-    }  # fmt: skip
-    if name in simple:
-        return simple[name]
-    first = constants[0]
-    if name == "substr":
-        return lambda text: _substring(text, int(first), None if len(constants) == 1 else int(constants[1]))
-    functions: dict[str, Callable[[str], Any]] = {
-        "contains": lambda text: first in text, "starts_with": lambda text: text.startswith(first),
-        "ends_with": lambda text: text.endswith(first), "instr": lambda text: text.find(first) + 1,
-    }  # fmt: skip
-    return functions[name]
-
-
-def _substring(text: str, start: int, length: int | None) -> str:
-    """Return SQL's substring: places count from 1, negative ones from the end; a negative length takes what lies before."""
-    begin = start - 1 if start > 0 else (len(text) + start if start < 0 else -1)
-    end = len(text) if length is None else begin + length
-    if length is not None and length < 0:
-        begin, end = end, begin
-    return text[max(begin, 0) : max(end, 0)]
-
-
-@cache
-def like(pattern: str, escape: str | None, *, case_sensitive: bool) -> Callable[[str], bool]:
-    """Return a test whether a text fits a pattern of LIKE: `%` stands for any characters, `_` for one.
-
-    Its time is at most the text's length times the pattern's: each piece between two `%` takes the first place where it fits.
-
-    Raises:
-        FilterValueError: the pattern ends with the escape character, or it escapes another character than `%`, `_` and itself.
-    """
-    pieces: list[list[str]] = [[]]  # between the %: regular expressions of single characters
-    characters = iter(pattern if case_sensitive else pattern.lower())
-    for character in characters:
-        if character == escape:
-            following = next(characters, None)
-            if following is None or following not in ("%", "_", escape):
-                raise FilterValueError(
-                    f"in the pattern {pattern!r} the character {escape!r} must stand before %, _ or itself"
-                )
-            pieces[-1].append(re.escape(following))
-        elif character == "%":
-            pieces.append([])
-        else:
-            pieces[-1].append("." if character == "_" else re.escape(character))
-    literals = pattern.split("%")
-    if case_sensitive and escape is None and "_" not in pattern and len(literals) <= 3:
-        return _plain_like(literals)
-    expressions = [re.compile("".join(piece), re.DOTALL) for piece in pieces]
-    widths = [len(piece) for piece in pieces]
-
-    def test(text: str) -> bool:
-        text = text if case_sensitive else text.lower()
-        if len(expressions) == 1:
-            return expressions[0].fullmatch(text) is not None
-        if expressions[0].match(text) is None or len(text) < sum(widths):
-            return False
-        at, end = widths[0], len(text) - widths[-1]
-        for expression, width in zip(expressions[1:-1], widths[1:-1], strict=True):
-            match = expression.search(text, at, end)
-            if match is None:
-                return False
-            at = match.start() + width
-        return at <= end and expressions[-1].fullmatch(text, end) is not None
-
-    return test
-
-
-def _plain_like(literals: list[str]) -> Callable[[str], bool]:
-    """Return the test for a pattern of one to three plain texts with `%` between them, without regular expressions."""
-    start, end, width = literals[0], literals[-1], sum(map(len, literals))
-    if len(literals) == 1:
-        return start.__eq__
-    if len(literals) == 2:
-        return lambda text: len(text) >= width and text.startswith(start) and text.endswith(end)
-    middle = literals[1]
-    if not start and not end:
-        return lambda text: middle in text
-    first, last = len(start), len(end)
-    return lambda text: (
-        len(text) >= width
-        and text.startswith(start)
-        and text.endswith(end)
-        and text.find(middle, first, len(text) - last) >= 0
-    )
-
-
-_STEP = re.compile(r'\.(?:"((?:[^"\\]|\\.)*)"|([^.\[\]"]+))|\[(\d+|\*)\]')
-
-
-def json_value(text: str, path: str) -> str | None:
-    """Return what a JSON text has under a path such as `$.tags[0]`: a text as it is, anything else as JSON; None for nothing.
-
-    Raises:
-        FilterValueError: the path is not one.
-    """
-    steps = _steps(path)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    for step in steps:
-        inside = step < len(value) if isinstance(value, list) and isinstance(step, int) else None
-        if isinstance(value, dict) and isinstance(step, str):
-            inside = step in value
-        if not inside:
-            return None
-        value = value[step]
-    if value is None:
-        return None
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-@cache
-def _steps(path: str) -> tuple[int | str, ...]:
-    rest, steps = path.strip(), list[int | str]()
-    if not rest.startswith("$"):
-        raise FilterValueError(f"the path {path!r} must begin with $, such as $.tags[0]")
-    at = 1
-    while at < len(rest):
-        step = _STEP.match(rest, at)
-        if step is None or step[3] == "*":
-            raise FilterValueError(f"the path {path!r} must be made of .name and [number], such as $.tags[0]")
-        quoted, name, number = step.groups()
-        steps.append(int(number) if number is not None else name if name is not None else json.loads(f'"{quoted}"'))
-        at = step.end()
-    return tuple(steps)
 
 
 # --- types -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class RankedRow:
     Attributes:
         row: its number.
         score: what ranks it; larger is closer.
-        cosine: of its stored vector and the query's.
+        cosine: of its stored vector, or its nearest passage's, and the query's.
         bm25: its BM25 score; None where it is not known, or the row has no word of the query.
         rank_by_meaning: its rank by cosine, from 1; None where the ranking by meaning lacks it.
         rank_by_words: its rank by BM25, from 1; None where the ranking by words lacks it.

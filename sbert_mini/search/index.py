@@ -11,12 +11,13 @@ from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.fusion import RankedRow, SearchBy
-from sbert_mini.search.kinds import SearchKind, kind_of
-from sbert_mini.search.nearest import SegmentSearch
+from sbert_mini.search.kinds import SearchKind
+from sbert_mini.search.nearest import SegmentSearch, segment_searches
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
-from sbert_mini.search.ranking import allowed_rows, hits_of, nearest_rows
+from sbert_mini.search.ranking import allowed_rows, hits_of, nearest_rows, stored_hit
 from sbert_mini.search.segment import StoredRow
-from sbert_mini.search.store import ModelIdentity, Store
+from sbert_mini.search.store import LongTextRule, ModelIdentity, Store
+from sbert_mini.search.word_index import WordIndex
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 
@@ -48,6 +49,7 @@ class SearchIndex:
         self._offline = offline
         self._searches: list[SegmentSearch] | None = None
         self._model = IndexModel(self._store.model, self._store.path, threads, offline=offline)
+        self._words = _words_of(self._store, threads)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies open the index again, at the same generation, which lives as long as anybody has it open."""
@@ -98,6 +100,16 @@ class SearchIndex:
         return len(self._store.segments)
 
     @property
+    def vectors(self) -> int:
+        """How many vectors the segments hold: more than rows where long rows have passages."""
+        return sum(segment.vectors for segment in self._store.segments)
+
+    @property
+    def long_texts(self) -> LongTextRule:
+        """What happens to long texts that are added."""
+        return self._store.long_texts
+
+    @property
     def deleted_rows(self) -> int:
         """Rows that the segments hold and the generation does not: deleted or replaced ones."""
         return len(self._store.deleted)
@@ -139,7 +151,7 @@ class SearchIndex:
 
         Args:
             queries: texts in any ordered iterable, or an array of vectors of length 1 made with the index's model.
-            k: the most hits a query. Fewer come back if fewer rows match.
+            k: the most hits a query: rows, each with its closest passage. Fewer come back if fewer rows match.
             min_score: leave out rows of a lower cosine (by more than `cosine.TOLERANCE`), whatever ranks the rows.
             filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.conditions`).
             hybrid: the same as `by="both"`.
@@ -163,7 +175,7 @@ class SearchIndex:
         request = read_request(
             queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, weight=weight, embedder=embedder
         )
-        hits = hits_of(request, self._segment_searches(), self._allowed(filter), self._hit, exact=exact)
+        hits = hits_of(request, self._segment_searches(), self._words, self._allowed(filter), self._hit, exact=exact)
         return request.answer(hits)
 
     def embedder(self) -> Embedder:
@@ -188,6 +200,8 @@ class SearchIndex:
     ) -> tuple[FloatArray, IntArray]:
         """Return the cosines and row numbers of the k closest rows, closest first; all rows if there are fewer than k.
 
+        A row stands once, with the cosine of its closest passage.
+
         Args:
             vectors: of length 1.
             k: rows a query.
@@ -210,17 +224,17 @@ class SearchIndex:
         Raises:
             UsageError: it cannot be evaluated.
         """
-        allowed = self._allowed(filter)
-        return np.concatenate(
-            [segment.row_ids[mask] for segment, mask in zip(self._store.segments, allowed, strict=True)]
-        )
+        masks = zip(self._store.segments, self._allowed(filter), strict=True)
+        return np.concatenate([s.row_ids[np.flatnonzero(mask)] for s, mask in masks if mask is not None])  # it never is
 
     def _allowed(self, filter: str | None) -> list[AnyArray | None]:
         """Return for each segment which of its rows count, (rows,) bool; None for all."""
         present = [self._store.present_rows(segment) for segment in self._store.segments]
         if filter is None:
             return present
-        return allowed_rows(self._store.segments, present, filter, self.columns, self._filter_timeout_s)
+        columns_of = [self._store.columns_of(segment) for segment in self._store.segments]
+        threads = thread_count(self._threads)
+        return [*allowed_rows(columns_of, present, filter, self.columns, self._filter_timeout_s, threads)]
 
     def rows(self) -> Iterator[StoredRow]:
         """Yield every row, in the order of their numbers."""
@@ -230,11 +244,14 @@ class SearchIndex:
                     yield segment.row(position)
 
     def row_blocks(self) -> Iterator[tuple[list[StoredRow], FloatArray]]:
-        """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time."""
+        """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time.
+
+        The vector of a row with several passages is their mean (`Passages.averaged`).
+        """
         for segment, present in zip(self._store.segments, self._allowed(None), strict=True):
-            positions = None if present is None else np.flatnonzero(present)
-            for block, vectors in segment.vector_blocks(self.model.dimension, positions):
-                yield [segment.row(position) for position in block.tolist()], vectors
+            for block, places, vectors in segment.row_blocks(self.model.dimension, present):
+                joined = vectors if segment.passages is None else segment.passages.averaged(vectors, places)
+                yield [segment.row(position) for position in block.tolist()], joined
 
     def get(self, identity: str) -> StoredRow | None:
         """Return the row with this id, or None where there is none."""
@@ -245,9 +262,10 @@ class SearchIndex:
         return segment.row(position)
 
     def verify(self) -> list[str]:
-        """Check every stored block, the FAISS cache included, and return a line for each damaged file; none for sound."""
-        damage = [line for segment in self._store.segments for line in segment.damage()]
-        return damage + [line for search in self._segment_searches() if (line := search.damage()) is not None]
+        """Check every stored block, the caches included, and return a line for each damaged file; none for sound."""
+        damage: list[str | None] = [line for segment in self._store.segments for line in segment.damage()]
+        damage += [search.damage() for search in self._segment_searches()]
+        return [line for line in [*damage, self._words.damage()] if line is not None]
 
     def prepare(self) -> None:
         """Read what the first search would have to, and make the FAISS files that are missing."""
@@ -256,20 +274,12 @@ class SearchIndex:
 
     def _segment_searches(self) -> list[SegmentSearch]:
         if self._searches is None:
-            threads, kind, dimension = thread_count(self._threads), self.kind, self.model.dimension
-            self._searches = [
-                SegmentSearch(
-                    s, self._store.folder / "faiss", dimension, kind_of(kind.factory, s.rows, kind.pca), threads
-                )
-                for s in self._store.segments
-            ]
+            store, threads = self._store, thread_count(self._threads)
+            self._searches = segment_searches(store.segments, store.folder, store.model.dimension, store.kind, threads)
         return self._searches
 
-    def _hit(self, ranked: RankedRow) -> Hit:
-        segment, position = self._store.locate(ranked.row)
-        stored = segment.row(position)
-        scores = {name: value for name, value in vars(ranked).items() if name != "row"}
-        return Hit(id=stored.id, text=stored.text, columns=stored.columns, **scores)
+    def _hit(self, ranked: RankedRow, query: FloatArray) -> Hit:
+        return stored_hit(*self._store.locate(ranked.row), ranked, query)
 
 
 def _reopened(
@@ -291,4 +301,10 @@ def _reopened(
     index._threads, index._offline, index._filter_timeout_s = threads, offline, filter_timeout_s
     index._searches = None
     index._model = IndexModel(index._store.model, path, threads, offline=offline)
+    index._words = _words_of(index._store, threads)
     return index
+
+
+def _words_of(store: Store, threads: int | None) -> WordIndex:
+    """Return the words of a generation, which no writer removes from now on."""
+    return WordIndex(store.folder, store.generation, store.segments, store.deleted, thread_count(threads))

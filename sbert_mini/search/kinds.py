@@ -1,6 +1,7 @@
-"""Kinds of FAISS index: which one a segment gets by its rows, and which ones FAISS can make.
+"""Kinds of FAISS index: which one a segment gets by its number of vectors, and which ones FAISS can make.
 
-A segment of up to `EXACT_ROWS` rows is searched exactly and needs no FAISS index. Above, the kind is the one that the index
+A row has one vector, or one a passage: what is said of rows here holds for vectors. A segment of up to `EXACT_ROWS` is searched
+exactly and needs no FAISS index. Above, the kind is the one that the index
 names, by default one that depends on the number of rows (`automatic`).
 """
 
@@ -18,6 +19,9 @@ TRAINING_ROWS_A_LIST = 40
 LEAST_TRAINED = 1000
 _LEAST_LINKS = {"HNSW": 2, "NSG": 8}
 """Links of a row. With fewer, FAISS ends the process or never returns."""
+_MOST = {"HNSW": 512, "NSG": 256, "IVF": 1 << 22, "IMI": 16, "LSQ": 16, "PLSQ": 16, "RQ": 64, "PRQ": 64, "x": 16}
+"""The greatest number after a name. Larger ones, which no index has a use for, take memory and time without a limit."""
+_MOST_OTHERS, _MOST_CHARACTERS = 1024, 100
 _EXAMPLES = "auto, exact, or a FAISS factory string such as SQ8, HNSW32_SQ8 or IVF,SQ8"
 
 
@@ -72,21 +76,11 @@ def check_kind(kind: str, dimension: int, pca: int | None = None) -> None:
     """Raise where a kind is not one that FAISS can make.
 
     Raises:
-        UsageError: FAISS does not know it, or one of its numbers is too small.
+        UsageError: FAISS does not know it, or one of its numbers is out of its range.
     """
-    if pca is not None and not 1 <= pca < dimension:
-        raise UsageError(f"--pca must be at least 1 and below the {dimension} components of a vector; found {pca}")
-    factory = kind_of(kind, LARGE_ROWS, pca)
+    factory = check_factory(kind, dimension, pca)
     if factory == EXACT:
         return
-    if not factory.isascii():
-        raise UsageError(f"the kind must be {_EXAMPLES}, which is ASCII; found {factory!r}")
-    for name, number in re.findall(r"([A-Za-z]+)(\d+)", factory):
-        least = _LEAST_LINKS.get(name, 1)
-        if int(number) < least:
-            raise UsageError(
-                f"the number after {name} in the kind {factory!r} must be at least {least}; found {number}"
-            )
     faiss = faiss_with()
     try:
         faiss.index_factory(dimension, factory, faiss.METRIC_L2)
@@ -94,6 +88,29 @@ def check_kind(kind: str, dimension: int, pca: int | None = None) -> None:
         raise UsageError(
             f"the kind must be {_EXAMPLES}; FAISS does not know {factory!r}: {faiss_reason(error)}"
         ) from error
+
+
+def check_factory(kind: str, dimension: int, pca: int | None = None) -> str:
+    """Return the factory string of a kind for a large segment, whose numbers are in their ranges; FAISS is not asked.
+
+    What FAISS does with a number out of range is a crash, a hang, or an allocation of any size.
+
+    Raises:
+        UsageError: a number is out of its range, or the string is too long or not ASCII.
+    """
+    if pca is not None and not 1 <= pca < dimension:
+        raise UsageError(f"pca must be at least 1 and below the {dimension} components of a vector; found {pca}", "pca")
+    factory = kind_of(kind, LARGE_ROWS, pca)
+    if not factory.isascii() or len(factory) > _MOST_CHARACTERS:
+        raise UsageError(
+            f"the kind must be {_EXAMPLES}, which is ASCII, of at most {_MOST_CHARACTERS} characters; found {factory[:200]!r}"
+        )
+    for name, number in re.findall(r"([A-Za-z]+)(\d+)", factory):
+        least, most = _LEAST_LINKS.get(name, 1), _MOST.get(name, max(_MOST_OTHERS, dimension))
+        if not least <= int(number) <= most:
+            bound = f"at least {least}" if int(number) < least else f"at most {most}"
+            raise UsageError(f"the number after {name} in the kind {factory!r} must be {bound}; found {number}")
+    return factory
 
 
 def faiss_reason(error: Exception) -> str:

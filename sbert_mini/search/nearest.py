@@ -7,8 +7,8 @@ cosine of what is stored, whatever the FAISS file says. Where a filter leaves fe
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.faiss_file import FaissFile, OpenedFaiss
 from sbert_mini.search.faiss_index import search_parameters
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.kinds import EXACT, kind_of, multiple_for
-from sbert_mini.search.scoring import rescored, scanned
+from sbert_mini.search.kinds import EXACT, SearchKind, kind_of, multiple_for
+from sbert_mini.search.scoring import rescored, rows_rescored, scanned
 from sbert_mini.search.segment import Segment, segment_folder
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
@@ -71,6 +71,8 @@ class SegmentSearch:
     ) -> tuple[FloatArray, IntArray]:
         """Return the cosines and positions of the rows nearest to each query, nearest first: `min(k, allowed rows)` of them.
 
+        A row of several passages has the cosine of the nearest one.
+
         Args:
             queries: of length 1.
             k: the most rows a query.
@@ -80,11 +82,30 @@ class SegmentSearch:
         Shapes:
             queries: (queries, dim); each result: (queries, min(k, allowed rows)).
         """
-        rows = self.segment.rows if allowed is None else int(np.count_nonzero(allowed))
-        k = min(k, rows)
+        k = min(k, self.segment.rows if allowed is None else int(np.count_nonzero(allowed)))
         if k == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        few = allowed is not None and rows <= max(SCANNED_SHARE * self.segment.rows, SCANNED_ROWS)
+        passages = self.segment.passages
+        if passages is None:
+            return self._nearest_vectors(queries, k, allowed, exact=exact)
+        vectors = None if allowed is None else passages.vectors_of(allowed)
+        nearest = partial(self._nearest_vectors, allowed=vectors, exact=exact)
+        scores, positions = passages.nearest_rows(nearest, queries, k)
+        if exact or self.kind == EXACT:
+            return scores, positions
+        return rows_rescored(self.segment, queries, positions)  # FAISS may have missed the best passage of a row
+
+    def _nearest_vectors(
+        self, queries: FloatArray, k: int, allowed: AnyArray | None, *, exact: bool
+    ) -> tuple[FloatArray, IntArray]:
+        """Return the cosines and positions of the vectors nearest to each query, as `nearest` does for rows.
+
+        Shapes:
+            queries: (queries, dim); allowed: (vectors,) bool; each result: (queries, min(k, allowed vectors)).
+        """
+        vectors = self.segment.vectors if allowed is None else int(np.count_nonzero(allowed))
+        k = min(k, vectors)
+        few = allowed is not None and vectors <= max(SCANNED_SHARE * self.segment.vectors, SCANNED_ROWS)
         opened = None if exact or few else self._open()
         if opened is None:
             return self._scan(queries, k, allowed)
@@ -106,7 +127,7 @@ class SegmentSearch:
     def _proposed(
         self, opened: OpenedFaiss, queries: FloatArray, proposals: int, allowed: AnyArray | None
     ) -> IntArray | None:
-        """Return the first rows of the groups that FAISS finds, (queries, at most proposals), filled up with -1.
+        """Return the first vectors of the groups that FAISS finds, (queries, at most proposals), filled up with -1.
 
         None where this kind cannot leave out rows.
 
@@ -134,12 +155,12 @@ class SegmentSearch:
         return scanned(self._blocks(allowed), queries, k, self._threads)
 
     def _blocks(self, allowed: AnyArray | None) -> Iterator[tuple[IntArray, FloatArray]]:
-        """Yield the allowed rows' positions and vectors, in blocks."""
+        """Yield the allowed vectors with their positions, in blocks."""
         positions = None if allowed is None else np.flatnonzero(allowed)
         if self.kind != EXACT:
-            yield from self.segment.vector_blocks(self._dimension, positions)
+            yield from self.segment.vector_blocks(self._dimension, positions, self._threads)
         elif positions is None:
-            yield np.arange(self.segment.rows), self._vectors
+            yield np.arange(self.segment.vectors), self._vectors
         else:
             yield positions, self._vectors[positions]
 
@@ -182,6 +203,17 @@ class SegmentSearch:
             return self._opened
 
 
+def segment_searches(
+    segments: Sequence[Segment], path: Path, dimension: int, kind: SearchKind, threads: int
+) -> list[SegmentSearch]:
+    """Return what searches each segment of the index directory `path`, by the kind that fits its number of vectors."""
+    folder = path / "faiss"
+    return [
+        SegmentSearch(segment, folder, dimension, kind_of(kind.factory, segment.vectors, kind.pca), threads)
+        for segment in segments
+    ]
+
+
 def build(path: Path, entry: Mapping[str, Any], dimension: int, factory: str, pca: int | None, threads: int) -> None:
     """Make a segment's FAISS file and search it once, before a generation names the segment.
 
@@ -196,7 +228,7 @@ def build(path: Path, entry: Mapping[str, Any], dimension: int, factory: str, pc
     Raises:
         UsageError: FAISS cannot make or search this kind; nothing is written then.
     """
-    kind = kind_of(factory, int(entry["rows"]), pca)
+    kind = kind_of(factory, int(entry.get("vectors", entry["rows"])), pca)
     if kind == EXACT:
         return
     segment = Segment(segment_folder(path, entry), entry)

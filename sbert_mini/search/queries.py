@@ -13,6 +13,7 @@ from sbert_mini.errors import ModelMismatchError, ModelNotFoundError, UsageError
 from sbert_mini.model.registry import resolve_noted
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.runtime.graphs import is_converted
 from sbert_mini.search.fusion import DEFAULT_BY, DEFAULT_WEIGHT, SEARCH_BY, SearchBy
 from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
@@ -32,7 +33,9 @@ class Hit:
             both the score of `search.fusion.fused`. Larger is closer.
         text: its text.
         columns: its other columns.
-        cosine: the cosine similarity of its stored vector and the query's, in [-1, 1], whatever ranks the hits.
+        start, end: where the passage that is nearest to the query starts and ends in the text, in characters; of a row with one
+            vector, the whole text.
+        cosine: the cosine similarity of its nearest passage's vector and the query's, in [-1, 1], whatever ranks the hits.
         bm25: its BM25 score; None where words were not searched, or the row shares no word with the query.
         rank_by_meaning: its rank in the ranking by meaning, from 1; None where it is not in that.
         rank_by_words: its rank in the ranking by words, from 1; None where it is not in that.
@@ -42,10 +45,17 @@ class Hit:
     score: float
     text: str
     columns: Mapping[str, Any]
+    start: int
+    end: int
     cosine: float
     bm25: float | None = None
     rank_by_meaning: int | None = None
     rank_by_words: int | None = None
+
+    @property
+    def passage(self) -> str:
+        """The part of the text that is nearest to the query."""
+        return self.text[self.start : self.end]
 
 
 class SearchOptions(TypedDict, total=False):
@@ -115,7 +125,12 @@ class IndexModel:
             name, graph = self.identity.name, self.identity.graph
             try:
                 folder = self._path if isinstance(self._path, Path) else None
-                resolve_noted(name, folder, offline=self._offline)
+                model = resolve_noted(name, folder, offline=self._offline)
+                if not is_converted(model, graph):  # type: ignore[arg-type]
+                    raise ModelNotFoundError(
+                        "it has no graphs that are up to date, and nothing is written into a folder that an index names: pass "
+                        f"-m {name} to convert it (in Python, embedder=Embedder({name!r}))"
+                    )
                 named = Embedder(name, graph=graph, threads=self._threads, offline=True)  # type: ignore[arg-type]
             except ModelNotFoundError as error:
                 raise ModelNotFoundError(f"{self._path} was made with the model {name!r}: {error}") from error
@@ -192,9 +207,9 @@ class Request:
             return hits
         other_words = [False] * len(equal)
         if self.unknown(query):
-            words_of = self.embedder.words_of([hit.text for hit in equal])
+            words_of = self.embedder.words_of([hit.passage.encode("utf-8", "replace").decode() for hit in equal])
             other_words = [words.unknown != self.unknown(query) for words in words_of]
-        order = sorted(range(len(equal)), key=lambda i: (other_words[i], equal[i].text != self.texts[query]))
+        order = sorted(range(len(equal)), key=lambda i: (other_words[i], equal[i].passage != self.texts[query]))
         return [equal[i] for i in order] + hits[len(equal) :]
 
     def answer(self, hits: list[list[Hit]]) -> list[Hit] | list[list[Hit]]:

@@ -1,5 +1,6 @@
 """A generation's segments -> the rows that a filter allows, and each query's hits: by meaning, by words or by both."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,43 +9,64 @@ from itertools import islice
 import numpy as np
 
 from sbert_mini.cosine import as_cosines
-from sbert_mini.search.conditions import parse, refusal
-from sbert_mini.search.filters import Deadline, FilterValueError, matching
+from sbert_mini.errors import CorruptIndexError
+from sbert_mini.search.analyzer import query_terms
+from sbert_mini.search.column_reader import Columns
+from sbert_mini.search.columns import ID
+from sbert_mini.search.conditions import columns_in, parse, refusal
+from sbert_mini.search.filters import Deadline, matching
 from sbert_mini.search.fusion import HYBRID_DEPTH, RankedRow, fused
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import Hit, Request
 from sbert_mini.search.segment import Segment
-from sbert_mini.search.words import weights
+from sbert_mini.search.text_functions import FilterValueError
+from sbert_mini.search.word_index import WordIndex
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.words import is_silent
 
+SCORED_ROWS = 5000
+"""Where a filter leaves so few rows, they are all scored by their words."""
+DEEPEST = 20_000
+"""The best rows by words of which the allowed ones are taken; where they are too few, all allowed rows are scored."""
+SPARE = 1.25
+
 
 def allowed_rows(
-    segments: Sequence[Segment],
+    columns_of: Sequence[Columns],
     present: Sequence[AnyArray | None],
     filter: str,
     columns: Mapping[str, str | None],
     timeout_s: float | None,
-) -> list[AnyArray | None]:
+    threads: int = 1,
+) -> list[AnyArray]:
     """Return for each segment which of its rows meet an SQL condition, (rows,) bool.
 
     Args:
-        segments: the segments.
-        present: for each, which of its rows there are, (rows,) bool; None for all.
+        columns_of: each segment's.
+        present: for each segment, which of its rows there are, (rows,) bool; None for all.
         filter: the condition.
         columns: the index's columns with their types.
         timeout_s: seconds after which it is given up; None for no limit.
+        threads: for checking the columns' bytes, the first time.
 
     Raises:
         UsageError: it cannot be evaluated.
+        CorruptIndexError: a column has another type in a segment.
     """
-    columns_of = [segment.columns for segment in segments]
     condition = parse(filter, columns)
+    for name in columns_in(condition):
+        expected = "text" if name == ID else columns.get(name)
+        for values in columns_of:
+            column = values.column(name, threads)
+            if column is not None and column.type != expected:
+                raise CorruptIndexError(
+                    f"the index is damaged: the column {name!r} is {expected} by its manifest, and {column.type} in a segment"
+                )
     deadline = Deadline(timeout_s)
-    masks: list[AnyArray | None] = []
+    masks: list[AnyArray] = []
     for values, mask in zip(columns_of, present, strict=True):
         try:
-            matched = matching(condition, values, deadline)
+            matched = matching(condition, values, deadline, threads)
         except FilterValueError as error:
             raise refusal(filter, str(error), columns) from error
         masks.append(matched if mask is None else matched & mask)
@@ -91,33 +113,88 @@ def rows_by_meaning(
     return [list(zip(*of_query, strict=True)) for of_query in zip(rows.tolist(), cosines.tolist(), strict=True)]
 
 
+def stored_hit(segment: Segment, position: int, ranked: RankedRow, query: FloatArray) -> Hit:
+    """Return the hit of a row at a position of a segment, with its passage that is nearest to a query, (dim,)."""
+    row = segment.row(position)
+    start, end = 0, len(row.text)
+    if segment.passages is not None:
+        _, start, end = segment.nearest_passage(position, row.text, query)
+    scores = {name: value for name, value in vars(ranked).items() if name not in ("row", "score")}
+    return Hit(row.id, ranked.score, row.text, row.columns, start, end, **scores)
+
+
 def rows_by_words(
-    segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]
+    words: WordIndex, segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]
 ) -> list[tuple[int, float]]:
-    """Return the numbers and BM25 scores of the allowed rows that share words with a query, best first."""
-    words = weights(query, [segment.words for segment in segments])
-    ranked: list[tuple[int, float]] = []
+    """Return the numbers and BM25 scores of the allowed rows that share words with a query, best first, ties by row number.
+
+    Args:
+        words: of the segments' rows.
+        segments: the segments.
+        query: any text.
+        depth: the most rows.
+        allowed: for each segment which of its rows count, (rows,) bool; None for all.
+    """
+    terms = query_terms(query)
+    counts = [
+        segment.rows if mask is None else int(np.count_nonzero(mask))
+        for segment, mask in zip(segments, allowed, strict=True)
+    ]
+    count, rows = sum(counts), sum(segment.rows for segment in segments)
+    if not terms or not count:
+        return []
+    depth = min(depth, count)  # tantivy takes memory for as many hits as it is asked for
+    deepest = min(max(DEEPEST, depth), rows)
+    limit = min(math.ceil(SPARE * depth * rows / count), deepest)
+    while count > min(SCORED_ROWS, rows // 2):
+        scores, numbers = words.best(terms, limit)
+        counted = _are_allowed(numbers, segments, allowed)
+        ranked = _ranked(scores[counted], numbers[counted])
+        enough = len(ranked) >= depth
+        tied = enough and ranked[depth - 1][1] <= _rounded(scores[-1:])[0]  # rows of this score may be left
+        if len(numbers) < limit or (enough and (not tied or limit == deepest)):
+            return ranked[:depth]
+        if limit == deepest:
+            break
+        limit = min(8 * limit, deepest)
+    among = [s.row_ids if mask is None else s.row_ids[mask] for s, mask in zip(segments, allowed, strict=True)]
+    return _ranked(*words.best(terms, deepest, np.concatenate(among)))[:depth]
+
+
+def _are_allowed(rows: IntArray, segments: Sequence[Segment], allowed: Sequence[AnyArray | None]) -> AnyArray:
+    """Return which of some rows, each of which is in a segment, count, (rows,) bool."""
+    counted = np.zeros(len(rows), bool)
     for segment, mask in zip(segments, allowed, strict=True):
-        for position, score in segment.words.ranked(words, depth, mask):
-            ranked.append((int(segment.row_ids[position]), score))
-    return sorted(ranked, key=lambda entry: (-entry[1], entry[0]))[:depth]
+        positions, here = segment.positions_of_rows(rows)
+        counted[here] = True if mask is None else mask[positions[here]]
+    return counted
 
 
-def bm25_scores(segments: Sequence[Segment], query: str, rows: Iterable[int]) -> dict[int, float]:
+def _rounded(scores: FloatArray) -> AnyArray:
+    """Return BM25 scores as they are compared: equal rows differ in the last bits, as tantivy adds up in any order."""
+    return np.asarray(np.round(scores.astype(np.float64), 4))
+
+
+def _ranked(scores: FloatArray, rows: IntArray) -> list[tuple[int, float]]:
+    rounded = _rounded(scores)
+    order = np.lexsort((rows, -rounded))
+    return list(zip(rows[order].tolist(), rounded[order].tolist(), strict=True))
+
+
+def bm25_scores(words: WordIndex, segments: Sequence[Segment], query: str, rows: Iterable[int]) -> dict[int, float]:
     """Return the BM25 scores of those of some rows that share words with a query, by the rows' numbers."""
     numbers = np.array(sorted(rows), dtype=np.int64)
     among: list[AnyArray | None] = []
     for segment in segments:
-        positions = np.searchsorted(segment.row_ids, numbers)
-        positions = positions[positions < segment.rows]
+        positions, here = segment.positions_of_rows(numbers)
         mask = np.zeros(segment.rows, dtype=bool)
-        mask[positions[np.isin(segment.row_ids[positions], numbers)]] = True
+        mask[positions[here]] = True
         among.append(mask)
-    return dict(rows_by_words(segments, query, len(numbers), among)) if len(numbers) else {}
+    return dict(rows_by_words(words, segments, query, len(numbers), among))
 
 
 def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterable[int]) -> dict[int, float]:
-    """Return the cosines of some rows' stored vectors and a query's, by the rows' numbers.
+    """Return the cosines of some rows and a query, by the rows' numbers: of a row's nearest passage.
 
     Shapes:
         vector: (dim,).
@@ -125,21 +202,24 @@ def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterab
     numbers = np.array(sorted(rows), dtype=np.int64)
     cosines: dict[int, float] = {}
     for segment in segments:
-        positions = np.searchsorted(segment.row_ids, numbers)
-        inside = positions < segment.rows
-        positions, candidates = positions[inside], numbers[inside]
-        present = segment.row_ids[positions] == candidates
-        if present.any():
-            products = segment.vectors_at(positions[present], len(vector)) @ vector
-            cosines.update(zip(candidates[present].tolist(), as_cosines(products).tolist(), strict=True))
+        positions, here = segment.positions_of_rows(numbers)
+        if not here.any():
+            continue
+        vectors, firsts = positions[here], np.arange(np.count_nonzero(here))
+        if segment.passages is not None:
+            vectors = np.concatenate([segment.passages.of_row(position) for position in vectors.tolist()])
+            firsts = np.flatnonzero(np.diff(segment.passages.rows[vectors], prepend=-1))
+        best = np.maximum.reduceat(segment.vectors_at(vectors, len(vector)) @ vector, firsts)
+        cosines.update(zip(numbers[here].tolist(), as_cosines(best).tolist(), strict=True))
     return cosines
 
 
 def hits_of(
     request: Request,
     searches: Sequence[SegmentSearch],
+    words: WordIndex,
     allowed: Sequence[AnyArray | None],
-    hit_of: Callable[[RankedRow], Hit],
+    hit_of: Callable[[RankedRow, FloatArray], Hit],
     *,
     exact: bool,
 ) -> list[list[Hit]]:
@@ -148,18 +228,19 @@ def hits_of(
     if request.by == "meaning":
         nearest = partial(nearest_rows, searches, allowed=allowed, exact=exact)
         return hits_by_meaning(request, nearest, hit_of)
-    by_words, cosines_of = partial(rows_by_words, segments, allowed=allowed), partial(stored_cosines, segments)
+    by_words = partial(rows_by_words, words, segments, allowed=allowed)
+    cosines_of = partial(stored_cosines, segments)
     if request.by == "words":
         return hits_by_words(request, by_words, cosines_of, hit_of)
     by_meaning = partial(rows_by_meaning, searches, allowed=allowed, exact=exact)
-    bm25_of = partial(bm25_scores, segments)
+    bm25_of = partial(bm25_scores, words, segments)
     return hybrid_hits(request, by_meaning, by_words, cosines_of, bm25_of, hit_of)
 
 
 def hits_by_meaning(
     request: Request,
     nearest: Callable[[FloatArray, int], tuple[FloatArray, IntArray]],
-    hit_of: Callable[[RankedRow], Hit],
+    hit_of: Callable[[RankedRow, FloatArray], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by their cosines.
 
@@ -168,7 +249,7 @@ def hits_by_meaning(
     Args:
         request: what the search asks for.
         nearest: some vectors, and how many rows a query -> `nearest_rows`.
-        hit_of: a row of the ranking -> the hit.
+        hit_of: a row of the ranking, and the query's vector -> the hit.
     """
     hits: list[list[Hit]] = [[] for _ in range(len(request.vectors))]
     waiting, depth = [i for i in range(len(hits)) if not request.is_silent(i)], request.k
@@ -177,7 +258,7 @@ def hits_by_meaning(
         again = []
         for i, query_cosines, query_rows in zip(waiting, cosines.tolist(), rows.tolist(), strict=True):
             ranked = [
-                hit_of(RankedRow(row, cosine, cosine))
+                hit_of(RankedRow(row, cosine, cosine), request.vectors[i])
                 for row, cosine in zip(query_rows, query_cosines, strict=True)
                 if request.accepts(cosine)
             ]
@@ -196,7 +277,7 @@ def hits_by_words(
     request: Request,
     by_words: Callable[[str, int], list[tuple[int, float]]],
     cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
-    hit_of: Callable[[RankedRow], Hit],
+    hit_of: Callable[[RankedRow, FloatArray], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by their BM25 scores. It looks deeper where rows fall short of the least cosine.
 
@@ -204,7 +285,7 @@ def hits_by_words(
         request: what the search asks for.
         by_words: a text, and how many rows -> `rows_by_words`.
         cosines_of: a query's vector, and rows -> `stored_cosines`.
-        hit_of: a row of the ranking -> the hit.
+        hit_of: a row of the ranking, and the query's vector -> the hit.
     """
     hits = []
     for text, vector in zip(request.texts, request.vectors, strict=True):
@@ -220,7 +301,7 @@ def hits_by_words(
             if len(accepted) >= request.k or len(ranked) < depth:
                 break
             depth *= 4
-        hits.append([hit_of(row) for row in accepted[: request.k]])
+        hits.append([hit_of(row, vector) for row in accepted[: request.k]])
     return hits
 
 
@@ -230,7 +311,7 @@ def hybrid_hits(
     by_words: Callable[[str, int], list[tuple[int, float]]],
     cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
     bm25_of: Callable[[str, Iterable[int]], dict[int, float]],
-    hit_of: Callable[[RankedRow], Hit],
+    hit_of: Callable[[RankedRow, FloatArray], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by meaning and by words, fused.
 
@@ -240,7 +321,7 @@ def hybrid_hits(
         by_words: a text, and how many rows -> `rows_by_words`.
         cosines_of: a query's vector, and rows -> `stored_cosines`.
         bm25_of: a query's text, and rows -> `bm25_scores`.
-        hit_of: a row of the ranking -> the hit.
+        hit_of: a row of the ranking, and the query's vector -> the hit.
     """
     depth = max(request.k, HYBRID_DEPTH)
     hits = []
@@ -251,6 +332,6 @@ def hybrid_hits(
         rows_near, rows_worded = ({row for row, _ in ranking} for ranking in (near, ranked_by_words))
         cosines, bm25 = cosines_of(vector, rows_worded - rows_near), bm25_of(text, rows_near - rows_worded)
         ranked = fused(near, ranked_by_words, cosines, bm25, 0.0 if request.is_silent(i) else request.weight)
-        accepted = (hit_of(row) for row in ranked if request.accepts(row.cosine))
+        accepted = (hit_of(row, vector) for row in ranked if request.accepts(row.cosine))
         hits.append(list(islice((hit for hit in accepted if not is_silent(hit.text)), request.k)))
     return hits

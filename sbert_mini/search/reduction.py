@@ -15,6 +15,7 @@ from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.durable import write_durably
 from sbert_mini.files.json_files import REDUCTION
 from sbert_mini.files.json_schema import check, parse
+from sbert_mini.files.reading import check_regular
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.shapes import FloatArray
 
@@ -76,7 +77,7 @@ class Reduction:
             InputError: it cannot be read, or is something else.
         """
         try:
-            with safe_open(str(path), "numpy") as file:
+            with safe_open(str(check_regular(Path(path))), "numpy") as file:
                 metadata = parse((file.metadata() or {}).get("sbert_mini", "{}"), path, InputError)
                 if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
                     raise InputError(f"{path} is no reduction: make one with 'sbmini reduce fit'")
@@ -91,7 +92,7 @@ def fit(vectors: FloatArray, dimension: int, *, whiten: bool = False, seed: int 
     """Return the reduction to the principal components of some vectors (FAISS's PCA).
 
     Args:
-        vectors: what it is fitted on; of more than 1,000 rows a component, a sample that is drawn.
+        vectors: what it is fitted on; of more than 1,000 rows for each of their components, a sample that is drawn.
         dimension: components to keep.
         whiten: bring each component to variance 1.
         seed: of the draw.

@@ -1,4 +1,4 @@
-"""Rows of a segment that have the same vector: FAISS is given the first of them alone."""
+"""Equal vectors of a segment: FAISS is given the first of them alone."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ _COMPARED_ROWS = 4096
 
 
 def repeated_rows(segment: Segment, dimension: int) -> IntArray:
-    """Return the rows whose vector an earlier row has, with the first row that has it: (repeats, 2), ascending.
+    """Return the positions of vectors that equal an earlier one, with the first such one: (repeats, 2), ascending.
 
-    Rows are found by a hash of 64 bits of their vectors, and compared byte by byte.
+    They are found by a hash of 64 bits, and compared byte by byte.
     """
     weights = np.random.default_rng(0).integers(0, 2**63, dimension, np.uint64) * 2 + 1
     hashes = np.concatenate(
@@ -37,35 +37,38 @@ def repeated_rows(segment: Segment, dimension: int) -> IntArray:
 
 
 class Groups:
-    """Rows of equal vectors. FAISS is given the first row of each group: HNSW loses rows where many are the same.
+    """Groups of equal vectors. FAISS is given the first of each group: HNSW loses vectors where many are the same.
 
     Args:
-        repeats: rows, ascending, each with the first row of its group, (repeats, 2).
-        rows: of the segment.
+        repeats: positions, ascending, each with the first one of its group, (repeats, 2).
+        vectors: of the segment.
 
     Attributes:
-        firsts: the groups' first rows, ascending: FAISS's numbers -> rows.
+        firsts: the groups' first vectors, ascending: FAISS's numbers -> positions.
 
     Raises:
-        CorruptIndexError: a repeat is not a row after the first row of its group.
+        CorruptIndexError: a repeat is not a vector after the first one of its group.
     """
 
-    def __init__(self, repeats: IntArray, rows: int) -> None:
-        is_first = np.ones(rows, dtype=bool)
+    def __init__(self, repeats: IntArray, vectors: int) -> None:
+        is_first = np.ones(vectors, dtype=bool)
         if len(repeats):
             later, first = repeats[:, 0], repeats[:, 1]
-            if repeats.shape[1] != 2 or first.min() < 0 or later.max() >= rows or (later <= first).any():
+            if repeats.shape[1] != 2 or first.min() < 0 or later.max() >= vectors or (later <= first).any():
                 raise CorruptIndexError("the file of repeated vectors belongs to another segment")
             is_first[later] = False
             if not is_first[first].all():
                 raise CorruptIndexError("the file of repeated vectors belongs to another segment")
+        self._is_first = is_first
         self.firsts: IntArray = np.flatnonzero(is_first)
         by_first = np.argsort(repeats[:, 1], kind="stable")
         self._first, self._later = repeats[by_first, 1], repeats[by_first, 0]
 
     def any_of(self, allowed: AnyArray) -> AnyArray:
-        """Return which groups have a row that is allowed, (groups,) bool."""
-        groups = allowed[self.firsts].copy()
+        """Return which groups have a vector that is allowed, (groups,) bool. Shapes: allowed: (vectors,)."""
+        if not len(self._later):
+            return allowed
+        groups = allowed[self._is_first]
         rows = allowed[self._later]
         groups[np.searchsorted(self.firsts, self._first[rows])] = True
         return groups
@@ -73,7 +76,7 @@ class Groups:
     def expanded(
         self, scores: FloatArray, firsts: IntArray, k: int, allowed: AnyArray | None
     ) -> tuple[FloatArray, IntArray]:
-        """Return the first k allowed rows of some groups, with their groups' scores; -1 where there are fewer.
+        """Return the first k allowed vectors of some groups, with their groups' scores; -1 where there are fewer.
 
         Shapes:
             scores, firsts: (queries, groups), best first; each result: (queries, k).

@@ -1,4 +1,4 @@
-"""Rows scored with their stored vectors: some that were proposed, or all."""
+"""Stored vectors scored: some that were proposed, or all."""
 
 from collections.abc import Iterable
 
@@ -10,13 +10,13 @@ from sbert_mini.shapes import FloatArray, IntArray
 
 
 def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) -> tuple[FloatArray, IntArray]:
-    """Return the cosines and positions of the best of some rows that were proposed for each query, best first.
+    """Return the cosines and positions of the best of some vectors that were proposed for each query, best first.
 
     Args:
         segment: holds the vectors.
         queries: of length 1.
         proposed: positions, -1 for none.
-        k: the most rows a query.
+        k: the most vectors a query.
 
     Shapes:
         queries: (queries, dim); proposed: (queries, proposals); each result: (queries, min(k, proposals)).
@@ -27,26 +27,50 @@ def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) 
     present = unique >= 0
     vectors[present] = segment.vectors_at(unique[present], dimension)
     scores = np.empty(proposed.shape, np.float32)
-    for query, places, row in zip(queries, inverse.reshape(proposed.shape), scores, strict=True):
-        row[:] = vectors[places] @ query
+    for query, rows, row_scores in zip(queries, inverse.reshape(proposed.shape), scores, strict=True):
+        row_scores[:] = vectors[rows] @ query
     scores[proposed < 0] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(proposed, order, 1)
 
 
+def rows_rescored(segment: Segment, queries: FloatArray, rows: IntArray) -> tuple[FloatArray, IntArray]:
+    """Return the cosines of some rows' nearest passages to each query, and the rows, nearest first.
+
+    Args:
+        segment: holds the vectors and the passages.
+        queries: of length 1.
+        rows: different ones for each query.
+
+    Shapes:
+        queries: (queries, dim); rows: (queries, k); each result: (queries, k).
+    """
+    passages = segment.passages
+    assert passages is not None  # noqa: S101
+    rows = np.sort(rows, axis=1)
+    scores = np.empty(rows.shape, np.float32)
+    for query, of_query, row in zip(queries, rows, scores, strict=True):
+        positions = [passages.of_row(number) for number in of_query.tolist()]
+        starts = np.cumsum([0, *map(len, positions[:-1])])
+        cosines = segment.vectors_at(np.concatenate(positions), queries.shape[1]) @ query
+        row[:] = np.maximum.reduceat(cosines, starts)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
 def scanned(
     blocks: Iterable[tuple[IntArray, FloatArray]], queries: FloatArray, k: int, threads: int
 ) -> tuple[FloatArray, IntArray]:
-    """Return the cosines and positions of the rows nearest to each query, nearest first, of all rows in some blocks.
+    """Return the cosines and positions of the vectors nearest to each query, nearest first, of all in some blocks.
 
     Args:
         blocks: positions and their vectors.
         queries: of length 1.
-        k: the most rows a query.
+        k: the most vectors a query.
         threads: for FAISS.
 
     Shapes:
-        blocks: each (rows,) and (rows, dim); queries: (queries, dim); each result: (queries, min(k, all rows)).
+        blocks: each (some,) and (some, dim); queries: (queries, dim); each result: (queries, min(k, all vectors)).
     """
     faiss = faiss_with(threads)
     scores = np.empty((len(queries), 0), np.float32)

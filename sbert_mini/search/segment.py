@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from sbert_mini.errors import CorruptIndexError, CorruptModelError, UsageError
+from sbert_mini.cosine import as_cosines
+from sbert_mini.errors import CorruptIndexError, CorruptModelError
 from sbert_mini.files.durable import flush, flush_directory, json_bytes, write_durably
 from sbert_mini.files.json_files import COLUMNS, ROW, SEGMENT_CHECKSUMS
 from sbert_mini.files.json_schema import MANY, check, parse
 from sbert_mini.files.names import SEGMENT, SEGMENT_FILE, path_in
+from sbert_mini.files.reading import open_regular
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.search.checksums import (
     CheckedFile,
@@ -32,24 +34,28 @@ from sbert_mini.search.checksums import (
     read_checked_npy,
     write_checked_npy,
 )
-from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema
-from sbert_mini.search.words import Words, WordsWriter
+from sbert_mini.search.column_reader import Columns
+from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema
+from sbert_mini.search.passages import Passages
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 VECTOR_BLOCK_BYTES = 1 << 15
+_SCATTERED = 1000
+"""So many runs of positions, or more, are taken from the memory-mapped file: a read for each takes longer."""
 _PART = ".part"
 _BLOCK_ROWS = 4096
-VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, CHECKSUMS = (
+VECTORS, PASSAGES, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
     "vectors.npy",
+    "passages.npy",
     "row_ids.npy",
     "rows.jsonl",
     "row_offsets.npy",
     "id_index.npy",
-    "words.sqlite",
     "checksums.json",
 )
+_EARLIER_WORDS = "words.sqlite"  # of versions that kept a segment's words beside it: checked, and not read
 
-_FILES = (VECTORS, ROW_IDS, ROWS, OFFSETS, ID_INDEX, WORDS, DATA, DESCRIPTION)
+_FILES = (VECTORS, PASSAGES, ROW_IDS, ROWS, OFFSETS, ID_INDEX, _EARLIER_WORDS, DATA, DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,10 @@ class SegmentWriter:
         dimension: components of a vector.
         schema: the columns' types; it has noted the values of every row that is written.
         first_row: the number of its first row, where `write` is not told the rows' numbers.
+
+    Attributes:
+        vectors: vectors written so far.
+        checksum: of the segment, once it is whole.
     """
 
     def __init__(self, folder: Path, name: str, dimension: int, schema: Schema, first_row: int = 0) -> None:
@@ -91,10 +101,12 @@ class SegmentWriter:
         self._folder = folder / f".{name}{_PART}"
         self._next_row = first_row
         self._row_ids: list[IntArray] = []
+        self._spans: list[IntArray] = []
         self._dimension = dimension
         self._schema = schema
         self._offsets = [0]
         self._digests: list[int] = []
+        self.vectors = 0
         self.checksum = ""
 
     def __enter__(self) -> "SegmentWriter":
@@ -105,7 +117,6 @@ class SegmentWriter:
         with ExitStack() as parts:
             self._vectors = parts.enter_context(NpyWriter(self._folder / VECTORS, self._dimension))
             self._columns = parts.enter_context(ColumnsWriter(self._folder, self._schema))
-            self._words = parts.enter_context(WordsWriter(self._folder / WORDS))
             self._rows = parts.enter_context((self._folder / ROWS).open("wb"))
             self._parts = parts.pop_all()
         return self
@@ -115,16 +126,24 @@ class SegmentWriter:
         """Rows written so far."""
         return len(self._offsets) - 1
 
-    def write(self, rows: Iterable[StoredRow], vectors: FloatArray, row_ids: IntArray | None = None) -> None:
+    def write(
+        self,
+        rows: Iterable[StoredRow],
+        vectors: FloatArray,
+        row_ids: IntArray | None = None,
+        spans: IntArray | None = None,
+    ) -> None:
         """Append rows with their vectors.
 
         Args:
-            rows: the rows, at least one.
-            vectors: of length 1.
+            rows: the rows.
+            vectors: of length 1, at least one.
             row_ids: the rows' numbers, ascending and above all before; None for the next ones.
+            spans: each vector's passage (`search.passages`): the position of its row in the segment, which may be the last one
+                written before, start and end. None where each row has one vector, of its whole text.
 
         Shapes:
-            vectors: (rows, dim); row_ids: (rows,).
+            vectors: (vectors, dim); row_ids: (rows,); spans: (vectors, 3).
 
         Raises:
             CorruptModelError: a vector holds NaN or infinity.
@@ -132,18 +151,29 @@ class SegmentWriter:
         if not np.isfinite(vectors).all():
             raise CorruptModelError("the model gave a vector that holds NaN or infinity, which is not stored")
         self._vectors.write(vectors)
-        if row_ids is None:
-            row_ids = np.arange(self._next_row, self._next_row + len(vectors), dtype=np.int64)
-        self._row_ids.append(row_ids)
-        self._next_row = int(row_ids[-1]) + 1
+        self.vectors += len(vectors)
+        first, ends = self.rows, []
         for row in rows:
             entry = {"id": row.id, "text": row.text, "columns": dict(row.columns)}
             line = (json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
             self._rows.write(line)
             self._columns.write(row.id, row.columns)
-            self._words.write(row.text)
             self._digests.append(id_digest(row.id))
             self._offsets.append(self._offsets[-1] + len(line))
+            ends.append(len(row.text))
+        if row_ids is None:
+            row_ids = np.arange(self._next_row, self._next_row + len(ends), dtype=np.int64)
+        if spans is None:
+            spans = np.stack([np.arange(first, self.rows), np.zeros(len(ends), np.int64), np.array(ends, np.int64)], 1)
+        self._row_ids.append(row_ids)
+        self._spans.append(spans)
+        self._next_row = int(row_ids[-1]) + 1 if len(row_ids) else self._next_row
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Its entry in the manifest, once it is whole."""
+        entry = {"name": self._final.name, "rows": self.rows, "checksums_sha256": self.checksum}
+        return {**entry, "vectors": self.vectors} if self.vectors > self.rows else entry
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -166,9 +196,9 @@ class SegmentWriter:
             OFFSETS: np.array(self._offsets, dtype="<i8"),
             ID_INDEX: np.stack([digests[order], order.astype("<u8")], axis=1),
         }
-        with (self._folder / WORDS).open("rb+") as stream:
-            flush(stream)
-        checksums = {name: file_checksums(self._folder / name) for name in (ROWS, WORDS, DATA, DESCRIPTION)}
+        if self.vectors > self.rows:
+            arrays[PASSAGES] = np.concatenate(self._spans).astype("<i8")
+        checksums = {name: file_checksums(self._folder / name) for name in (ROWS, DATA, DESCRIPTION)}
         checksums |= {name: write_checked_npy(self._folder / name, array) for name, array in arrays.items()}
         checksums[VECTORS] = file_checksums(self._folder / VECTORS, VECTOR_BLOCK_BYTES)
         data = json_bytes({"files": checksums, "rows": self.rows})
@@ -185,6 +215,10 @@ class Segment:
         path: its folder.
         entry: its entry in the manifest.
 
+    Attributes:
+        rows: how many rows it has.
+        vectors: how many vectors: more than rows, where a row has several passages.
+
     Raises:
         CorruptIndexError: a file that is read whole does not match its checksum, or is missing.
     """
@@ -193,15 +227,21 @@ class Segment:
         self.name: str = entry["name"]
         self.checksum: str = entry["checksums_sha256"]
         self.rows = int(entry["rows"])
+        self.vectors = int(entry.get("vectors", self.rows))
         self._path = path
-        self._lock = _shared_lock(path / CHECKSUMS)
+        self._lock = shared_lock(path / CHECKSUMS)
         self._closing = weakref.finalize(self, os.close, self._lock)
         listed = read_checked_json(path / CHECKSUMS, self.checksum, SEGMENT_CHECKSUMS)["files"]
+        self._has_sqlite = "columns.sqlite" in listed  # of format 2
         self.files: dict[str, dict[str, Any]] = {name: listed[name] for name in _FILES if name in listed}
         self.row_ids = self._array(ROW_IDS, "<i8", (self.rows,))
         self._offsets = self._array(OFFSETS, "<i8", (self.rows + 1,), int(self.files[ROWS]["bytes"]))
         self._lines = CheckedFile(path / ROWS, self.files[ROWS])
         self._vectors = CheckedFile(path / VECTORS, self.files[VECTORS])
+        if self.vectors < self.rows or (self.vectors > self.rows) != (PASSAGES in self.files):
+            raise CorruptIndexError(
+                f"{path} is damaged: {self.vectors} vectors of {self.rows} rows do not fit its other files"
+            )
         if (np.diff(self.row_ids) <= 0).any() or (np.diff(self._offsets) < 0).any():
             raise CorruptIndexError(f"{path} is damaged: its rows' numbers or places do not ascend")
 
@@ -209,14 +249,23 @@ class Segment:
         """Close its files, and let them be removed once no generation names them."""
         self._lines.close()
         self._vectors.close()
-        if "words" in self.__dict__:
-            self.words.close()
         if "columns" in self.__dict__:
             self._column_data.close()
         self._closing()
 
     def _array(self, name: str, dtype: str, shape: tuple[int, ...], greatest: int = MANY) -> AnyArray:
         return read_checked_npy(self._path / name, self.files[name], dtype, shape, greatest)
+
+    @cached_property
+    def passages(self) -> Passages | None:
+        """Which row and part of its text each vector is of; None where each row has one vector, of its whole text.
+
+        Raises:
+            CorruptIndexError: the file does not match its checksum, or names rows or passages that cannot be.
+        """
+        if PASSAGES not in self.files:
+            return None
+        return Passages(self._array(PASSAGES, "<i8", (self.vectors, 3)), self.rows, self._path / PASSAGES)
 
     @cached_property
     def _id_index(self) -> AnyArray:
@@ -226,46 +275,47 @@ class Segment:
         return index
 
     @property
+    def has_columns(self) -> bool:
+        """Whether it has its columns, for filters; earlier versions wrote none, or in SQLite."""
+        return {DATA, DESCRIPTION} <= set(self.files)
+
+    @property
+    def format_version(self) -> int:
+        """The first version of the format whose segments have these files."""
+        return 3 if self.has_columns else 2 if self._has_sqlite else 1
+
+    @property
     def is_current(self) -> bool:
-        """Whether it has the files that this version writes: those for filters and words."""
-        return {WORDS, DATA, DESCRIPTION} <= set(self.files)
-
-    def _require_current(self) -> None:
-        if not self.is_current:
-            raise UsageError(
-                f"{self._path} was written by an earlier version, without what filters and --hybrid read; "
-                f"'sbmini index compact {self._path.parent.parent}' writes it anew"
-            )
-
-    @cached_property
-    def words(self) -> Words:
-        """The words, of which every byte is checked when they are opened.
-
-        Raises:
-            UsageError: the segment was written by a version that did not keep them so.
-        """
-        self._require_current()
-        with CheckedFile(self._path / WORDS, self.files[WORDS]) as file:
-            file.check(0, file.size)
-        return Words(self._path / WORDS, self.rows)
+        """Whether it has all that this version writes: files for filters, and hashes of texts."""
+        return self.has_columns and self.columns.are_hashed
 
     @cached_property
     def columns(self) -> Columns:
-        """The columns, each checked when it is first read.
-
-        Raises:
-            UsageError: the segment was written by a version that did not keep them so.
-        """
-        self._require_current()
+        """The columns, each checked when it is first read, where it has them (`has_columns`)."""
         with CheckedFile(self._path / DESCRIPTION, self.files[DESCRIPTION]) as file:
             data = file.read_all()
-        place = self._path / DESCRIPTION
-        description = check(parse(data, place, CorruptIndexError), COLUMNS, place, CorruptIndexError)
+        path = self._path / DESCRIPTION
+        description = check(parse(data, path, CorruptIndexError), COLUMNS, path, CorruptIndexError)
         return Columns(description, self._column_data, self.rows)
 
     @cached_property
     def _column_data(self) -> CheckedFile:
         return CheckedFile(self._path / DATA, self.files[DATA])
+
+    def positions_of_rows(self, rows: IntArray) -> tuple[IntArray, AnyArray]:
+        """Return the positions of some row numbers, and which of the rows are in the segment.
+
+        The position of a row that is not in the segment is any position.
+
+        Shapes:
+            rows, each result: (some,).
+        """
+        first, last = int(self.row_ids[0]), int(self.row_ids[-1])
+        if last - first == self.rows - 1:  # no number is missing: nothing is looked up
+            inside = (rows >= first) & (rows <= last)
+            return np.where(inside, rows - first, 0), inside
+        positions = np.minimum(np.searchsorted(self.row_ids, rows), self.rows - 1)
+        return positions, self.row_ids[positions] == rows
 
     def positions_of(self, identity: str) -> list[int]:
         """Return the positions of the rows with this id, the earliest first."""
@@ -282,38 +332,114 @@ class Segment:
             CorruptIndexError: its block does not match its checksum.
         """
         start, stop = int(self._offsets[position]), int(self._offsets[position + 1])
-        place = self._path / ROWS
+        path = self._path / ROWS
         try:
             line = self._lines.read(start, stop).decode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
-            raise CorruptIndexError(f"{place}: row {position} is not UTF-8") from error
-        entry = check(parse(line, place, CorruptIndexError), ROW, place, CorruptIndexError)
+            raise CorruptIndexError(f"{path}: row {position} is not UTF-8") from error
+        entry = check(parse(line, path, CorruptIndexError), ROW, path, CorruptIndexError)
         return StoredRow(entry["id"], entry["text"], entry["columns"])
 
-    def vectors_at(self, positions: IntArray, dimension: int) -> FloatArray:
+    def texts(self) -> Iterator[str]:
+        """Yield the texts of all rows, in order.
+
+        Raises:
+            CorruptIndexError: a block does not match its checksum, or a row is damaged.
+        """
+        count, rest = 0, b""
+        for block in self._lines.blocks():
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                try:
+                    text = json.loads(line.decode("utf-8", "surrogatepass"))["text"]
+                except (ValueError, TypeError, LookupError, RecursionError) as error:
+                    raise CorruptIndexError(f"{self._path / ROWS}: row {count} is not a row") from error
+                if not isinstance(text, str):
+                    raise CorruptIndexError(f"{self._path / ROWS}: the text of row {count} is not a text")
+                count += 1
+                yield text
+        if rest or count != self.rows:
+            raise CorruptIndexError(f"{self._path / ROWS} must hold {self.rows} rows, and holds {count}")
+
+    def nearest_passage(self, position: int, text: str, query: FloatArray) -> tuple[float, int, int]:
+        """Return a row's cosine to a query, and where the passage of it starts and ends: the row's nearest one.
+
+        Args:
+            position: of the row.
+            text: of the row.
+            query: of length 1.
+
+        Shapes:
+            query: (dim,).
+
+        Raises:
+            CorruptIndexError: the passage does not lie in the text, or a block does not match its checksum.
+        """
+        vectors = np.array([position]) if self.passages is None else self.passages.of_row(position)
+        cosines = self.vectors_at(vectors, len(query)) @ query
+        best = int(np.argmax(cosines))
+        start, end = (0, len(text)) if self.passages is None else self.passages.spans[vectors[best], 1:].tolist()
+        if end > len(text):
+            raise CorruptIndexError(f"{self._path / PASSAGES}: row {position} has {len(text)} characters, and no {end}")
+        return float(as_cosines(cosines[best])), start, end
+
+    def vectors_at(self, positions: IntArray, dimension: int, threads: int = 1) -> FloatArray:
         """Return the vectors at some positions, ascending; every block that is read is checked. Shapes: (positions, dim)."""
         vectors = np.empty((len(positions), dimension), np.float32)
-        row_bytes = 4 * dimension
-        start = self._vectors.size - self.rows * row_bytes
+        vector_bytes = 4 * dimension
+        start = self._vectors.size - self.vectors * vector_bytes
         if start < 0:
             raise CorruptIndexError(
-                f"{self._path / VECTORS} is too short for {self.rows} vectors of {dimension} components"
+                f"{self._path / VECTORS} is too short for {self.vectors} vectors of {dimension} components"
             )
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+        if len(breaks) >= _SCATTERED:
+            self._vectors.check_spans(start + positions * vector_bytes, vector_bytes, threads)
+            every = self._vectors.mapped[start:].view("<f4").reshape(self.vectors, dimension)
+            return np.take(every, positions, axis=0, out=vectors, mode="clip")
         for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True):
             if first < last:
-                at = start + int(positions[first]) * row_bytes
-                data = self._vectors.read(at, at + (last - first) * row_bytes)
+                at = start + int(positions[first]) * vector_bytes
+                data = self._vectors.read(at, at + (last - first) * vector_bytes)
                 vectors[first:last] = np.frombuffer(data, "<f4").reshape(-1, dimension)
         return vectors
 
-    def vector_blocks(self, dimension: int, positions: IntArray | None = None) -> Iterator[tuple[IntArray, FloatArray]]:
-        """Yield positions, (some,), and their vectors, (some, dim), in order and in blocks; None for all positions."""
-        count = self.rows if positions is None else len(positions)
+    def vector_blocks(
+        self, dimension: int, positions: IntArray | None = None, threads: int = 1
+    ) -> Iterator[tuple[IntArray, FloatArray]]:
+        """Yield positions of vectors, (some,), and the vectors, (some, dim), in order and in blocks; None for all positions.
+
+        `threads` check scattered positions.
+        """
+        count = self.vectors if positions is None else len(positions)
         for first in range(0, count, _BLOCK_ROWS):
             last = min(first + _BLOCK_ROWS, count)
             block = np.arange(first, last) if positions is None else positions[first:last]
-            yield block, self.vectors_at(block, dimension)
+            yield block, self.vectors_at(block, dimension, threads)
+
+    def row_blocks(
+        self, dimension: int, rows: AnyArray | None = None
+    ) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
+        """Yield positions of some rows, of all their vectors, and the vectors, in order and in blocks of some thousand vectors.
+
+        Args:
+            dimension: components of a vector.
+            rows: which rows, (rows,) bool; None for all.
+
+        Shapes:
+            each block: (some,), (vectors,), (vectors, dim); a row lies in one block with all its vectors.
+        """
+        rows = np.ones(self.rows, bool) if rows is None else rows
+        positions = np.flatnonzero(rows)
+        vectors, ends = positions, np.arange(1, len(positions) + 1)
+        if self.passages is not None:
+            vectors = np.flatnonzero(self.passages.vectors_of(rows))
+            ends = np.cumsum(np.diff(self.passages.firsts)[positions])
+        cuts = np.flatnonzero(np.diff((ends - 1) // _BLOCK_ROWS)) + 1
+        for first, last in zip([0, *cuts.tolist()], [*cuts.tolist(), len(positions)], strict=True):
+            if first < last:
+                block = vectors[int(ends[first - 1]) if first else 0 : int(ends[last - 1])]
+                yield positions[first:last], block, self.vectors_at(block, dimension)
 
     def damage(self) -> Iterator[str]:
         """Check every block of every file and yield a line for each file that does not match."""
@@ -331,10 +457,10 @@ class SegmentVanishedError(CorruptIndexError):
     """A segment was removed between reading what names it and opening it."""
 
 
-def _shared_lock(file: Path) -> int:
+def shared_lock(file: Path) -> int:
     """Open a file and hold a shared lock on it; return its descriptor, whose closing ends the lock."""
     try:
-        handle = os.open(file, os.O_RDONLY)
+        handle = open_regular(file)
     except OSError as error:
         raise SegmentVanishedError(f"{file} cannot be opened: {error.strerror or error}") from error
     try:
@@ -347,11 +473,10 @@ def _shared_lock(file: Path) -> int:
     return handle
 
 
-def remove_unread(folder: Path) -> bool:
-    """Remove the `checksums.json` of a segment that nobody reads, so that nobody opens it any more; return whether it is gone."""
-    file = folder / CHECKSUMS
+def remove_unread(file: Path) -> bool:
+    """Remove a file on which no reader holds a `shared_lock`, so that nobody opens its folder; return whether it is gone."""
     try:
-        handle = os.open(file, os.O_RDONLY)
+        handle = open_regular(file)
     except OSError:
         return True
     try:

@@ -7,16 +7,18 @@
       generations/000001.json     a generation's manifest: model, dimension, segments; never changed once written
       generations/000002.npy      int64, ascending: deleted and replaced rows of its segments, if there are any
       segments/000001/            rows added together; never changed once written
-        vectors.npy               float32 (rows, dim), unit length: the truth that the FAISS file is made from
+        vectors.npy               float32 (vectors, dim), unit length: the truth that the FAISS file is made from
+        passages.npy              int64 (vectors, 3): each vector's row, and its passage in the row's text (`search.passages`);
+                                  only where a row has several vectors
         row_ids.npy               int64 (rows,), ascending; a number is never given to a second row
         rows.jsonl                a line a row: {"id", "text", "columns"}
         row_offsets.npy           int64 (rows + 1,), where each line of rows.jsonl starts
         id_index.npy              uint64 (rows, 2), ascending: a digest of each row's id, and the row's position
         columns.bin, .json        the rows' columns, for filters (`search.columns`)
-        words.sqlite              the rows' words, for BM25 (`search.words`)
         checksums.json            each file's size and the sha256 of each of its blocks of 1 MiB (of vectors.npy: of 32 KiB)
       faiss/000001.faiss, .json   a cache of the segment (`search.faiss_file`), with checksums of its own; it may be deleted
-      faiss/000001.repeats.npy    int64 (repeats, 2): rows whose vector an earlier row has, and that row, if there are any
+      faiss/000001.repeats.npy    int64 (repeats, 2): vectors that equal an earlier one, and that one, if there are any
+      words/000001/               a cache of the generation (`search.word_files`): its rows' words, for BM25; it may be deleted
 
 A writer makes a new segment and a new manifest beside the old ones, flushes them to the disk, and then replaces `CURRENT` in
 one step. So a reader sees one generation or the next, keeps the files that it opened, and a writer that dies leaves the
@@ -25,12 +27,14 @@ generation before it whole. Checksums chain: `CURRENT` ends with its own, and na
 
 Compaction writes the rows that are left into one new segment. A segment that the present generation does not name is removed by
 the next writer that finds nobody reading it: a reader holds a shared lock (flock) on the `checksums.json` of each of its
-segments, which ends with its process.
+segments, and on the `record.json` of its words, which ends with its process.
 
-A file of a newer `format_version` is refused, an unknown key is ignored.
+A file of a newer `format_version` is refused, an unknown key is ignored. Version 4 has passages. An index without them is still
+written as version 3, which earlier releases read.
 """
 
 import hashlib
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +48,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from sbert_mini.errors import CorruptIndexError, IndexExistsError, IndexLockedError, IndexNotFoundError
+from sbert_mini.errors import CorruptIndexError, IndexExistsError, IndexLockedError, IndexNotFoundError, UsageError
 from sbert_mini.files.durable import (
     is_part,
     json_bytes,
@@ -57,10 +61,13 @@ from sbert_mini.files.json_files import MANIFEST, POINTER, VERSION
 from sbert_mini.files.json_schema import MANY, check
 from sbert_mini.files.names import MANIFEST as MANIFEST_NAME
 from sbert_mini.files.names import SEGMENT, path_in
+from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.search.checksums import read_checked_json, read_checked_npy, write_checked_npy
+from sbert_mini.search.column_reader import Columns, columns_from
 from sbert_mini.search.columns import Schema
-from sbert_mini.search.kinds import SearchKind
+from sbert_mini.search.kinds import SearchKind, check_factory
 from sbert_mini.search.segment import (
+    CHECKSUMS,
     Segment,
     SegmentVanishedError,
     is_unfinished,
@@ -68,15 +75,32 @@ from sbert_mini.search.segment import (
     remove_unread,
     segment_folder,
 )
+from sbert_mini.search.word_files import remove_unread_words
 from sbert_mini.shapes import AnyArray, IntArray
 from sbert_mini.version import __version__
 
 FORMAT = "sbert-mini index"
-FORMAT_VERSION = 3
-_FOLDERS = ("generations", "segments", "faiss")
+FORMAT_VERSION, WITHOUT_PASSAGES = 4, 3
+_FOLDERS = ("generations", "segments", "faiss", "words")
 _CREATING = "CREATING"
 _ATTEMPTS = 20
+log = logging.getLogger("sbert_mini")
 _GENERATION_FILE = re.compile(r"[0-9]{6,18}\.(?:json|npy)")
+
+
+@dataclass(frozen=True)
+class LongTextRule:
+    """What happens to texts that are longer than a vector covers.
+
+    Attributes:
+        truncation: `runtime.choices.LongTexts`.
+        tokens: for `passages`, the most word pieces of one, without special tokens and prompt.
+        overlap: for `passages`, the word pieces that each repeats of the one before.
+    """
+
+    truncation: LongTexts = "warn"
+    tokens: int | None = None
+    overlap: int | None = None
 
 
 @dataclass(frozen=True)
@@ -160,8 +184,15 @@ def describe(path: Path) -> str | None:
 
 
 def stored_bytes(path: Path) -> int:
-    """Return the size of all files of an index directory."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Return the size of all files of an index directory; what hard links share counts once."""
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in files}.values())
+
+
+def _known(values: Mapping[str, Any], record: type) -> dict[str, Any]:
+    """Return the values that a dataclass has fields for."""
+    names = {f.name for f in fields(record)}
+    return {key: value for key, value in values.items() if key in names}
 
 
 class Store:
@@ -207,13 +238,17 @@ class Store:
         _check_manifest(self.folder, manifest)
         self.manifest = manifest
         self.generation = int(self.manifest["generation"])
-        known = {f.name for f in fields(ModelIdentity)}
-        self.model = ModelIdentity(**{key: value for key, value in self.manifest["model"].items() if key in known})
+        self.model = ModelIdentity(**_known(self.manifest["model"], ModelIdentity))
         self.rows = int(self.manifest["rows"])
-        kind_keys = {f.name for f in fields(SearchKind)}
-        self.kind = SearchKind(**{k: v for k, v in self.manifest.get("kind", {}).items() if k in kind_keys})
+        self.long_texts = LongTextRule(**_known(self.manifest.get("long_texts") or {}, LongTextRule))
+        self.kind = SearchKind(**_known(self.manifest.get("kind", {}), SearchKind))
+        try:
+            check_factory(self.kind.factory, self.model.dimension, self.kind.pca)
+        except UsageError as error:
+            raise CorruptIndexError(f"{self.path} is damaged: {error}") from error
         self.deleted = self._deleted_rows() if deleted is None else deleted
         self._present_rows: dict[str, AnyArray | None] = {}
+        self._made_columns: dict[str, Columns] = {}
         self.segments: list[Segment] = []
         for entry in self.manifest["segments"]:
             self.segments.append(Segment(segment_folder(self.folder, entry), entry))
@@ -251,6 +286,37 @@ class Store:
             schema.finish()
             described = schema.described()
         return described
+
+    def columns_of(self, segment: Segment) -> Columns:
+        """Return a segment's columns; where an earlier version wrote it without them, they are made from its rows, once.
+
+        Raises:
+            CorruptIndexError: a block that is read does not match its checksum.
+        """
+        if segment.has_columns:
+            return segment.columns
+        if segment.name not in self._made_columns:
+            if not self._made_columns:
+                log.warning(
+                    "%s is of an earlier format: filters read all its rows, once a process; 'sbmini index compact %s' makes "
+                    "them fast",
+                    *(self.path, self.path),
+                )
+            rows = (segment.row(position) for position in range(segment.rows))
+            self._made_columns[segment.name] = columns_from(
+                ((row.id, row.columns) for row in rows), Schema(self.columns), segment.rows
+            )
+        return self._made_columns[segment.name]
+
+    @property
+    def format_version(self) -> int:
+        """The lowest version of the format of its files; compaction brings all to the present one."""
+        return min([int(self.manifest["format_version"]), *(segment.format_version for segment in self.segments)])
+
+    @property
+    def made_by(self) -> str:
+        """The version of sbert-mini that wrote the generation."""
+        return str(self.manifest.get("sbert_mini", "unknown"))
 
     def close(self) -> None:
         """Close the segments' files."""
@@ -406,6 +472,7 @@ def publish(
     kind: SearchKind | None = None,
     *,
     columns: Sequence[Mapping[str, Any]],
+    long_texts: LongTextRule | None = None,
 ) -> None:
     """Write a generation's manifest and make it the present one.
 
@@ -413,25 +480,28 @@ def publish(
         path: the index directory.
         generation: its number, one more than the present one's.
         model: the model of all its vectors.
-        segments: `{"name", "rows", "checksums_sha256"}` of each, in the order of their rows.
+        segments: `SegmentWriter.entry` of each, in the order of their rows.
         next_row: the number that the next new row will have.
         deleted: the rows of the segments that the generation does not hold.
         kind: the kind of FAISS index; None for the default.
         columns: `Schema.described` of all its rows.
+        long_texts: what happens to long texts that are added; None for the default of `LongTextRule`.
     """
     entry, lost = None, 0 if deleted is None else len(deleted)
     if deleted is not None and lost:
         entry = write_checked_npy(path / "generations" / f"{generation:06d}.npy", np.sort(deleted).astype("<i8"))
+    version = FORMAT_VERSION if any("vectors" in segment for segment in segments) else WITHOUT_PASSAGES
     manifest = json_bytes(
         {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": version,
             "generation": generation,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "sbert_mini": __version__,
             "model": vars(model),
             "metric": "cosine",
             "kind": vars(kind or SearchKind()),
+            "long_texts": vars(long_texts or LongTextRule()),
             "rows": sum(segment["rows"] for segment in segments) - lost,
             "deleted": entry,
             "next_row": next_row,
@@ -443,7 +513,7 @@ def publish(
     write_durably(path / name, manifest)
     pointer = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "manifest": name,
         "sha256": hashlib.sha256(manifest).hexdigest(),
     }
@@ -468,10 +538,11 @@ def sweep(path: Path) -> None:
             continue
         if is_unfinished(folder):
             shutil.rmtree(folder, ignore_errors=True)
-        elif SEGMENT.allows(folder.name) and remove_unread(folder):
+        elif SEGMENT.allows(folder.name) and remove_unread(folder / CHECKSUMS):
             remove_cache(path, folder.name)
             shutil.rmtree(folder, ignore_errors=True)
-    for place in (path, path / "generations", path / "faiss"):
+    remove_unread_words(path, manifest["generation"])
+    for place in (path, *(path / name for name in _FOLDERS)):
         remove_all_dead_parts(place)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,13 +12,12 @@ import numpy as np
 from sbert_mini.errors import InputError, ModelMismatchError, UsageError
 from sbert_mini.model.registry import directory
 from sbert_mini.progress import Counted, expected
-from sbert_mini.runtime import arguments
-from sbert_mini.runtime.choices import Truncation
+from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
-from sbert_mini.runtime.stream import EncodeCounts
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.compaction import build_new, compact_segments
+from sbert_mini.search.encoding import EncodingOptions, IndexCounts, VectorsById, encoded_blocks, given_blocks
 from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind
@@ -34,48 +33,12 @@ from sbert_mini.search.store import (
     sweep,
     write_lock,
 )
+from sbert_mini.search.word_writer import write_generation
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record, Reject
 
-_BLOCK_ROWS = 4096
-
 Row: TypeAlias = Record | StoredRow | Mapping[str, Any] | str
 """A row to store: a text, a dict with the key `text` (and `id`, and any other columns), a `Record`, or a row of an index."""
-
-
-@dataclass
-class IndexCounts:
-    """Counts of a change of an index, updated while it runs.
-
-    Attributes:
-        records: records read.
-        rows: rows stored.
-        replaced: rows among them that took the place of one with the same id.
-        repeated: rows without an id of their own that were the same, in every column, as one before; stored once.
-        encoding: counts of the encoding.
-    """
-
-    records: int = 0
-    rows: int = 0
-    replaced: int = 0
-    repeated: int = 0
-    encoding: EncodeCounts = field(default_factory=EncodeCounts)
-
-
-@dataclass(frozen=True)
-class VectorsById:
-    """Vectors that lie in another order than the rows that they are of.
-
-    Attributes:
-        vectors: of length 1.
-        places: the rows' ids -> where their vectors lie.
-
-    Shapes:
-        vectors: (rows, dim).
-    """
-
-    vectors: FloatArray
-    places: Mapping[str, int]
 
 
 class IndexWriter:
@@ -88,7 +51,8 @@ class IndexWriter:
         path: the index directory.
         embedder: the model. None for the one that the index notes, opened when rows are added; a new index needs one.
         batch_size: see `Embedder.encode`.
-        truncation: see `Embedder.encode`.
+        truncation, passage_tokens, overlap: of texts longer than the model reads (`encoding.EncodingOptions`); None for what the
+            index notes, and for a new one passages as long as the model reads.
         show_progress_bar: draw a progress bar on stderr.
         counts: filled in, if given.
         on_reject: takes each row that cannot be stored; None where the first one is an error.
@@ -102,7 +66,9 @@ class IndexWriter:
         embedder: Embedder | None = None,
         *,
         batch_size: int = 32,
-        truncation: Truncation = "warn",
+        truncation: LongTexts | None = None,
+        passage_tokens: int | None = None,
+        overlap: int | None = None,
         show_progress_bar: bool = False,
         counts: IndexCounts | None = None,
         on_reject: Callable[[Reject], None] | None = None,
@@ -117,9 +83,7 @@ class IndexWriter:
         self._row_writer = partial(
             _RowWriter,
             path=self.path,
-            batch_size=batch_size,
-            truncation=truncation,
-            show_progress_bar=show_progress_bar,
+            options=EncodingOptions(truncation, passage_tokens, overlap, batch_size, show_progress_bar),
             counts=self.counts,
             on_reject=on_reject,
         )
@@ -260,7 +224,13 @@ class IndexWriter:
             deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
             entries, next_row = old.manifest["segments"], old.manifest["next_row"]
             generation = old.generation + 1
-            publish(self.path, generation, old.model, entries, next_row, deleted, old.kind, columns=old.columns)
+            write_generation(self.path, generation, entries, deleted, old, thread_count(self._threads))
+            columns, rule = old.columns, old.long_texts
+            publish(
+                *(self.path, generation, old.model, entries, next_row, deleted, old.kind),
+                columns=columns,
+                long_texts=rule,
+            )
             sweep(self.path)
         return len(rows)
 
@@ -334,9 +304,7 @@ class _RowWriter:
     Args:
         path: the index directory, whose lock is held.
         embedder: the index's model.
-        batch_size: see `Embedder.encode`.
-        truncation: see `Embedder.encode`.
-        show_progress_bar: draw a progress bar on stderr.
+        options: how they are encoded.
         counts: filled in.
         on_reject: takes each row that cannot be stored; None where the first one is an error.
     """
@@ -346,17 +314,13 @@ class _RowWriter:
         path: Path,
         embedder: Embedder,
         *,
-        batch_size: int,
-        truncation: Truncation,
-        show_progress_bar: bool,
+        options: EncodingOptions,
         counts: IndexCounts,
         on_reject: Callable[[Reject], None] | None,
     ) -> None:
         self._path = path
         self._embedder = embedder
-        self._batch_size = batch_size
-        self._truncation: Truncation = truncation
-        self._show_progress_bar = show_progress_bar
+        self._options = options
         self._counts = counts
         self._on_reject = on_reject
 
@@ -385,45 +349,37 @@ class _RowWriter:
         Raises:
             InputError: a row cannot be stored, or there is none.
         """
-        self._counts.records = self._counts.rows = self._counts.replaced = self._counts.repeated = 0
+        counts = self._counts
+        counts.records = counts.rows = counts.replaced = counts.repeated = counts.split = counts.passages = 0
+        rule = self._options.rule(None if old is None else old.long_texts, self._embedder, model.prompt)
         first_row = 0 if old is None else int(old.manifest["next_row"])
         generation = 1 if old is None else old.generation + 1
-        name = f"{generation:06d}"
         replaced: list[int] = []
         accepted = Counted(self._accepted(records, old, replaced if replace else None, schema), expected(records))
-        with SegmentWriter(self._path / "segments", name, model.dimension, schema, first_row) as segment:
+        segments = self._path / "segments"
+        with SegmentWriter(segments, f"{generation:06d}", model.dimension, schema, first_row) as segment:
             if vectors is None:
-                blocks = self._encoded(accepted, model.prompt)
+                rows = Counted((row for _, row in accepted), expected(accepted))
+                blocks = encoded_blocks(rows, self._embedder, model.prompt, rule, self._options, counts)
             else:
-                blocks = _taken(accepted, vectors, model.dimension, self._counts)
-            for rows, block in blocks:
-                segment.write(rows, block)
-            if not segment.rows and not self._counts.repeated:
+                blocks = given_blocks(accepted, vectors, model.dimension, counts)
+            for block in blocks:
+                segment.write(block.rows, block.vectors, spans=block.spans)
+            if not segment.rows and not counts.repeated:
                 raise InputError("there is no text to index")
         if not segment.rows:
             return
-        self._counts.rows, self._counts.replaced = segment.rows, len(replaced)
+        counts.rows, counts.replaced = segment.rows, len(replaced)
         entries = [] if old is None else list(old.manifest["segments"])
-        entries.append({"name": name, "rows": segment.rows, "checksums_sha256": segment.checksum})
+        entries.append(segment.entry)
         deleted = np.array(replaced, dtype=np.int64)
         if old is not None:
             deleted = np.concatenate([old.deleted, deleted])
+            rule = old.long_texts
         next_row, columns = first_row + segment.rows, schema.described()
         build_new(self._path, entries[-1], model.dimension, kind, self._embedder.threads)
-        publish(self._path, generation, model, entries, next_row, deleted, kind, columns=columns)
-
-    def _encoded(
-        self, accepted: Iterable[tuple[int, StoredRow]], prompt: str
-    ) -> Iterator[tuple[list[StoredRow], FloatArray]]:
-        """Yield the rows with their vectors, block by block."""
-        return self._embedder.encode_records(
-            Counted((row for _, row in accepted), expected(accepted)),
-            batch_size=self._batch_size,
-            prompt=prompt,
-            truncation=self._truncation,
-            show_progress_bar=self._show_progress_bar,
-            counts=self._counts.encoding,
-        )
+        write_generation(self._path, generation, entries, deleted, old, self._embedder.threads)
+        publish(self._path, generation, model, entries, next_row, deleted, kind, columns=columns, long_texts=rule)
 
     def _accepted(
         self, records: Iterable[Row], old: Store | None, replaced: list[int] | None, schema: Schema
@@ -486,56 +442,6 @@ def _rows_of(store: Store, identities: Iterable[str]) -> set[int]:
             raise InputError(f"the id {identity!r} is not in the index; nothing was deleted")
         rows.add(row)
     return rows
-
-
-def _taken(
-    accepted: Iterable[tuple[int, StoredRow]],
-    given: FloatArray | VectorsById,
-    dimension: int,
-    counts: IndexCounts,
-) -> Iterator[tuple[list[StoredRow], FloatArray]]:
-    """Yield the rows with their vectors out of those that were given, block by block.
-
-    Raises:
-        InputError: there are more or fewer vectors than records, a row has none, or one is not of length 1.
-    """
-    vectors, places = (given.vectors, given.places) if isinstance(given, VectorsById) else (given, None)
-    vectors = arguments.array_of(vectors, "vectors")
-    if vectors.ndim != 2 or vectors.shape[1] != dimension:
-        raise InputError(f"the vectors must have the shape (rows, {dimension}); found {vectors.shape}")
-    positions: list[int] = []
-    pending: list[StoredRow] = []
-
-    def block() -> FloatArray:
-        taken = np.asarray(vectors[positions], dtype=np.float32)
-        lengths = np.linalg.norm(taken.astype(np.float64), axis=1)
-        wrong = np.flatnonzero(~(np.abs(lengths - 1) < arguments.LENGTH_TOLERANCE))
-        if len(wrong):
-            first = int(wrong[0])
-            raise InputError(f"vector {positions[first] + 1} has the length {lengths[first]:.4f}; it must be 1")
-        positions.clear()
-        return arguments.rescaled(taken, lengths)
-
-    used = 0
-    for position, row in accepted:
-        at = position if places is None else places.get(row.id, -1)
-        if at < 0:
-            raise InputError(f"the row {row.id!r} has no vector")
-        if at >= len(vectors):
-            raise InputError(f"there are {len(vectors)} vectors, and more rows than that")
-        positions.append(at)
-        pending.append(row)
-        used += 1
-        if len(positions) == _BLOCK_ROWS:
-            yield pending, block()
-            pending = []
-    rows = counts.records if places is None else used + counts.repeated
-    if rows < len(vectors):
-        raise InputError(
-            f"there are {len(vectors)} vectors, and {rows} rows{'' if places is None else ' of their ids'}"
-        )
-    if positions:
-        yield pending, block()
 
 
 def as_record(row: Row, line: int) -> Record:

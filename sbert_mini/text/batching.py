@@ -6,7 +6,7 @@ import numpy as np
 
 from sbert_mini.errors import UsageError
 from sbert_mini.shapes import IntArray
-from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.text.tokens import TokenBatch, Tokens
 
 
 def batches_by_length(lengths: Sequence[int] | IntArray, max_texts: int, max_tokens: int) -> list[IntArray]:
@@ -45,13 +45,10 @@ def pad(tokens: Sequence[Tokens], pad_id: int) -> tuple[IntArray, IntArray, IntA
     Shapes:
         each result: (batch, seq), `seq` the longest text's tokens.
     """
-    longest = max((len(t.ids) for t in tokens), default=0)
-    input_ids = np.full((len(tokens), longest), pad_id, dtype=np.int64)
-    attention_mask = np.zeros((len(tokens), longest), dtype=np.int64)
-    token_type_ids = np.zeros((len(tokens), longest), dtype=np.int64)
-    for row, item in enumerate(tokens):
-        length = len(item.ids)
-        input_ids[row, :length] = item.ids
-        attention_mask[row, :length] = 1
-        token_type_ids[row, :length] = item.type_ids
-    return input_ids, attention_mask, token_type_ids
+    batch = TokenBatch.of(tokens)
+    lengths = batch.lengths
+    inside = np.arange(lengths.max(initial=0)) < lengths[:, None]  # (batch, seq)
+    input_ids = np.full(inside.shape, pad_id, dtype=np.int64)
+    token_type_ids = np.zeros(inside.shape, dtype=np.int64)
+    input_ids[inside], token_type_ids[inside] = batch.ids, batch.type_ids
+    return input_ids, inside.astype(np.int64), token_type_ids

@@ -7,8 +7,8 @@ import re
 
 from sbert_mini.text.shown import shown
 
-_MARKUP = re.compile(r"[\\`|<]|(?<=\])\(|&(?=#?\w+;)")
-_REPLACED = {"<": "&lt;", "&": "&amp;"}
+_MARKUP = re.compile(r"[\\`|<]|(?<=\])\(|&(?=#?\w+;)|(?<=\bwww)\.|(?<=[A-Za-z]):(?=/)|@", re.IGNORECASE)
+_REPLACED = {"<": "&lt;", "&": "&amp;", ".": "&#46;", ":": "&#58;", "@": "&#64;"}
 _FENCE = re.compile(r"`{3,}")
 
 

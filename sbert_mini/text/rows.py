@@ -14,6 +14,7 @@ number and "007" is not), numbers, true/false, or text, where what is no text is
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,49 @@ def read_row(record: Record) -> dict[str, Any]:
     for name, value in record.columns.items():
         row.setdefault(name, value)
     return row
+
+
+def column_of(row: Mapping[str, Any], name: str, place: str) -> Any:
+    """Return the value of a column.
+
+    Args:
+        row: by column, as `read_row` returns it.
+        name: the column.
+        place: where the row stands (`Record.place`), for the message.
+
+    Raises:
+        InputError: there is no such column.
+    """
+    if name not in row:
+        raise InputError(f"{place}: there is no column {name!r}; the columns are {', '.join(row)}")
+    return row[name]
+
+
+def text_of(row: Mapping[str, Any], name: str, place: str) -> str:
+    """Return the text of a column; the arguments are those of `column_of`.
+
+    Raises:
+        InputError: there is no such column, or it holds no text.
+    """
+    value = column_of(row, name, place)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{place}: {name!r} must be a text, and is {value!r}")
+    return value
+
+
+def score_of(value: Any, place: str) -> float:
+    """Return a score: a finite number, or a text that is one.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{place}: the score must be a finite number, and is {value!r}")
+    return number
 
 
 def named_row(record: Record) -> dict[str, Any]:

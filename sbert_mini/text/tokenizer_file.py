@@ -7,6 +7,7 @@ nothing else of the file is run. Any other is refused unless the user trusts it.
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,12 +17,28 @@ from tokenizers.models import WordPiece
 from sbert_mini.errors import CorruptModelError, UnsupportedModelError
 from sbert_mini.files import json_schema
 from sbert_mini.files.json_files import TOKENIZER
+from sbert_mini.files.reading import read_whole
 
 _NORMALIZER_FLAGS = {"clean_text", "handle_chinese_chars", "strip_accents", "lowercase"}
 
 
-def read_tokenizer(path: Path, settings: Mapping[str, Any], *, trust: bool = False) -> tuple[Tokenizer, int]:
-    """Return the tokenizer of a folder (`tokenizer.json`, else `vocab.txt`), and the greatest id that it gives.
+@dataclass(frozen=True)
+class TokenizerRead:
+    """A tokenizer that was read.
+
+    Attributes:
+        tokenizer: the tokenizer.
+        greatest_id: the greatest id that it gives.
+        vocabulary: its model's; None where the tokenizer was taken as it is.
+    """
+
+    tokenizer: Tokenizer
+    greatest_id: int
+    vocabulary: Mapping[str, int] | None = None
+
+
+def read_tokenizer(path: Path, settings: Mapping[str, Any], *, trust: bool = False) -> TokenizerRead:
+    """Return the tokenizer of a folder (`tokenizer.json`, else `vocab.txt`).
 
     Args:
         path: the folder.
@@ -55,17 +72,17 @@ def guarded(call: Callable[..., Any], *args: Any, what: object = "the tokenizer"
         raise CorruptModelError(f"{what} failed: {text[:200]}") from None
 
 
-def _trusted(file: Path) -> tuple[Tokenizer, int]:
+def _trusted(file: Path) -> TokenizerRead:
     try:
-        data = file.read_bytes()
+        data = read_whole(file)
     except OSError as error:
         raise CorruptModelError(f"{file} cannot be read: {error.strerror or error}") from error
     tokenizer = guarded(Tokenizer.from_buffer, data, what=file)
     guarded(tokenizer.encode, "a", what=file)
-    return tokenizer, max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    return TokenizerRead(tokenizer, max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0))
 
 
-def _rebuilt(file: Path) -> tuple[Tokenizer, int]:
+def _rebuilt(file: Path) -> TokenizerRead:
     """Return BERT's tokenizer with the vocabulary and the flags of a `tokenizer.json` that describes one."""
     data = json_schema.read_json(file, TOKENIZER, CorruptModelError)
     model = data["model"]
@@ -84,13 +101,14 @@ def _rebuilt(file: Path) -> tuple[Tokenizer, int]:
     if isinstance(decoder, dict) and decoder.get("type") == "WordPiece":
         tokenizer.decoder = decoders.WordPiece(str(decoder.get("prefix", "##")), bool(decoder.get("cleanup", True)))
     in_texts = [token["id"] for token in added if not token["special"]]
-    return tokenizer, max([greatest, *marks, *in_texts])
+    return TokenizerRead(tokenizer, max([greatest, *marks, *in_texts]), model["vocab"])
 
 
 def _refuse(file: Path, what: str) -> NoReturn:
     raise UnsupportedModelError(
-        f"{file} has {what}, and is not BERT's tokenizer: its rules could hang or stop this program. Where you trust the file, "
-        "pass --trust-tokenizer (in Python: trust_tokenizer=True)"
+        f"{file} has {what}, and is not BERT's tokenizer: its rules could hang or stop this program. Where you trust the file: "
+        "--trust-tokenizer for encode, index, search, dedup, predict, models convert, bench sts and bench search; in a recipe "
+        "trust_tokenizer = true in [model], or in the [[task]] of a teacher; in Python trust_tokenizer=True"
     )
 
 
@@ -204,10 +222,10 @@ def _add_tokens(file: Path, tokenizer: Tokenizer, added: list[dict[str, Any]]) -
             )
 
 
-def _from_vocabulary(path: Path, settings: Mapping[str, Any]) -> tuple[Tokenizer, int]:
+def _from_vocabulary(path: Path, settings: Mapping[str, Any]) -> TokenizerRead:
     """Return BERT's word-piece tokenizer for a `vocab.txt`, as google-research/bert's `tokenization.py` reads it."""
     try:
-        vocabulary = {piece: index for index, piece in enumerate(path.read_text(encoding="utf-8").splitlines())}
+        vocabulary = {piece: index for index, piece in enumerate(read_whole(path).decode().splitlines())}
     except (OSError, ValueError) as error:
         raise CorruptModelError(f"{path} cannot be read: {error}") from error
     special = {}
@@ -228,4 +246,4 @@ def _from_vocabulary(path: Path, settings: Mapping[str, Any]) -> tuple[Tokenizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens([token for token in special.values() if token in vocabulary])
     tokenizer.post_processor = _marks(*((special[key], vocabulary[special[key]]) for key in ("cls", "sep")))
-    return tokenizer, max(vocabulary.values())
+    return TokenizerRead(tokenizer, max(vocabulary.values()), vocabulary)

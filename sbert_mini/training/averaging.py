@@ -13,8 +13,9 @@ from sbert_mini.errors import CorruptModelError, UsageError
 from sbert_mini.files import outputs
 from sbert_mini.files.durable import save_file
 from sbert_mini.files.json_schema import Anything, read_json
+from sbert_mini.files.reading import NotRegularError, check_regular
 from sbert_mini.model.layout import GRAPHS_FOLDER
-from sbert_mini.training.config import AVERAGES
+from sbert_mini.training.config import AVERAGES, AverageConfig
 
 FILE = "average.safetensors"
 
@@ -37,13 +38,16 @@ class WeightAverage:
     """
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], rule: str = "ema", decay: float = 0.999, *, warm: bool = True
+        self,
+        modules: Mapping[str, nn.Module],
+        rule: str = "ema",
+        decay: float = AverageConfig.decay,
+        *,
+        warm: bool = True,
     ) -> None:
         if rule not in AVERAGES:
             raise UsageError(f"the average must be one of {', '.join(AVERAGES)}; found {rule!r}")
-        if not 0 <= decay < 1:
-            raise UsageError(f"the decay must be in [0, 1); found {decay}")
-        self.rule, self.decay, self.warm = rule, decay, warm
+        self.rule, self.decay, self.warm = rule, AverageConfig(decay=decay).decay, warm
         self.count = 0
         self._live = {f"{name}.{key}": p for name, module in modules.items() for key, p in module.named_parameters()}
         self.weights: dict[str, Tensor] = {key: p.detach().clone() for key, p in self._live.items()}
@@ -89,7 +93,7 @@ class WeightAverage:
             CorruptModelError: the file is missing, damaged or of other weights.
         """
         try:
-            tensors = load_file(file)
+            tensors = load_file(check_regular(file))
         except Exception as error:  # the library raises its own
             raise CorruptModelError(f"{file} cannot be read: {error}") from error
         self.count = int(tensors.pop("count", torch.tensor(0)))
@@ -128,7 +132,8 @@ def soup(models: Sequence[Path], output: Path) -> None:
     if any(config != configs[0] for config in configs):
         raise UsageError("the models differ in their configuration or in their heads' labels")
     part = outputs.new_part(output)
-    shutil.copytree(models[0], part, ignore=shutil.ignore_patterns(GRAPHS_FOLDER, "lora"), dirs_exist_ok=True)
+    left_out = shutil.ignore_patterns(GRAPHS_FOLDER, "lora")
+    shutil.copytree(models[0], part, ignore=left_out, dirs_exist_ok=True, copy_function=_copy)
     for file in files[0]:
         tensors_of = [_read(model / file) for model in models]
         for model, tensors in zip(models, tensors_of, strict=True):
@@ -142,6 +147,14 @@ def soup(models: Sequence[Path], output: Path) -> None:
     outputs.finish(part, output)
 
 
+def _copy(source: str, target: str) -> None:
+    """Copy a file of a model: a link to a device would never end."""
+    try:
+        shutil.copy2(check_regular(Path(source)), target)
+    except NotRegularError as error:
+        raise CorruptModelError(f"{source} cannot be copied: {error}") from error
+
+
 def _weight_files(model: Path) -> list[Path]:
     """Return the weights that a soup averages. The mean of two products B A is not the product of the means."""
     files = (file.relative_to(model) for file in model.rglob("*.safetensors"))
@@ -150,7 +163,7 @@ def _weight_files(model: Path) -> list[Path]:
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        return dict(load_file(file))
+        return dict(load_file(check_regular(file)))
     except Exception as error:  # the library raises its own
         raise CorruptModelError(f"{file} cannot be read: {error}") from error
 

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from sbert_mini.errors import UsageError
+from sbert_mini.evaluation.log_keys import EVAL_MEAN
 from sbert_mini.training import averaging, checkpoints, processes
 from sbert_mini.training.averaging import WeightAverage
 from sbert_mini.training.config import FitterConfig
@@ -22,7 +23,7 @@ from sbert_mini.training.stopping import best_standing, standing_of
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.telemetry import Telemetry
 
-TEACHER = "teacher.safetensors"
+BREGMAN_FILE = "bregman.safetensors"
 
 
 class AfterStep(TrainerCallback):
@@ -134,7 +135,7 @@ class BaseFitter(SentenceTransformerTrainer, ABC):
         best = best_standing(self.state, self.measured_tasks) if self.state.best_global_step is not None else None
         if best is not None and now <= best:
             return False
-        self.state.best_metric, self.state.best_global_step = metrics["eval_mean"], self.state.global_step
+        self.state.best_metric, self.state.best_global_step = metrics[EVAL_MEAN], self.state.global_step
         return True
 
     # --- averages ---
@@ -150,7 +151,7 @@ class BaseFitter(SentenceTransformerTrainer, ABC):
             self.averages[averaging.FILE] = WeightAverage(self.modules_by_name(), average.kind, average.decay)
         if settings.bregman:
             momentum = settings.bregman_momentum
-            self.averages[TEACHER] = WeightAverage(self.modules_by_name(), "ema", momentum, warm=False)
+            self.averages[BREGMAN_FILE] = WeightAverage(self.modules_by_name(), "ema", momentum, warm=False)
 
     def after_step(self) -> None:
         """Take the new weights into the moving averages; called after each optimizer step."""

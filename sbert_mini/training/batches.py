@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from sbert_mini.shapes import IntArray
 from sbert_mini.text.batching import pad
-from sbert_mini.text.tokenizer import TextTokenizer, Tokens
+from sbert_mini.text.tokenizer import TextTokenizer
+from sbert_mini.text.tokens import Tokens
 from sbert_mini.training import processes
 from sbert_mini.training.checks import normalized
 from sbert_mini.training.evaluator import encode_tokenized

@@ -20,6 +20,7 @@ from sbert_mini.files import outputs
 from sbert_mini.files.durable import save_file
 from sbert_mini.files.json_files import FITTER_STATE
 from sbert_mini.files.json_schema import read_json
+from sbert_mini.files.reading import check_regular
 from sbert_mini.training import processes
 
 OPTIMIZER, STATE = "optimizer.safetensors", "fitter.json"
@@ -154,7 +155,7 @@ def load_optimizer_and_scheduler(folder: Path, optimizer: Any, scheduler: Any) -
     """
     saved = read_state(folder)
     try:
-        tensors = load_file(folder / OPTIMIZER)
+        tensors = load_file(check_regular(folder / OPTIMIZER))
     except Exception as error:  # the library raises its own
         raise CorruptModelError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
     states: dict[int, dict[str, Any]] = {}
@@ -173,7 +174,7 @@ def load_random_state(folder: Path, process: int = 0) -> None:
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = saved["numpy"]
     np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
-    tensors = load_file(folder / OPTIMIZER)
+    tensors = load_file(check_regular(folder / OPTIMIZER))
     torch.set_rng_state(tensors[f"random.{process}.torch"])
     if torch.cuda.is_available():
         states = [tensors[name] for name in sorted(tensors) if name.startswith(f"random.{process}.cuda.")]

@@ -178,7 +178,7 @@ class FitterConfig:
         if not names:
             raise UsageError("at least one task is needed", "tasks")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise UsageError(f"two tasks are called {repeated[0]!r}", "tasks")
+            raise UsageError(f"two tasks are called {repeated[0]!r}", "name")
         if not trained:
             raise UsageError("no task has training data", "tasks")
         if self.floor * len(trained) > self.batch_size:

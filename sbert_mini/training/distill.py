@@ -58,7 +58,7 @@ def teacher_vectors(
     graph: Graph = "fp32",
     threads: int | None = None,
     offline: bool = False,
-    show_progress_bar: bool = False,
+    trust_tokenizer: bool = False,
     on_progress: Callable[[str], None] = lambda text: None,  # noqa: ARG005
 ) -> FloatArray:
     """Return a teacher's vectors of texts; computed once, and kept in `folder`.
@@ -72,7 +72,7 @@ def teacher_vectors(
         graph: what computes them.
         threads: that compute.
         offline: open no socket.
-        show_progress_bar: draw one on stderr.
+        trust_tokenizer: see `Embedder`.
         on_progress: called with a line of text for each stage.
 
     Shapes: the result (texts, teacher dim), float32, memory-mapped.
@@ -80,7 +80,7 @@ def teacher_vectors(
     Raises:
         ModelNotFoundError: the name leads nowhere.
     """
-    embedder = Embedder(teacher, graph=graph, threads=threads, offline=offline)
+    embedder = Embedder(teacher, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     digest = hashlib.sha256(
         json.dumps([embedder.fingerprint, graph, list(texts)]).encode("utf-8", "surrogatepass")
     ).hexdigest()
@@ -88,7 +88,7 @@ def teacher_vectors(
     file = folder / f"{digest[:32]}.npy"
     if not file.is_file():
         on_progress(f"the teacher {teacher} encodes {len(texts):,} texts -> {file}")
-        job = EncodeJob(file, embedder, EncodeSettings(), resume=True, show_progress_bar=show_progress_bar)
+        job = EncodeJob(file, embedder, EncodeSettings(), resume=True)
         job.run(Record(text=text, line=number) for number, text in enumerate(texts, start=1))
     vectors: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
     return vectors

@@ -12,6 +12,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 
 from sbert_mini.cosine import TOLERANCE
+from sbert_mini.evaluation.log_keys import MEAN
 from sbert_mini.evaluation.sts import pearson, spearman, without_rounding
 from sbert_mini.shapes import AnyArray
 from sbert_mini.text.batching import batches_by_length
@@ -140,7 +141,7 @@ def standing(figures: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> tuple[i
         None where no main figure is defined: then nothing tells how good the weights are.
     """
     defined = sum(figures.get(f"{task.name}_{task.main_metric}") is not None for task in tasks)
-    return (defined, float(figures["mean"])) if defined else None
+    return (defined, float(figures[MEAN])) if defined else None
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class TaskEvaluator(BaseEvaluator):
         super().__init__()
         self.measured, self.objectives, self.embed, self.fixed = measured, objectives, embed, fixed
         self._vectors: dict[int, list[Tensor]] = {}
-        self.primary_metric = "mean"
+        self.primary_metric = MEAN
 
     def __call__(
         self,
@@ -211,5 +212,5 @@ class TaskEvaluator(BaseEvaluator):
             main = values[part.task.config.main_metric]
             if not part.prefix and main is not None:
                 shares.append(as_share(part.task.config.main_metric, main))
-        figures["mean"] = math.fsum(shares) / len(shares) if shares else None
+        figures[MEAN] = math.fsum(shares) / len(shares) if shares else None
         return figures

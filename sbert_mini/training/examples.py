@@ -1,6 +1,5 @@
 """The examples of a task: texts side by side and maybe a label each, and how they are read from files."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +10,13 @@ import numpy as np
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.shapes import IntArray
 from sbert_mini.text.records import format_of, read_records
-from sbert_mini.text.tokenizer import TextTokenizer, Tokens
+from sbert_mini.text.rows import column_of, read_row, score_of, text_of
+from sbert_mini.text.tokenizer import TextTokenizer
+from sbert_mini.text.tokens import Tokens
 
 OTHER_ORDER = "added: in the other order"
 """What `Examples.counts` calls the rows of `in_both_orders`."""
+_DROPPED = "dropped: "
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,13 @@ class Examples:
         texts = tuple(row for row, k in zip(self.texts, keep, strict=True) if k)
         labels = None if self.labels is None else tuple(x for x, k in zip(self.labels, keep, strict=True) if k)
         dropped = len(self) - len(texts)
-        counts = {**self.counts, **({f"dropped: {reason}": dropped} if dropped else {})}
+        counts = {**self.counts, **({_DROPPED + reason: dropped} if dropped else {})}
         return replace(self, texts=texts, labels=labels, counts=counts)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many rows were left out on the way here, by reason."""
+        return {key.removeprefix(_DROPPED): n for key, n in self.counts.items() if key.startswith(_DROPPED)}
 
     def sample(self, count: int, seed: int) -> "Examples":
         """Return some rows, drawn by a seed, in order; all of them where there are no more."""
@@ -82,38 +89,23 @@ def read_examples(
     for path in paths:
         plain = format_of(path) == "txt" and len(text_columns) == 1 and label_column is None  # a text a line
         for record in read_records(path, text_column=None if plain else text_columns[0]):
-            where = f"{path}, line {record.line}"
-            row = {text_columns[0]: record.text, **record.columns}
-            if record.id is not None:
-                row.setdefault("id", record.id)
-            for column in (*text_columns, *([label_column] if label_column else [])):
-                if column not in row:
-                    raise InputError(f"{where}: there is no column {column!r}; the columns are {', '.join(row)}")
-            for column in text_columns:
-                if not isinstance(row[column], str) or not row[column].strip():
-                    raise InputError(f"{where}: {column!r} must be a text, and is {row[column]!r}")
-            texts.append(tuple(row[column] for column in text_columns))
+            row = {text_columns[0]: record.text} if plain else read_row(record)
+            texts.append(tuple(text_of(row, column, record.place) for column in text_columns))
             if label_column:
-                labels.append(_label(row[label_column], graded, where))
+                labels.append(_label(column_of(row, label_column, record.place), graded, record.place))
     if not texts:
         raise InputError(f"{', '.join(map(str, paths))}: there is no row")
     label_values = tuple(labels) if label_column else None
     return Examples(tuple(texts), label_values, tuple(text_columns), {"read": len(texts)})
 
 
-def _label(value: Any, graded: bool, where: str) -> Any:
-    if not graded:
-        text = str(value).strip()
-        if not text or value is None:
-            raise InputError(f"{where}: the label is empty")
-        return text
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{where}: the score must be a finite number, and is {value!r}")
-    return number
+def _label(value: Any, graded: bool, place: str) -> Any:
+    if graded:
+        return score_of(value, place)
+    text = str(value).strip()
+    if not text or value is None:
+        raise InputError(f"{place}: the label is empty")
+    return text
 
 
 class TokenizedTexts:
@@ -129,16 +121,12 @@ class TokenizedTexts:
     """
 
     def __init__(self, inputs: Sequence[str | tuple[str, str]], tokenizer: TextTokenizer) -> None:
-        ids, types, lengths, self.truncated = [], [], np.empty(len(inputs), np.int64), 0
-        for start in range(0, len(inputs), 1024):
-            for offset, tokens in enumerate(tokenizer.encode(inputs[start : start + 1024])):
-                lengths[start + offset] = len(tokens.ids)
-                self.truncated += tokens.truncated
-                ids.append(np.array(tokens.ids, np.int32))
-                types.append(np.array(tokens.type_ids, np.int8))
-        self.lengths: IntArray = lengths
-        self._ends = np.cumsum(lengths)
-        self._ids, self._types = np.concatenate(ids), np.concatenate(types)
+        batches = [tokenizer.encode(inputs[start : start + 1024]) for start in range(0, len(inputs), 1024)]
+        self.truncated = int(sum(batch.truncated.sum() for batch in batches))
+        self.lengths: IntArray = np.concatenate([batch.lengths for batch in batches])
+        self._ends = np.cumsum(self.lengths)
+        self._ids = np.concatenate([batch.ids.astype(np.int32) for batch in batches])
+        self._types = np.concatenate([batch.type_ids.astype(np.int8) for batch in batches])
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -9,6 +9,7 @@ from torch import Tensor
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.errors import CorruptModelError, MissingExtraError
 from sbert_mini.files.durable import save_file
+from sbert_mini.files.reading import check_regular
 from sbert_mini.model.weights import WEIGHTS
 from sbert_mini.training.config import LoraConfig
 
@@ -76,7 +77,7 @@ class Lora:
         """
         file = path / FOLDER / "adapter_model.safetensors"
         try:
-            tensors = load_file(file)
+            tensors = load_file(check_regular(file))
         except Exception as error:  # the library raises its own
             raise CorruptModelError(f"{file} cannot be read: {error}") from error
         updates = self._updates()

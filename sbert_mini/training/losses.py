@@ -1,4 +1,4 @@
-"""CosineEmbeddingLoss, with a margin that may move. The other losses are sentence-transformers' own (`tasks`)."""
+"""CosineEmbeddingLoss, with a margin that may move. The other losses are sentence-transformers' own (`objective`)."""
 
 import math
 from abc import ABC, abstractmethod
@@ -43,7 +43,7 @@ class FixedMargin(Margin):
         value: in [-1, 1].
     """
 
-    def __init__(self, value: float = 0.0) -> None:
+    def __init__(self, value: float = MarginConfig.value) -> None:
         self.value = MarginConfig("fixed", value=float(value)).value
 
     def state(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class ScheduledMargin(Margin):
     Source: this project's; the idea of training from easy to hard is Bengio et al. 2009, "Curriculum learning".
     """
 
-    def __init__(self, start: float, end: float, shape: str = "linear") -> None:
+    def __init__(self, start: float, end: float, shape: str = MarginConfig.shape) -> None:
         config = MarginConfig("scheduled", start=float(start), end=float(end), shape=shape)
         self.start, self.end, self.shape = config.start, config.end, config.shape
         self.value = self.start
@@ -108,12 +108,12 @@ class HardNegativeMargin(Margin):
 
     def __init__(
         self,
-        value: float = 0.5,
-        quantile: float = 0.75,
-        rate: float = 0.05,
-        low: float = 0.0,
-        high: float = 0.9,
-        every: str = "batch",
+        value: float = MarginConfig.value,
+        quantile: float = MarginConfig.quantile,
+        rate: float = MarginConfig.rate,
+        low: float = MarginConfig.low,
+        high: float = MarginConfig.high,
+        every: str = MarginConfig.every,
     ) -> None:
         config = MarginConfig(
             "hard-negatives", float(value), quantile=quantile, rate=rate, low=float(low), high=float(high), every=every
@@ -174,7 +174,7 @@ class CosineEmbeddingLoss(nn.Module):
     with Gradient Surgery"; `torch.nn.CosineEmbeddingLoss`. Differs from them: the moving margin, and graded pairs.
     """
 
-    def __init__(self, margin: Margin | float = 0.0) -> None:
+    def __init__(self, margin: Margin | float = MarginConfig.value) -> None:
         super().__init__()
         self.margin = margin if isinstance(margin, Margin) else FixedMargin(margin)
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sbert_mini.errors import UsageError
+from sbert_mini.training.config import RegularizationConfig
 from sbert_mini.training.regularizers import Pass
 
 
@@ -19,9 +19,7 @@ class RDrop:
     """
 
     def __init__(self, weight: float) -> None:
-        if not weight >= 0:
-            raise UsageError(f"the weight of R-Drop must be at least 0; found {weight}")
-        self.weight = weight
+        self.weight = RegularizationConfig(r_drop=weight).r_drop
 
     def __call__(self, clean: Pass) -> Tensor:
         """Return what is added to L₁, ()."""

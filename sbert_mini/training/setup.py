@@ -7,6 +7,7 @@ from sentence_transformers import SentenceTransformerTrainingArguments
 from torch import Tensor
 
 from sbert_mini.errors import UsageError
+from sbert_mini.evaluation.log_keys import TRAIN
 from sbert_mini.text.tokenizer import TextTokenizer
 from sbert_mini.training import processes
 from sbert_mini.training.batches import tokenized
@@ -66,7 +67,7 @@ def make_evaluator(
     for task in tasks if config.train_rows else ():
         if task.config.has_dev_figure and not task.only_measured:
             sample = task.train.sample(config.train_rows, seed=0)
-            measured.append(Measured(task, sample, tokenized(task, sample, tokenizer, "training"), "train_"))
+            measured.append(Measured(task, sample, tokenized(task, sample, tokenizer, "training"), TRAIN))
     return TaskEvaluator(measured, objectives, embed, fixed=config.encoder == "frozen")
 
 

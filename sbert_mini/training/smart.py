@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sbert_mini.errors import UsageError
+from sbert_mini.training.config import RegularizationConfig
 from sbert_mini.training.regularizers import Pass
 
 
@@ -28,13 +29,16 @@ class Smart:
     """
 
     def __init__(
-        self, weight: float, radius: float = 1e-5, step_size: float = 1e-3, steps: int = 1, noise: float = 1e-5
+        self,
+        weight: float,
+        radius: float = RegularizationConfig.smart_radius,
+        step_size: float = RegularizationConfig.smart_step_size,
+        steps: int = RegularizationConfig.smart_steps,
+        noise: float = RegularizationConfig.smart_noise,
     ) -> None:
-        for name, value in (("weight", weight), ("radius", radius), ("step_size", step_size), ("noise", noise)):
-            if not value >= 0:
-                raise UsageError(f"SMART's {name} must be at least 0; found {value}")
-        if steps < 1:
-            raise UsageError(f"SMART needs at least one step; found {steps}")
+        RegularizationConfig(
+            smart=weight, smart_radius=radius, smart_step_size=step_size, smart_steps=steps, smart_noise=noise
+        )  # checks the ranges
         self.weight, self.radius, self.step_size, self.steps, self.noise = weight, radius, step_size, steps, noise
 
     def __call__(self, clean: Pass) -> Tensor:
@@ -65,9 +69,7 @@ class Bregman:
     """
 
     def __init__(self, weight: float) -> None:
-        if not weight >= 0:
-            raise UsageError(f"the weight of the Bregman divergence must be at least 0; found {weight}")
-        self.weight = weight
+        self.weight = RegularizationConfig(bregman=weight).bregman
 
     def __call__(self, clean: Pass) -> Tensor:
         """Return what is added to the loss, ()."""

@@ -5,22 +5,20 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback
 
+from sbert_mini.evaluation.log_keys import EVAL_MEAN, figures_in
 from sbert_mini.training.evaluator import standing
 from sbert_mini.training.task_config import TaskConfig
-
-PREFIX = "eval_"
 
 
 def standing_of(metrics: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> tuple[int, float] | None:
     """Return the standing of an evaluation, from figures whose names begin with `eval_`; see `evaluator.standing`."""
-    figures = {name.removeprefix(PREFIX): value for name, value in metrics.items() if name.startswith(PREFIX)}
-    return standing(figures, tasks)
+    return standing(figures_in(metrics), tasks)
 
 
 def best_standing(state: Any, tasks: Sequence[TaskConfig]) -> tuple[int, float] | None:
     """Return the standing of the best evaluation until now, from a `TrainerState`'s log; None where there is none."""
     for line in state.log_history:
-        if line.get("step") == state.best_global_step and f"{PREFIX}mean" in line:
+        if line.get("step") == state.best_global_step and EVAL_MEAN in line:
             return standing_of(line, tasks)
     return None
 

@@ -3,12 +3,13 @@
 A loss is a row of `LOSSES`. `TaskConfig` refuses invalid tasks; the reader of recipes adds file and line to its error.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sbert_mini.errors import UsageError
+from sbert_mini.evaluation.log_keys import TRAIN
+from sbert_mini.files.names import TASK
 from sbert_mini.training.fields import check, key
 
 STRUCTURES = {"single": 1, "siamese": 2, "triplet": 3, "pair": 2}
@@ -93,7 +94,7 @@ LOSSES: Mapping[str, LossSpec] = {
     "triplet": LossSpec(("triplet",), "none", ("accuracy",), nested=True),
     "distillation": LossSpec(("single",), "teacher", (), nested=True),
 }
-"""Loss -> what is known of it; `tasks` has its class."""
+"""Loss -> what is known of it; `objective` has its class."""
 
 
 def with_(field: str) -> tuple[str, ...]:
@@ -159,7 +160,7 @@ class TaskConfig:
     """What a task is, without its data. Structures are in `STRUCTURES`, losses in `LOSSES`.
 
     Attributes:
-        name: the task's name, and its head's: letters, digits, - and _.
+        name: the task's name, and its head's: 1 to 200 letters, digits, - and _.
         structure: what an example is: a `single` text, a `siamese` pair, a `triplet`, or a `pair` in one input.
         loss: the loss that the task minimises.
         labels: the labels of a classification, in the order of the outputs; by default those of the training data, sorted.
@@ -214,11 +215,8 @@ class TaskConfig:
     adapter_heads: int = key(4, low=1)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"(?!train_)[A-Za-z0-9_-]+", self.name):
-            _refuse(
-                "name",
-                f" is made of letters, digits, - and _, and does not begin with train_; found {self.name!r}",
-            )
+        if not TASK.allows(self.name) or self.name.startswith(TRAIN):
+            _refuse("name", f" must be {TASK.rule}, and must not begin with {TRAIN}; found {self.name!r}")
         check(self, "task")
         spec = self.spec
         if self.structure not in spec.structures:

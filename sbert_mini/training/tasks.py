@@ -41,7 +41,7 @@ class Task:
         config: what it is.
         train: its training examples; without any the task is measured only, which needs a loss without weights.
         dev: its dev examples, or None.
-        margin: of the loss `cosine-embedding`; None for a fixed 0.
+        margin: of the loss `cosine-embedding`; None for a fixed one at its default value, `MarginConfig.value`.
         teacher_vectors: of the loss `distillation`: (examples, teacher dim), a vector for each training text.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a training run notes of its steps: losses, gradients, resources. The names of the log's keys have their home here."""
+"""What a training run notes of its steps: losses, gradients, resources."""
 
 import itertools
 import math
@@ -7,14 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor
 
+from sbert_mini.evaluation.log_keys import CONFLICT, COSINE, EXAMPLES, LOSS, MARGIN, NORM, WEIGHT, by_depth
 from sbert_mini.training.surgery import cosines
-
-LOSS, MARGIN, EXAMPLES = "loss_", "margin_", "examples_"
-NORM, WEIGHT, COSINE, CONFLICT, DEPTH = "grad_norm_", "weight_", "cosine_", "conflict_", "_depth_"
 
 
 class Telemetry:
@@ -54,7 +51,7 @@ class Telemetry:
         """Note the cosines of the tasks' gradients in each depth of the encoder (`rates.depth`): depth -> Gram matrix."""
         for depth, gram in grams.items():
             for pair, cosine in self._cosines(gram):
-                self._note(f"{COSINE}{pair}{DEPTH}{depth}", cosine)
+                self._note(by_depth(pair, depth), cosine)
 
     def _cosines(self, gram: Tensor) -> Iterator[tuple[str, float]]:
         """Yield the cosine of each pair of gradients, but for those that are zero and have no direction."""
@@ -96,18 +93,3 @@ class Telemetry:
     def load_state(self, state: dict[str, list[float]]) -> None:
         """Restore from `state()`."""
         self._values = state
-
-
-def pairs_in(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Return the pairs of tasks whose gradients a log compares, as `a/b`, and the depths of each.
-
-    Args:
-        lines: of the log; None for a key is no value.
-    """
-    keys = sorted({key for line in lines for key, value in line.items() if value is not None})
-    pairs = [key.removeprefix(CONFLICT) for key in keys if key.startswith(CONFLICT)]
-    starts = {pair: f"{COSINE}{pair}{DEPTH}" for pair in pairs}
-    return {
-        pair: sorted(int(key.removeprefix(start)) for key in keys if key.startswith(start))
-        for pair, start in starts.items()
-    }

@@ -16,7 +16,7 @@ from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer
 from sbert_mini.errors import TrainingError, UsageError
 from sbert_mini.training import processes
 from sbert_mini.training.allocation import Lacks
-from sbert_mini.training.base_fitter import TEACHER, AfterStep, BaseFitter
+from sbert_mini.training.base_fitter import BREGMAN_FILE, AfterStep, BaseFitter
 from sbert_mini.training.batches import Collator, TaskRows, embed, loader_of, task_rows
 from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.gradients import GradientBuffer
@@ -178,7 +178,7 @@ class MultiTaskTrainer(BaseFitter):
     def loss_of(self, model: nn.Module, task: Task, batch: Mapping[str, Any]) -> Tensor:
         """Return a task's loss on its part of a batch, regularizers included, unweighted. Shapes: the result ()."""
         name = task.config.name
-        teacher = self.averages.get(TEACHER)
+        teacher = self.averages.get(BREGMAN_FILE)
         hidden = self._encoder.model.config.hidden_size
         rules = self._regularizers.get(name, [])
         return task_loss(model, self.objectives[name], batch, hidden, rules, teacher.in_place if teacher else None)

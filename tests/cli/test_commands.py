@@ -171,7 +171,7 @@ def test_rows_that_cannot_be_read_are_skipped_when_asked_for_and_kept(sbmini_her
     assert [p.name for p in tmp_path.iterdir()] == ["t.jsonl"]
     done = sbmini_here(*command, "-i", "t.jsonl", "--on-error", "skip")
     assert done.returncode == 4
-    assert "4 rows could not be read, and are in out.npy.rejects.jsonl" in done.stderr
+    assert "4 rows were skipped, and are in out.npy.rejects.jsonl" in done.stderr
     rejects = [json.loads(line) for line in (tmp_path / "out.npy.rejects.jsonl").read_text().splitlines()]
     assert [reject["line"] for reject in rejects] == [2, 3, 4, 5]
     assert rejects[0]["content"] == "not json\n"
@@ -419,3 +419,26 @@ def test_the_shell_completes_commands_and_options(sbmini):
     assert completed("sbmini in") == ["index"]
     assert completed("sbmini index ver") == ["verify"]
     assert "--truncation" in completed("sbmini encode --tr")
+
+
+def test_passages_on_the_command_line(sbmini, tmp_path):
+    text = "Bread rises with yeast. " * 80 + "\n\n" + "Interest rates rose in Japan. " * 30
+    (tmp_path / "t.jsonl").write_text(
+        json.dumps({"id": "long", "text": text}) + "\n" + json.dumps({"text": "A dog."}) + "\n"
+    )
+    made = sbmini("index", "create", "x.index", "-i", "t.jsonl", "--overlap", "0")
+    assert "1 long rows were split into 3 passages" in made.stderr
+    about = json.loads(sbmini("index", "info", "x.index", "--json").stdout)
+    assert [about[key] for key in ("long_texts", "overlap", "rows", "vectors")] == ["passages", 0, 2, 4]
+    found = json.loads(sbmini("search", "x.index", "interest rates", "-k", "1", "--json", "--passages").stdout)
+    hit = found["results"][0]["hits"][0]
+    assert (hit["id"], hit["passage"]) == ("long", text[hit["start"] : hit["end"]])
+    assert hit["passage"].startswith("Interest rates rose")
+    assert "text" not in hit
+    line = sbmini("search", "x.index", "interest rates", "-k", "1", "--passages").stdout
+    assert line.split("\t")[1:] == ["long", hit["passage"] + "\n"]
+    assert sbmini("search", "x.index", "interest rates", "-k", "1").stdout.count("Bread") == 80
+    one_error(sbmini("search", "x.index", "cat", "--passages", "--without-text"), 2, "--passages", "--without-text")
+    one_error(sbmini("encode", "the cat", "--truncation", "passages"), 2, "passages", "chunk")
+    refused = sbmini("index", "create", "y.index", "-i", "t.jsonl", "--truncation", "warn", "--overlap", "3")
+    one_error(refused, 2, "--overlap", "truncation is 'warn'")

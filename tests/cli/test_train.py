@@ -46,6 +46,13 @@ def test_dry_run_and_mistakes(workshop):
         (workshop / "recipe.toml").write_text(RECIPE.replace(old, new, 1))
         done = train(workshop, "--dry-run", "-q")
         one_error(done, code, said)
+    (workshop / "recipe.toml").write_text(RECIPE)
+    (workshop / "trained").mkdir()
+    (workshop / "trained" / "notes.txt").touch()
+    (workshop / "mood.csv").rename(workshop / "gone.csv")  # the output is checked before data are read
+    one_error(train(workshop, "--dry-run", "-q"), 2, "trained exists already and is not empty")
+    (workshop / "gone.csv").rename(workshop / "mood.csv")
+    (workshop / "trained" / "notes.txt").unlink()
     (workshop / "recipe.toml").write_text(RECIPE.replace("steps = 60", 'steps = 60\nreport_to = ["nowhere"]'))
     one_error(train(workshop, "-q"), 2, "sentence-transformers refuses these settings", "nowhere")
 

@@ -10,7 +10,6 @@ from sklearn.metrics import confusion_matrix
 from workshop import PHASES, changed, train
 
 from sbert_mini.errors import InputError, UsageError
-from sbert_mini.evaluation.figures import arms
 from sbert_mini.evaluation.report import pictures
 from sbert_mini.evaluation.tables import training
 from sbert_mini.recipes.plan import prepare
@@ -178,7 +177,7 @@ def test_ablations_are_collected_into_means_and_spreads_and_other_steps_are_refu
     assert "| PCGrad | 3 | 0.4000 ± 0.0000 | 0.8000 ± 0.0000 | 0.8000 ± 0.1000 | 0.7000 ± 0.0167 |" in table
     assert "| three models, one a task | 3 | 0.4000 ± 0.0000 | 0.8000 ± 0.0000 | 0.8000 ± 0.1000 |  |" in table
     assert "| CoSENT | 1 | 0.5000 |" in table
-    assert arms(groups).startswith(PNG)
+    assert ablations.picture(groups).startswith(PNG)
     keep("CoSENT", 3, 90, sts=0.5)
     with pytest.raises(SystemExit, match="'CoSENT' of another number of steps: delete them"):
         ablations.collected(tmp_path)

@@ -62,7 +62,7 @@ def _work(
     import faiss  # noqa: F401
     import onnxruntime  # noqa: F401
     import pyarrow.parquet  # noqa: F401
-    import sqlglot  # noqa: F401
+    import tantivy  # noqa: F401
 
     import sbert_mini.recipes.data
     import sbert_mini.recipes.reader

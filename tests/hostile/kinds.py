@@ -7,15 +7,18 @@ import json
 import random
 import shutil
 import struct
+import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.generated import files as row_files
 from tests.hostile import judged
 from tests.native import fuzz, messages
+from tests.search.fixtures.make import HERE as OLD_INDEXES
 
 Use = Callable[[Path], str]
 
@@ -51,11 +54,16 @@ def make_bases(folder: Path) -> None:
             )
             for i in range(200)
         ]
-        writer = IndexWriter(folder / f"index{number}", embedder)
+        passages = {"passage_tokens": 3, "overlap": 1} if number == 1 else {}
+        writer = IndexWriter(folder / f"index{number}", embedder, **passages)
         writer.create(records[:180], kind=kind)
         writer.add(records[180:])
         writer.delete(["r3", "r7"])
         SearchIndex(folder / f"index{number}", threads=1).search("the cat", 3)  # makes the FAISS files
+    for number, name in enumerate(("1-75f771e", "2-3ae1ee1"), 3):  # of earlier formats
+        with tarfile.open(OLD_INDEXES / f"format{name}.tar.gz") as archive:
+            archive.extractall(folder / name, filter="data")
+        (folder / name / "index").rename(folder / f"index{number}")
     _make_heads(folder / "heads", model)
     _make_recipe(folder / "recipe", model)
 
@@ -163,6 +171,11 @@ def reseal(path: Path) -> None:
                 record = _sealed(file)
                 _resealed_faiss(record, file)
                 _seal(file, record)
+        for file in (path / "words").glob("*/record.json"):
+            with contextlib.suppress(Exception):
+                record = _sealed(file)
+                _resealed_words(record, file, path, manifest)
+                _seal(file, record)
     with contextlib.suppress(Exception):
         current = _sealed(path / "CURRENT")
         current["sha256"] = hashlib.sha256((path / current["manifest"]).read_bytes()).hexdigest()
@@ -178,6 +191,21 @@ def _resealed_faiss(record: dict[str, Any], file: Path) -> None:
             sums.update(file_checksums(data, sums["block_bytes"]))
 
 
+def _resealed_words(record: dict[str, Any], file: Path, path: Path, manifest: dict[str, Any]) -> None:
+    import numpy as np
+
+    from sbert_mini.search.word_files import content_digest
+
+    for name, sums in record["files"].items():
+        with contextlib.suppress(Exception):
+            data = (file.parent / name).read_bytes()
+            sums.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    deleted = path / "generations" / f"{manifest['generation']:06d}.npy"
+    rows = np.load(deleted) if deleted.exists() else np.empty(0, np.int64)
+    segments = [SimpleNamespace(**entry, checksum=entry["checksums_sha256"]) for entry in manifest["segments"]]
+    record["content"] = content_digest(segments, rows)  # type: ignore[arg-type]
+
+
 def _sealed(file: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_bytes()[:-65]))
 
@@ -190,7 +218,7 @@ def _seal(file: Path, data: Any) -> None:
 def index_case(bases: Path, folder: Path, rng: random.Random) -> Case:
     """Change one to three things of an index, and most often make its checksums agree again."""
     path = folder / "x.index"
-    shutil.copytree(bases / f"index{rng.choice((0, 1, 2))}", path)
+    shutil.copytree(bases / f"index{rng.choice((0, 1, 2, 3, 4))}", path)
     how = "; ".join(_change_index(path, rng) for _ in range(rng.choice((1, 1, 2, 3))))
     if rng.random() < 0.9:
         reseal(path)
@@ -204,7 +232,7 @@ def _change_index(path: Path, rng: random.Random) -> str:
     roll = rng.random()
     if roll < 0.6:
         file = rng.choice(documents)
-        sealed = file.name == "CURRENT" or file.parent.name == "faiss"
+        sealed = file.name in ("CURRENT", "record.json") or file.parent.name == "faiss"
         try:
             data, how = change_value(_sealed(file) if sealed else json.loads(file.read_text()), rng)
         except ValueError:
@@ -213,13 +241,15 @@ def _change_index(path: Path, rng: random.Random) -> str:
         return f"{file.relative_to(path)}: {how}"
     if roll < 0.65:
         link, target = (
-            rng.choice(["segments/000099", "faiss/x", "generations/000009.json"]),
+            rng.choice(["segments/000099", "faiss/x", "generations/000009.json", "words/000099"]),
             rng.choice(["../../outside", "/etc"]),
         )
+        if (path / link).is_symlink():  # drawn twice
+            return "nothing"
         (path / link).symlink_to(target)
         return f"{link} -> {target}"
     if roll < 0.70:
-        part = path / rng.choice(["segments/000001", "faiss", "segments"])
+        part = path / rng.choice(["segments/000001", "faiss", "segments", "words", "words/000003"])
         moved = path.parent / "moved"
         if part.is_dir() and not moved.exists():
             part.rename(moved)
@@ -242,9 +272,13 @@ def use_index(folder: Path, seed: float) -> str:
     acts: Mapping[str, Callable[[], object]] = {
         "search": lambda: SearchIndex(path, threads=1, offline=True).search(["the cat", "red"], 5),
         "filter": lambda: SearchIndex(path, threads=1, offline=True).search("the cat", 5, filter="n > 3 and l = 'en'"),
+        "filter texts": lambda: SearchIndex(path, threads=1, offline=True).matching(
+            "id in ('r10', 'row 2') or id like 'r%1%' or title = 'title 2é'" if rng.random() < 0.5 else "id < 'row 1'"
+        ),
         "hybrid": lambda: SearchIndex(path, threads=1, offline=True).search("the cat", 5, hybrid=True),
         "verify": lambda: SearchIndex(path, threads=1, offline=True).verify(),
         "rows": lambda: list(SearchIndex(path, threads=1, offline=True).rows()),
+        "blocks": lambda: list(SearchIndex(path, threads=1, offline=True).row_blocks()),
         "add": lambda: IndexWriter(path, SearchIndex(path, threads=1, offline=True).embedder()).add(
             [Record("a new cat", "new")]
         ),
@@ -433,7 +467,7 @@ def header_case(bases: Path, folder: Path, rng: random.Random) -> Case:
 
 
 def _use_npy(folder: Path) -> str:
-    from sbert_mini.cli.options import read_vectors
+    from sbert_mini.runtime.npy import read_vectors
 
     return f"read {read_vectors(folder / 'x.npy').sum():.0f}"
 

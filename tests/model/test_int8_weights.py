@@ -87,7 +87,7 @@ def test_training_starts_from_it(workshop, shipped):
     output = fitted(workshop).output
     assert (output / "modules.json").is_file()
     assert (output / "model.safetensors").is_file()
-    assert not (output / "onnx").exists() or (output / "onnx" / "model.onnx").is_file()
+    assert not (output / "onnx").exists()  # graphs are made when the model is first used
 
 
 def test_a_damaged_or_foreign_graph_is_refused(shipped):

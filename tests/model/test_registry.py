@@ -14,7 +14,7 @@ import sbert_mini
 from benchmarks.harness import RESULTS
 from benchmarks.models.card import card as card_of
 from sbert_mini import Embedder
-from sbert_mini.errors import ModelNotFoundError
+from sbert_mini.errors import ModelNotFoundError, UsageError
 from sbert_mini.evaluation.sets import builtin_pairs
 from sbert_mini.evaluation.sts import spearman
 from sbert_mini.model import registry
@@ -144,3 +144,65 @@ def test_the_pruned_vocabulary_splits_latin_and_greek_as_the_whole_one():
     assert [pruned.token_to_id(t) for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")] == [0, 1, 2, 3, 4]
     assert pruned.encode("a").ids[0] == 2
     assert pruned.encode("a").ids[-1] == 3
+
+
+def test_names_lead_to_directories(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "model").mkdir()
+    assert registry.resolve("org/model") == tmp_path / "org" / "model"  # a directory wins over a hub id
+    assert registry.resolve("all-MiniLM-L6-v2").name == "model"
+    monkeypatch.setenv("SBMINI_MODEL", "org/model")
+    assert registry.resolve() == tmp_path / "org" / "model"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="must be a directory, and file is a file"):
+        registry.resolve("file")
+    for name in ("nowhere", "./org/nowhere", "a/b/c"):
+        with pytest.raises(ModelNotFoundError, match="there is no model"):
+            registry.resolve(name)
+
+
+def test_hub_ids_come_from_the_cache_without_a_network(tmp_path):
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "hub" / "models--org--name"
+    snapshot = repo / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(revision)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").write_text("")
+    script = """
+import sys
+def refuse(event, arguments):
+    if event in ("socket.__new__", "socket.getaddrinfo", "socket.connect"):
+        raise AssertionError(f"a socket was opened: {event} {arguments}")
+sys.addaudithook(refuse)
+from sbert_mini.model import registry
+for name in sys.argv[1:]:
+    print(registry.resolve(name, offline=True))
+try:
+    registry.resolve("org/other@v1", offline=True)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, "org/name", f"org/name@{revision}", "org/name@main"],
+        capture_output=True, text=True, env={"HF_HUB_CACHE": str(tmp_path / "hub"), "PATH": "", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *found, refused = done.stdout.splitlines()
+    assert found == [str(snapshot)] * 3
+    assert refused.startswith("ModelNotFoundError there is no directory 'org/other@v1' here")
+    assert "switched off" in refused
+
+
+def test_a_built_in_model_whose_package_is_absent_names_the_extra():
+    missing = registry.BuiltinModel("no_such_package_anywhere", "model", "minilm", "a model")
+    original = dict(registry.BUILTIN)
+    try:
+        registry.BUILTIN["absent"] = missing
+        with pytest.raises(ModelNotFoundError, match=r"no-such-package-anywhere.*sbert-mini\[minilm\]"):
+            registry.resolve("absent")
+    finally:
+        registry.BUILTIN.clear()
+        registry.BUILTIN.update(original)

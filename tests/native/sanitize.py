@@ -36,18 +36,25 @@ import numpy as np
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime.graphs import find
 from sbert_mini.runtime.native import NativeEngine, level
-from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.text.tokenizer import TextTokenizer
+from sbert_mini.text.tokens import Tokens
 
-converted = find(resolve("sbert-mini-fast"))
+model = resolve("sbert-mini-fast")
+converted = find(model)
 rng = np.random.default_rng(0)
 batches = [[Tokens(rng.integers(0, 20000, n).tolist(), [0] * n, False) for n in rng.integers(1, 60, 6)] for _ in range(5)]
 engines = [NativeEngine(converted, number) for number in range(1, level() + 1)]
 expected = [engines[0].run(batch) for batch in batches]
 failed = []
+tokenizer = TextTokenizer.from_directory(model, 64)
+texts = [f"Word {i} of naïve texts, 漢字 and {'long' * i}" for i in range(50)]
+ids = tokenizer.encode(texts).ids.tolist()
 
 
 def work(number):
     own = NativeEngine(converted)  # models are opened and closed beside each other too
+    if tokenizer.encode(texts).ids.tolist() != ids or TextTokenizer.from_directory(model, 64).encode(texts).ids.tolist() != ids:
+        failed.append(number)
     for engine in (*engines, own):
         for batch, vectors in zip(batches, expected):
             if not np.array_equal(engine.run(batch), vectors):

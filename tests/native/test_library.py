@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from sbert_mini.runtime import native
+from sbert_mini.text import wordpiece
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no native code: not compiled")
 
@@ -83,12 +84,17 @@ def in_a_child(code):
 
 def test_every_function_has_its_arguments_declared():
     library = native.library()
-    for name, (result, arguments) in native._SIGNATURES.items():
+    assert library is wordpiece.library()
+    for name, (result, arguments) in {**wordpiece.SIGNATURES, **native._SIGNATURES}.items():
         assert getattr(library, name).argtypes == arguments
         assert getattr(library, name).restype is result
     exported = subprocess.run(["nm", "-D", "--defined-only", library._name], capture_output=True, text=True)
     if exported.returncode == 0:
-        assert {line.split()[-1] for line in exported.stdout.splitlines()} == set(native._SIGNATURES)
+        declared = {*native._SIGNATURES, *wordpiece.SIGNATURES}
+        names = {line.split()[-1] for line in exported.stdout.splitlines()}
+        assert {
+            name for name in names if not name.startswith("_ZNSt")
+        } == declared  # the C++ library's templates are visible
 
 
 def test_a_size_is_in_its_range():
@@ -166,5 +172,5 @@ assert encode(model, offsets=(0, 2**24 + 1)) == LENGTH
 for level in (0, -1, lib.sbmini_level() + 1):
     assert encode(model, level=level) == "this processor does not have the instructions that are asked for"
 lib.sbmini_close(model)
-assert said(12) == said(-1) == "an unknown status"
+assert said(14) == said(-1) == "an unknown status"
 """)

@@ -21,7 +21,7 @@ from sbert_mini.runtime.engine import OnnxEngine, open_engine
 from sbert_mini.runtime.fingerprint import file_sha256
 from sbert_mini.runtime.graphs import find
 from sbert_mini.runtime.native import LEVELS, NativeEngine
-from sbert_mini.text.tokenizer import Tokens
+from sbert_mini.text.tokens import Tokens
 
 HERE = native.level()
 needs_native = pytest.mark.skipif(HERE == 0, reason="no native code: not compiled, or no AVX-512 VNNI")

@@ -21,7 +21,7 @@ from workshop import RECIPE, SBMINI, content, fitted, started, train, wait_for
 
 import sbert_mini
 from sbert_mini.encoder.module import load
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import UnsupportedModelError, UsageError
 from sbert_mini.recipes.fit import fit
 from sbert_mini.recipes.plan import prepare
 from sbert_mini.recipes.reader import read_recipe
@@ -46,7 +46,7 @@ def test_killed_and_resumed_a_run_ends_in_the_same_bytes(workshop):
     assert not (workshop / "killed").exists()
     refused = train(workshop, "-o", "killed")
     assert refused.returncode == 2
-    assert "go on with it by --resume" in refused.stderr
+    assert "go on with it (--resume)" in refused.stderr
     resumed = train(workshop, "-o", "killed", "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr
     found, expected = (json.loads(run.stdout.splitlines()[-1]) for run in (resumed, whole))
@@ -335,3 +335,19 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_a_tokenizer_that_is_not_berts_is_trained_with_where_the_recipe_trusts_it(workshop):
+    load(workshop / "start", device="cpu")[0].text_tokenizer.save(workshop / "start")
+    file = workshop / "start" / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    file.write_text(json.dumps({**tokenizer, "pre_tokenizer": {"type": "WhitespaceSplit"}}))
+    recipe = RECIPE.replace("steps = 60", "steps = 2").replace("every = 7", "every = 2")
+    (workshop / "recipe.toml").write_text(recipe)
+    with pytest.raises(UnsupportedModelError, match="another pre-tokenizer"):
+        fitted(workshop)
+    shutil.rmtree(workshop / "trained.run", ignore_errors=True)
+    (workshop / "recipe.toml").write_text(recipe.replace("[model]", "[model]\ntrust_tokenizer = true", 1))
+    assert fitted(workshop).steps == 2
+    text_tokenizer = load(workshop / "trained", device="cpu", trust_tokenizer=True)[0].text_tokenizer
+    assert len(text_tokenizer.encode(["the cat."])[0].ids) == 4

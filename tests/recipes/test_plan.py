@@ -39,3 +39,10 @@ def test_a_task_whose_rows_all_stand_in_the_dev_set_is_refused(tmp_path):
     write_table(tmp_path / "dev.tsv", pairs(20))
     with pytest.raises(InputError, match="task 't': no train row is left"):
         prepare(recipe)
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0, 0), (0.01, 1), (0.5, 20), (0.999, 40), (1, 40)])
+def test_warmup_is_a_share_of_the_steps(tmp_path, share, steps):
+    optimizer = f"[optimizer]\nwarmup = {share}\n[[task]]"
+    plan = prepare(folder_with(tmp_path, ("steps = 2\n", "steps = 40\n"), ("[[task]]", optimizer)))
+    assert plan.phases[0].arguments["warmup_steps"] == steps

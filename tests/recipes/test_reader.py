@@ -54,6 +54,11 @@ def test_a_recipe_is_read(tmp_path):
             "steps = 10\n[optimizer]\nlearning_rate = 1" + "0" * 400,
             "learning_rate is too large: a number of 401 digits",
         ),
+        (
+            "steps = 10",
+            "steps = 10\n[optimizer]\nwarmup = 100",
+            "line 7: optimizer.warmup must be at most 1; found 100",
+        ),
         ("steps = 10", "steps = 0", "line 5: train.steps must be at least 1; found 0"),
         ("steps = 10", 'steps = "10"', "line 5: train.steps must be a whole number; found '10'"),
         ("steps = 10", "steps = true", "line 5: train.steps must be a whole number; found true"),
@@ -79,7 +84,7 @@ def test_a_recipe_is_read(tmp_path):
         ('dev = "c.csv"', "head_dropout = 1.5", "line 18: task.head_dropout must be at most 0.95; found 1.5"),
         ('train = "a.csv"', "train = []", "line 11: task.train names no file"),
         ("steps = 10", "epochs = inf", "line 5: train.epochs must be finite"),
-        ('name = "two"', 'name = "my task"', "line 14: task.name is made of letters"),
+        ('name = "two"', 'name = "my task"', "line 14: task.name must be 1 to 200 letters"),
         (
             'rule = "scheduled"',
             'rule = "fixed"\nvalue = 5.0',
@@ -149,6 +154,7 @@ def refused(folder, text):
          "line 10: data.drop_evaluation: there is no set 'sts1' (did you mean sts1"),
         ("[[task]]", "[evaluation]\npatience = 2\n[[task]]", "line 9: evaluation.patience needs a task with a dev file"),
         ("high = 4.0", "high = 4.0\ntext = ['a']", "line 15: task.text: the structure siamese has 2 columns of text; found 1"),
+        ("high = 4.0", "high = 4.0\ntrust_tokenizer = true", "line 15: task.trust_tokenizer is for a teacher's"),
         ("high = 4.0", "high = 4.0\nmetric = 'spearman'", "line 15: task.metric needs task.dev"),
         ("high = 4.0", "high = 4.0\n[task.margin]\nvalue = 0.3", "task.margin is for the loss cosine-embedding; found cosent"),
         ("high = 4.0", "high = 4.0\n[regularization]\nsmart = 1.0\ntasks = ['u']",

@@ -5,6 +5,7 @@ from conftest import tiny_model
 from recipe_folder import SMALL, folder_with
 
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.recipes.fit import fit
 from sbert_mini.recipes.plan import prepare
 from sbert_mini.recipes.record import saved_fit
 from sbert_mini.recipes.run_folder import is_finished, open_run, run_notes
@@ -70,3 +71,8 @@ def test_a_run_without_dev_files_saved_the_weights_of_its_last_step(tmp_path):
     (plan.run / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
     fit = saved_fit(plan)
     assert (fit.steps, fit.figures, fit.resumed_from) == (2, {}, 2)
+
+
+def test_a_fit_says_the_step_that_it_went_on_from_and_0_for_a_fresh_run(tmp_path):
+    done = fit(prepare(folder_with(tmp_path)))
+    assert (done.steps, done.resumed_from) == (2, 0)

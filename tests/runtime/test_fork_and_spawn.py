@@ -29,7 +29,7 @@ def ids(hits):
 """
 
 
-def run(tmp_path, code, *, limit=120):
+def run(tmp_path, code, *, limit=600):
     """Run a program in a child, and return what it prints."""
     (tmp_path / "program.py").write_text(PREPARE + code)
     done = subprocess.run(

@@ -6,11 +6,18 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from workshop import RECIPE
 
 import sbert_mini
+from sbert_mini.errors import CorruptModelError
+from sbert_mini.runtime import graph
+from sbert_mini.runtime.engine import OPERATORS, OnnxEngine
+from sbert_mini.runtime.fingerprint import file_sha256
+from sbert_mini.runtime.graphs import find
 
 HOOK = r"""
 #define _GNU_SOURCE
@@ -125,6 +132,29 @@ def test_no_command_opens_a_socket_or_writes_below_home(watched, converted_model
 
 
 @pytest.mark.long
+def test_neither_training_nor_predicting_nor_measuring_connects(watched, workshop, tmp_path):
+    (workshop / "recipe.toml").write_text(RECIPE.replace("steps = 60", "steps = 2").replace("every = 7", "every = 2"))
+    rows = tmp_path / "rows.txt"
+    rows.write_text("".join(f"the cat and {n} dogs\n" for n in range(200)))
+    (tmp_path / "mood.txt").write_text("the cat\n")
+    trained, vectors = workshop / "trained", tmp_path / "vectors.npy"
+    small = ("-m", trained, "--threads", "1", "--offline")
+    measured = ("-i", rows, "--rounds", "1", *small)
+    for commands in (
+        {"train": ("train", workshop / "recipe.toml"), "encode": ("encode", "-i", rows, "-o", vectors, "-m", workshop / "start")},
+        {"predict": ("predict", "-m", trained, "-t", "mood", "-i", tmp_path / "mood.txt", "--graph", "fp32"),
+         "reduce": ("reduce", "fit", vectors, "-o", tmp_path / "r.safetensors", "--dim", "8"),
+         "soup": ("soup", trained, trained, "-o", tmp_path / "soup")},
+        {"sts": ("bench", "sts", "--sets", "builtin", "--runtime", "fp32", *small),
+         "kinds": ("bench", "search", "--no-peer", "--kind", "SQ8", "--rows", "150", *measured)},
+        {"pairs": ("bench", "pairs", "--n", "100", "--sample", "8", *measured),
+         "speed": ("bench", "speed", "--no-peer", "--texts", "64", *measured)},
+    ):  # fmt: skip
+        running = {name: watched(name, STAY, 10, *arguments) for name, arguments in commands.items()}
+        assert {name: finish() for name, finish in running.items()} == dict.fromkeys(commands, ([], []))
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("module", DEPENDENCIES)
 def test_no_dependency_connects_when_it_is_imported(watched, module):
     pytest.importorskip(module.partition(".")[0])
@@ -152,6 +182,56 @@ print(os.environ["ORT_DISABLE_TELEMETRY"])
     )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     assert [path for path in tmp_path.rglob("*") if "icrosoft" in path.name or "onnxruntime" in path.name] == []
+
+
+def test_the_operators_of_a_graph_share_a_limited_memory():
+    """A file of 400 kB, whose product of one input would take 4 GB."""
+    pytest.importorskip("onnx")
+    code = """
+import re
+import numpy as np
+from onnx import TensorProto, helper
+from sbert_mini.runtime.onnx_runtime import arena_bytes, import_onnxruntime, session_options
+row = np.ones(100_000, np.float32)
+graph = helper.make_graph(
+    [helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+    [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
+    [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])],
+    [helper.make_tensor("w", TensorProto.FLOAT, [1, len(row)], row.tobytes(), raw=True)],
+)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+onnxruntime = import_onnxruntime()
+options = session_options(onnxruntime)
+options.log_severity_level = 4
+run = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run
+assert run(None, {"x": np.ones((10, 1), np.float32)})[0].shape == (10, len(row))
+try:
+    run(None, {"x": np.ones((10_000, 1), np.float32)})
+except Exception as error:
+    peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10  # since its start: no parent's
+    print(type(error).__name__, peak < arena_bytes() + (400 << 20))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["True"]), done.stdout + done.stderr
+
+
+def test_a_graph_with_another_operator_is_refused(converted_model):
+    onnx = pytest.importorskip("onnx")
+    converted = find(converted_model(), "fp32")
+    model = onnx.load(converted.file)
+    model.graph.node[0].op_type = "Loop"
+    converted.file.write_bytes(model.SerializeToString())
+    changed = replace(converted, sha256=file_sha256(converted.file))
+    with pytest.raises(
+        CorruptModelError, match=r"holds the operator 'Loop', .*: delete the folder .*onnx, and the graphs"
+    ):
+        OnnxEngine(changed)
+
+
+def test_the_operators_are_those_that_are_written():
+    source = Path(graph.__file__).read_text("utf-8")
+    written = set(re.findall(r'node\(\s*"(\w+)"', source)) | set(re.findall(r'": "([A-Z]\w+)"', source))
+    assert written == OPERATORS
 
 
 def test_it_is_imported_in_one_place():

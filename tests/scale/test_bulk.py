@@ -11,7 +11,8 @@ from conftest import one_error
 
 from sbert_mini import Embedder, SearchIndex
 from sbert_mini.errors import InputError, UsageError
-from sbert_mini.scale.bulk import BulkSettings, encode_files
+from sbert_mini.runtime.engine import thread_count
+from sbert_mini.scale.bulk import BulkSettings, encode_files, threads_each
 from sbert_mini.text.records import files_at
 
 pytest.importorskip("ray")
@@ -128,6 +129,8 @@ def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
         env={"RAY_DEDUP_LOGS": "0"},
     )
     assert done.returncode == 0, done.stderr
+    assert "sbmini: 2 files, 1 worker of " in done.stderr
+    assert all(line.startswith("sbmini: ") for line in done.stderr.splitlines()), done.stderr
     assert done.stderr.splitlines()[-2].startswith("sbmini: 3 texts -> ")
     found, rows = shards(tmp_path / "out")
     assert rows == 3
@@ -138,7 +141,7 @@ def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
         "b": True,
         "c": False,
     }
-    assert done.stderr.splitlines()[-1].startswith("sbmini: 1 texts were longer")
+    assert done.stderr.splitlines()[-1] == "sbmini: 1 text longer than the model reads, marked by 'truncated'"
     np.testing.assert_allclose(
         np.array([found[i] for i in "abc"]), Embedder(model).encode(["the cat", long, "the dog"]), atol=1e-6
     )
@@ -173,7 +176,20 @@ def test_what_the_command_refuses_before_ray_is_started(sbmini, tmp_path):
     one_error(sbmini("encode", "--engine", "ray", "text"), 2, "--input", "--output")
     one_error(sbmini("encode", "--workers", 2, "text"), 2, "--engine ray")
     one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "o", "--precision", "int8"), 2, "--precision")
+    one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "o", "--rejects", "r.jsonl"), 2, "--rejects")
+    variables = {"SBMINI_THREADS": "many"}
+    one_error(sbmini("encode", "--engine", "ray", "-i", "in", "-o", "o", env=variables), 2, "SBMINI_THREADS", "'many'")
     assert not (tmp_path / "o").exists()
+
+
+def test_threads_of_a_worker(monkeypatch):
+    for name in ("SBMINI_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    cores = thread_count()
+    assert [threads_each(1), threads_each(cores), threads_each(cores + 1)] == [cores, 1, 1]
+    assert threads_each(1, 3) == threads_each(8, 3) == 3
+    monkeypatch.setenv("SBMINI_THREADS", "5")
+    assert (threads_each(8), threads_each(8, 2)) == (5, 2)
 
 
 def test_what_cannot_begin_is_an_error(tmp_path, make_model):

@@ -11,7 +11,8 @@ from typed_rows import KINDS, columns_of, rows_of
 
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
 from sbert_mini.search.checksums import CheckedFile, file_checksums
-from sbert_mini.search.columns import DATA, DESCRIPTION, Columns, ColumnsWriter, Schema, converted, possible_types
+from sbert_mini.search.column_reader import Columns
+from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema, converted, possible_types
 from sbert_mini.search.conditions import parse
 from sbert_mini.search.filters import Deadline, matching
 
@@ -203,7 +204,7 @@ def test_a_column_file_that_names_places_outside_of_itself_is_refused(tmp_path, 
     with pytest.raises(
         CorruptIndexError, match=f"does not hold {2 if name == 'n' else 4} values of the column '{name}'"
     ):
-        columns.column(name)
+        columns.column(name).values(0, 4)
 
 
 def test_columns_of_another_number_of_rows_are_refused(tmp_path):

@@ -18,13 +18,16 @@ from sbert_mini.errors import (
     CorruptIndexError,
     IndexExistsError,
 )
+from sbert_mini.search.ranking import rows_by_words
 from sbert_mini.text.records import Record
+
+WORDS = {".idx", ".term", ".pos", ".store", ".fast", ".fieldnorm", ".del"}
 
 
 def test_every_flipped_bit_is_found(copied_index, rng):
     assert SearchIndex(copied_index).verify() == []
     files = [p for p in copied_index.rglob("*") if p.is_file() and p.name != "LOCK"]
-    assert len(files) == 11
+    assert len(files) == 17
     for file in files:
         data = file.read_bytes()
         for position in {0, len(data) - 1, *rng.integers(0, len(data), 10).tolist()}:
@@ -43,6 +46,7 @@ def test_every_flipped_bit_is_found(copied_index, rng):
 WRITER = """
 import sys
 from sbert_mini import Embedder, IndexWriter
+from sbert_mini.search.ranking import rows_by_words
 from sbert_mini.text.records import Record
 model = Embedder(sys.argv[1])
 print("ready", flush=True)
@@ -83,6 +87,7 @@ WORKER = """
 import json, resource, sys
 import numpy as np
 from sbert_mini import Embedder, IndexWriter
+from sbert_mini.search.ranking import rows_by_words
 from sbert_mini.text.records import Record
 
 path, model = sys.argv[1], Embedder(sys.argv[2], threads=1)
@@ -176,6 +181,8 @@ def stored(path):
     assert len(set(numbers.tolist())) == len(rows)
     assert len(index.nearest(np.eye(1, DIM, dtype=np.float32), 10)[1][0]) == 10
     assert len(index.matching("n >= 0")) == len(rows)
+    by_words = rows_by_words(index._words, index._store.segments, "row changed", len(rows), index._allowed(None))
+    assert {row for row, _ in by_words} == set(numbers.tolist())
     for row in rows[:: max(len(rows) // 20, 1)]:
         assert index.get(row.id) == row
     return found
@@ -265,8 +272,9 @@ def test_every_flipped_bit_of_every_kind_of_file_is_found(tmp_path, make_model, 
     IndexWriter(path).delete(["3"])
     assert SearchIndex(path).verify() == []
     files = [p for p in path.rglob("*") if p.is_file() and p.name != "LOCK"]
-    assert len({p.name.replace("000002", "").replace("000003", "") for p in files}) == 14
-    assert {p.suffix for p in files} == {"", ".json", ".npy", ".jsonl", ".sqlite", ".bin", ".faiss"}
+    kinds = {p.name.replace("000002", "").replace("000003", "") for p in files if p.parent.parent.name != "words"}
+    assert len(kinds) == 13
+    assert {p.suffix for p in files} == {"", ".json", ".npy", ".jsonl", ".bin", ".faiss", *WORDS}
     for file in files:
         data = file.read_bytes()
         for position in {0, len(data) - 1, *rng.integers(0, len(data), 12).tolist()}:

@@ -2,6 +2,7 @@
 
 import random
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from typed_rows import KINDS, SQL, WORDS, columns_of, rows_of
 from sbert_mini.errors import UsageError
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.conditions import parse
-from sbert_mini.search.filters import Deadline, FilterValueError, json_value, like, matching
+from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.text_functions import FilterValueError, json_value, like
 
 duckdb = pytest.importorskip("duckdb")
 
@@ -223,6 +225,40 @@ def test_like_is_what_a_regular_expression_gives(pattern, text, case_sensitive):
     assert like(pattern, None, case_sensitive=case_sensitive)(text) == bool(re.fullmatch(expression, text, flags))
 
 
+def test_a_long_text_is_searched_in_parts_beside_a_look_at_the_clock():
+    looks = []
+    test = like("%b_b%c", None, case_sensitive=True, check=lambda: looks.append(1))
+    long = "a" * 300_000
+    assert test(f"{long}bxb{long}c")
+    assert not test(f"{long}bxb{long}")
+    assert len(looks) >= 8
+    for start in range(65_530, 65_545):  # over the border of a part
+        assert test(f"{'a' * start}bxbc")
+
+
+def test_a_pattern_has_a_greatest_length():
+    assert like("%" * 4096, None, case_sensitive=True)("a")
+    with pytest.raises(FilterValueError, match="a pattern of 4097 characters; 4096 are the most"):
+        like("%" * 4097, None, case_sensitive=True)
+
+
+def test_texts_that_a_filter_makes_take_a_bounded_memory(tmp_path):
+    """Each of 3,000 rows would hold a megabyte at a time."""
+    columns = columns_of(tmp_path, [{"u": f"row {n}"} for n in range(3000)], Schema())
+    condition = parse(f"length('{'a' * 1_000_000}' || u) = 1000005", {"u": "text"})
+    tracemalloc.start()
+    found = matching(condition, columns, Deadline(None))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.flatnonzero(found).tolist() == list(range(10))
+    assert peak < 300_000_000
+    many = " || ".join(["u"] * 90)
+    (tmp_path / "long").mkdir()
+    rows = columns_of(tmp_path / "long", [{"u": "a" * 1_000_000}], Schema())
+    with pytest.raises(UsageError, match="a text of more than 67,108,864 characters of a row"):
+        matching(parse(f"length({many}) > 1", {"u": "text"}), rows, Deadline(None))
+
+
 def test_like_takes_no_exponential_time():
     assert not like("%a" * 40 + "b", None, case_sensitive=True)("a" * 20_000)
 
@@ -245,7 +281,14 @@ def test_what_a_json_text_has_under_a_path(text, path, value):
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [("a", r"the path 'a' must begin with \$"), ("$.a[", r"made of \.name and \[number\]")]
+    ("path", "message"),
+    [
+        ("a", r"the path 'a' must begin with \$"),
+        ("$.a[", r"made of \.name and \[number\]"),
+        (r'$."\q"', "is no name as JSON spells it"),
+        ('$."a\nb"', "is no name as JSON spells it"),
+        (f"$[{'1' * 5000}]", r"made of \.name and \[number\]"),
+    ],
 )
 def test_a_path_that_is_none_is_refused(path, message):
     with pytest.raises(FilterValueError, match=message):

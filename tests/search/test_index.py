@@ -17,7 +17,7 @@ def test_hits_are_those_of_brute_force(collection_index, embedder, passages, rng
         np.testing.assert_allclose([hit.score for hit in hits], scores[best], atol=1e-3)
         assert hits[0].text == passages[best[0]]["text"]
         assert hits[0].columns == {key: passages[best[0]][key] for key in ("topic", "title", "level")}
-        assert index.search(query, 7) == hits or [h.id for h in index.search(query, 7)] == [h.id for h in hits]
+        assert [h.id for h in index.search(query, 7)] == [h.id for h in hits]
     random = rng.standard_normal((5, 384)).astype(np.float32)
     random /= np.linalg.norm(random, axis=1, keepdims=True)
     scores, rows = index.nearest(random, 11)

@@ -31,11 +31,16 @@ def test_the_kind_goes_by_the_number_of_rows():
             r"must be auto, exact, or a FAISS factory string such as SQ8, .* FAISS does not know 'Nonsense'",
         ),
         ("PQ9", None, r"does not know 'PQ9': The dimension of the vector \(d\) should be a multiple of"),
-        ("PQ99999999999", None, "does not know 'PQ99999999999': one of its numbers is too large"),
+        ("PQ99999999999", None, "the number after PQ .* must be at most 1024; found 99999999999"),
         ("HNSW0_SQ8", None, "the number after HNSW in the kind 'HNSW0_SQ8' must be at least 2; found 0"),
         ("PCA8,HNSW1", None, "the number after HNSW .* must be at least 2; found 1"),
         ("NSG4", None, "the number after NSG .* must be at least 8; found 4"),
         ("IVF16,PQ0", None, "the number after PQ .* must be at least 1; found 0"),
+        ("HNSW1000000,Flat", None, "the number after HNSW .* must be at most 512; found 1000000"),
+        ("RR100000,Flat", None, "the number after RR .* must be at most 1024; found 100000"),
+        ("LSQ48x8", None, "the number after LSQ .* must be at most 16; found 48"),
+        ("PQ4x99", None, "the number after x .* must be at most 16; found 99"),
+        ("Refine(" * 15 + "SQ8", None, "of at most 100 characters"),
         ("auto", 28, "below the 28"),
         ("auto", 0, "--pca"),
     ],
@@ -102,5 +107,5 @@ def test_an_addition_that_cannot_be_searched_changes_nothing(tmp_path, default_e
 
 
 def test_a_kind_in_other_letters_than_ascii_is_refused():
-    with pytest.raises(UsageError, match="which is ASCII; found 'SQ８'"):
+    with pytest.raises(UsageError, match="which is ASCII, of at most 100 characters; found 'SQ８'"):
         check_kind("SQ８", 28)

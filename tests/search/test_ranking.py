@@ -25,7 +25,7 @@ def index(tmp_path_factory, embedder, passages):
 def ids_by_words(index, query, depth=100):
     """Return the ids and BM25 scores of the ranking by words."""
     allowed = [index._store.present_rows(segment) for segment in index._store.segments]
-    ranked = rows_by_words(index._store.segments, query, depth, allowed)
+    ranked = rows_by_words(index._words, index._store.segments, query, depth, allowed)
     located = [(index._store.locate(row), score) for row, score in ranked]
     return [(segment.row(position).id, score) for (segment, position), score in located]
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from indexes import make
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import (
@@ -39,3 +40,24 @@ def test_nan_vectors_are_not_stored(tmp_path):
     ):
         segment.write([], np.array([[1, np.nan, 0]], np.float32))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])  # one run; as many runs as are mapped; fewer, which are read
+def test_vectors_are_read_at_any_positions_and_checked(
+    tmp_path, converted_model, numbered_records, clustered_vectors, step
+):
+    path = tmp_path / "index"
+    make(path, converted_model, numbered_records, clustered_vectors, kind="exact")
+    positions = np.arange(0, 3001, step)
+    segment = SearchIndex(path)._store.segments[0]
+    for threads in (1, 3):
+        np.testing.assert_array_equal(segment.vectors_at(positions, 28, threads), clustered_vectors[positions])
+    file = path / "segments" / "000001" / "vectors.npy"
+    data = bytearray(file.read_bytes())
+    data[-28 * 4 * 600] ^= 1
+    file.write_bytes(data)
+    segment = SearchIndex(path)._store.segments[0]
+    early = positions[positions < 1000]
+    np.testing.assert_array_equal(segment.vectors_at(early, 28), clustered_vectors[early])
+    with pytest.raises(CorruptIndexError, match=r"vectors\.npy: block \d+ of 32768 bytes does not match"):
+        segment.vectors_at(positions, 28)

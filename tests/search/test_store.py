@@ -20,10 +20,10 @@ from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import (
     CorruptIndexError,
     IndexLockedError,
-    UsageError,
 )
 from sbert_mini.files.durable import json_bytes, read_sealed_json, write_sealed_json
 from sbert_mini.files.json_files import POINTER
+from sbert_mini.search.checksums import file_checksums
 from sbert_mini.search.store import Store, publish, write_lock
 from sbert_mini.text.records import Record
 
@@ -38,7 +38,14 @@ def test_the_directory_is_as_documented(collection_index, embedder, passages):
     manifest = json.loads((collection_index / "generations" / "000001.json").read_text())
     assert manifest["model"]["fingerprint"] == embedder.fingerprint
     assert (manifest["rows"], manifest["next_row"], manifest["metric"]) == (240, 240, "cosine")
-    assert {p.name for p in collection_index.iterdir()} <= {"CURRENT", "LOCK", "generations", "segments", "faiss"}
+    assert {p.name for p in collection_index.iterdir()} <= {
+        "CURRENT",
+        "LOCK",
+        "generations",
+        "segments",
+        "faiss",
+        "words",
+    }
 
 
 def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copied_index):
@@ -48,8 +55,8 @@ def test_a_manifest_that_points_elsewhere_or_is_newer_is_refused(copied_index):
         write_sealed_json(current, {**pointer, **change})
         with pytest.raises(CorruptIndexError, match="CURRENT: manifest must be the name of a manifest"):
             SearchIndex(copied_index)
-    write_sealed_json(current, {**pointer, "format_version": 4})
-    with pytest.raises(CorruptIndexError, match="format version 4"):
+    write_sealed_json(current, {**pointer, "format_version": 5})
+    with pytest.raises(CorruptIndexError, match="format version 5"):
         SearchIndex(copied_index)
     current.write_text("{")
     with pytest.raises(CorruptIndexError, match="damaged"):
@@ -119,6 +126,19 @@ def resealed(path, change):
     write_sealed_json(path / "CURRENT", pointer)
 
 
+@pytest.mark.parametrize("factory", ["HNSW1", "NSG1", "PQ4x0", "RQ0x8", "HNSW1000000", "RR100000,Flat", "LSQ48x8"])
+def test_a_kind_that_ends_or_hangs_the_process_is_damage(index, factory):
+    resealed(index, lambda manifest: manifest.update(kind={"factory": factory, "pca": None}))
+    with pytest.raises(CorruptIndexError, match=r"my\.index is damaged: the number after"):
+        SearchIndex(index)
+
+
+def test_a_manifest_without_its_time_is_damage(index):
+    resealed(index, lambda manifest: manifest.pop("created"))
+    with pytest.raises(CorruptIndexError, match="created must be a text; found nothing"):
+        SearchIndex(index)
+
+
 @pytest.mark.parametrize("name", ["../../*", "a/*", "../../x", "00001", "٠٠٠٠٠١", "000001\n", "", "."])
 def test_a_segments_name_is_digits(index, name, tmp_path):
     (tmp_path / "keys.kdbx").touch()
@@ -134,8 +154,8 @@ def test_a_segments_name_is_digits(index, name, tmp_path):
 
 
 def test_a_manifest_of_a_newer_version_is_refused(index):
-    resealed(index, lambda manifest: manifest.update(format_version=4))
-    with pytest.raises(CorruptIndexError, match=r"000001\.json is of format version 4.* reads up to 3"):
+    resealed(index, lambda manifest: manifest.update(format_version=5))
+    with pytest.raises(CorruptIndexError, match=r"000001\.json is of format version 5.* reads up to 4"):
         SearchIndex(index)
 
 
@@ -184,8 +204,11 @@ def test_an_index_of_an_earlier_version_is_searched_and_written_anew(tmp_path, d
     IndexWriter(path, default_embedder).create(rows)
     file = path / "segments" / "000001" / "checksums.json"
     described = json.loads(file.read_bytes())
-    for name in ("words.sqlite", "columns.bin", "columns.json"):
+    for name in ("columns.bin", "columns.json"):
         del described["files"][name]
+    (file.parent / "words.sqlite").write_bytes(b"words")
+    described["files"]["words.sqlite"] = file_checksums(file.parent / "words.sqlite")
+    shutil.rmtree(path / "words")
     file.write_bytes(json_bytes(described))
 
     def change(manifest):
@@ -196,9 +219,10 @@ def test_an_index_of_an_earlier_version_is_searched_and_written_anew(tmp_path, d
     index = SearchIndex(path)
     assert index.columns == {"n": "integer", "x": "text"}
     assert [hit.text for hit in index.search("a dog", 2)] == ["a dog", "a cat"]
-    for options in ({"filter": "n = 7"}, {"hybrid": True}):
-        with pytest.raises(UsageError, match=r"earlier version, .*; 'sbmini index compact .*index' writes it anew"):
-            index.search("a dog", 2, **options)
+    assert [hit.text for hit in index.search("a dog", 2, filter="n = 7")] == ["a cat"]
+    assert index.search("dog", 1, hybrid=True)[0].text == "a dog"  # the words are made
+    (file.parent / "words.sqlite").write_bytes(b"other")
+    assert "words.sqlite: block 0" in index.verify()[0]
     after = IndexWriter(path).compact()
     assert [hit.text for hit in after.search("a dog", 2, filter="n = 7")] == ["a cat"]
     assert [hit.text for hit in after.search("dog", 1, hybrid=True)] == ["a dog"]
@@ -216,10 +240,9 @@ def open_files(folder):
 def test_closing_a_store_closes_every_file(index):
     store = Store(index)
     (segment,) = store.segments
-    words, columns = segment.words, segment.columns
+    columns = segment.columns
     assert columns.rows == 5  # a column that is read stays mapped as long as somebody holds it
-    assert words.frequencies(["text"]) == {"text": 5}
-    expected = {"checksums.json", "rows.jsonl", "vectors.npy", "words.sqlite", "columns.bin"}
+    expected = {"checksums.json", "rows.jsonl", "vectors.npy", "columns.bin"}
     assert open_files(index) == expected
     store.close()
     assert open_files(index) == set()

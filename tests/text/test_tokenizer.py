@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 from sbert_mini.errors import CorruptModelError, InputError, UsageError
 from sbert_mini.text.batching import batches_by_length, pad
 from sbert_mini.text.records import ReadCounts, Record, format_of, read_records
-from sbert_mini.text.tokenizer import TextTokenizer, Tokens
+from sbert_mini.text.tokenizer import TextTokenizer
+from sbert_mini.text.tokens import Tokens
 
 TEXTS = [
     "A cat sleeps.",

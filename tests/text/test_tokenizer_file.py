@@ -93,8 +93,11 @@ def test_a_trusted_tokenizer_is_taken_as_it_is_by_every_door(folder, sbmini):
         == ids[0]
     )
     assert len(ids[0]) == 4  # "cat." is one word there
-    assert sbmini("encode", "-m", path, "the cat").returncode == 1
-    assert sbmini("encode", "-m", path, "--trust-tokenizer", "the cat").returncode == 0
+    for command in (("encode", "the cat"), ("bench", "sts", "--sets", "builtin", "--json")):
+        done = sbmini(*command, "-m", path)
+        assert (done.returncode, "--trust-tokenizer" in done.stderr) == (1, True)
+        done = sbmini(*command, "-m", path, "--trust-tokenizer")
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_panic_of_a_trusted_tokenizer_is_an_error_of_ours(folder):

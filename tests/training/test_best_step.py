@@ -5,9 +5,6 @@ import torch
 from small_tasks import sentences, trainer_on
 from transformers import TrainerCallback
 
-from sbert_mini.recipes.fit import fit
-from sbert_mini.recipes.plan import prepare
-from sbert_mini.recipes.reader import read_recipe
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
@@ -57,18 +54,3 @@ def test_a_best_evaluation_may_stand_before_the_last_one(tmp_path):
     bests = {trained(tmp_path / str(rate), rate)[0].state.best_global_step for rate in (1e-4, 3e-3, 1e-2)}
     assert bests - {6}
     assert len(bests) > 1
-
-
-def test_a_fit_says_the_step_that_it_went_on_from_and_0_for_a_fresh_run(tmp_path, monkeypatch):
-    from conftest import tiny_model
-
-    (tmp_path / "start").mkdir()
-    tiny_model(tmp_path / "start", hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
-    (tmp_path / "train.tsv").write_text("sentence1\tsentence2\tscore\nthe cat\ta dog\t0\nred\tblue\t1\n")
-    (tmp_path / "r.toml").write_text(
-        '[model]\nstart = "start"\noutput = "out"\n[train]\nsteps = 2\nbatch_size = 4\n[[task]]\nname = "t"\n'
-        'structure = "siamese"\nloss = "cosent"\ntrain = "train.tsv"\nlabel = "score"\n'
-    )
-    monkeypatch.chdir(tmp_path)
-    done = fit(prepare(read_recipe(tmp_path / "r.toml")))
-    assert (done.steps, done.resumed_from) == (2, 0)

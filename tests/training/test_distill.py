@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sbert_mini import Embedder
 from sbert_mini.encoder.module import load
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import UnsupportedModelError, UsageError
 from sbert_mini.training.distill import DistillationLoss, teacher_vectors
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.objective import Objective
@@ -88,6 +88,16 @@ def test_a_teachers_vectors_are_those_of_its_fp32_graph_and_are_computed_once(ma
     other = teacher_vectors(texts, make_model(seed=2), tmp_path / "kept", threads=1, on_progress=told.append)
     assert len(told) == 2
     assert np.abs(other - found).max() > 0.01
+
+
+def test_a_teacher_with_another_tokenizer_must_be_trusted(make_model, tmp_path):
+    model = make_model(seed=1)
+    load(model, device="cpu")[0].text_tokenizer.save(model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    (model / "tokenizer.json").write_text(json.dumps({**tokenizer, "pre_tokenizer": {"type": "WhitespaceSplit"}}))
+    with pytest.raises(UnsupportedModelError, match="of a teacher; in Python"):
+        teacher_vectors(["the cat"], model, tmp_path / "kept", threads=1)
+    assert teacher_vectors(["the cat"], model, tmp_path / "kept", threads=1, trust_tokenizer=True).shape == (1, 28)
 
 
 def test_a_task_that_lacks_its_teachers_vectors_is_refused(make_model):

@@ -37,6 +37,13 @@ def test_objectives_are_the_published_losses(make_model):
     assert found == pytest.approx(torch.logsumexp(torch.stack([torch.tensor(0.0), *pairs]), 0).item(), abs=1e-4)
 
 
+def test_without_a_margin_it_is_the_documented_default(make_model):
+    u, v = torch.randn(2, 7, 28, generator=torch.Generator().manual_seed(0))
+    task = Task(TaskConfig("t", "siamese", "cosine-embedding"), Examples((("a", "b"),) * 7, (0.0,) * 7))
+    loss = Objective(task, sbert_mini.load(make_model(seed=6)))([u, v], task.targets(task.train))
+    torch.testing.assert_close(loss, torch.nn.CosineEmbeddingLoss(margin=0.5)(u, v, -torch.ones(7)))
+
+
 def test_label_shares_give_the_posterior_of_the_other_shares(make_model):
     """Labels drawn 3 to 1, regardless of the text: trained for equal shares, the outputs become equal."""
     rows = tuple((f"w{i % 7} w{i % 5}",) for i in range(40))
