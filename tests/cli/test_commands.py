@@ -231,7 +231,8 @@ def test_search_takes_queries_from_a_file_and_shows_what_is_asked_for(sbmini_her
     done = sbmini_here("search", "ix", "-i", "q.csv", "-k", 2, "--jsonl", "--without-text")
     first, second = map(json.loads, done.stdout.splitlines())
     assert (first["query"], second["query"]) == ("bread", "stars")
-    assert set(first["hits"][0]) == {"rank", "id", "score"}
+    scores = {"score", "cosine", "bm25", "rank_by_meaning", "rank_by_words"}
+    assert first["hits"][0].keys() == {"rank", "id", *scores}
     lines = sbmini_here("search", "ix", "bread", "--without-text").stdout.splitlines()
     assert [line.count("\t") for line in lines] == [1, 1, 1]
     assert sbmini_here("search", "ix", "bread", "--min-score", 1.1, "--fail-if-empty").returncode == 1
@@ -438,6 +439,20 @@ def test_passages_on_the_command_line(sbmini, tmp_path):
     line = sbmini("search", "x.index", "interest rates", "-k", "1", "--passages").stdout
     assert line.split("\t")[1:] == ["long", hit["passage"] + "\n"]
     assert sbmini("search", "x.index", "interest rates", "-k", "1").stdout.count("Bread") == 80
+    (tmp_path / "q.csv").write_text("id,text\nq1,interest rates\nq2,yeast\n")
+    asked = ("search", "x.index", "-i", "q.csv", "-k", "1", "--by", "words")
+    lines = [line.split("\t") for line in sbmini(*asked, "--passages").stdout.splitlines()]
+    assert [[*line[:2], line[3]] for line in lines] == [["q1", "interest rates", "long"], ["q2", "yeast", "long"]]
+    answers = [json.loads(line) for line in sbmini(*asked, "--passages", "--jsonl").stdout.splitlines()]
+    assert [answer["query_id"] for answer in answers] == ["q1", "q2"]
+    shown = [answer["hits"][0] for answer in answers]
+    assert [hit["passage"].replace("\n", "\\n") for hit in shown] == [line[4] for line in lines]
+    assert shown[0]["passage"] == hit["passage"]
+    assert shown[0]["cosine"] == pytest.approx(hit["cosine"], abs=1e-6)
+    assert shown[0]["score"] == shown[0]["bm25"]
+    whole = [json.loads(line)["hits"][0] for line in sbmini(*asked, "--without-text", "--jsonl").stdout.splitlines()]
+    scores = {"rank", "id", "score", "cosine", "bm25", "rank_by_meaning", "rank_by_words"}
+    assert all(hit.keys() == scores for hit in whole)
     one_error(sbmini("search", "x.index", "cat", "--passages", "--without-text"), 2, "--passages", "--without-text")
     one_error(sbmini("encode", "the cat", "--truncation", "passages"), 2, "passages", "chunk")
     refused = sbmini("index", "create", "y.index", "-i", "t.jsonl", "--truncation", "warn", "--overlap", "3")

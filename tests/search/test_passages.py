@@ -18,6 +18,7 @@ from sbert_mini.errors import CorruptIndexError, TextTooLongError, UsageError
 from sbert_mini.search.checksums import file_checksums
 from sbert_mini.search.encoding import IndexCounts
 from sbert_mini.search.passages import Passages
+from sbert_mini.search.ranking import stored_cosines
 from sbert_mini.text.records import Record
 
 ROWS = 457
@@ -282,15 +283,32 @@ def test_rows_with_their_mean_vectors(path):
     assert seen == [row.id for row in index.rows()]
 
 
-def test_hybrid_hits_name_their_nearest_passage(path, model):
+@pytest.mark.parametrize("by", ["meaning", "words", "both"])
+def test_whatever_ranks_the_rows_a_hit_has_its_nearest_passage_and_its_cosine(path, model, by):
     rows = stored(path)
     query = "red bread zz"
     vector = model.encode_query(query)
     by_id = {row[1]: row for row in best(rows, vector)}
-    hits = SearchIndex(path).search(query, 30, hybrid=True)
-    assert len(hits) == 30
+    hits = SearchIndex(path).search(query, 130, by=by)
+    assert len(hits) == 130
+    assert any(len(rows[hit.id][2]) > 1 for hit in hits)
     for hit in hits:
         assert (hit.start, hit.end) == tuple(by_id[hit.id][2:])
+        assert hit.cosine == pytest.approx(by_id[hit.id][0], abs=1e-5)
+    if by != "meaning":
+        assert any(hit.rank_by_meaning is None for hit in hits)
+
+
+def test_the_cosines_of_rows_are_those_of_their_nearest_passages(path, queries):
+    index, rows = SearchIndex(path), stored(path)
+    alive = [row for row in range(ROWS + 31 + 61) if not index._store.is_deleted(row)]
+    for query in queries[:3]:
+        expected = {identity: cosine for cosine, identity, *_ in best(rows, query)}
+        for numbers in (alive, alive[::7], alive[:1], alive[-2:], []):
+            cosines = stored_cosines(index._store.segments, query, reversed(numbers))
+            ids = {row: segment.row(at).id for row in numbers for segment, at in [index._store.locate(row)]}
+            assert cosines.keys() == set(numbers)
+            assert all(cosines[row] == pytest.approx(expected[ids[row]], abs=1e-5) for row in numbers)
 
 
 def test_pickles_search_the_same(path, queries):
