@@ -49,6 +49,10 @@ def _figure(
 
 
 def _png(figure: "Figure") -> bytes:
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):  # names come from outside: they are no formulas
+        text.set_parse_math(False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
     return stream.getvalue()
