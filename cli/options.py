@@ -73,7 +73,7 @@ Overlap = Annotated[
     typer.Option(
         "--overlap",
         min=0,
-        help="Tokens that a passage repeats of the one before. [default: as the index notes; for a new one 32]",
+        help="Tokens that a passage repeats of the one before. [default: as the index notes; for a new one 0]",
         show_default=False,
     ),
 ]

@@ -52,6 +52,10 @@ def new_figure(
 
 def png(figure: "Figure") -> bytes:
     """Return a figure as PNG."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):  # names come from outside: they are no formulas
+        text.set_parse_math(False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
     return stream.getvalue()

@@ -18,7 +18,7 @@ from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.faiss_file import FaissFile, OpenedFaiss
 from sbert_mini.search.faiss_index import search_parameters
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.kinds import EXACT, SearchKind, kind_of, multiple_for
+from sbert_mini.search.kinds import EXACT, SearchKind, faiss_reason, kind_of, multiple_for
 from sbert_mini.search.scoring import rescored, rows_rescored, scanned
 from sbert_mini.search.segment import Segment, segment_folder
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
@@ -137,7 +137,12 @@ class SegmentSearch:
         faiss = faiss_with(self._threads)
         index, firsts = opened.index, opened.groups.firsts
         if opened.lists is not None:
-            opened.lists.check(queries)
+            try:
+                opened.lists.check(queries)
+            except (AssertionError, RuntimeError) as error:  # FAISS's: its parts have other sizes
+                raise CorruptIndexError(
+                    f"{self._file.path} cannot be searched by FAISS: {faiss_reason(error)}"
+                ) from error
         groups = None if allowed is None else opened.groups.any_of(allowed)
         proposals = min(proposals, int(index.ntotal) if groups is None else int(np.count_nonzero(groups)))
         selector = None if groups is None else faiss.IDSelectorBitmap(np.packbits(groups, bitorder="little"))

@@ -10,7 +10,7 @@ from sbert_mini.text.tokenizer import TextTokenizer
 from sbert_mini.text.tokenizer_file import guarded
 from sbert_mini.text.words import is_silent
 
-OVERLAP = 32
+OVERLAP = 0
 """Tokens that a passage repeats of the one before, unless the caller names another number (EXPERIMENTS.md)."""
 LEAST_TOKENS = 2
 _TOKENS_A_CHARACTER = 4
@@ -44,7 +44,7 @@ def passage_size(tokenizer: TextTokenizer, prompt: str, tokens: int | None, over
         tokenizer: of the model.
         prompt: put before each passage.
         tokens: the most word pieces of a passage; None for as many as the model reads.
-        overlap: word pieces that passages share; None for `OVERLAP`, or a quarter of a passage where that is less.
+        overlap: word pieces that passages share; None for `OVERLAP`.
 
     Raises:
         UsageError: a passage of so many tokens does not fit the model, or the overlap does not fit the passage.
@@ -59,7 +59,7 @@ def passage_size(tokenizer: TextTokenizer, prompt: str, tokens: int | None, over
             f"prompt; found {size}",
             "passage_tokens",
         )
-    shared = min(OVERLAP, size // 4) if overlap is None else overlap
+    shared = OVERLAP if overlap is None else overlap
     if not 0 <= shared <= size // 2:
         raise UsageError(
             f"the overlap must be from 0 to {size // 2} tokens, half of a passage; found {shared}", "the overlap"

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError
+from sbert_mini.evaluation import figures
 from sbert_mini.files.json_files import HEAD_CONFIG, SENTENCE_TRANSFORMERS_CONFIG, TOKENIZER
 from sbert_mini.files.json_schema import check
 from sbert_mini.model.heads import HeadConfig, read_head
@@ -96,3 +97,10 @@ def test_bare_addresses_are_no_links():
         assert "www." not in line.lower()
         assert "://" not in line
         assert "@" not in line
+
+
+def test_names_in_pictures_are_no_formulas():
+    gold, name = np.array([1.0, 2.0, 3.0]), r"$\q$"
+    assert figures.scatter(name, gold, {name: gold})
+    sets = [{"set": name, "spearman": 50.0, "spearman_interval": None}]
+    assert figures.sts_bars({"models": [{"model": name, "runtime": "x", "sets": sets}]})

@@ -111,9 +111,9 @@ def test_a_long_text_takes_time_in_proportion():
 
 
 def test_the_size_is_what_the_model_reads_beside_its_prompt():
-    assert passage_size(TOKENIZER, "", None, None) == PassageSize(62, 15)
-    assert passage_size(TOKENIZER, "the cat. ", None, 0) == PassageSize(59, 0)
-    assert passage_size(word_pieces(512), "", None, None) == PassageSize(510, 32)
+    assert passage_size(TOKENIZER, "", None, None) == PassageSize(62, 0)
+    assert passage_size(TOKENIZER, "the cat. ", None, 7) == PassageSize(59, 7)
+    assert passage_size(word_pieces(512), "", None, None) == PassageSize(510, 0)
     with pytest.raises(UsageError, match=r"from 2 to 62, .*found 63"):
         passage_size(TOKENIZER, "", 63, None)
     with pytest.raises(UsageError, match=r"from 0 to 20 tokens.*found 21"):
