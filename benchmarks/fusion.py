@@ -364,7 +364,7 @@ def tables(result: Json) -> list[Table]:
         header = (model, *(f"{s['set']} ({s['queries']:,} queries)" for s in sets), "mean")
         note = "The models were trained on no judged pair of these sets, but on other texts of the files that they are made of."
         made.append(
-            Table(f"{model}: nDCG@10 x 100 of the held-out queries", header, tuple(rows), (note, harness.START))
+            Table(f"{model}: nDCG@10 x 100 of the held-out queries", header, tuple(rows), (note, harness.START_NOTE))
         )
         made.append(_differences(model, sets))
     return made

@@ -44,6 +44,9 @@ def test_a_model_that_changed_or_vanished_under_its_name_is_refused(converted_mo
     path = converted_model()
     IndexWriter(tmp_path / "index", Embedder(path)).create([Record("the cat")])
     (path / "vocab.txt").write_text((path / "vocab.txt").read_text().replace("cat", "cow"))
+    with pytest.raises(ModelNotFoundError, match="no graphs that are up to date"):
+        SearchIndex(tmp_path / "index").search("cat")
+    Embedder(path)  # converts it
     with pytest.raises(ModelMismatchError, match="is another"):
         SearchIndex(tmp_path / "index").search("cat")
     shutil.rmtree(path)
