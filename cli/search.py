@@ -207,9 +207,9 @@ def _queries(input: list[Path] | None, reading: dict[str, Any]) -> list[tuple[st
 
     read = ReadCounts()
     queries = [(record.id, record.text) for record in read_records(input, counts=read, **reading)]
-    note_input(read, "not searched")
     if not queries:
         raise UsageError("no query was given: the input held no text")
+    note_input(read, "not searched")
     return queries
 
 
