@@ -140,7 +140,7 @@ def search(
     (greatest cosine + 1) + (1 - weight) * BM25 / greatest BM25, over the first 100 rows of each ranking. --json and --jsonl give
     for each hit the cosine, the BM25 score ("bm25") and its two ranks ("rank_by_meaning", "rank_by_words"), or null.
 
-    A long row that is stored in passages has the score of its closest passage. --passages shows that passage; JSON then has
+    A long row that is stored in passages has the cosine of its closest passage. --passages shows that passage; JSON then has
     "passage" in place of "text". "start" and "end" count the characters of the text.
     """
     if passages and not with_text:
@@ -219,9 +219,9 @@ def _queries(input: list[Path] | None, reading: dict[str, Any]) -> list[tuple[st
 
     read = ReadCounts()
     queries = [(record.id, record.text) for record in read_records(input, counts=read, **reading)]
-    note_input(read, "not searched")
     if not queries:
         raise UsageError("no query was given: the input held no text")
+    note_input(read, "not searched")
     return queries
 
 

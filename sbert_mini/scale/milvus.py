@@ -412,12 +412,14 @@ class MilvusIndex:
             return [[(row, float(as_cosines(np.asarray(cosine)))) for row, cosine in of_query] for of_query in ranked]
 
         def by_words(text: str, depth: int) -> list[tuple[int, float]]:
-            return rows.ranked(self._results("words", [text], depth, expression)[0])
+            ranked = rows.ranked(self._results("words", [text], depth, expression)[0])
+            return [(row, abs(score)) for row, score in ranked]  # milvus-lite gives BM25 scores with a minus sign
 
         def bm25_of(text: str, numbers: Iterable[int]) -> dict[int, float]:
             ids = [rows.entities[number]["id"] for number in numbers]
             among = f"id in {json.dumps(ids, ensure_ascii=False)}"
-            return dict(rows.ranked(self._results("words", [text], len(ids), among)[0])) if ids else {}
+            ranked = rows.ranked(self._results("words", [text], len(ids), among)[0]) if ids else []
+            return {row: abs(score) for row, score in ranked}
 
         if request.by == "words":
             return request.answer(hits_by_words(request, by_words, rows.cosines, rows.hit))

@@ -232,7 +232,7 @@ def test_search_takes_queries_from_a_file_and_shows_what_is_asked_for(sbmini_her
     first, second = map(json.loads, done.stdout.splitlines())
     assert (first["query"], second["query"]) == ("bread", "stars")
     scores = {"score", "cosine", "bm25", "rank_by_meaning", "rank_by_words"}
-    assert first["hits"][0].keys() == {"rank", "id", *scores}
+    assert set(first["hits"][0]) == {"rank", "id", *scores}
     lines = sbmini_here("search", "ix", "bread", "--without-text").stdout.splitlines()
     assert [line.count("\t") for line in lines] == [1, 1, 1]
     assert sbmini_here("search", "ix", "bread", "--min-score", 1.1, "--fail-if-empty").returncode == 1
