@@ -431,7 +431,7 @@ def info(
 ) -> None:
     """Describe an index: rows, generation, model, segments, bytes."""
     from sbert_mini.search.index import SearchIndex
-    from sbert_mini.search.store import FORMAT_VERSION, Store, stored_bytes
+    from sbert_mini.search.store import WITHOUT_PASSAGES, Store, stored_bytes
 
     index, store = SearchIndex(directory), Store(directory)
     about = {
@@ -458,9 +458,9 @@ def info(
     if as_json:
         print_json(about)
         return
-    if store.format_version < FORMAT_VERSION:
+    if store.format_version < WITHOUT_PASSAGES:
         compact = f"'sbmini index compact {directory}'"
-        about["format"] = f"{store.format_version}; {compact} brings it to format {FORMAT_VERSION}"
+        about["format"] = f"{store.format_version}; {compact} brings it to format {WITHOUT_PASSAGES}"
     about["columns"] = ", ".join(f"{name} ({type or 'no value yet'})" for name, type in index.columns.items()) or "none"
     for key, value in about.items():
         print_text(

@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sbert_mini.errors import CorruptIndexError, SbertMiniError
 from sbert_mini.files.durable import scratch_folder
+from sbert_mini.files.paths import is_utf8
 from sbert_mini.search.analyzer import ANALYZER_NAME, analyzer, normalized
 from sbert_mini.search.segment import Segment, segment_folder
 from sbert_mini.search.store import Store
@@ -60,7 +62,13 @@ def open_index(folder: Path, record: Record = NO_ROWS) -> "Index":
     from tantivy import Index
 
     write_meta(folder, record)
-    index = Index.open(str(folder))
+    if is_utf8(folder):
+        index = Index.open(str(folder))
+    else:  # tantivy takes a name in UTF-8 alone, and then follows links
+        with TemporaryDirectory(prefix="sbmini-words-") as temporary:
+            link = Path(temporary) / "words"
+            link.symlink_to(folder.resolve())
+            index = Index.open(str(link))
     index.config_reader("manual")  # ends the thread that would wait for changes
     index.register_tokenizer(ANALYZER_NAME, analyzer())
     index.reload()

@@ -98,7 +98,18 @@ def test_search_in_a_pipe_as_json_and_from_stdin(sbmini, index):
     assert result["query"] == "why does bread rise"
     assert [hit["id"] for hit in result["hits"]] == [row[1] for row in rows]
     ranks = {"rank_by_meaning", "rank_by_words"}
-    assert set(result["hits"][0]) == {"rank", "id", "score", "text", "columns", "cosine", "bm25", *ranks}
+    assert set(result["hits"][0]) == {
+        "rank",
+        "id",
+        "score",
+        "text",
+        "columns",
+        "start",
+        "end",
+        "cosine",
+        "bm25",
+        *ranks,
+    }
     assert result["hits"][0]["columns"]["topic"] == "cooking"
     both = json.loads(sbmini("search", index, "--json", "-k", 1, stdin="bread\n\nstars\n").stdout)["results"]
     assert [r["query"] for r in both] == ["bread", "stars"]

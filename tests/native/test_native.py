@@ -45,7 +45,7 @@ def cosine(a, b):
 def test_it_gives_onnx_runtimes_vectors(name, wanted, passages):
     converted = find(resolve(name))
     texts = [row["title"] for row in passages] + [row["text"] for row in passages]
-    tokens = Embedder(name)._tokenizer.encode(texts)
+    tokens = Embedder(name).tokenizer.encode(texts)
     ours, theirs = NativeEngine(converted, wanted), OnnxEngine(converted)
     found = np.concatenate([ours.run(tokens[i : i + 32]) for i in range(0, len(tokens), 32)])
     expected = np.concatenate([theirs.run([t]) for t in tokens])

@@ -125,7 +125,7 @@ def test_a_vector_does_not_depend_on_its_batch(request, passages, name, least):
     order = np.random.default_rng(0).permutation(len(texts))
     alone = np.stack([model.encode(texts[i]) for i in order])
     in_batches = np.concatenate([model.encode([texts[i] for i in order[j : j + 32]]) for j in (0, 32)])
-    tokens = model._tokenizer.encode([texts[i] for i in order])
+    tokens = model.tokenizer.encode([texts[i] for i in order])
     padded = np.concatenate([model._engine.run(tokens[j : j + 32]) for j in (0, 32)])  # short beside long
     assert cosine(alone, in_batches).min() >= least
     assert cosine(alone, padded).min() >= least
@@ -133,7 +133,7 @@ def test_a_vector_does_not_depend_on_its_batch(request, passages, name, least):
 
 def test_processors_that_need_the_other_int8_kernel_get_the_same_vectors(embedder, passages):
     texts = [row["title"] for row in passages[:32]]
-    tokens = embedder._tokenizer.encode(texts)
+    tokens = embedder.tokenizer.encode(texts)
     one, other = (OnnxEngine(embedder._converted, wide_int8=wide).run(tokens) for wide in (False, True))
     assert cosine(one, other).min() >= 0.9999
 
@@ -207,7 +207,7 @@ def test_truncation_is_told_refused_or_avoided(embedder, caplog):
         embedder.encode(["short", long], truncation="error")
     chunked = embedder.encode(["short", long, "also short"], truncation="chunk")
     np.testing.assert_allclose(chunked[[0, 2]], cut[[0, 2]], atol=1e-3)
-    windows = embedder._tokenizer.windows(long)
+    windows = embedder.tokenizer.windows(long)
     parts = np.concatenate([embedder._engine.run([w]) for w in windows])
     by_hand = np.sum(parts * np.array([[len(w.ids) - 2] for w in windows]), axis=0)
     assert cosine(chunked[1], by_hand) >= 0.9999

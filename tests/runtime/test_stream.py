@@ -100,5 +100,5 @@ def test_an_opened_model_and_its_tokenizer_say_what_they_are(make_model):
     assert re.fullmatch(
         r"Embedder\('.*', graph='int8', threads=1, dimension=28, max_seq_length=\d+, backend='.*'\)", shown
     )
-    assert re.fullmatch(r"TextTokenizer\(vocab_size=\d+, max_seq_length=\d+\)", repr(embedder._tokenizer))
+    assert re.fullmatch(r"TextTokenizer\(vocab_size=\d+, max_seq_length=\d+\)", repr(embedder.tokenizer))
     assert repr(embedder._engine).startswith(("NativeEngine(", "OnnxEngine("))
