@@ -25,6 +25,7 @@ from sbert_mini.files.durable import flush_directory, read_sealed_json, scratch_
 from sbert_mini.files.json_files import WORDS_RECORD, WORDS_VERSION
 from sbert_mini.files.json_schema import check
 from sbert_mini.files.names import SEGMENT, WORDS_FILE, path_in
+from sbert_mini.files.reading import open_stream
 from sbert_mini.search.analyzer import ANALYZER_NAME, ANALYZER_VERSION
 from sbert_mini.search.segment import Segment, remove_unread
 from sbert_mini.shapes import IntArray
@@ -308,7 +309,7 @@ def _remember(state: tuple[int, ...], digest: str) -> None:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
+        with open_stream(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise CorruptIndexError(f"{path} cannot be read: {error.strerror or error}") from error

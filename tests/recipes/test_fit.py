@@ -238,7 +238,7 @@ def test_rows_of_evaluation_sets_are_counted_and_dropped(workshop):
     assert model["mean_of"] == []
     assert "10 pairs" in model["sets"][0]["trained_on"]
     (workshop / "recipe.toml").write_text('[data]\nevaluation = "sets"\ndrop_evaluation = true\n' + recipe)
-    done = train(workshop, "--dry-run", "--json")
+    done = train(workshop, "--dry-run", "--json", "-o", "another")
     assert [t["dropped"].get("in an STS set") for t in json.loads(done.stdout)["tasks"]] == [None, 5, 5]
 
 

@@ -42,7 +42,7 @@ def test_the_kind_goes_by_the_number_of_rows():
         ("PQ4x99", None, "the number after x .* must be at most 16; found 99"),
         ("Refine(" * 15 + "SQ8", None, "of at most 100 characters"),
         ("auto", 28, "below the 28"),
-        ("auto", 0, "--pca"),
+        ("auto", 0, "pca must be at least 1 and below the 28"),
     ],
 )
 def test_a_kind_that_cannot_be_is_refused_before_anything_is_made(
