@@ -118,7 +118,7 @@ READERS = {
     "files": {"json_schema.py"},
     "model": {"heads.py", "int8_weights.py", "layout.py", "onnx_file.py", "weights.py"},
     "runtime": {"fingerprint.py", "graph_record.py"},
-    "search": {"checksums.py", "faiss_file.py", "reduction.py", "store.py", "word_files.py", "column_reader.py"},
+    "search": {"checksums.py", "faiss_file.py", "reduction.py", "store.py", "word_index.py", "passages.py"},
     "text": {"tokenizer_file.py"},
 }
 """Modules that read files of models and indexes, and write none by an `open` of their own."""
