@@ -58,7 +58,7 @@ def test_invalid_options_are_refused_before_a_record_is_read(default_embedder):
     rows = iter([Record("a")])
     with pytest.raises(UsageError, match="batch_size must be at least 1; found 0"):
         default_embedder.encode_records(rows, batch_size=0)
-    with pytest.raises(TypeError, match="no_such_option"):
+    with pytest.raises(UsageError, match="there is no option 'no_such_option'"):
         default_embedder.encode_records(rows, no_such_option=1)
     assert next(rows).text == "a"
 
@@ -90,7 +90,7 @@ def test_a_long_pair_gets_no_advice_that_pairs_refuse(default_embedder, caplog):
 def test_pairs_refuse_an_unknown_truncation(default_embedder):
     with pytest.raises(UsageError, match="truncation must be warn or error for pairs; found 'foo'"):
         default_embedder.encode_pairs([("a", "b")], truncation="foo")
-    with pytest.raises(UsageError, match="truncation must be warn, error or chunk; found 'foo'"):
+    with pytest.raises(UsageError, match="truncation must be warn, error or chunk .*; found 'foo'"):
         default_embedder.encode(["a"], truncation="foo")
 
 
