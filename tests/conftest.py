@@ -23,6 +23,8 @@ hypothesis.settings.load_profile("any machine")
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a runner in the background ignores it, and children inherit that
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="2")
 
 ROOT = Path(__file__).parent.parent

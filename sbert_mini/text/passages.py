@@ -1,6 +1,7 @@
 """Long texts -> passages: parts that a model reads whole, cut at the borders of paragraphs, sentences or words."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -16,6 +17,8 @@ LEAST_TOKENS = 2
 _TOKENS_A_CHARACTER = 4
 """The most pieces that a character can give: Unicode's decomposition makes at most four characters of one."""
 _ALL = 1 << 30
+_BLOCK = 20_000
+"""Characters that the splitter is given at a time."""
 _SHORT = 0.5
 """A passage of a smaller share of the size is short."""
 _HALF = 0.6
@@ -67,6 +70,24 @@ def passage_size(tokenizer: TextTokenizer, prompt: str, tokens: int | None, over
     return PassageSize(size, shared)
 
 
+def _blocks(text: str, span: Span) -> Iterator[Span]:
+    """Yield consecutive parts of a part of a text, of at most `_BLOCK` characters, cut at a paragraph, a sentence or a blank.
+
+    The splitter's time grows faster than the length of a text without sentences. Passages of two blocks share no tokens.
+    """
+    start, end = span
+    while end - start > _BLOCK:
+        stop = start + _BLOCK
+        for border in ("\n\n", "\n", ". ", " "):
+            at = text.rfind(border, start + _BLOCK // 2, stop)
+            if at >= 0:
+                stop = at + len(border)
+                break
+        yield start, stop
+        start = stop
+    yield start, end
+
+
 class PassageSplitter:
     """Splits texts into passages of at most so many word pieces.
 
@@ -102,10 +123,10 @@ class PassageSplitter:
         from semantic_text_splitter import TextSplitter
 
         splitter = TextSplitter.from_callback(self._count, tokens, overlap=min(self.size.overlap, tokens // 2))
-        first = span[0]
         return [
             (first + start, first + start + len(passage))
-            for start, passage in splitter.chunk_indices(text[slice(*span)])
+            for first, last in _blocks(text, span)
+            for start, passage in splitter.chunk_indices(text[first:last])
             if not is_silent(passage)
         ]
 

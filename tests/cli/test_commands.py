@@ -307,7 +307,8 @@ def test_other_mistakes_get_one_line(sbmini_here, tmp_path, make_model):
     tensors["encoder.layer.1.output.dense.bias"][3] = float("nan")
     save_file(tensors, path / "model.safetensors")
     one_error_after_a_note(
-        sbmini_here("encode", "a", "-m", path), "encoder.layer.1.output.dense.bias holds NaN, infinity or a number above 1e+09"
+        sbmini_here("encode", "a", "-m", path),
+        "encoder.layer.1.output.dense.bias holds NaN, infinity or a number above 1e+09",
     )
     assert not (path / "onnx" / "sbmini.json").exists()
     full = subprocess.run(f"{SBMINI} encode hello > /dev/full", shell=True, capture_output=True, text=True)  # noqa: S602
