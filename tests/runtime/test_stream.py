@@ -90,7 +90,7 @@ def test_a_long_pair_gets_no_advice_that_pairs_refuse(default_embedder, caplog):
 def test_pairs_refuse_an_unknown_truncation(default_embedder):
     with pytest.raises(UsageError, match="truncation must be warn or error for pairs; found 'foo'"):
         default_embedder.encode_pairs([("a", "b")], truncation="foo")
-    with pytest.raises(UsageError, match="truncation must be warn, error or chunk .*; found 'foo'"):
+    with pytest.raises(UsageError, match=r"truncation must be warn, error or chunk .*; found 'foo'"):
         default_embedder.encode(["a"], truncation="foo")
 
 
