@@ -4,11 +4,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from sbert_mini.errors import UsageError
 from sbert_mini.text.tokenizer import TextTokenizer
-from sbert_mini.text.tokenizer_file import guarded
 from sbert_mini.text.words import is_silent
 
 OVERLAP = 0
@@ -143,7 +142,7 @@ class PassageSplitter:
         return halves if len(halves) == 2 else [first, second]
 
     def _count(self, text: str) -> int:
-        return len(guarded(self._counter.encode, text, add_special_tokens=False).ids)
+        return len(self._counter.encode([text])[0].ids) - self._tokenizer.special_tokens()
 
     def _fits(self, text: str) -> bool:
         pieces = len(text) * (1 if text.isascii() else _TOKENS_A_CHARACTER)
@@ -155,5 +154,5 @@ class PassageSplitter:
         return self._tokenizer.with_max_seq_length(self.size.tokens + self._tokenizer.special_tokens())
 
     @cached_property
-    def _counter(self) -> Any:
-        return self._tokenizer.with_max_seq_length(_ALL).backend
+    def _counter(self) -> TextTokenizer:
+        return self._tokenizer.with_max_seq_length(_ALL)
