@@ -1,13 +1,12 @@
 // The C functions that sbert_mini/runtime/native.py calls: what this processor can do, a model from its arrays, texts into vectors.
 // Compiled for any processor: nothing of vector.cpp is called unless the processor has its instructions.
 
+#include "boundary.h"
 #include "encoder.h"
 
 #include <cstdlib>
 #include <cstring>
 #include <new>
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define HAS_VECTOR 1
@@ -91,26 +90,6 @@ bool complete(const Model& m) {
             if (!n.weight || !n.bias) return false;
     }
     return true;
-}
-
-// Whether an array has so many elements, all of them in the address space, the first one aligned.
-template <class T>
-bool holds(Array<T> array, int64_t count) {
-    const uintptr_t start = reinterpret_cast<uintptr_t>(array.data);
-    return start != 0 && start % alignof(T) == 0 && array.count == count &&
-           static_cast<uint64_t>(count) <= (UINTPTR_MAX - start) / sizeof(T);
-}
-
-// What `body` returns. No exception may reach the caller, which is C.
-template <class F>
-int guarded(F body) noexcept {
-    try {
-        return body();
-    } catch (const std::bad_alloc&) {
-        return NO_MEMORY;
-    } catch (...) {
-        return FAILED;
-    }
 }
 
 float* copy(Floats from) {

@@ -67,7 +67,7 @@ def start_check(converted: ConvertedModel) -> Callable[[], None]:
     digests: list[str] = []
 
     def measure() -> None:
-        with suppress(CorruptModelError):  # then there is no checksum, and that is told
+        with suppress(CorruptModelError):  # then there is no checksum: the error says so
             digests.append(file_sha256(converted.file))
 
     thread = threading.Thread(target=measure, daemon=True)

@@ -190,7 +190,7 @@ def damage_of(folder: Path, content: str) -> str | None:
 
 @contextmanager
 def opened_folder(folder: Path, record: Record) -> Iterator[Path]:
-    """Yield a folder that tantivy can open: it writes there, and expects its list of segments.
+    """Yield a folder that `word_writer.open_index` can open: tantivy writes there.
 
     It holds links to the files, and is beside them, or where nothing can be written there, among the temporary files.
     """
@@ -203,7 +203,6 @@ def opened_folder(folder: Path, record: Record) -> Iterator[Path]:
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="sbmini-words-")))
         for name, path in paths_of(folder, record).items():
             _path(scratch, name).symlink_to(path.absolute())
-        write_meta(scratch, record)
         yield scratch
 
 

@@ -32,7 +32,8 @@ class PassageSize:
 
     Attributes:
         tokens: the most word pieces of a passage, without special tokens and prompt.
-        overlap: the most word pieces that a passage repeats of the one before.
+        overlap: the most word pieces that a passage repeats of the one before; none every 20,000 characters, where a long text
+            is divided first.
     """
 
     tokens: int

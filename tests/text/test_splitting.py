@@ -1,16 +1,14 @@
 """Texts into passages: nothing readable is lost, each passage fits the model, and borders are those of sentences."""
 
 import itertools
-import time
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from sbert_mini.errors import UsageError
-from sbert_mini.text.passages import PassageSize, PassageSplitter, passage_size
+from sbert_mini.text.passages import PassageSize, PassageSplitter, _blocks, passage_size
 from sbert_mini.text.tokenizer import TextTokenizer
 from sbert_mini.text.words import is_silent
 
@@ -99,15 +97,23 @@ def test_an_overlap_repeats_sentences():
         assert pieces(text[start:end]) <= 8
 
 
-def test_a_long_text_takes_time_in_proportion():
-    rng = np.random.default_rng(3)
-    words = rng.choice(["the ", "cat ", "abc. ", "dog.\n\n"], 40_000).tolist()
-    times = []
-    for count in (5_000, 40_000):
-        start = time.process_time()
-        PassageSplitter(TOKENIZER, PassageSize(62, 15)).spans("".join(words[:count]))
-        times.append(time.process_time() - start)
-    assert times[1] < 8 * 4 * times[0]
+def test_a_long_text_is_split_in_parts_of_a_bounded_length_between_words():
+    """The library's time grows faster than the text: it is given parts, and passages of two parts share no words."""
+    text = "the cat abc " * 10_000
+    spans = PassageSplitter(TOKENIZER, PassageSize(62, 15)).spans(text)
+    borders = [start for (_, end), (start, _) in itertools.pairwise(spans) if start >= end]
+    assert len(borders) == (len(text) - 1) // 20_000
+    assert all(b - a <= 20_000 for a, b in itertools.pairwise([0, *borders, len(text)]))
+    apart = PassageSplitter(TOKENIZER, PassageSize(62, 0)).spans(text)
+    assert " ".join(text[start:end] for start, end in apart).split() == text.split()
+    assert {text[start - 1] for start, _ in spans[1:]} == {text[end] for _, end in spans[:-1]} == {" "}
+
+
+@pytest.mark.parametrize("border", ["\n\n", "\n", ". ", " ", ""])
+def test_where_a_long_text_is_divided(border):
+    """After the last paragraph, line, sentence or blank of a part's second half, else anywhere."""
+    parts = list(_blocks("x" * 15_000 + border + "y" * 9_000, (0, 24_000 + len(border))))
+    assert parts == [(0, 15_000 + len(border) if border else 20_000), (parts[0][1], 24_000 + len(border))]
 
 
 def test_the_size_is_what_the_model_reads_beside_its_prompt():
