@@ -34,6 +34,7 @@ from benchmarks import (
     passages,
     processes,
     surgery,
+    tokenizing,
     training,
 )
 from benchmarks.harness import RESULTS
@@ -170,6 +171,7 @@ MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "pairs": lambda result: tables.pairs(result)[:1],
     "encoding": encoding.tables,
     "processes": processes.tables,
+    "tokenizing": tokenizing.tables,
     "memory": memory.tables,
     "large_index": large_index.tables,
     "passages": passages.tables,
