@@ -1,10 +1,10 @@
 """A generation's segments -> the rows that a filter allows, and each query's hits: by meaning, by words or by both."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from sbert_mini.search.column_reader import Columns
 from sbert_mini.search.columns import ID
 from sbert_mini.search.conditions import columns_in, parse, refusal
 from sbert_mini.search.filters import Deadline, matching
-from sbert_mini.search.fusion import HYBRID_DEPTH, RankedRow, fused
+from sbert_mini.search.fusion import DEFAULT_BY, HYBRID_DEPTH, RankedRow, SearchBy, fused
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import Hit, Request
 from sbert_mini.search.segment import Segment
@@ -193,6 +193,11 @@ def bm25_scores(words: WordIndex, segments: Sequence[Segment], query: str, rows:
     return dict(rows_by_words(words, segments, query, len(numbers), among))
 
 
+def greatest_bm25(words: WordIndex, query: str) -> float:
+    """Return what no row's BM25 score of a query can exceed."""
+    return words.greatest_bm25(query_terms(query))
+
+
 def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterable[int]) -> dict[int, float]:
     """Return the cosines of some rows and a query, by the rows' numbers: of a row's nearest passage.
 
@@ -212,6 +217,11 @@ def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterab
         best = np.maximum.reduceat(segment.vectors_at(vectors, len(vector)) @ vector, firsts)
         cosines.update(zip(numbers[here].tolist(), as_cosines(best).tolist(), strict=True))
     return cosines
+
+
+def default_by(words: WordIndex) -> SearchBy:
+    """Return what ranks rows where a search does not say it: by meaning alone if the words of many rows must be made first."""
+    return "meaning" if words.take_long() else DEFAULT_BY
 
 
 def hits_of(
@@ -234,7 +244,7 @@ def hits_of(
         return hits_by_words(request, by_words, cosines_of, hit_of)
     by_meaning = partial(rows_by_meaning, searches, allowed=allowed, exact=exact)
     bm25_of = partial(bm25_scores, words, segments)
-    return hybrid_hits(request, by_meaning, by_words, cosines_of, bm25_of, hit_of)
+    return hybrid_hits(request, by_meaning, by_words, cosines_of, bm25_of, partial(greatest_bm25, words), hit_of)
 
 
 def hits_by_meaning(
@@ -311,6 +321,7 @@ def hybrid_hits(
     by_words: Callable[[str, int], list[tuple[int, float]]],
     cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
     bm25_of: Callable[[str, Iterable[int]], dict[int, float]],
+    greatest_of: Callable[[str], float],
     hit_of: Callable[[RankedRow, FloatArray], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by meaning and by words, fused.
@@ -321,6 +332,7 @@ def hybrid_hits(
         by_words: a text, and how many rows -> `rows_by_words`.
         cosines_of: a query's vector, and rows -> `stored_cosines`.
         bm25_of: a query's text, and rows -> `bm25_scores`.
+        greatest_of: a query's text -> `greatest_bm25`.
         hit_of: a row of the ranking, and the query's vector -> the hit.
     """
     depth = max(request.k, HYBRID_DEPTH)
@@ -331,7 +343,17 @@ def hybrid_hits(
         ranked_by_words = by_words(text, depth)
         rows_near, rows_worded = ({row for row, _ in ranking} for ranking in (near, ranked_by_words))
         cosines, bm25 = cosines_of(vector, rows_worded - rows_near), bm25_of(text, rows_near - rows_worded)
-        ranked = fused(near, ranked_by_words, cosines, bm25, 0.0 if request.is_silent(i) else request.weight)
+        weight = 0.0 if request.is_silent(i) else request.weight
+        ranked = fused(near, ranked_by_words, cosines, bm25, greatest_of(text), weight)
         accepted = (hit_of(row, vector) for row in ranked if request.accepts(row.cosine))
-        hits.append(list(islice((hit for hit in accepted if not is_silent(hit.text)), request.k)))
+        readable = (hit for hit in accepted if not is_silent(hit.text))
+        hits.append(request.equals_first(i, _with_equals(readable, request.k))[: request.k])
     return hits
+
+
+def _with_equals(hits: Iterator[Hit], k: int) -> list[Hit]:
+    """Return the first k hits, and those after them that equal the last one in score and have the cosine 1."""
+    first = list(islice(hits, k))
+    if len(first) == k and first[-1].cosine == 1:
+        first += takewhile(lambda hit: (hit.score, hit.cosine) == (first[-1].score, 1), hits)
+    return first
