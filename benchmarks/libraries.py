@@ -192,7 +192,10 @@ def built(texts: Sequence[str], vectors: FloatArray, threads: int) -> list[Libra
     for make in makers:
         libraries.append(make())
         if (made := libraries[-1]) is not None:
-            print(f"{len(texts):,} rows: {made.name} built in {made.build_s:.1f} s, {made.bytes / 1e6:,.0f} MB", flush=True)
+            print(
+                f"{len(texts):,} rows: {made.name} built in {made.build_s:.1f} s, {made.bytes / 1e6:,.0f} MB",
+                flush=True,
+            )
     return [library for library in libraries if library is not None]
 
 
@@ -297,7 +300,9 @@ def tables(result: Json) -> list[Table]:
     )
     columns = ("library", "search", "nDCG@10 x 100", "recall@100 x 100")
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    note = f"One query at a time, {result['k']} hits, query vectors given; a query has at most {WORDS} words. {versions}."
+    note = (
+        f"One query at a time, {result['k']} hits, query vectors given; a query has at most {WORDS} words. {versions}."
+    )
     return [*made, Table("SciFact, one vector a document, cut at 256 tokens", columns, ranked, (note,))]
 
 

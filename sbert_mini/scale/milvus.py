@@ -34,7 +34,7 @@ from sbert_mini.scale.conditions import keys, to_milvus
 from sbert_mini.search.fusion import RankedRow, SearchBy
 from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
-from sbert_mini.search.ranking import hits_by_words, hybrid_hits
+from sbert_mini.search.ranking import Ranking, hits_by_words, hybrid_hits
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
@@ -417,12 +417,12 @@ class MilvusIndex:
         greatest: dict[str, float] = {}
         rows, expression = _Rows(), "" if filter is None else to_milvus(filter, self.columns)
 
-        def by_meaning(vectors: FloatArray, depth: int) -> list[list[tuple[int, float]]]:
+        def by_meaning(vectors: FloatArray, depth: int) -> list[Ranking]:
             results = self._results("vector", vectors.tolist(), depth, expression) if len(vectors) else []
             ranked = [rows.ranked(result) for result in results]
             return [[(row, float(as_cosines(np.asarray(cosine)))) for row, cosine in of_query] for of_query in ranked]
 
-        def by_words(text: str, depth: int) -> list[tuple[int, float]]:
+        def by_words(text: str, depth: int) -> Ranking:
             ranked = rows.ranked(self._results("words", [text], depth, expression)[0])
             scores = [(row, abs(score)) for row, score in ranked]  # milvus-lite gives BM25 scores with a minus sign
             greatest[text] = max((score for _, score in scores), default=0.0) / SHARE_REACHED
@@ -437,8 +437,13 @@ class MilvusIndex:
         if request.by == "words":
             return request.answer(hits_by_words(request, by_words, rows.cosines, rows.hit))
         if request.by == "both":
-            ranks = (by_meaning, by_words, rows.cosines, bm25_of, greatest.__getitem__)
-            return request.answer(hybrid_hits(request, *ranks, rows.hit))
+
+            def rankings(depth: int) -> Iterator[tuple[Ranking, Ranking]]:
+                for near, text in zip(by_meaning(request.vectors, depth), request.texts, strict=True):
+                    yield near, by_words(text, depth)
+
+            hits_of_queries = hybrid_hits(request, rankings, rows.cosines, bm25_of, greatest.__getitem__, rows.hit)
+            return request.answer(hits_of_queries)
         hits = []
         for query, ranked in enumerate(by_meaning(request.vectors, request.k)):
             vector = request.vectors[query]

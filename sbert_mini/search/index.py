@@ -184,7 +184,8 @@ class SearchIndex:
             embedder=embedder,
             default_by=partial(default_by, self._words),
         )
-        hits = hits_of(request, self._segment_searches(), self._words, self._allowed(filter), self._hit, exact=exact)
+        searches, allowed, threads = self._segment_searches(), self._allowed(filter), thread_count(self._threads)
+        hits = hits_of(request, searches, self._words, allowed, self._hit, exact=exact, threads=threads)
         return request.answer(hits)
 
     def embedder(self) -> Embedder:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice, takewhile
+from typing import TypeAlias
 
 import numpy as np
 
@@ -29,6 +30,8 @@ SCORED_ROWS = 5000
 DEEPEST = 20_000
 """The best rows by words of which the allowed ones are taken; where they are too few, all allowed rows are scored."""
 SPARE = 1.25
+Ranking: TypeAlias = list[tuple[int, float]]
+"""Rows with what ranks them, best first."""
 
 
 def allowed_rows(
@@ -103,7 +106,7 @@ def rows_by_meaning(
     allowed: Sequence[AnyArray | None],
     *,
     exact: bool,
-) -> list[list[tuple[int, float]]]:
+) -> list[Ranking]:
     """Return for each query the numbers and cosines of the closest allowed rows, closest first.
 
     Shapes:
@@ -125,7 +128,7 @@ def stored_hit(segment: Segment, position: int, ranked: RankedRow, query: FloatA
 
 def rows_by_words(
     words: WordIndex, segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]
-) -> list[tuple[int, float]]:
+) -> Ranking:
     """Return the numbers and BM25 scores of the allowed rows that share words with a query, best first, ties by row number.
 
     Args:
@@ -175,7 +178,7 @@ def _rounded(scores: FloatArray) -> AnyArray:
     return np.asarray(np.round(scores.astype(np.float64), 4))
 
 
-def _ranked(scores: FloatArray, rows: IntArray) -> list[tuple[int, float]]:
+def _ranked(scores: FloatArray, rows: IntArray) -> Ranking:
     rounded = _rounded(scores)
     order = np.lexsort((rows, -rounded))
     return list(zip(rows[order].tolist(), rounded[order].tolist(), strict=True))
@@ -198,8 +201,12 @@ def greatest_bm25(words: WordIndex, query: str) -> float:
     return words.greatest_bm25(query_terms(query))
 
 
-def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterable[int]) -> dict[int, float]:
+def stored_cosines(
+    segments: Sequence[Segment], vector: FloatArray, rows: Iterable[int], threads: int = 1
+) -> dict[int, float]:
     """Return the cosines of some rows and a query, by the rows' numbers: of a row's nearest passage.
+
+    `threads` check the vectors' blocks, the first time.
 
     Shapes:
         vector: (dim,).
@@ -214,7 +221,7 @@ def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterab
         if segment.passages is not None:
             vectors = np.concatenate([segment.passages.of_row(position) for position in vectors.tolist()])
             firsts = np.flatnonzero(np.diff(segment.passages.rows[vectors], prepend=-1))
-        best = np.maximum.reduceat(segment.vectors_at(vectors, len(vector)) @ vector, firsts)
+        best = np.maximum.reduceat(segment.vectors_at(vectors, len(vector), threads) @ vector, firsts)
         cosines.update(zip(numbers[here].tolist(), as_cosines(best).tolist(), strict=True))
     return cosines
 
@@ -232,6 +239,7 @@ def hits_of(
     hit_of: Callable[[RankedRow, FloatArray], Hit],
     *,
     exact: bool,
+    threads: int,
 ) -> list[list[Hit]]:
     """Return each query's hits among the allowed rows of all segments, ranked by what the request asks for."""
     segments = [search.segment for search in searches]
@@ -239,12 +247,20 @@ def hits_of(
         nearest = partial(nearest_rows, searches, allowed=allowed, exact=exact)
         return hits_by_meaning(request, nearest, hit_of)
     by_words = partial(rows_by_words, words, segments, allowed=allowed)
-    cosines_of = partial(stored_cosines, segments)
+    cosines_of = partial(stored_cosines, segments, threads=threads)
     if request.by == "words":
         return hits_by_words(request, by_words, cosines_of, hit_of)
-    by_meaning = partial(rows_by_meaning, searches, allowed=allowed, exact=exact)
     bm25_of = partial(bm25_scores, words, segments)
-    return hybrid_hits(request, by_meaning, by_words, cosines_of, bm25_of, partial(greatest_bm25, words), hit_of)
+
+    def rankings(depth: int) -> Iterator[tuple[Ranking, Ranking]]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(threads) as pool:  # tantivy and FAISS compute at the same time, without Python's lock
+            worded = [pool.submit(by_words, text, depth) for text in request.texts]
+            near = rows_by_meaning(searches, request.vectors, depth, allowed, exact=exact)
+            yield from ((of_query, found.result()) for of_query, found in zip(near, worded, strict=True))
+
+    return hybrid_hits(request, rankings, cosines_of, bm25_of, partial(greatest_bm25, words), hit_of)
 
 
 def hits_by_meaning(
@@ -285,7 +301,7 @@ def hits_by_meaning(
 
 def hits_by_words(
     request: Request,
-    by_words: Callable[[str, int], list[tuple[int, float]]],
+    by_words: Callable[[str, int], Ranking],
     cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
     hit_of: Callable[[RankedRow, FloatArray], Hit],
 ) -> list[list[Hit]]:
@@ -317,8 +333,7 @@ def hits_by_words(
 
 def hybrid_hits(
     request: Request,
-    by_meaning: Callable[[FloatArray, int], list[list[tuple[int, float]]]],
-    by_words: Callable[[str, int], list[tuple[int, float]]],
+    rankings: Callable[[int], Iterable[tuple[Ranking, Ranking]]],
     cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
     bm25_of: Callable[[str, Iterable[int]], dict[int, float]],
     greatest_of: Callable[[str], float],
@@ -328,19 +343,16 @@ def hybrid_hits(
 
     Args:
         request: what the search asks for.
-        by_meaning: some vectors, and how many rows a query -> `rows_by_meaning`.
-        by_words: a text, and how many rows -> `rows_by_words`.
+        rankings: how many rows a query -> for each query its `rows_by_meaning` and `rows_by_words`.
         cosines_of: a query's vector, and rows -> `stored_cosines`.
         bm25_of: a query's text, and rows -> `bm25_scores`.
         greatest_of: a query's text -> `greatest_bm25`.
         hit_of: a row of the ranking, and the query's vector -> the hit.
     """
-    depth = max(request.k, HYBRID_DEPTH)
     hits = []
-    for i, nearest in enumerate(by_meaning(request.vectors, depth)):
+    for i, (nearest, ranked_by_words) in enumerate(rankings(max(request.k, HYBRID_DEPTH))):
         near = [] if request.is_silent(i) else nearest
         text, vector = request.texts[i], request.vectors[i]
-        ranked_by_words = by_words(text, depth)
         rows_near, rows_worded = ({row for row, _ in ranking} for ranking in (near, ranked_by_words))
         cosines, bm25 = cosines_of(vector, rows_worded - rows_near), bm25_of(text, rows_near - rows_worded)
         weight = 0.0 if request.is_silent(i) else request.weight

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 K1 = 1.2
 """BM25's: how much a word's repetitions count. tantivy has no other."""
+FEW_ROWS = 2000
+"""So many rows are looked up one by one, when they alone are scored: 0.9 ms for 100 of a million, where a set takes 3.6."""
 MADE_IN_A_SEARCH = 200_000
 """The words of so many rows are made within seconds by a search that does not ask for them, if they are missing."""
 log = logging.getLogger("sbert_mini")
@@ -213,6 +215,7 @@ class WordIndex:
         if any(row is None for row in rows):
             raise CorruptIndexError(f"{self._folder} holds a row without a number")
         scores, numbers = np.array([score for score, _ in hits], np.float32), np.array(rows, np.int64)
+        scores, numbers = scores[scores > 0], numbers[scores > 0]  # few rows come back without a word of the query, too
         if not np.isfinite(scores).all() or len(np.unique(numbers)) < len(numbers) or not self._holds(numbers):
             raise CorruptIndexError(f"{self._folder} names rows that the generation does not hold")
         return scores, numbers
@@ -292,8 +295,17 @@ def _any_of(schema: "Schema", terms: Sequence[str], among: IntArray | None) -> "
     """Return tantivy's query for the rows that hold any of some terms. The terms are never parsed as its query language."""
     from tantivy import Occur, Query
 
-    words = Query.boolean_query([(Occur.Should, Query.term_query(schema, TEXT, term, "freq")) for term in terms])
+    each = [Query.term_query(schema, TEXT, term, "freq") for term in terms]
+    words = Query.boolean_query([(Occur.Should, term) for term in each])
     if among is None:
         return words
-    rows = Query.const_score_query(Query.term_set_query(schema, ROW, among.tolist()), 0.0)
-    return Query.boolean_query([(Occur.Must, rows), (Occur.Must, words)])
+    if len(among) > FEW_ROWS:
+        rows = Query.const_score_query(Query.term_set_query(schema, ROW, among.tolist()), 0.0)
+        return Query.boolean_query([(Occur.Must, rows), (Occur.Must, words)])
+    numbers = [(Occur.Should, Query.term_query(schema, ROW, number)) for number in among.tolist()]
+    scored = Query.const_score_query(Query.boolean_query(numbers), 0.0)
+    for (
+        term
+    ) in each:  # one inside the other: each looks up these rows alone, while all together would read the rows around
+        scored = Query.boolean_query([(Occur.Must, scored), (Occur.Should, term)])
+    return scored

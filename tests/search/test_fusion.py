@@ -16,7 +16,10 @@ def test_cosines_and_bounded_bm25_scores_are_added_up_by_hand():
     assert [(row.cosine, row.bm25) for row in rows] == [(0.8, 1.0), (0.5, 8.0), (0.4, None), (0.2, 2.0)]
     assert [(row.rank_by_meaning, row.rank_by_words) for row in rows] == [(1, None), (2, 1), (3, None), (None, 2)]
     assert fused([], [], {}, {}, 0) == []
-    assert [row.row for row in fused([(8, 0.5)], [(2, 0.0)], {2: 0.5}, {}, 0)] == [2, 8]  # a tie goes by the row's number
+    assert [row.row for row in fused([(8, 0.5)], [(2, 0.0)], {2: 0.5}, {}, 0)] == [
+        2,
+        8,
+    ]  # a tie goes by the row's number
     assert fused([(1, -1.0)], [], {}, {}, 3, 0.25)[0].score == -0.25
 
 
