@@ -3,8 +3,8 @@
     python -m benchmarks.fusion --data ../shared/data
 
 The method, its normalization and its weight are chosen on the tuning queries of five sets, by the mean nDCG@10 of both models.
-Figures are those of the other queries. SciFact has qrels_train and a test set; of the others, one half of the queries is for tuning (seed 0).
-build/fusion keeps the indexes.
+Figures are those of the other queries. SciFact has qrels_train and a test set; of the others, half of the queries are for tuning
+(seed 0). build/fusion keeps the indexes.
 
     scifact, cranfield    the collections of the data folder
     quora     a question of quora_cs224n_dev -> its duplicates among 20,000 questions; none of them is in quora_train

@@ -2,9 +2,9 @@
 
     python -m benchmarks.libraries --data DATA --threads 2
 
-Rows and queries are sentences of Wikipedia: the first 20,000, and a million. Their vectors are those of `benchmarks.large_index`, and
-are made if they are missing. Query vectors are given, so no time holds encoding. Each library searches one query at a time, 10 hits;
-queries of all libraries alternate. Quality is nDCG@10 of SciFact: one vector a document, cut at 256 tokens, for all.
+Rows and queries are sentences of Wikipedia: the first 20,000, and a million. Their vectors are those of `benchmarks.large_index`,
+and are made if they are missing. Query vectors are given, so no time holds encoding. Each library searches one query at a time, for
+10 hits; queries of all libraries alternate. Quality is nDCG@10 of SciFact: one vector a document, cut at 256 tokens, for all.
 LanceDB has its own defaults: IVF-PQ, and beside it a search with more partitions whose candidates are rescored.
 """
 

@@ -36,6 +36,8 @@ from sbert_mini.search.text_functions import FilterValueError, json_value, like,
 from sbert_mini.shapes import AnyArray
 
 BLOCK_ROWS = 1 << 16
+_BLOCKS_A_THREAD = 4
+"""A second thread evaluates from twice as many blocks on."""
 TIME_LIMIT_S = 60.0
 _FEW_RUNS = 4
 _MOST_TEXT = 1 << 26
@@ -72,6 +74,10 @@ class Deadline:
                 "filter_timeout_s in Python), or write a simpler one"
             )
 
+    def end(self) -> None:
+        """Make the time up: threads that evaluate a filter whose result nobody takes any more end."""
+        self._at = -math.inf
+
 
 class _TooMuchTextError(Exception):
     """The texts that are made for a block of rows are too long together."""
@@ -84,7 +90,7 @@ def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1)
         node: the condition.
         columns: of the segment. A column that it lacks is NULL in all its rows.
         deadline: when it must be done.
-        threads: for checking the columns' bytes, the first time.
+        threads: for checking the columns' bytes, the first time, and for evaluating: NumPy computes without Python's lock.
 
     Raises:
         UsageError: the time is up.
@@ -98,16 +104,21 @@ def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1)
     matched = np.zeros(columns.rows, dtype=bool)
     evaluation = _Evaluation(columns, deadline)
     blocks = [(first, min(first + BLOCK_ROWS, columns.rows)) for first in range(0, columns.rows, BLOCK_ROWS)]
-    while blocks:
-        first, last = blocks.pop()
+    threads = min(threads, len(blocks) // _BLOCKS_A_THREAD)
+    if threads < 2:
+        evaluation.write(node, blocks, matched)
+        return matched
+    from concurrent.futures import ThreadPoolExecutor
+
+    evaluation.write(node, blocks[:1], matched)  # makes what all blocks need, such as a result for each text of a list
+    shares = [blocks[1 + part :: threads] for part in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            result = evaluation.block(node, first, last)
-        except _TooMuchTextError:
-            if last - first == 1:
-                raise UsageError(f"the filter makes a text of more than {_MOST_TEXT:,} characters of a row") from None
-            blocks += [((first + last) // 2, last), (first, (first + last) // 2)]
-            continue
-        matched[first:last] = result.values if _has_no_null(result) else result.values & result.valid
+            for _ in pool.map(lambda share: evaluation.beside().write(node, share, matched), shares):
+                pass
+        except BaseException:
+            deadline.end()
+            raise
     return matched
 
 
@@ -169,6 +180,28 @@ class _Evaluation:
         self._sought: dict[int, Texts] = {}
         self._block: tuple[tuple[int, int], dict[str, Values]] = ((-1, -1), {})
         self._read: dict[int, frozenset[str]] = {}
+
+    def beside(self) -> "_Evaluation":
+        """Return another one that has what this one made of the condition, for another thread."""
+        other = _Evaluation(self._columns, self._deadline)
+        other._tables, other._sought, other._read = self._tables, self._sought, self._read
+        return other
+
+    def write(self, node: Node, blocks: Iterable[tuple[int, int]], matched: AnyArray) -> None:
+        """Write which rows of some blocks meet a condition. Shapes: matched: (rows,), bool."""
+        waiting = list(blocks)
+        while waiting:
+            first, last = waiting.pop()
+            try:
+                result = self.block(node, first, last)
+            except _TooMuchTextError:
+                if last - first == 1:
+                    raise UsageError(
+                        f"the filter makes a text of more than {_MOST_TEXT:,} characters of a row"
+                    ) from None
+                waiting += [((first + last) // 2, last), (first, (first + last) // 2)]
+                continue
+            matched[first:last] = result.values if _has_no_null(result) else result.values & result.valid
 
     def block(self, node: Node, first: int, last: int) -> Values:
         """Return a node's values for the rows from `first` up to, without, `last`."""

@@ -45,8 +45,8 @@ def fused(
 ) -> list[RankedRow]:
     """Return the rows of two rankings by `weight · cosine + (1 - weight) · BM25 / greatest_bm25`, the greatest first.
 
-    Both summands are at most their shares. `greatest_bm25` depends on the query and the index alone, so a weak best match by words
-    counts less than a strong one. The BM25 score of a row that shares no word with the query is 0. Ties go by row number.
+    Both summands are at most their shares. `greatest_bm25` depends on the query and the index alone, so a weak best match by
+    words counts less than a strong one. The BM25 score of a row that shares no word with the query is 0. Ties go by row number.
 
     Args:
         by_meaning: rows with their cosines, best first.

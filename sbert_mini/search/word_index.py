@@ -173,8 +173,8 @@ class WordIndex:
         if not self._has_warned:
             self._has_warned = True
             log.warning(
-                "%s: the words of %d rows are not indexed yet, so the search is by meaning alone; a search with --by both (in Python "
-                "by='both') indexes them first, once",
+                "%s: the words of %d rows are not indexed yet, so the search is by meaning alone; a search with --by both "
+                "(in Python by='both') indexes them first, once",
                 *(self._folder.parent.parent, self._rows),
             )
         return True
