@@ -3,8 +3,8 @@
     python -m benchmarks.libraries --data DATA --threads 2
 
 Rows and queries are sentences of Wikipedia: the first 20,000, and a million. Their vectors are those of `benchmarks.large_index`,
-and are made if they are missing. Query vectors are given, so no time holds encoding. Each library searches one query at a time, for
-10 hits; queries of all libraries alternate. Quality is nDCG@10 of SciFact: one vector a document, cut at 256 tokens, for all.
+and are made if they are missing. Query vectors are given, so no time holds encoding. Each library searches one query at a time,
+for 10 hits; queries of all libraries alternate. Quality is nDCG@10 of SciFact: one vector a document, cut at 256 tokens, for all.
 LanceDB has its own defaults: IVF-PQ, and beside it a search with more partitions whose candidates are rescored.
 """
 
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -103,8 +104,8 @@ def sbert_mini_of(texts: Sequence[str], vectors: FloatArray, folder: Path, threa
 def lancedb_of(texts: Sequence[str], vectors: FloatArray, folder: Path) -> Library | None:
     """Return a table of LanceDB with its index of vectors and that of words; None where it is not installed."""
     try:
-        import lancedb  # type: ignore[import-not-found]
-        import pyarrow as pa  # type: ignore[import-untyped]
+        database = import_module("lancedb")  # no dependency of this project: its types may be there or not
+        pa = import_module("pyarrow")
     except ImportError:
         return None
     dimension = vectors.shape[1]
@@ -123,7 +124,7 @@ def lancedb_of(texts: Sequence[str], vectors: FloatArray, folder: Path) -> Libra
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
     start = time.perf_counter()
-    table = lancedb.connect(str(folder)).create_table("rows", batches(), schema=schema)
+    table = database.connect(str(folder)).create_table("rows", batches(), schema=schema)
     table.create_index(metric="cosine", vector_column_name="vector", index_type="IVF_PQ")
     table.create_fts_index("text", replace=True)
     build_s = time.perf_counter() - start

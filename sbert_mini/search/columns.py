@@ -17,7 +17,7 @@ Later rows must fit: a value that does not is an error. A text column takes ever
       "offsets": [start, bytes] | null,            text: int64, where each text starts, and the end of the last
       "codes": [start, bytes] | null,              text of few different values: uint16, places in the sorted list of these
       "hashes": [start, bytes] | null,             text of many different values: uint32, the CRC-32 of each text's UTF-8
-      "narrow": [start, bytes] | null}]}           integers of at most 32 bits: the same numbers in 8, 16 or 32; filters read these
+      "narrow": [start, bytes] | null}]}           integers of at most 32 bits: the same in 8, 16 or 32, for filters
 
 The size of both follows the number of values, not rows times columns. `id` is the row's id. Indexes of before 2026-11-29 have no
 `hashes`: there a text is looked for by its length and its bytes. Nor have they `narrow`: their first filter checks more bytes.
