@@ -9,6 +9,7 @@ LanceDB has its own defaults: IVF-PQ, and beside it a search with more partition
 """
 
 import gzip
+import os
 import re
 import shutil
 import time
@@ -103,6 +104,7 @@ def sbert_mini_of(texts: Sequence[str], vectors: FloatArray, folder: Path, threa
 
 def lancedb_of(texts: Sequence[str], vectors: FloatArray, folder: Path) -> Library | None:
     """Return a table of LanceDB with its index of vectors and that of words; None where it is not installed."""
+    os.environ.setdefault("LANCEDB_LOG", "error")  # else it warns once a query that a later version leaves a column out
     try:
         database = import_module("lancedb")  # no dependency of this project: its types may be there or not
         pa = import_module("pyarrow")
@@ -236,7 +238,8 @@ def speed(
 def quality(collection: RetrievalSet, threads: int) -> list[dict[str, Any]]:
     """Return how well each search of each library ranks a collection."""
     embedder = Embedder(MODEL, threads=threads)
-    ids, texts = list(collection.documents), list(collection.documents.values())
+    documents = {identity: text for identity, text in collection.documents.items() if text.strip()}
+    ids, texts = list(documents), list(documents.values())
     vectors = unit_rows(embedder.encode_document(texts))
     asked = unit_rows(embedder.encode_query(list(collection.queries.values())))
     entries = []
