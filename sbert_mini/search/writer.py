@@ -17,6 +17,7 @@ from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.compaction import build_new, compact_segments
+from sbert_mini.search.deletion import publish_without, rows_to_delete
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts, VectorsById, encoded_blocks, given_blocks
 from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.index import SearchIndex
@@ -210,27 +211,10 @@ class IndexWriter:
         require_index(self.path)
         with write_lock(self.path):
             old = Store(self.path)
-            rows = _rows_of(old, identities)
-            if not rows and filter is None:
-                raise UsageError("no id was given, and no filter")
-            if filter is not None:
-                rows.update(SearchIndex(self.path, filter_timeout_s=filter_timeout_s).matching(filter).tolist())
-            if len(rows) == old.rows:
-                raise InputError(
-                    f"these are all {old.rows} rows of the index; remove the directory {self.path} instead"
-                )
-            if not rows or (confirm is not None and not confirm(len(rows))):
+            rows = rows_to_delete(old, identities, filter, filter_timeout_s, thread_count(self._threads))
+            if not len(rows) or (confirm is not None and not confirm(len(rows))):
                 return 0
-            deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
-            entries, next_row = old.manifest["segments"], old.manifest["next_row"]
-            generation = old.generation + 1
-            write_generation(self.path, generation, entries, deleted, old, thread_count(self._threads))
-            columns, rule = old.columns, old.long_texts
-            publish(
-                *(self.path, generation, old.model, entries, next_row, deleted, old.kind),
-                columns=columns,
-                long_texts=rule,
-            )
+            publish_without(old, rows, thread_count(self._threads))
             sweep(self.path)
         return len(rows)
 
@@ -280,12 +264,7 @@ class IndexWriter:
             old = Store(self.path)
             if self._embedder is None:
                 self._embedder = IndexModel(old.model, self.path, self._threads, offline=self._offline).embedder()
-            check_model(self._embedder, old.model, self.path)
-            if self._embedder.graph != old.model.graph:
-                raise ModelMismatchError(
-                    f"{self.path} was made with the {old.model.graph} graph of its model, and rows of the "
-                    f"{self._embedder.graph} graph are not added to it"
-                )
+            _check_encoder(self._embedder, old.model, self.path)
             schema = Schema(old.columns, column_types)
             rows = self._row_writer(embedder=self._embedder)
             rows.write(records, old.model, old, vectors, old.kind, schema, replace=replace)
@@ -429,19 +408,18 @@ def _identity(embedder: Embedder, prompt: str | None) -> ModelIdentity:
     )
 
 
-def _rows_of(store: Store, identities: Iterable[str]) -> set[int]:
-    """Return the numbers of the rows with some ids.
+def _check_encoder(embedder: Embedder, model: ModelIdentity, path: Path) -> None:
+    """Make sure that the rows that an embedder encodes can be added to an index.
 
     Raises:
-        InputError: a row is not there.
+        ModelMismatchError: the index was made with another model, or with another graph of the same one.
     """
-    rows: set[int] = set()
-    for identity in identities:
-        row = store.find(identity)
-        if row is None:
-            raise InputError(f"the id {identity!r} is not in the index; nothing was deleted")
-        rows.add(row)
-    return rows
+    check_model(embedder, model, path)
+    if embedder.graph != model.graph:
+        raise ModelMismatchError(
+            f"{path} was made with the {model.graph} graph of its model, and rows of the {embedder.graph} graph are not added "
+            "to it"
+        )
 
 
 def as_record(row: Row, line: int) -> Record:
