@@ -98,6 +98,7 @@ FailIfEmpty = Annotated[bool, typer.Option("--fail-if-empty", help="Exit with co
 
 
 def search(
+    context: typer.Context,
     directory: Index,
     query: Query = None,
     k: TopK = 10,
@@ -149,6 +150,8 @@ def search(
     ranked_by = _ranked_by(by, hybrid, weight)
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
     options.check_trust(trust_tokenizer, model)
+    if directory.startswith(address.SCHEME) and "filter_timeout" in options.given(context):
+        raise UsageError("--filter-timeout is not for Milvus: its server evaluates the filter, and takes no time limit")
     quiet_notes(quiet)
     queries = _queries(query, input, reading)
     index = _opened(directory, threads, offline, filter_timeout)
