@@ -21,7 +21,7 @@ from sbert_mini.search.deletion import publish_without, rows_to_delete
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts, VectorsById, encoded_blocks, given_blocks
 from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.index import SearchIndex
-from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind
+from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind, requested_kind
 from sbert_mini.search.queries import IndexModel, check_model
 from sbert_mini.search.segment import SegmentWriter, StoredRow
 from sbert_mini.search.store import (
@@ -239,12 +239,13 @@ class IndexWriter:
             IndexNotFoundError: there is no index.
             IndexLockedError: another process is writing there.
             CorruptIndexError: a stored block does not match its checksum; the index is left as it was.
-            UsageError: FAISS does not know the kind.
+            UsageError: FAISS does not know the kind, or `pca` is given without one.
         """
+        requested = requested_kind(kind, pca)
         require_index(self.path)
         with write_lock(self.path):
             old = Store(self.path)
-            new_kind = old.kind if kind is None else SearchKind(kind, pca)
+            new_kind = old.kind if requested is None else requested
             check_kind(new_kind.factory, old.model.dimension, new_kind.pca)
             compact_segments(old, new_kind, thread_count(self._threads), on_progress)
             old.close()
@@ -364,20 +365,20 @@ class _RowWriter:
         self, records: Iterable[Row], old: Store | None, replaced: list[int] | None, schema: Schema
     ) -> Iterator[tuple[int, StoredRow]]:
         """Yield the rows to store, with their records' positions."""
-        places: dict[str, tuple[str, int]] = {}
-        for position, given in enumerate(records):
+        origins: dict[str, tuple[str, int]] = {}
+        for position, item in enumerate(records):
             self._counts.records += 1
-            file, line = getattr(given, "file", ""), getattr(given, "line", 0) or position + 1
+            file, line = getattr(item, "file", ""), getattr(item, "line", 0) or position + 1
             try:
-                record = as_record(given, line)
+                record = as_record(item, line)
                 identity = record.id if record.id is not None else record.content_id()
                 row = None if old is None else old.find(identity)
-                if record.id is None and (identity in places or row is not None):
+                if record.id is None and (identity in origins or row is not None):
                     self._counts.repeated += 1
                     continue
-                if identity in places:
-                    before, there = places[identity]
-                    where = f"line {there}" if before == file else f"{before}, line {there},"
+                if identity in origins:
+                    first_file, first_line = origins[identity]
+                    where = f"line {first_line}" if first_file == file else f"{first_file}, line {first_line},"
                     raise InputError(
                         f"the id {identity!r} stands on {where} and again on line {line}; ids must be unique"
                     )
@@ -386,11 +387,11 @@ class _RowWriter:
                 schema.take(record.columns, typed=record.typed)
             except InputError as error:
                 if self._on_reject is None:
-                    origin = given.place if isinstance(given, Record) and given.line else f"line {line}"
+                    origin = item.place if isinstance(item, Record) and item.line else f"line {line}"
                     raise InputError(f"{origin}: {error}") from error
-                self._on_reject(Reject(line, str(error), str(getattr(given, "text", given))[:1000], file))
+                self._on_reject(Reject(line, str(error), str(getattr(item, "text", item))[:1000], file))
                 continue
-            places[identity] = (file, line)
+            origins[identity] = (file, line)
             if row is not None and replaced is not None:
                 replaced.append(row)
             yield position, StoredRow(identity, record.text, record.columns)
