@@ -314,13 +314,13 @@ def versions() -> Mapping[str, str]:
     """Return the versions of the other libraries."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    installed = {}
     for name in ("lancedb", "pylance", "tantivy"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ a single column that has a list of its different texts is evaluated once for tha
 
 import math
 import operator
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -32,13 +31,13 @@ from sbert_mini.search.conditions import (
     Pattern,
     columns_in,
 )
+from sbert_mini.search.deadline import Deadline
 from sbert_mini.search.text_functions import FilterValueError, json_value, like, plain_pieces, text_function
 from sbert_mini.shapes import AnyArray
 
 BLOCK_ROWS = 1 << 16
 _BLOCKS_A_THREAD = 4
 """A second thread evaluates from twice as many blocks on."""
-TIME_LIMIT_S = 60.0
 _FEW_RUNS = 4
 _MOST_TEXT = 1 << 26
 """Characters that the texts made for a block of rows have together: for longer ones the block is divided."""
@@ -53,30 +52,6 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 _DTYPES = {"integer": np.int64, "number": np.float64, "boolean": bool, "text": object, NULL: bool}
 _EMPTY = {"integer": 0, "number": 0.0, "boolean": False, "text": "", NULL: False}
 _INT64 = range(-(2**63), 2**63)
-
-
-class Deadline:
-    """When the evaluation of a filter must be done.
-
-    Args:
-        seconds: from now on; None for any time.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        self._at = math.inf if seconds is None else time.monotonic() + seconds
-
-    def check(self) -> None:
-        """Raise `UsageError` where the time is up."""
-        if time.monotonic() > self._at:
-            raise UsageError(
-                f"the filter took longer than {self._seconds:g} seconds; allow it more time (--filter-timeout, or "
-                "filter_timeout_s in Python), or write a simpler one"
-            )
-
-    def end(self) -> None:
-        """Make the time up: threads that evaluate a filter whose result nobody takes any more end."""
-        self._at = -math.inf
 
 
 class _TooMuchTextError(Exception):
@@ -358,9 +333,9 @@ class _Evaluation:
     def _each(self, function: Callable[..., Any], values: AnyArray, valid: AnyArray, dtype: Any) -> AnyArray:
         """Return a Python function's results for the valid values, looking at the clock now and then."""
         computed = np.full(len(values), "", object) if dtype is object else np.zeros(len(values), dtype)
-        places = np.flatnonzero(valid)
-        for start in range(0, len(places), 4096):
-            some = places[start : start + 4096]
+        positions = np.flatnonzero(valid)
+        for start in range(0, len(positions), 4096):
+            some = positions[start : start + 4096]
             results, unchecked = [], _TEXT_BETWEEN_CHECKS
             for value in values[some].tolist():
                 unchecked += len(value) if isinstance(value, str) else 1

@@ -15,7 +15,8 @@ from sbert_mini.search.checksums import CheckedFile, file_checksums
 from sbert_mini.search.column_reader import Columns, Texts
 from sbert_mini.search.columns import DATA, DESCRIPTION, Schema
 from sbert_mini.search.conditions import parse
-from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.deadline import Deadline
+from sbert_mini.search.filters import matching
 from sbert_mini.search.text_functions import like
 
 ALIKE = ("plumless", "buckeroo")

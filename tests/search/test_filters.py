@@ -15,7 +15,8 @@ from sbert_mini.errors import UsageError
 from sbert_mini.search import filters
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.conditions import parse
-from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.deadline import Deadline
+from sbert_mini.search.filters import matching
 from sbert_mini.search.text_functions import FilterValueError, json_value, like
 
 duckdb = pytest.importorskip("duckdb")
