@@ -11,13 +11,14 @@ from typing import Any
 
 from benchmarks import harness
 from sbert_mini import Embedder, IndexWriter, Record, SearchIndex
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.judgments import Judgments, Queries
 from sbert_mini.evaluation.own_data import evaluate
 from sbert_mini.evaluation.retrieval import RetrievalSet, read_collection
 from sbert_mini.evaluation.tables import Json, Table
 
 FOLDER = Path("build/hybrid")
-MODELS = ("sbert-mini", "sbert-mini-fast", harness.PEER_MODEL)
+MODELS = ("sbert-mini", "sbert-mini-fast", PEER_MODEL)
 COLLECTIONS = ("scifact", "cranfield")
 METHODS = {"meaning": "meaning", "words": "words", "both": "hybrid"}
 

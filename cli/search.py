@@ -140,9 +140,9 @@ def search(
     common functions. 'sbmini index info' lists the columns with their types; a column that a row does not have is NULL. The
     search finds the -k nearest of the rows that meet the condition.
 
-    The score is what ranks the hits: weight * cosine + (1 - weight) * BM25 / the greatest BM25 score that a row could have, over
-    the first 100 rows by meaning and by words. With --by meaning it is the cosine, with --by words the BM25 score. --json and
-    --jsonl give for each hit the cosine, the BM25 score ("bm25") and its two ranks ("rank_by_meaning", "rank_by_words"), or null.
+    The score is what ranks the hits: weight * cosine + (1 - weight) * BM25 / (the greatest BM25 score possible + 30), over the
+    first 100 rows by meaning and by words. With --by meaning it is the cosine, with --by words the BM25 score. --json and --jsonl
+    give for each hit the cosine, the BM25 score ("bm25") and its two ranks ("rank_by_meaning", "rank_by_words"), or null.
 
     A long row that is stored in passages has the cosine of its closest passage. --passages shows that passage; JSON then has
     "passage" in place of "text". "start" and "end" count the characters of the text.

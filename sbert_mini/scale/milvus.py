@@ -44,7 +44,7 @@ BATCH_ROWS = 1000
 MAX_BYTES = 65_535
 """Of a text or of a row's columns: Milvus's limit of a VARCHAR."""
 MAX_HITS = 16_384
-SHARE_REACHED = 0.5
+SHARE_REACHED = 0.4
 """The share of the greatest BM25 score possible that the best row of a query reaches, about."""
 HNSW, LEAST_EF = {"M": 32, "efConstruction": 200}, 64
 ATTEMPTS, FIRST_PAUSE_S = 6, 0.5

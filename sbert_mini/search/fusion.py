@@ -10,8 +10,10 @@ SEARCH_BY: tuple[SearchBy, ...] = get_args(SearchBy)
 DEFAULT_BY: SearchBy = "both"
 HYBRID_DEPTH = 100
 """The rows of each ranking that are fused, if `k` is not larger."""
-DEFAULT_WEIGHT = 0.6
+DEFAULT_WEIGHT = 0.5
 """The share of meaning."""
+SPARE_BM25 = 30.0
+"""Added to the greatest BM25 score possible, as if the query had one more rare word: few words say less than many."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def fused(
     greatest_bm25: float,
     weight: float = DEFAULT_WEIGHT,
 ) -> list[RankedRow]:
-    """Return the rows of two rankings by `weight · cosine + (1 - weight) · BM25 / greatest_bm25`, the greatest first.
+    """Return the rows of two rankings by `weight · cosine + (1 - weight) · BM25 / (greatest_bm25 + 30)`, the greatest first.
 
     Both summands are at most their shares. `greatest_bm25` depends on the query and the index alone, so a weak best match by
     words counts less than a strong one. The BM25 score of a row that shares no word with the query is 0. Ties go by row number.
@@ -53,17 +55,17 @@ def fused(
         by_words: rows with their BM25 scores, best first.
         cosines: of the rows that `by_meaning` lacks.
         bm25: BM25 scores of the rows that `by_words` lacks; of those that share a word with the query.
-        greatest_bm25: what no row's BM25 score of the query can exceed (`WordIndex.greatest_bm25`); 0 where it has no word.
+        greatest_bm25: what no row's BM25 score of the query can exceed (`WordIndex.greatest_bm25`).
         weight: the share of meaning, in [0, 1].
 
     Source:
         Bruch, Gai and Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval", arXiv 2210.11934, section 4 (convex
-        combination). Differs from it: it divides by the greatest score of the query's candidates.
+        combination). Differs from it: it divides by the greatest score among the candidates.
     """
     cosine_of, bm25_of = {**cosines, **dict(by_meaning)}, {**bm25, **dict(by_words)}
     meaning = {row: rank for rank, (row, _) in enumerate(by_meaning, start=1)}
     words = {row: rank for rank, (row, _) in enumerate(by_words, start=1)}
-    per_bm25 = (1 - weight) / greatest_bm25 if greatest_bm25 > 0 else 0.0
+    per_bm25 = (1 - weight) / (greatest_bm25 + SPARE_BM25)
     rows = []
     for row in meaning | words:
         score = weight * cosine_of[row] + per_bm25 * bm25_of.get(row, 0.0)

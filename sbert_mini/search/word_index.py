@@ -148,7 +148,7 @@ class WordIndex:
     def greatest_bm25(self, terms: Sequence[str]) -> float:
         """Return what no row's BM25 score of some terms can exceed: the sum of their weights times `k1 + 1`.
 
-        A row reaches it only if it holds every term infinitely often.
+        A row would reach it if it held infinitely often every term that there is.
 
         Args:
             terms: different ones (`analyzer.query_terms`).
@@ -159,7 +159,8 @@ class WordIndex:
                 return opened.counted_rows, [opened.searcher.doc_freq(TEXT, term) for term in terms]
 
         rows, counts = self._searched(counts_in)
-        return (K1 + 1) * sum(math.log1p((max(rows, count) - count + 0.5) / (count + 0.5)) for count in counts)
+        present = [count for count in counts if count]
+        return (K1 + 1) * sum(math.log1p((max(rows, count) - count + 0.5) / (count + 0.5)) for count in present)
 
     def take_long(self) -> bool:
         """Return whether a search would have to make the words of more than `MADE_IN_A_SEARCH` rows first; once it logs so."""

@@ -11,7 +11,7 @@ def test_cosines_and_bounded_bm25_scores_are_added_up_by_hand():
     rows = fused([(5, 0.8), (3, 0.5), (7, 0.4)], [(3, 8.0), (9, 2.0)], {9: 0.2}, {5: 1.0}, 10.0, 0.75)
     assert [row.row for row in rows] == [5, 3, 7, 9]
     assert [row.score for row in rows] == pytest.approx(
-        [0.75 * 0.8 + 0.25 / 10, 0.75 * 0.5 + 0.25 * 8 / 10, 0.75 * 0.4, 0.75 * 0.2 + 0.25 * 2 / 10]
+        [0.75 * 0.8 + 0.25 / 40, 0.75 * 0.5 + 0.25 * 8 / 40, 0.75 * 0.4, 0.75 * 0.2 + 0.25 * 2 / 40]
     )
     assert [(row.cosine, row.bm25) for row in rows] == [(0.8, 1.0), (0.5, 8.0), (0.4, None), (0.2, 2.0)]
     assert [(row.rank_by_meaning, row.rank_by_words) for row in rows] == [(1, None), (2, 1), (3, None), (None, 2)]
