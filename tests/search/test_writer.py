@@ -212,7 +212,7 @@ def test_the_models_prompt_for_documents_is_used_and_kept(tmp_path, converted_mo
     index = IndexWriter(tmp_path / "index", model).create([Record("a red house")])
     assert index.model.prompt == "dog "
     (hit,) = index.search("a red house", 1)
-    assert hit.score == pytest.approx(
+    assert hit.cosine == pytest.approx(
         float(model.encode("cat a red house") @ model.encode("dog a red house")), abs=1e-3
     )
 
