@@ -199,8 +199,11 @@ def hits_of(
 
         with ThreadPoolExecutor(threads) as pool:  # tantivy and FAISS compute at the same time, without Python's lock
             worded = [pool.submit(by_words, text, depth) for text in request.texts]
-            near = rows_by_meaning(searches, request.vectors, depth, allowed, exact=exact)
-            yield from ((of_query, of_words.result()) for of_query, of_words in zip(near, worded, strict=True))
+            try:
+                near = rows_by_meaning(searches, request.vectors, depth, allowed, exact=exact)
+                yield from ((of_query, of_words.result()) for of_query, of_words in zip(near, worded, strict=True))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C nobody takes the rest
 
     return hybrid_hits(request, rankings, cosines_of, bm25_of, partial(greatest_bm25, words), hit_of)
 
