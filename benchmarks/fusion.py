@@ -14,6 +14,7 @@ Figures are those of the other queries. SciFact has qrels_train and a test set; 
 """
 
 import json
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ WEIGHTS = tuple(round(0.05 * step, 2) for step in range(6, 20))
 RECIPROCAL = "reciprocal ranks, constant 60, equal weights"
 BOUNDED = "cosines, and BM25 by the greatest score possible"
 SHIPPED = f"{BOUNDED} and a constant"
+DISCOUNTS = [1 / math.log2(rank + 2) for rank in range(10)]
 SPARES = (5, 10, 20, 30, 40, 50, 70)
 """Constants that are added to the greatest score."""
 WORDS_DEPTH = 1000
@@ -50,6 +52,7 @@ WORDS_DEPTH = 1000
 
 Relevant: TypeAlias = dict[str, dict[str, int]]
 Ranking: TypeAlias = list[tuple[str, float]]
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -73,21 +76,42 @@ class FusionSet:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A query's candidates: the first rows by meaning and by words.
+    """A query's candidates: the documents of the first rows by meaning and by words.
 
     Attributes:
-        meaning: documents and cosines, best first.
-        words: documents and BM25 scores, best first.
-        cosines: of all candidates.
-        bm25: of all documents whose BM25 score is known.
+        documents: their ids, in the order of the ids.
+        meaning: the rank of each by cosine, from 1; infinite where it is not among the first.
+        words: the rank of each by BM25, likewise.
+        cosines: of each.
+        bm25: of each; 0 where it is not known.
+        first_bm25: of each that is among the first by words; 0 elsewhere.
         greatest_bm25: what no document's BM25 score can exceed.
+
+    Shapes:
+        all arrays: (documents,).
     """
 
-    meaning: Ranking
-    words: Ranking
-    cosines: Mapping[str, float]
-    bm25: Mapping[str, float]
+    documents: tuple[str, ...]
+    meaning: Array
+    words: Array
+    cosines: Array
+    bm25: Array
+    first_bm25: Array
     greatest_bm25: float
+
+
+def candidates_from(
+    meaning: Ranking, words: Ranking, cosines: Mapping[str, float], bm25: Mapping[str, float], greatest_bm25: float
+) -> Candidates:
+    """Return candidates: two rankings, best first, with the cosines and the known BM25 scores of their documents."""
+    documents = tuple(sorted(cosines))
+    ranks = [{d: rank for rank, (d, _) in enumerate(ranking, start=1)} for ranking in (meaning, words)]
+    of_meaning, of_words = (np.array([of.get(d, np.inf) for d in documents]) for of in ranks)
+    scores = np.array([bm25.get(d, 0.0) for d in documents])
+    own = np.array([cosines[d] for d in documents])
+    return Candidates(
+        documents, of_meaning, of_words, own, scores, np.where(np.isfinite(of_words), scores, 0.0), greatest_bm25
+    )
 
 
 # --- sets --------------------------------------------------------------------------------------------------------------
@@ -202,27 +226,23 @@ SETS: Sequence[Callable[[Path], FusionSet]] = (scifact, cranfield, quora, captio
 # --- methods -----------------------------------------------------------------------------------------------------------
 
 
-def by_meaning(candidates: Candidates) -> Ranking:
+def by_meaning(candidates: Candidates) -> Array:
     """Return the ranking by meaning."""
-    return candidates.meaning
+    return -candidates.meaning
 
 
-def by_words(candidates: Candidates) -> Ranking:
+def by_words(candidates: Candidates) -> Array:
     """Return the ranking by words."""
-    return candidates.words
+    return -candidates.words
 
 
-def reciprocal_ranks(candidates: Candidates, *, constant: float, weight: float) -> Ranking:
-    """Return documents by `weight / (constant + rank by meaning) + (1 - weight) / (constant + rank by words)`."""
-    scores: dict[str, float] = {}
-    for share, ranking in ((weight, candidates.meaning), (1 - weight, candidates.words)):
-        for rank, (document, _) in enumerate(ranking, start=1):
-            scores[document] = scores.get(document, 0.0) + share / (constant + rank)
-    return ordered(scores)
+def reciprocal_ranks(candidates: Candidates, *, constant: float, weight: float) -> Array:
+    """Return `weight / (constant + rank by meaning) + (1 - weight) / (constant + rank by words)`."""
+    return weight / (constant + candidates.meaning) + (1 - weight) / (constant + candidates.words)
 
 
-def weighted_scores(candidates: Candidates, *, bounds: str, weight: float, exact: bool) -> Ranking:
-    """Return documents by `weight · cosine + (1 - weight) · BM25`, each normalized to [0, 1] over the query's candidates.
+def weighted_scores(candidates: Candidates, *, bounds: str, weight: float, exact: bool) -> Array:
+    """Return `weight · cosine + (1 - weight) · BM25`, each normalized to [0, 1] over the query's candidates.
 
     Args:
         candidates: of the query.
@@ -231,33 +251,31 @@ def weighted_scores(candidates: Candidates, *, bounds: str, weight: float, exact
         weight: the share of meaning.
         exact: BM25 scores of the documents that the ranking by words lacks, as far as they are known; else they count as 0.
     """
-    documents = list(candidates.cosines)
-    bm25 = candidates.bm25 if exact else dict(candidates.words)
-    cosines = normalized([candidates.cosines[d] for d in documents], None if bounds == "min-max" else -1.0)
-    words = normalized([bm25.get(d, 0.0) for d in documents], None if bounds == "min-max" else 0.0)
-    return ordered(dict(zip(documents, (weight * cosines + (1 - weight) * words).tolist(), strict=True)))
+    cosines = normalized(candidates.cosines, None if bounds == "min-max" else -1.0)
+    words = normalized(candidates.bm25 if exact else candidates.first_bm25, None if bounds == "min-max" else 0.0)
+    return weight * cosines + (1 - weight) * words
 
 
-def bounded_scores(candidates: Candidates, *, weight: float, spare: float) -> Ranking:
-    """Return documents by `weight · cosine + (1 - weight) · BM25 / (greatest BM25 possible + spare)`: `search.fusion.fused`."""
+def bounded_scores(candidates: Candidates, *, weight: float, spare: float) -> Array:
+    """Return `weight · cosine + (1 - weight) · BM25 / (greatest BM25 possible + spare)`: `search.fusion.fused`."""
     per_bm25 = (1 - weight) / (candidates.greatest_bm25 + spare or 1.0)
-    return ordered({d: weight * c + per_bm25 * candidates.bm25.get(d, 0.0) for d, c in candidates.cosines.items()})
+    return weight * candidates.cosines + per_bm25 * candidates.bm25
 
 
-def normalized(scores: Sequence[float], least: float | None) -> np.ndarray[Any, Any]:
+def normalized(values: Array, least: float | None) -> Array:
     """Return scores with the least (None for their own) as 0 and their greatest as 1; all 0 where the two are equal."""
-    values = np.array(scores)
     low = values.min() if least is None else least
     span = values.max() - low
     return (values - low) / span if span > 0 else np.zeros(len(values))
 
 
-def ordered(scores: Mapping[str, float]) -> Ranking:
-    """Return documents with their scores, the greatest first."""
-    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+def first_ten(scores: Array, candidates: Candidates) -> list[str]:
+    """Return the ten documents of the greatest scores, the greatest first; ties by id. A score of -inf is not ranked."""
+    order = np.argsort(-scores, kind="stable")[:10]
+    return [candidates.documents[place] for place in order.tolist() if scores[place] > -np.inf]
 
 
-Method: TypeAlias = Callable[[Candidates], Ranking]
+Method: TypeAlias = Callable[[Candidates], Array]
 
 
 def families() -> dict[str, dict[str, Method]]:
@@ -308,7 +326,7 @@ def candidates_of(index: SearchIndex, texts: Sequence[str]) -> Iterator[Candidat
         first = words[:HYBRID_DEPTH]
         rows = sorted({*near[number].tolist(), *(row for row, _ in first)})
         stored = stored_cosines(segments, queries[number], rows)
-        yield Candidates(
+        yield candidates_from(
             [(ids[row], cosine) for row, cosine in zip(near[number].tolist(), cosines[number].tolist(), strict=True)],
             [(ids[row], score) for row, score in first],
             {ids[row]: stored[row] for row in rows},
@@ -320,7 +338,7 @@ def candidates_of(index: SearchIndex, texts: Sequence[str]) -> Iterator[Candidat
 def ndcg(method: Method, relevant: Relevant, candidates: Mapping[str, Candidates]) -> list[float]:
     """Return nDCG@10 of each judged query. The order counts, also where scores tie."""
     ranked = {
-        query: {document: -float(rank) for rank, (document, _) in enumerate(method(candidates[query])[:10])}
+        query: {d: -float(rank) for rank, d in enumerate(first_ten(method(candidates[query]), candidates[query]))}
         for query in relevant
     }
     return query_measures(relevant, ranked)["ndcg_at_10"]
@@ -351,17 +369,17 @@ TunedOf: TypeAlias = dict[str, list[float]]
 def tuned(method: Method, collections: Sequence[FusionSet], candidates: CandidatesOf) -> TunedOf:
     """Return a method's nDCG@10 of the tuning queries of each set."""
     return {
-        c.name: [first_ten(method(candidates[c.name][query]), relevant) for query, relevant in c.tuning.items()]
+        c.name: [gain(method, candidates[c.name][query], relevant) for query, relevant in c.tuning.items()]
         for c in collections
     }
 
 
-def first_ten(ranking: Ranking, relevant: Mapping[str, int]) -> float:
+def gain(method: Method, candidates: Candidates, relevant: Mapping[str, int]) -> float:
     """Return nDCG@10 as trec_eval has it, which is slower for many settings."""
-    grades = [max(relevant.get(document, 0), 0) for document, _ in ranking[:10]]
+    grades = [max(relevant.get(document, 0), 0) for document in first_ten(method(candidates), candidates)]
     best = sorted((grade for grade in relevant.values() if grade > 0), reverse=True)[:10]
-    gain, ideal = (sum(grade / np.log2(rank + 2) for rank, grade in enumerate(of)) for of in (grades, best))
-    return float(gain / ideal) if ideal else 0.0
+    made, ideal = (sum(grade * DISCOUNTS[rank] for rank, grade in enumerate(of) if grade) for of in (grades, best))
+    return made / ideal if ideal else 0.0
 
 
 def is_nowhere_worse(values: Mapping[str, TunedOf], meaning: Mapping[str, TunedOf]) -> bool:
