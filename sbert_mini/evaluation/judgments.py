@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from sbert_mini.errors import InputError
+from sbert_mini.text.limits import MAX_ROW_BYTES
 from sbert_mini.text.lines import Line, read_lines
-from sbert_mini.text.records import MAX_ROW_BYTES, open_file, read_records
+from sbert_mini.text.records import open_file, read_records
 from sbert_mini.text.tables import listed, read_table
 
 QUERY_COLUMNS = ("query-id", "query_id", "query", "qid", "topic")

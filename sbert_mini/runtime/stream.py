@@ -20,13 +20,21 @@ from sbert_mini.runtime.choices import TRUNCATIONS, Truncation
 from sbert_mini.runtime.engine import Engine
 from sbert_mini.shapes import FloatArray, IntArray
 from sbert_mini.text.batching import batches_by_length
+from sbert_mini.text.limits import window_of
 from sbert_mini.text.records import Record, Reject
 from sbert_mini.text.tokenizer import TextTokenizer
 from sbert_mini.text.tokens import TokenBatch, Tokens
 from sbert_mini.text.words import Words
 
 WINDOW = 2048
-"""Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
+"""Texts that are sorted by length together; three windows are in memory at a time, however many texts there are.
+
+A window of long texts (`limits.WINDOW_BYTES`), or of long vectors, has fewer.
+"""
+_VECTOR_BYTES = 1 << 28
+"""Of the vectors of a window."""
+_SPLIT_BYTES, _TOKEN_BYTES = 1 << 29, 72
+"""What the pieces of one text that is split may take, with their vectors, and what a token of it takes."""
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names that models give to the prompt of queries, and of documents."""
@@ -114,6 +122,7 @@ class EncodePlan:
         window: texts of a window.
         max_tokens: the most tokens of a batch, padding included.
         around: special tokens and prompt tokens of each text.
+        most_tokens: the most tokens of a text that is split.
         counts: filled in.
         show_progress_bar: whether a bar is drawn.
         warn_of_unknown: whether unknown words are reported.
@@ -128,6 +137,7 @@ class EncodePlan:
     window: int
     max_tokens: int
     around: int
+    most_tokens: int
     counts: EncodeCounts
     show_progress_bar: bool = False
     warn_of_unknown: bool = True
@@ -177,6 +187,8 @@ def plan_texts(
             "sbert_mini.load(model).encode(texts) gives its vectors as they are"
         )
     prefix = prompt_text(layout, prompt_name, prompt)
+    around = tokens_around(tokenizer, prefix)
+    room = max(tokenizer.max_seq_length - around, 1)
     return EncodePlan(
         prefix=prefix,
         batch_size=size,
@@ -185,7 +197,8 @@ def plan_texts(
         truncation=truncation,
         window=window,
         max_tokens=tokens,
-        around=tokens_around(tokenizer, prefix),
+        around=around,
+        most_tokens=_SPLIT_BYTES // (_TOKEN_BYTES + 4 * layout.dimension // room),
         counts=EncodeCounts() if counts is None else counts,
         show_progress_bar=show_progress_bar,
         warn_of_unknown=warn_of_unknown,
@@ -220,6 +233,7 @@ def plan_pairs(
         window=WINDOW,
         max_tokens=tokens_per_batch,
         around=tokenizer.special_tokens(pair=True),
+        most_tokens=0,
         counts=EncodeCounts() if counts is None else counts,
         show_progress_bar=show_progress_bar,
         items="pairs",
@@ -367,7 +381,8 @@ def tokenize_window(texts: Sequence[Any], first: int, tokenizer: TextTokenizer, 
     pieces, owners = tokens, np.arange(len(texts), dtype=np.int64)
     if truncated and plan.truncation == "chunk":
         groups = [
-            tokenizer.windows(text, plan.prefix) if t.truncated else [t] for text, t in zip(texts, tokens, strict=True)
+            _split(text, first + position, tokenizer, plan) if t.truncated else [t]
+            for position, (text, t) in enumerate(zip(texts, tokens, strict=True))
         ]
         pieces = TokenBatch.of([piece for group in groups for piece in group])
         owners = np.repeat(owners, [len(group) for group in groups])
@@ -379,6 +394,22 @@ def tokenize_window(texts: Sequence[Any], first: int, tokenizer: TextTokenizer, 
     return TokenWindow(
         len(texts), pieces, owners, truncated, int(np.sum(~empty & (unknown >= read))), int(np.sum(empty))
     )
+
+
+def _split(text: str, number: int, tokenizer: TextTokenizer, plan: EncodePlan) -> list[Tokens]:
+    """Return the pieces of a text.
+
+    Raises:
+        TextTooLongError: they would take too much memory.
+        UsageError: the prompt leaves no room for the text.
+    """
+    pieces = tokenizer.windows(text, plan.prefix, plan.most_tokens)
+    if pieces is None:
+        raise TextTooLongError(
+            f"text {number} (counted from 0) has more than {plan.most_tokens:,} tokens, the most that 'chunk' reads of one text: "
+            "split it into several texts, or index its passages (truncation='passages')"
+        )
+    return pieces
 
 
 def join_pieces(window: TokenWindow, vectors: FloatArray, plan: EncodePlan) -> FloatArray:
@@ -452,8 +483,10 @@ class TextStream:
     def _computed(
         self, source: Iterator[Any], plan: EncodePlan, pool: ThreadPoolExecutor, progress: ProgressBar | None
     ) -> Iterator[EncodedWindow]:
+        rows = min(plan.window, max(_VECTOR_BYTES // (4 * self._dimension), 1))
+
         def read(first: int) -> Future[TokenWindow] | None:
-            texts = list(itertools.islice(source, plan.window))
+            texts = window_of(source, rows)
             return pool.submit(tokenize_window, texts, first, self._tokenizer, plan) if texts else None
 
         computing: deque[tuple[TokenWindow, FloatArray, list[Future[None]]]] = deque()
