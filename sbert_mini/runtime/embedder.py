@@ -66,6 +66,7 @@ class Embedder:
             `torch` (float weights); None for `native` where it can compute the model, else `onnx`. Vectors are nearly equal.
         adapter: a task's projected attention layers, which then alter the vectors (`runtime.predictor.Predictor` passes them).
         trust_tokenizer: take a `tokenizer.json` that is not BERT's: its rules can hang or stop a program.
+        read_only: write nothing into the model's directory: graphs and ranges that must be made go into the cache.
 
     Attributes:
         path: the model's directory.
@@ -94,6 +95,7 @@ class Embedder:
         backend: Backend | None = None,
         adapter: Adapter | None = None,
         trust_tokenizer: bool = False,
+        read_only: bool = False,
     ) -> None:
         if adapter is not None and (backend not in (None, "onnx") or device not in (None, "cpu")):
             raise UsageError("a task's projected attention layers are computed by onnx, on the CPU, alone")
@@ -102,11 +104,16 @@ class Embedder:
             "backend": backend,
             "adapter": adapter,
             "trust_tokenizer": trust_tokenizer,
+            "read_only": read_only,
         }
         self.threads = thread_count(threads)
         self.model_name = registry.name_of(model)
         self._converted = find(
-            registry.resolve(model, offline=offline), graph, adapter, trust_tokenizer=trust_tokenizer
+            registry.resolve(model, offline=offline),
+            graph,
+            adapter,
+            trust_tokenizer=trust_tokenizer,
+            read_only=read_only,
         )
         self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
         layout = self._layout = self._converted.layout
