@@ -76,7 +76,8 @@ def test_a_pair_head_and_truncated_vectors(converted_model):
 
 
 @pytest.mark.parametrize(
-    "name", ["/proc/self/cwd", "/dev/fd", "/sys", "/net/host/x", "/home/../proc/self/cwd", "/dev/shm/../fd"],  # noqa: S108
+    "name",
+    ["/proc/self/cwd", "/dev/fd", "/sys", "/net/host/x", "/home/../proc/self/cwd", "/dev/shm/../fd"],  # noqa: S108
 )
 def test_no_folder_of_the_system_is_opened_for_an_index(name):
     with pytest.raises(ModelNotFoundError, match="is the system's"):
