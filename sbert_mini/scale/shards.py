@@ -76,7 +76,7 @@ def _dimension(shard: Path, schema: Any) -> int:
 
     identity, vector = schema.get_field_index("id"), schema.get_field_index("vector")
     fits = identity >= 0 and vector >= 0 and types.is_string(schema.field(identity).type)
-    kind = schema.field(vector).type if fits else None
+    kind: Any = schema.field(vector).type if fits else None
     fits = fits and types.is_fixed_size_list(kind) and types.is_float32(kind.value_type)
     if not fits or not 1 <= kind.list_size <= _MOST_COMPONENTS:
         raise InputError(
