@@ -24,7 +24,7 @@ _MOST = {"HNSW": 512, "NSG": 256, "IVF": 1 << 22, "IMI": 16, "LSQ": 16, "PLSQ": 
 _MOST_OTHERS, _MOST_CHARACTERS = 1024, 100
 _FLAT = r"(?:Flat|SQ4|SQ6|SQ8|SQfp16|SQbf16|RaBitQ)"
 _FAST = re.compile(
-    rf"(?:PCA\d+,)?(?:(?:IVF(?P<lists>\d+)(?:_HNSW\d+)?,)?{_FLAT}|HNSW\d+(?:[,_]{_FLAT})?)(?:,RFlat|,Refine\({_FLAT}\))?"
+    rf"(?:PCA[WR]?\d+,)?(?:(?:IVF(?P<lists>\d+)(?:_HNSW\d+)?,)?{_FLAT}|HNSW\d+(?:[,_]{_FLAT})?)(?:,RFlat|,Refine\({_FLAT}\))?"
 )
 """Kinds whose time to train and memory are known from their numbers."""
 _FAST_LINKS, _FAST_COMPONENTS, _FAST_LISTS = 64, 4096, 2

@@ -38,7 +38,7 @@ def test_automatic_kinds_are_fast_to_train():
     [
         *(
             (kind, True)
-            for kind in ("SQ8", "Flat", "HNSW32", "HNSW32_SQ8", "HNSW64,Flat", "IVF64,SQ8", "PCA64,IVF64,RaBitQ")
+            for kind in ("SQ8", "Flat", "HNSW32", "HNSW32_SQ8", "HNSW64,Flat", "IVF64,SQ8", "PCAW64,IVF64,RaBitQ")
         ),
         *((kind, True) for kind in ("SQ8,RFlat", "IVF64_HNSW32,Flat", "SQ4,Refine(SQ8)")),
         *(
