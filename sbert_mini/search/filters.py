@@ -51,6 +51,7 @@ _BLOCKS_A_THREAD = 4
 _FEW_RUNS = 4
 _MOST_TEXT = 1 << 26
 """Characters that the texts made for a block of rows have together: for longer ones the block is divided."""
+_TOO_MUCH_TEXT = f"the filter makes a text of more than {_MOST_TEXT:,} characters of a row"
 _TEXT_BETWEEN_CHECKS = 1 << 20
 _MOST_TABLES = 1 << 28
 """Bytes of the values that are kept for the texts of dictionaries."""
@@ -189,9 +190,7 @@ class _Evaluation:
                 result = self.block(node, first, last)
             except _TooMuchTextError:
                 if last - first == 1:
-                    raise UsageError(
-                        f"the filter makes a text of more than {_MOST_TEXT:,} characters of a row"
-                    ) from None
+                    raise UsageError(_TOO_MUCH_TEXT) from None
                 waiting += [((first + last) // 2, last), (first, (first + last) // 2)]
                 continue
             except RecursionError:
