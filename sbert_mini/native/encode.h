@@ -332,7 +332,7 @@ INLINE void pool(const Model& m, const float* x, int tokens, float* out) {
 INLINE F activate(Activation activation, F x) {
     if (activation == IDENTITY) return x;
     if (activation == TANH) return hyperbolic_tangent(x);
-    return Activated{TAIL[activation]}(x);
+    return Activated(TAIL[activation])(x);
 }
 
 INLINE void clear_behind(float* x, int count) {
@@ -381,7 +381,7 @@ void encode(const Model& m, const Batch& b, float* vectors, float* token_vectors
         const Layer& layer = m.layer[l];
         const Product& narrow = layer.products[NARROW];
         const Product* after = l + 1 < m.layers ? &m.layer[l + 1].products[QKV] : nullptr;
-        const ActivatedBytes activated{{TAIL[m.activation]}, narrow.factor, Quantizer(narrow.zero_point), parts.inner, m.inner};
+        const ActivatedBytes activated{Activated(TAIL[m.activation]), narrow.factor, Quantizer(narrow.zero_point), parts.inner, m.inner};
         attend_texts(m, layer, b, parts);
         // Where rows of bytes become longer here, a chunk's output would run into the next chunk's input.
         const int together = m.span == m.width ? CHUNK : b.tokens;

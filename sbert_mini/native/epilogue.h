@@ -19,11 +19,14 @@ struct Quantizer {
 
 // GELU and the like: activation.h. NaN becomes nearly 0.
 struct Activated {
-    const float* tail;
+    F coefficient[DEGREE + 1];
+    INLINE explicit Activated(const float* tail) {
+        for (int n = 0; n <= DEGREE; ++n) coefficient[n] = splat(tail[n]);
+    }
     INLINE F operator()(F x) const {
         const F u = lesser(fma(absolute(x), splat(2 / REACH), splat(-1.0f)), splat(1.0f));
-        F p = splat(tail[DEGREE]);
-#define TERM(n) p = fma(p, u, splat(tail[n]));
+        F p = coefficient[DEGREE];
+#define TERM(n) p = fma(p, u, coefficient[n]);
         TERM(12) TERM(11) TERM(10) TERM(9) TERM(8) TERM(7) TERM(6) TERM(5) TERM(4) TERM(3) TERM(2) TERM(1) TERM(0)
 #undef TERM
         return sub(greater(x, zero()), p);
@@ -58,7 +61,8 @@ struct ActivatedBytes {
 
 // Scales sums, adds the bias, and hands them on, sixteen at a time; sums: [rows][COLUMNS].
 template <int COLUMNS, class Then>
-INLINE void finish(const int32_t* sums, int rows, int row, int column, const Product& p, const Then& then) {
+INLINE void finish(const int32_t* sums, int rows, int row, int column, const Product& p, const Then& given) {
+    const Then then = given;  // a copy that no store can alter: it stays in registers
     for (int c = 0; c < COLUMNS; c += LANES) {
         const F multiplier = load(p.multiplier + column + c), addend = load(p.addend + column + c);
         for (int r = 0; r < rows; ++r)
