@@ -25,10 +25,12 @@ struct Activated {
     }
     INLINE F operator()(F x) const {
         const F u = lesser(fma(absolute(x), splat(2 / REACH), splat(-1.0f)), splat(1.0f));
-        F p = coefficient[DEGREE];
-#define TERM(n) p = fma(p, u, coefficient[n]);
-        TERM(12) TERM(11) TERM(10) TERM(9) TERM(8) TERM(7) TERM(6) TERM(5) TERM(4) TERM(3) TERM(2) TERM(1) TERM(0)
+        const F v = mul(u, u);  // even and odd powers apart: two chains of operations, which the processor runs side by side
+        F even = coefficient[12], odd = coefficient[13];
+#define TERM(n) even = fma(even, v, coefficient[n]), odd = fma(odd, v, coefficient[n + 1]);
+        TERM(10) TERM(8) TERM(6) TERM(4) TERM(2) TERM(0)
 #undef TERM
+        const F p = fma(odd, u, even);
         return sub(greater(x, zero()), p);
     }
 };
