@@ -36,55 +36,66 @@ constexpr int CHUNK = 96;  // tokens that go through a layer's products together
 INLINE int round_up(int n, int to) { return (n + to - 1) / to * to; }
 INLINE float square_root(float x) { return __builtin_sqrtf(x); }
 
-// exp for arguments from -86 to 0, to 2 units in the last place; below -86 it is that of -86.
-INLINE F exponential(F x) {
-    constexpr float SHIFT = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to a whole number
-    x = greater(x, splat(-86.0f));
-    const F shifted = fma(x, splat(0x1.715476p+0f), splat(SHIFT));  // log2(e)
-    const F n = sub(shifted, splat(SHIFT));
-    F r = fnma(n, splat(0x1.63p-1f), x);           // log(2), its first bits
-    r = fnma(n, splat(-0x1.bd0106p-13f), r);       // and the rest
-    F p = splat(0x1.a0d2cep-13f);                  // Cephes' expf
-    p = fma(p, r, splat(0x1.6e879cp-10f));
-    p = fma(p, r, splat(0x1.11121p-7f));
-    p = fma(p, r, splat(0x1.555382p-5f));
-    p = fma(p, r, splat(0x1.555554p-3f));
-    p = fma(p, r, splat(0x1p-1f));
-    p = fma(mul(p, r), r, add(r, splat(1.0f)));
+// 2^x for arguments from -125 to 0, to 2e-7 of it; below -125 it is that of -125.
+INLINE F power_of_2(F x) {
+    x = greater(x, splat(-125.0f));
+    const F shifted = add(x, splat(SHIFT));
+    const F r = sub(x, sub(shifted, splat(SHIFT)));  // from -1/2 to 1/2: exact
+    F p = splat(0x1.5bba14p-10f);                    // the least greatest error, relative, of those that give 1 for 0: 9e-8
+    p = fma(p, r, splat(0x1.3cea88p-7f));
+    p = fma(p, r, splat(0x1.c6b752p-5f));
+    p = fma(p, r, splat(0x1.ebf9bcp-3f));
+    p = fma(p, r, splat(0x1.62e42ap-1f));
+    p = fma(p, r, splat(1.0f));
     return times_power(p, shifted);
 }
 
-// tanh, to 2e-7.
+constexpr float LOG2_E = 0x1.715476p+0f;
+
+// tanh, to 3e-7.
 INLINE F hyperbolic_tangent(F x) {
-    const F e = exponential(mul(absolute(x), splat(-2.0f)));
+    const F e = power_of_2(mul(absolute(x), splat(-2 * LOG2_E)));
     return with_sign_of(divide(sub(splat(1.0f), e), add(splat(1.0f), e)), x);
 }
 
 // LayerNorm of a row in place, of which `hidden` components count; and the row as bytes for the next product, if there is one.
 INLINE void normalize(float* x, int hidden, int width, const Norm& norm, float epsilon, const Product* next, uint8_t* bytes) {
-    F total = zero(), squares = zero();
-    for (int c = 0; c < width; c += LANES) total = add(total, load(x + c));
-    const F mean = splat(sum(total) / static_cast<float>(hidden));
-    int c = 0;
-    for (; c + LANES <= hidden; c += LANES) {
-        const F d = sub(load(x + c), mean);
-        squares = fma(d, d, squares);
+    F a = zero(), b = zero(), c = zero(), d = zero();  // four sums, which do not wait for each other
+    for (int i = 0; i < width; i += 4 * LANES) {
+        a = add(a, load(x + i));
+        b = add(b, load(x + i + LANES));
+        c = add(c, load(x + i + 2 * LANES));
+        d = add(d, load(x + i + 3 * LANES));
     }
-    if (c < hidden) {
-        const F d = keep_first(sub(load(x + c), mean), hidden - c, zero());
-        squares = fma(d, d, squares);
+    const F mean = splat(sum(add(add(a, b), add(c, d))) / static_cast<float>(hidden));
+    a = b = c = d = zero();
+    int i = 0;
+    for (; i + 4 * LANES <= hidden; i += 4 * LANES) {
+        const F p = sub(load(x + i), mean), q = sub(load(x + i + LANES), mean);
+        const F r = sub(load(x + i + 2 * LANES), mean), s = sub(load(x + i + 3 * LANES), mean);
+        a = fma(p, p, a), b = fma(q, q, b), c = fma(r, r, c), d = fma(s, s, d);
     }
-    const float variance = sum(squares) / static_cast<float>(hidden);
+    for (; i < hidden; i += LANES) {
+        const F p = keep_first(sub(load(x + i), mean), hidden - i, zero());
+        a = fma(p, p, a);
+    }
+    const float variance = sum(add(add(a, b), add(c, d))) / static_cast<float>(hidden);
     const F inverse = splat(1.0f / square_root(variance + epsilon));
-    const Quantizer quantizer(next ? next->zero_point : 0);
-    for (c = 0; c < width; c += LANES) {
-        const F y = fma(mul(sub(load(x + c), mean), inverse), load(norm.weight + c), load(norm.bias + c));
-        store(x + c, y);
-        if (next) quantizer(bytes + c, mul(y, load(next->factor + c)));
+    if (!next) {
+        for (i = 0; i < width; i += LANES)
+            store(x + i, fma(mul(sub(load(x + i), mean), inverse), load(norm.weight + i), load(norm.bias + i)));
+        return;
+    }
+    const Quantizer quantizer(next->zero_point);
+    for (i = 0; i < width; i += LANES) {
+        const F y = fma(mul(sub(load(x + i), mean), inverse), load(norm.weight + i), load(norm.bias + i));
+        store(x + i, y);
+        quantizer(bytes + i, y, load(next->factor + i));
     }
 }
 
-// Softmax of a row in place, without the division; what is behind its `count` components becomes about 0. Returns 1 / the sum.
+// Softmax of a row in place, to the base 2, without the division; what is behind its `count` components becomes about 0. Returns
+// 1 / the sum.
 INLINE float softmax(float* w, int count, int padded) {
     const F lowest = splat(-__builtin_inff());
     float* tail = w + padded - LANES;
@@ -93,9 +104,9 @@ INLINE float softmax(float* w, int count, int padded) {
     for (int k = 0; k < padded; k += LANES) top = greater(top, load(w + k));
     const F most = splat(largest(top));
     for (int k = 0; k < padded; k += LANES) {
-        const F e = exponential(sub(load(w + k), most));
+        const F e = power_of_2(sub(load(w + k), most));
         store(w + k, e);
-        total = add(total, e);  // exp(-86) behind the end: it does not alter a sum of 1 or more
+        total = add(total, e);  // 2^-125 behind the end: it does not alter a sum of 1 or more
     }
     return 1.0f / sum(total);
 }
@@ -165,8 +176,8 @@ INLINE void weighted(const Head& head, int d, const float* inverse, const Produc
     if (Q > q) {                                                                                             \
         const F scale = splat(inverse[q]);                                                                   \
         uint8_t* at = to + static_cast<size_t>(q) * stride + d;                                              \
-        quantizer(at, mul(mul(low##q, scale), low_factor));                                                  \
-        if (V > 1) quantizer(at + LANES, mul(mul(high##q, scale), high_factor));                             \
+        quantizer(at, mul(low##q, scale), low_factor);                                                       \
+        if (V > 1) quantizer(at + LANES, mul(high##q, scale), high_factor);                                  \
     }
     EIGHT(FINISH)
 #undef FINISH
@@ -186,10 +197,15 @@ void attend(const Head& head, int first, const Product& next, int column, uint8_
         weighted<Q, VECTORS>(head, d, inverse, next, column, quantizer, bytes + static_cast<size_t>(first) * stride, stride);
 }
 
+// The last queries, fewer than Q + 1.
 template <int Q>
 INLINE void attend_rest(const Head& head, int first, const Product& next, int column, uint8_t* bytes, int stride) {
-    for (; first + Q <= head.tokens; first += Q) attend<Q>(head, first, next, column, bytes, stride);
-    if constexpr (Q > 1) attend_rest<Q / 2>(head, first, next, column, bytes, stride);
+    if constexpr (Q > 0) {
+        if (head.tokens - first == Q)
+            attend<Q>(head, first, next, column, bytes, stride);
+        else
+            attend_rest<Q - 1>(head, first, next, column, bytes, stride);
+    }
 }
 
 // Attention of one text and one head. qkv: its first token's query; key and value are `span` after it, and twice that. bytes: where
@@ -202,7 +218,9 @@ INLINE void attend_head(const float* qkv, int tokens, int span, int depth, const
             transpose(qkv + static_cast<size_t>(first) * row + span + d, row, tokens - first,
                       keys + static_cast<size_t>(first) * depth + d * LANES);
     const Head head{qkv, qkv + 2 * static_cast<size_t>(span), keys, weights, tokens, padded, row, depth};
-    attend_rest<QUERIES>(head, 0, next, column, bytes, span);
+    int first = 0;
+    for (; first + QUERIES <= tokens; first += QUERIES) attend<QUERIES>(head, first, next, column, bytes, span);
+    attend_rest<QUERIES - 1>(head, first, next, column, bytes, span);
 }
 
 #if defined(GAPS)
@@ -210,9 +228,9 @@ constexpr size_t GAP = 64;  // bytes
 #else
 constexpr size_t GAP = 0;
 #endif
-constexpr size_t PARTS = 9;
+constexpr size_t SHARED_PARTS = 5, OWN_PARTS = 5;
 
-// The working memory, handed out in `PARTS` parts.
+// The working memory, handed out part by part.
 struct Arena {
     char* at;
     template <class T>
@@ -229,13 +247,15 @@ struct Arena {
 
 // The parts of the working memory; rows are padded, because tiles are read whole.
 struct Parts {
-    float* x;         // [rows][width]: the tokens' vectors
-    float* qkv;       // [rows][3 * span]
-    uint8_t* bytes;   // [rows][width or span]: the next product's input
-    uint8_t* inner;   // [CHUNK][inner]
-    float* keys;      // [longest][depth]
-    float* weights;   // [QUERIES][longest]
-    char* prepared;   // for `multiply`
+    float* x;           // [rows][width]: the tokens' vectors
+    float* qkv;         // [rows][3 * span]
+    uint8_t* bytes;     // [rows][width or span]: the next product's input
+    uint8_t* attended;  // [rows][span]: what attention gives; `bytes` again where one thread computes
+    uint8_t* inner;     // [CHUNK][inner], or [rows][inner] where several compute
+    // of one thread:
+    float* keys;        // [longest][depth]
+    float* weights;     // [QUERIES][longest]
+    char* prepared;     // for `multiply`
     float *pooled, *projected;
 
     static INLINE size_t widest(const Model& m) {
@@ -243,35 +263,37 @@ struct Parts {
         return wide > m.inner ? wide : m.inner;
     }
     static INLINE size_t rows(const Batch& b) { return round_up(b.tokens, BLOCK); }
-    static INLINE size_t bytes_needed(const Model& m, const Batch& b) {
+    static INLINE size_t inner_rows(const Batch& b, int threads) { return threads > 1 ? rows(b) : round_up(CHUNK, BLOCK); }
+    static INLINE size_t bytes_needed(const Model& m, const Batch& b, int threads) {
         const size_t n = rows(b), longest = round_up(b.longest, LANES), wide = m.width > m.span ? m.width : m.span;
-        return n * (4 * (static_cast<size_t>(m.width) + 3 * static_cast<size_t>(m.span)) + wide) +
-               static_cast<size_t>(round_up(CHUNK, BLOCK)) * m.inner + 4 * longest * (static_cast<size_t>(m.depth) + QUERIES) +
-               widest(m) * PREPARED * sizeof(Prepared) + 8 * static_cast<size_t>(round_up(m.widest, LANES)) +
-               (64 + GAP) * PARTS;
+        const size_t shared = n * (4 * (static_cast<size_t>(m.width) + 3 * static_cast<size_t>(m.span)) + wide) +
+                              (threads > 1 ? n * m.span : 0) + inner_rows(b, threads) * m.inner + (64 + GAP) * SHARED_PARTS;
+        const size_t own = 4 * longest * (static_cast<size_t>(m.depth) + QUERIES) + widest(m) * PREPARED * sizeof(Prepared) +
+                           8 * static_cast<size_t>(round_up(m.widest, LANES)) + (64 + GAP) * OWN_PARTS;
+        return shared + threads * own;
     }
-    INLINE Parts(const Model& m, const Batch& b, void* memory) {
+    INLINE Parts(const Model& m, const Batch& b, void* memory, int threads, int number) {
         const size_t n = rows(b), longest = round_up(b.longest, LANES), wide = m.width > m.span ? m.width : m.span;
-#if defined(GAPS)
-        ASAN_UNPOISON_MEMORY_REGION(memory, bytes_needed(m, b));  // the gaps of an earlier call
-#endif
         Arena arena{static_cast<char*>(memory)};
         x = arena.take<float>(n * m.width);
         qkv = arena.take<float>(n * 3 * m.span);
         bytes = arena.take<uint8_t>(n * wide);
-        inner = arena.take<uint8_t>(static_cast<size_t>(round_up(CHUNK, BLOCK)) * m.inner);
-        keys = arena.take<float>(longest * m.depth);
-        weights = arena.take<float>(longest * QUERIES);
-        prepared = arena.take<char>(widest(m) * PREPARED * sizeof(Prepared));
-        pooled = arena.take<float>(round_up(m.widest, LANES));
-        projected = arena.take<float>(round_up(m.widest, LANES));
+        attended = threads > 1 ? arena.take<uint8_t>(n * m.span) : bytes;
+        inner = arena.take<uint8_t>(inner_rows(b, threads) * m.inner);
+        for (int i = 0; i <= number; ++i) {
+            keys = arena.take<float>(longest * m.depth);
+            weights = arena.take<float>(longest * QUERIES);
+            prepared = arena.take<char>(widest(m) * PREPARED * sizeof(Prepared));
+            pooled = arena.take<float>(round_up(m.widest, LANES));
+            projected = arena.take<float>(round_up(m.widest, LANES));
+        }
     }
 };
 
-// The embeddings' sum and LayerNorm, and the input of the first product.
-INLINE void embed(const Model& m, const Batch& b, const Parts& parts) {
+// The embeddings' sum and LayerNorm, and the input of the first product, of the tokens from `begin` to `end`.
+INLINE void embed(const Model& m, const Batch& b, const Parts& parts, int begin, int end) {
     for (int t = 0; t < b.texts; ++t)
-        for (int i = b.offsets[t]; i < b.offsets[t + 1]; ++i) {
+        for (int i = begin > b.offsets[t] ? begin : b.offsets[t]; i < (end < b.offsets[t + 1] ? end : b.offsets[t + 1]); ++i) {
             const int8_t* word = m.words + static_cast<size_t>(b.ids[i]) * m.width;
             const float* type = m.type_rows + static_cast<size_t>(b.types[i]) * m.width;
             const float* position = m.position_rows + static_cast<size_t>(i - b.offsets[t]) * m.width;
@@ -284,6 +306,15 @@ INLINE void embed(const Model& m, const Batch& b, const Parts& parts) {
         }
 }
 
+// The attention of a text, of its heads from `begin` to `end`.
+INLINE void attend_text(const Model& m, const Layer& layer, const Batch& b, const Parts& parts, int text, int begin, int end) {
+    const size_t first = b.offsets[text];
+    for (int head = begin; head < end; ++head)
+        attend_head(parts.qkv + first * 3 * m.span + head * m.depth, b.offsets[text + 1] - b.offsets[text], m.span, m.depth,
+                    layer.products[ATTENTION], head * m.depth, parts.attended + first * m.span + head * m.depth, parts.keys,
+                    parts.weights);
+}
+
 // Queries, keys and values of all tokens, and the attention of every text. A text's attention follows as soon as its tokens are
 // there, and takes the place of the bytes that they were made of.
 INLINE void attend_texts(const Model& m, const Layer& layer, const Batch& b, const Parts& parts) {
@@ -291,16 +322,10 @@ INLINE void attend_texts(const Model& m, const Layer& layer, const Batch& b, con
     int text = 0;
     for (int first = 0; first < b.tokens; first += CHUNK) {
         const int end = b.tokens - first < CHUNK ? b.tokens : first + CHUNK;
-        multiply(parts.bytes + static_cast<size_t>(first) * m.width, end - first, layer.products[QKV], parts.prepared,
-                 Store{parts.qkv + static_cast<size_t>(first) * row, row});
+        multiply(parts.bytes + static_cast<size_t>(first) * m.width, end - first, layer.products[QKV], all_of(layer.products[QKV]),
+                 parts.prepared, Store{parts.qkv + static_cast<size_t>(first) * row, row});
         if (m.span > m.width && end < b.tokens) continue;  // longer rows would overwrite what is still to be read
-        for (; text < b.texts && b.offsets[text + 1] <= end; ++text) {
-            const size_t begin = b.offsets[text];
-            for (int head = 0; head < m.heads; ++head)
-                attend_head(parts.qkv + begin * row + head * m.depth, b.offsets[text + 1] - b.offsets[text], span, m.depth,
-                            layer.products[ATTENTION], head * m.depth, parts.bytes + begin * span + head * m.depth, parts.keys,
-                            parts.weights);
-        }
+        for (; text < b.texts && b.offsets[text + 1] <= end; ++text) attend_text(m, layer, b, parts, text, 0, m.heads);
     }
 }
 
@@ -332,7 +357,8 @@ INLINE void pool(const Model& m, const float* x, int tokens, float* out) {
 INLINE F activate(Activation activation, F x) {
     if (activation == IDENTITY) return x;
     if (activation == TANH) return hyperbolic_tangent(x);
-    return Activated(TAIL[activation])(x);
+    if (activation == RELU) return Relu()(x);
+    return Gelu(PHI[activation])(x);
 }
 
 INLINE void clear_behind(float* x, int count) {
@@ -371,55 +397,125 @@ INLINE void vector_of(const Model& m, const float* x, int tokens, const Parts& p
     memcpy(out, vector, m.dimension * sizeof(float));
 }
 
-size_t scratch_bytes(const Model& m, const Batch& b) { return Parts::bytes_needed(m, b); }
+// The feed-forward part's wide rows, as the bytes of its second product.
+INLINE void widen(const Model& m, const Layer& layer, const uint8_t* bytes, int rows, Columns columns, const Parts& parts) {
+    const Product &wide = layer.products[WIDE], &narrow = layer.products[NARROW];
+    const Quantizer quantizer(narrow.zero_point);
+    if (m.activation == RELU)
+        multiply(bytes, rows, wide, columns, parts.prepared,
+                 ActivatedBytes<Relu>{Relu(), narrow.factor, quantizer, parts.inner, m.inner});
+    else
+        multiply(bytes, rows, wide, columns, parts.prepared,
+                 ActivatedBytes<Gelu>{Gelu(PHI[m.activation]), narrow.factor, quantizer, parts.inner, m.inner});
+}
 
-void encode(const Model& m, const Batch& b, float* vectors, float* token_vectors, void* scratch) {
-    const Parts parts(m, b, scratch);
-    const Tiles tiles;
-    embed(m, b, parts);
-    for (int l = 0; l < m.layers; ++l) {
-        const Layer& layer = m.layer[l];
-        const Product& narrow = layer.products[NARROW];
-        const Product* after = l + 1 < m.layers ? &m.layer[l + 1].products[QKV] : nullptr;
-        const ActivatedBytes activated{Activated(TAIL[m.activation]), narrow.factor, Quantizer(narrow.zero_point), parts.inner, m.inner};
-        attend_texts(m, layer, b, parts);
-        // Where rows of bytes become longer here, a chunk's output would run into the next chunk's input.
-        const int together = m.span == m.width ? CHUNK : b.tokens;
-        for (int first = 0; first < b.tokens; first += together) {
-            const int count = b.tokens - first < together ? b.tokens - first : together;
-            multiply(parts.bytes + static_cast<size_t>(first) * m.span, count, layer.products[ATTENTION], parts.prepared,
-                     AddTo{parts.x + static_cast<size_t>(first) * m.width, m.width});
-            for (int begin = first; begin < first + count; begin += CHUNK) {
-                const int rows = first + count - begin < CHUNK ? first + count - begin : CHUNK;
-                float* x = parts.x + static_cast<size_t>(begin) * m.width;
-                uint8_t* bytes = parts.bytes + static_cast<size_t>(begin) * m.width;
-                for (int i = 0; i < rows; ++i)
-                    normalize(x + static_cast<size_t>(i) * m.width, m.hidden, m.width, layer.norms[0], m.epsilon,
-                              &layer.products[WIDE], bytes + static_cast<size_t>(i) * m.width);
-                multiply(bytes, rows, layer.products[WIDE], parts.prepared, activated);
-                multiply(parts.inner, rows, narrow, parts.prepared, AddTo{x, m.width});
-                for (int i = 0; i < rows; ++i)
-                    normalize(x + static_cast<size_t>(i) * m.width, m.hidden, m.width, layer.norms[1], m.epsilon, after,
-                              bytes + static_cast<size_t>(i) * m.width);
-            }
-        }
-    }
-    for (int t = 0; t < b.texts; ++t)
+// LayerNorm of the rows from `begin` to `end`, and their bytes for the product `next`, if there is one.
+INLINE void normalize_rows(const Model& m, const Parts& parts, const Norm& norm, const Product* next, int begin, int end) {
+    for (int i = begin; i < end; ++i)
+        normalize(parts.x + static_cast<size_t>(i) * m.width, m.hidden, m.width, norm, m.epsilon, next,
+                  parts.bytes + static_cast<size_t>(i) * m.width);
+}
+
+const Product* after(const Model& m, int layer) { return layer + 1 < m.layers ? &m.layer[layer + 1].products[QKV] : nullptr; }
+
+// The vectors of the texts from `begin` to `end`, and those of their tokens where they are asked for.
+INLINE void write_vectors(const Model& m, const Batch& b, const Parts& parts, int begin, int end, float* vectors,
+                          float* token_vectors) {
+    for (int t = begin; t < end; ++t)
         vector_of(m, parts.x + static_cast<size_t>(b.offsets[t]) * m.width, b.offsets[t + 1] - b.offsets[t], parts,
                   vectors + static_cast<size_t>(t) * m.dimension);
     if (token_vectors)
-        for (int i = 0; i < b.tokens; ++i)
+        for (int i = b.offsets[begin]; i < b.offsets[end]; ++i)
             memcpy(token_vectors + static_cast<size_t>(i) * m.hidden, parts.x + static_cast<size_t>(i) * m.width,
                    m.hidden * sizeof(float));
 }
 
+size_t scratch_bytes(const Model& m, const Batch& b, int threads) { return Parts::bytes_needed(m, b, threads); }
+
+void encode(const Model& m, const Batch& b, float* vectors, float* token_vectors, void* scratch) {
+#if defined(GAPS)
+    ASAN_UNPOISON_MEMORY_REGION(scratch, scratch_bytes(m, b, 1));  // the gaps of an earlier call
+#endif
+    const Parts parts(m, b, scratch, 1, 0);
+    const Tiles tiles;
+    embed(m, b, parts, 0, b.tokens);
+    for (int l = 0; l < m.layers; ++l) {
+        const Layer& layer = m.layer[l];
+        const Product &attention = layer.products[ATTENTION], &narrow = layer.products[NARROW];
+        attend_texts(m, layer, b, parts);
+        // Where rows of bytes become longer here, a chunk's output would run into the next chunk's input.
+        const int together = m.span == m.width ? CHUNK : b.tokens;
+        for (int first = 0; first < b.tokens; first += together) {
+            const int end = b.tokens - first < together ? b.tokens : first + together;
+            multiply(parts.attended + static_cast<size_t>(first) * m.span, end - first, attention, all_of(attention), parts.prepared,
+                     AddTo{parts.x + static_cast<size_t>(first) * m.width, m.width});
+            for (int begin = first; begin < end; begin += CHUNK) {
+                const int rows = end - begin < CHUNK ? end - begin : CHUNK;
+                normalize_rows(m, parts, layer.norms[0], &layer.products[WIDE], begin, begin + rows);
+                widen(m, layer, parts.bytes + static_cast<size_t>(begin) * m.width, rows, all_of(layer.products[WIDE]), parts);
+                multiply(parts.inner, rows, narrow, all_of(narrow), parts.prepared,
+                         AddTo{parts.x + static_cast<size_t>(begin) * m.width, m.width});
+                normalize_rows(m, parts, layer.norms[1], after(m, l), begin, begin + rows);
+            }
+        }
+    }
+    write_vectors(m, b, parts, 0, b.texts, vectors, token_vectors);
+}
+
+// A thread's share of `size`, in multiples of `unit`.
+INLINE Columns share(int size, int unit, const Team& team, int number) {
+    const int units = (size + unit - 1) / unit;
+    const int begin = static_cast<int>(static_cast<int64_t>(units) * number / team.size) * unit;
+    const int end = static_cast<int>(static_cast<int64_t>(units) * (number + 1) / team.size) * unit;
+    return {begin < size ? begin : size, end < size ? end : size};
+}
+
+// Each thread reads its share of the weights alone: what limits a short text. Its heads need no other thread's columns; between two
+// products all of them meet.
+void encode_share(const Model& m, const Batch& b, float* vectors, float* token_vectors, void* scratch, Team& team, int number) {
+#if defined(GAPS)
+    if (number == 0) ASAN_UNPOISON_MEMORY_REGION(scratch, scratch_bytes(m, b, team.size));  // the gaps of an earlier call
+    meet(team);
+#endif
+    const Parts parts(m, b, scratch, team.size, number);
+    const Tiles tiles;
+    const Columns tokens = share(b.tokens, 1, team, number), texts = share(b.texts, 1, team, number);
+    const Columns wide = share(m.inner, BLOCK, team, number), narrow = share(m.width, BLOCK, team, number);
+    const Columns own = share(m.heads * m.depth, m.depth % BLOCK ? 2 * m.depth : m.depth, team, number);  // columns of whole heads
+    const int row = 3 * m.span;
+    embed(m, b, parts, tokens.begin, tokens.end);
+    for (int l = 0; l < m.layers; ++l) {
+        const Layer& layer = m.layer[l];
+        meet(team);
+        for (int part = 0; part < 3; ++part)
+            multiply(parts.bytes, b.tokens, layer.products[QKV],
+                     {part * m.span + round_up(own.begin, BLOCK), part * m.span + round_up(own.end, BLOCK)}, parts.prepared,
+                     Store{parts.qkv, row});
+        for (int text = 0; text < b.texts; ++text)
+            attend_text(m, layer, b, parts, text, own.begin / m.depth, own.end / m.depth);
+        meet(team);
+        multiply(parts.attended, b.tokens, layer.products[ATTENTION], narrow, parts.prepared, AddTo{parts.x, m.width});
+        meet(team);
+        normalize_rows(m, parts, layer.norms[0], &layer.products[WIDE], tokens.begin, tokens.end);
+        meet(team);
+        widen(m, layer, parts.bytes, b.tokens, wide, parts);
+        meet(team);
+        multiply(parts.inner, b.tokens, layer.products[NARROW], narrow, parts.prepared, AddTo{parts.x, m.width});
+        meet(team);
+        normalize_rows(m, parts, layer.norms[1], after(m, l), tokens.begin, tokens.end);
+    }
+    meet(team);
+    write_vectors(m, b, parts, texts.begin, texts.end, vectors, token_vectors);
+}
+
 void multiply_alone(const Product& p, const uint8_t* x, int rows, int32_t* sums, void* scratch) {
     const Tiles tiles;
-    multiply(x, rows, p, scratch, Raw{sums, p.out});
+    multiply(x, rows, p, all_of(p), scratch, Raw{sums, p.out});
 }
 
 void apply(int function, float* row, int columns, int padded) {
     if (function == APPLY_SOFTMAX) {
+        for (int c = 0; c < padded; c += LANES) store(row + c, mul(load(row + c), splat(LOG2_E)));
         const F inverse = splat(softmax(row, columns, padded));
         for (int c = 0; c < padded; c += LANES) store(row + c, mul(load(row + c), inverse));
     } else if (function == APPLY_NORM) {

@@ -7,6 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <sched.h>
+#include <system_error>
+#include <thread>
 
 using namespace sbmini;
 
@@ -18,6 +21,18 @@ void* allocate(size_t bytes) {
 }
 
 void release(void* memory) { std::free(memory); }
+
+void meet(Team& team) {
+    constexpr int PATIENCE = 4000;  // looks before another thread is let in: some microseconds
+    const int meetings = __atomic_load_n(&team.meetings, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&team.arrived, 1, __ATOMIC_ACQ_REL) == team.size) {
+        __atomic_store_n(&team.arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&team.meetings, meetings + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int looks = 0; __atomic_load_n(&team.meetings, __ATOMIC_ACQUIRE) == meetings; ++looks)
+        if (looks >= PATIENCE) sched_yield();
+}
 
 }  // namespace sbmini
 
@@ -153,8 +168,9 @@ __attribute__((noinline)) Status fill(const Model& m, Product& p, int kind, int 
     if (!p.multiplier || !p.addend || !p.factor) return NO_MEMORY;
     // the queries' share of 1 / sqrt(depth) is in their scale and bias
     const int depth = m.hidden / m.heads, queries = kind == QKV ? m.span : 0;
+    const float of_queries = static_cast<float>(1.4426950408889634 / __builtin_sqrt(depth));  // log2(e): softmax is to the base 2
     for (int n = 0; n < out; ++n) {
-        const float root = n < queries ? 1.0f / __builtin_sqrtf(static_cast<float>(depth)) : 1.0f;
+        const float root = n < queries ? of_queries : 1.0f;
         p.multiplier[n] = scale * column_scale.data[n] * root;
         p.addend[n] = bias.data[n] * root - static_cast<float>(zero_point * (p.offset[n] / 128)) * p.multiplier[n];
     }
@@ -205,6 +221,34 @@ Status check(const Model& m, Numbers ids, Numbers type_ids, Numbers offsets, Vec
     for (int i = 0; i < tokens; ++i)
         if (!within(ids.data[i], 0, m.vocabulary - 1) || !within(type_ids.data[i], 0, m.types - 1)) return BAD_TOKEN;
     return DONE;
+}
+
+constexpr int64_t WORTH_A_THREAD = 30000000;  // multiply-adds; a thread takes about 30 microseconds to start
+
+int64_t multiply_adds(const Model& m, const Batch& b) {
+    const int64_t weights = static_cast<int64_t>(m.width) * (4 * static_cast<int64_t>(m.span) + 2 * static_cast<int64_t>(m.inner));
+    return weights * m.layers * b.tokens;
+}
+
+// A batch by this thread and as many others as can be had, `threads` in all. They end with the call: nothing of them is left for a
+// process that forks.
+void encode_together(const Kernels& kernels, const Model& m, const Batch& b, float* vectors, float* token_vectors, void* memory,
+                     int threads) {
+    Team team;
+    std::thread others[MOST_THREADS];
+    const auto compute = [&](int number) {
+        while (__atomic_load_n(&team.size, __ATOMIC_ACQUIRE) == 0) sched_yield();  // how many there are is known last
+        const FloatMode mode;
+        kernels.encode_share(m, b, vectors, token_vectors, memory, team, number);
+    };
+    int size = 1;
+    try {
+        for (; size < threads; ++size) others[size] = std::thread(compute, size);
+    } catch (const std::system_error&) {  // no more can be had
+    }
+    __atomic_store_n(&team.size, size, __ATOMIC_RELEASE);
+    compute(0);
+    for (int i = 1; i < size; ++i) others[i].join();
 }
 
 }  // namespace
@@ -353,18 +397,22 @@ EXPORT int sbmini_add_projection(Model* m, int in, int out, Floats weight, Float
 }
 
 // ids, type_ids: (tokens,); offsets: (texts + 1,), where each text begins, and the number of tokens; vectors: (texts, dimension),
-// each of length 1; token_vectors: (tokens, hidden), or null. `level` is one of `sbmini_levels()`. Returns a `Status`.
-EXPORT int sbmini_encode(const Model* m, int level, Numbers ids, Numbers type_ids, Numbers offsets, Vectors vectors,
+// each of length 1; token_vectors: (tokens, hidden), or null. `level` is one of `sbmini_levels()`. Up to `threads` threads compute
+// the batch together, where it is large enough for that. Returns a `Status`.
+EXPORT int sbmini_encode(const Model* m, int level, int threads, Numbers ids, Numbers type_ids, Numbers offsets, Vectors vectors,
                          Vectors token_vectors) noexcept {
     if (!m) return BAD_ARRAY;
+    if (!within(threads, 1, MOST_THREADS)) return BAD_SIZE;
     Batch batch;
     const Status status = check(*m, ids, type_ids, offsets, vectors, token_vectors, batch);
     if (status != DONE) return status;
     const Kernels* const chosen = kernels(level);
     if (!chosen) return BAD_LEVEL;
+    threads = multiply_adds(*m, batch) < WORTH_A_THREAD ? 1 : threads;
     return guarded([&]() -> int {
-        void* memory = scratch.at_least(chosen->scratch_bytes(*m, batch));
+        void* memory = scratch.at_least(chosen->scratch_bytes(*m, batch, threads));
         if (!memory) return NO_MEMORY;
+        if (threads > 1) return encode_together(*chosen, *m, batch, vectors.data, token_vectors.data, memory, threads), DONE;
         const FloatMode mode;
         chosen->encode(*m, batch, vectors.data, token_vectors.data, memory);
         return DONE;
@@ -412,7 +460,7 @@ EXPORT int sbmini_apply(int level, int function, int rows, int columns, float ep
     const Kernels* const chosen = kernels(level);
     if (!chosen) return BAD_LEVEL;
     return guarded([&]() -> int {
-        const int wide = padded(columns, 16);
+        const int wide = padded(columns, function == APPLY_NORM ? BLOCK : 16);
         Temporary space((3 * static_cast<size_t>(wide) + 1) * sizeof(float));
         if (!space.memory) return NO_MEMORY;
         float* row = static_cast<float*>(space.memory);

@@ -50,7 +50,7 @@ constexpr int BLOCK = 64;
 struct Product {
     int in = 0, out = 0;          // multiples of BLOCK
     int8_t* packed = nullptr;     // [out / 16][in / 4][16][4]: what VNNI and AMX read
-    float* multiplier = nullptr;  // (out,): the activations' scale times the column's; for queries, by 1 / sqrt(depth) too
+    float* multiplier = nullptr;  // (out,): the activations' scale times the column's; for queries, by log2(e) / sqrt(depth) too
     float* addend = nullptr;      // (out,): the bias less what the zero point adds
     float* factor = nullptr;      // (in,): u8(x) = clip(rint(x * factor) + zero_point, 0, 255)
     int32_t* offset = nullptr;    // (out,): 128 times the column's sum, for levels that multiply signed bytes alone
@@ -110,12 +110,26 @@ struct Batch {
     int texts, tokens, longest;
 };
 
+// Threads that compute a batch together: each one a share of the columns of every product.
+struct Team {
+    int size = 0;     // 0 until all are there
+    int arrived = 0;  // at the next `meet`
+    int meetings = 0;
+};
+constexpr int MOST_THREADS = 16;
+
+// Returns when all threads of a team have called it; what they wrote before is seen by all.
+void meet(Team& team);
+
 // What each level has.
 struct Kernels {
-    // Bytes of working memory that `encode` needs.
-    size_t (*scratch_bytes)(const Model& model, const Batch& batch);
+    // Bytes of working memory that `encode` needs, or all threads together that call `encode_share`.
+    size_t (*scratch_bytes)(const Model& model, const Batch& batch, int threads);
     // A text's vector of length 1, (texts, dimension), and each token's vector, (tokens, hidden), where it is not null.
     void (*encode)(const Model& model, const Batch& batch, float* vectors, float* token_vectors, void* scratch);
+    // The same by a team of several threads, each of which calls it with its number: the same bits.
+    void (*encode_share)(const Model& model, const Batch& batch, float* vectors, float* token_vectors, void* scratch, Team& team,
+                         int number);
     // The sums of a product alone, (rows, out). x: (rows padded to a multiple of BLOCK, in).
     void (*multiply)(const Product& product, const uint8_t* x, int rows, int32_t* sums, void* scratch);
     // A `Function`, or an `Activation` from APPLY_ACTIVATION on, of rows in place; `padded` floats, of which `columns` count.

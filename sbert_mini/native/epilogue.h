@@ -6,33 +6,37 @@ namespace sbmini {
 namespace LEVEL {
 namespace {
 
-// Floats as the bytes that a product reads. NaN becomes 0.
+constexpr float SHIFT = 12582912.0f;  // 1.5 * 2^23: a sum with it is rounded to a whole number, which stands in its last bits
+
+// Floats as the bytes that a product reads: rint(x * factor + zero_point), from 0 to 255. NaN becomes 0.
 struct Quantizer {
-    F lowest, highest;
-    I zero_point;
-    INLINE explicit Quantizer(int zero)
-        : lowest(splat(static_cast<float>(-zero))), highest(splat(static_cast<float>(255 - zero))), zero_point(splat_int(zero)) {}
-    INLINE void operator()(uint8_t* to, F scaled) const {
-        store_bytes(to, greater(lesser(highest, scaled), lowest), zero_point);
+    F addend, lowest, highest;
+    INLINE explicit Quantizer(int zero_point)
+        : addend(splat(SHIFT + static_cast<float>(zero_point))), lowest(splat(SHIFT)), highest(splat(SHIFT + 255.0f)) {}
+    INLINE void operator()(uint8_t* to, F x, F factor) const {
+        store_last_bytes(to, greater(lesser(highest, fma(x, factor, addend)), lowest));
     }
 };
 
-// GELU and the like: activation.h. NaN becomes nearly 0.
-struct Activated {
+// GELU: activation.h.
+struct Gelu {
     F coefficient[DEGREE + 1];
-    INLINE explicit Activated(const float* tail) {
-        for (int n = 0; n <= DEGREE; ++n) coefficient[n] = splat(tail[n]);
+    INLINE explicit Gelu(const float* phi) {
+        for (int n = 0; n <= DEGREE; ++n) coefficient[n] = splat(phi[n]);
     }
     INLINE F operator()(F x) const {
-        const F u = lesser(fma(absolute(x), splat(2 / REACH), splat(-1.0f)), splat(1.0f));
-        const F v = mul(u, u);  // even and odd powers apart: two chains of operations, which the processor runs side by side
-        F even = coefficient[12], odd = coefficient[13];
-#define TERM(n) even = fma(even, v, coefficient[n]), odd = fma(odd, v, coefficient[n + 1]);
-        TERM(10) TERM(8) TERM(6) TERM(4) TERM(2) TERM(0)
+        const F w = greater(lesser(mul(x, splat(PER_UNIT)), splat(ENDS)), splat(-ENDS));
+        const F u = fma(w, w, splat(-1.0f));
+        F q = coefficient[DEGREE];
+#define TERM(n) q = fma(q, u, coefficient[n]);
+        TERM(7) TERM(6) TERM(5) TERM(4) TERM(3) TERM(2) TERM(1) TERM(0)
 #undef TERM
-        const F p = fma(odd, u, even);
-        return sub(greater(x, zero()), p);
+        return mul(x, fma(w, q, splat(0.5f)));
     }
+};
+
+struct Relu {
+    INLINE F operator()(F x) const { return greater(x, zero()); }
 };
 
 struct Store {
@@ -50,16 +54,24 @@ struct AddTo {
     }
 };
 
+template <class Activation>
 struct ActivatedBytes {
-    Activated activated;
+    Activation activated;
     const float* factor;
     Quantizer quantizer;
     uint8_t* out;
     int stride;
     INLINE void operator()(int row, int column, F y) const {
-        quantizer(out + static_cast<size_t>(row) * stride + column, mul(activated(y), load(factor + column)));
+        quantizer(out + static_cast<size_t>(row) * stride + column, activated(y), load(factor + column));
     }
 };
+
+// Columns of a product, from a multiple of BLOCK to another.
+struct Columns {
+    int begin, end;
+};
+
+INLINE Columns all_of(const Product& p) { return {0, p.out}; }
 
 // Scales sums, adds the bias, and hands them on, sixteen at a time; sums: [rows][COLUMNS].
 template <int COLUMNS, class Then>

@@ -42,7 +42,6 @@ INLINE F with_sign_of(F x, F sign) {
     const __m256 bit = _mm256_set1_ps(-0.0f);
     return {_mm256_or_ps(x.low, _mm256_and_ps(bit, sign.low)), _mm256_or_ps(x.high, _mm256_and_ps(bit, sign.high))};
 }
-INLINE I splat_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 INLINE I load_int(const int32_t* from) {
     const __m256i* at = reinterpret_cast<const __m256i*>(from);
     return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
@@ -59,9 +58,10 @@ INLINE __m256 times_power(__m256 p, __m256 shifted) {
 }
 INLINE F times_power(F p, F shifted) { return {times_power(p.low, shifted.low), times_power(p.high, shifted.high)}; }
 
-INLINE void store_bytes(uint8_t* to, F x, I zero_point) {
-    const __m256i low = _mm256_add_epi32(_mm256_cvtps_epi32(x.low), zero_point.low);
-    const __m256i high = _mm256_add_epi32(_mm256_cvtps_epi32(x.high), zero_point.high);
+INLINE void store_last_bytes(uint8_t* to, F x) {
+    const __m256i last = _mm256_set1_epi32(255);
+    const __m256i low = _mm256_and_si256(_mm256_castps_si256(x.low), last);
+    const __m256i high = _mm256_and_si256(_mm256_castps_si256(x.high), last);
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                      _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));

@@ -33,7 +33,6 @@ INLINE F with_sign_of(F x, F sign) {  // of x >= 0
     return _mm512_castsi512_ps(_mm512_or_si512(
         _mm512_castps_si512(x), _mm512_and_si512(_mm512_castps_si512(sign), _mm512_set1_epi32(INT32_MIN))));
 }
-INLINE I splat_int(int32_t x) { return _mm512_set1_epi32(x); }
 INLINE I load_int(const int32_t* from) { return _mm512_loadu_si512(from); }
 INLINE I load_bytes(const int8_t* from) {
     return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
@@ -46,9 +45,9 @@ INLINE F times_power(F p, F shifted) {
         _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23)));
 }
 
-// rint(x) + zero_point, from 0 to 255, as bytes.
-INLINE void store_bytes(uint8_t* to, F x, I zero_point) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_cvtps_epi32(x), zero_point)));
+// The last eight bits of each lane.
+INLINE void store_last_bytes(uint8_t* to, F x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_castps_si512(x)));
 }
 
 // The first `count` lanes of x, `other` in those after them.

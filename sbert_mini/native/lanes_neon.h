@@ -51,7 +51,6 @@ INLINE F lesser(F x, F y) { return EACH(smaller, x, y); }
 INLINE F greater(F x, F y) { return EACH(larger, x, y); }
 INLINE F absolute(F x) { return {vabsq_f32(x.a), vabsq_f32(x.b), vabsq_f32(x.c), vabsq_f32(x.d)}; }
 INLINE F with_sign_of(F x, F sign) { return EACH(signed_as, x, sign); }
-INLINE I splat_int(int32_t x) { return {vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x), vdupq_n_s32(x)}; }
 INLINE I load_int(const int32_t* from) {
     return {vld1q_s32(from), vld1q_s32(from + 4), vld1q_s32(from + 8), vld1q_s32(from + 12)};
 }
@@ -64,12 +63,10 @@ INLINE I load_bytes(const int8_t* from) {
 INLINE F to_float(I x) { return {vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c), vcvtq_f32_s32(x.d)}; }
 INLINE F times_power(F p, F shifted) { return EACH(shifted_power, p, shifted); }
 
-INLINE void store_bytes(uint8_t* to, F x, I zero_point) {
-    const int16x4_t a = vmovn_s32(vaddq_s32(vcvtnq_s32_f32(x.a), zero_point.a));
-    const int16x4_t b = vmovn_s32(vaddq_s32(vcvtnq_s32_f32(x.b), zero_point.b));
-    const int16x4_t c = vmovn_s32(vaddq_s32(vcvtnq_s32_f32(x.c), zero_point.c));
-    const int16x4_t d = vmovn_s32(vaddq_s32(vcvtnq_s32_f32(x.d), zero_point.d));
-    vst1q_u8(to, vcombine_u8(vqmovun_s16(vcombine_s16(a, b)), vqmovun_s16(vcombine_s16(c, d))));
+INLINE void store_last_bytes(uint8_t* to, F x) {
+    const uint16x4_t a = vmovn_u32(vreinterpretq_u32_f32(x.a)), b = vmovn_u32(vreinterpretq_u32_f32(x.b));
+    const uint16x4_t c = vmovn_u32(vreinterpretq_u32_f32(x.c)), d = vmovn_u32(vreinterpretq_u32_f32(x.d));
+    vst1q_u8(to, vcombine_u8(vmovn_u16(vcombine_u16(a, b)), vmovn_u16(vcombine_u16(c, d))));
 }
 
 INLINE F keep_first(F x, int count, F other) {

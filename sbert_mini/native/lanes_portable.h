@@ -69,16 +69,15 @@ INLINE F lesser(F a, F b) { EACH(F, a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i
 INLINE F greater(F a, F b) { EACH(F, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
 INLINE F absolute(F x) { EACH(F, __builtin_fabsf(x.lane[i])); }
 INLINE F with_sign_of(F x, F sign) { EACH(F, __builtin_copysignf(x.lane[i], sign.lane[i])); }
-INLINE I splat_int(int32_t x) { EACH(I, x); }
 INLINE I load_int(const int32_t* from) { EACH(I, from[i]); }
 INLINE I load_bytes(const int8_t* from) { EACH(I, from[i]); }
 INLINE F to_float(I x) { EACH(F, static_cast<float>(x.lane[i])); }
 INLINE F times_power(F p, F shifted) { EACH(F, power_scaled(p.lane[i], shifted.lane[i])); }
 
-INLINE void store_bytes(uint8_t* to, F x, I zero_point) {
-    constexpr float SHIFT = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to a whole number
-    for (int i = 0; i < LANES; ++i)
-        to[i] = static_cast<uint8_t>(static_cast<int32_t>((x.lane[i] + SHIFT) - SHIFT) + zero_point.lane[i]);
+INLINE void store_last_bytes(uint8_t* to, F x) {
+    uint32_t bits[LANES];
+    memcpy(bits, x.lane, sizeof bits);
+    for (int i = 0; i < LANES; ++i) to[i] = static_cast<uint8_t>(bits[i]);
 }
 
 INLINE F keep_first(F x, int count, F other) { EACH(F, i < count ? x.lane[i] : other.lane[i]); }

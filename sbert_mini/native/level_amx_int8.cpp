@@ -41,20 +41,40 @@ struct Tiles {
     INLINE ~Tiles() { _tile_release(); }
 };
 
-// Two by two tiles of 16 x 16 sums; the rows of x are allocated up to a multiple of 32.
+// Sums that wait for `finish`.
+struct Pending {
+    const int32_t* sums = nullptr;
+    int rows = 0, row = 0, column = 0, finished = 0;
+};
+
+// Finishes `count` rows, or as many as there are.
 template <class Then>
-void multiply(const uint8_t* x, int rows, const Product& p, void*, const Then& then) {
+INLINE void finish_some(Pending& pending, int count, const Product& p, const Then& then) {
+    const int left = pending.rows - pending.finished, rows = left < count ? left : count;
+    finish<2 * TILE>(pending.sums + pending.finished * 2 * TILE, rows, pending.row + pending.finished, pending.column, p, then);
+    pending.finished += rows;
+}
+
+// Two by two tiles of 16 x 16 sums; the rows of x are allocated up to a multiple of 32. While the tiles' unit computes them, the
+// other units finish the sums before, some rows at each step: neither waits for the other.
+template <class Then>
+void multiply(const uint8_t* x, int rows, const Product& p, Columns columns, void*, const Then& given) {
     __asm__ volatile("" ::: "memory");  // some compilers do not know that _tile_loadd reads memory
-    alignas(64) int32_t sums[2 * TILE * 2 * TILE];
+    const Then then = given;            // a copy that no store can alter: it stays in registers
+    alignas(64) int32_t sums[2][2 * TILE * 2 * TILE];
     constexpr int SUMS = 2 * TILE * sizeof(int32_t);
     const size_t next = static_cast<size_t>(p.in) * LANES;
-    for (int column = 0; column < p.out; column += 2 * TILE) {
+    const int steps = p.in / 64;
+    Pending pending;
+    int turn = 0;
+    for (int column = columns.begin; column < columns.end; column += 2 * TILE) {
         const int8_t* panel = p.packed + static_cast<size_t>(column) * p.in;
-        for (int row = 0; row < rows; row += 2 * TILE) {
+        for (int row = 0; row < rows; row += 2 * TILE, turn = 1 - turn) {
             const uint8_t* upper = x + static_cast<size_t>(row) * p.in;
             const uint8_t* lower = upper + static_cast<size_t>(TILE) * p.in;
             const int left = rows - row < 2 * TILE ? rows - row : 2 * TILE;
             const bool both = left > TILE;
+            const int together = (pending.rows + steps - 1) / steps;
             _tile_zero(0);
             _tile_zero(1);
             _tile_zero(2);
@@ -70,17 +90,20 @@ void multiply(const uint8_t* x, int rows, const Product& p, void*, const Then& t
                     _tile_dpbusd(2, 5, 6);
                     _tile_dpbusd(3, 5, 7);
                 }
+                finish_some(pending, together, p, then);
             }
-            _tile_stored(0, sums, SUMS);
-            _tile_stored(1, sums + TILE, SUMS);
+            int32_t* out = sums[turn];
+            _tile_stored(0, out, SUMS);
+            _tile_stored(1, out + TILE, SUMS);
             if (both) {
-                _tile_stored(2, sums + TILE * 2 * TILE, SUMS);
-                _tile_stored(3, sums + TILE * 2 * TILE + TILE, SUMS);
+                _tile_stored(2, out + TILE * 2 * TILE, SUMS);
+                _tile_stored(3, out + TILE * 2 * TILE + TILE, SUMS);
             }
             __asm__ volatile("" ::: "memory");
-            finish<2 * TILE>(sums, left, row, column, p, then);
+            pending = {out, left, row, column, 0};
         }
     }
+    finish_some(pending, pending.rows, p, then);
 }
 
 int64_t peak(int64_t rounds) {
@@ -109,7 +132,8 @@ int64_t peak(int64_t rounds) {
 #include "encode.h"
 
 namespace sbmini {
-const Kernels amx_int8_kernels = {LEVEL::scratch_bytes, LEVEL::encode, LEVEL::multiply_alone, LEVEL::apply, LEVEL::peak};
+const Kernels amx_int8_kernels = {LEVEL::scratch_bytes,  LEVEL::encode, LEVEL::encode_share,
+                                  LEVEL::multiply_alone, LEVEL::apply,  LEVEL::peak};
 }  // namespace sbmini
 
 #if defined(__clang__)

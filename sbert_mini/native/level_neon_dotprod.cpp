@@ -102,7 +102,8 @@ int64_t peak(int64_t rounds) {
 #include "encode.h"
 
 namespace sbmini {
-const Kernels neon_dotprod_kernels = {LEVEL::scratch_bytes, LEVEL::encode, LEVEL::multiply_alone, LEVEL::apply, LEVEL::peak};
+const Kernels neon_dotprod_kernels = {LEVEL::scratch_bytes,  LEVEL::encode, LEVEL::encode_share,
+                                      LEVEL::multiply_alone, LEVEL::apply,  LEVEL::peak};
 }  // namespace sbmini
 
 #if defined(__clang__)

@@ -1,4 +1,4 @@
-// A product from a level's `sums<R>`: R rows, at most ROWS, and PANEL columns. Included by the levels that have no tiles, after
+// Columns of a product from a level's `sums<R>`: R rows, at most ROWS, and PANEL columns. Included by the levels that have no tiles, after
 // `sums`, ROWS, PANEL, and `Prepared`, `PREPARED` and `prepare`: rows are first brought into the form that `sums` reads, PREPARED
 // of them at a time; 0 where they need none.
 
@@ -15,13 +15,13 @@ INLINE void sums_of(int count, const Prepared* x, const Product& p, int column, 
 }
 
 template <class Then>
-void multiply(const uint8_t* x, int rows, const Product& p, void* space, const Then& then) {
+void multiply(const uint8_t* x, int rows, const Product& p, Columns columns, void* space, const Then& then) {
     alignas(64) int32_t buffer[ROWS * PANEL];
     const int together = PREPARED > 0 ? PREPARED : rows;
     for (int first = 0; first < rows; first += together) {
         const int end = rows - first < together ? rows : first + together;
         const Prepared* from = prepare(x + static_cast<size_t>(first) * p.in, static_cast<size_t>(end - first) * p.in, space);
-        for (int column = 0; column < p.out; column += PANEL)
+        for (int column = columns.begin; column < columns.end; column += PANEL)
             for (int row = first; row < end; row += ROWS) {
                 const int count = end - row < ROWS ? end - row : ROWS;
                 sums_of<ROWS>(count, from + static_cast<size_t>(row - first) * p.in, p, column, buffer);

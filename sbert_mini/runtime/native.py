@@ -32,6 +32,8 @@ MOST_PARTS = 8
 """Poolings, and projections after them."""
 TOKENS = 512
 """Tokens of a batch."""
+MOST_THREADS = 16
+"""That compute a batch together."""
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "tanh", "identity")
 """By their numbers in native code."""
@@ -108,9 +110,14 @@ class NativeEngine:
         if getattr(self, "_model", None) is not None:
             self._library.sbmini_close(self._model)
 
-    def run(self, tokens: Sequence[Tokens]) -> FloatArray:
-        """Return the sentence vectors of a batch, (batch, dim), each of length 1."""
-        return self._encode(tokens, None)
+    def run(self, tokens: Sequence[Tokens], threads: int = 1) -> FloatArray:
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1, whatever the threads: the same bits.
+
+        Args:
+            tokens: of the texts.
+            threads: how many compute the batch together: for one batch alone, because several run side by side with less waiting.
+        """
+        return self._encode(tokens, None, threads)
 
     def run_tokens(self, tokens: Sequence[Tokens]) -> list[FloatArray]:
         """Return the vectors of each text's tokens, (seq, hidden), as the encoder's last layer gives them."""
@@ -119,7 +126,7 @@ class NativeEngine:
         self._encode(batch, rows)
         return np.split(rows, batch.offsets[1:-1]) if len(batch) else []
 
-    def _encode(self, tokens: Sequence[Tokens], token_vectors: FloatArray | None) -> FloatArray:
+    def _encode(self, tokens: Sequence[Tokens], token_vectors: FloatArray | None, threads: int = 1) -> FloatArray:
         batch = TokenBatch.of(tokens)
         if batch.ids.dtype != np.int32 and np.abs(batch.ids).max(initial=0) > GREATEST_ID:
             raise _unknown_tokens(f"an id is above {GREATEST_ID:,}")
@@ -127,7 +134,8 @@ class NativeEngine:
         vectors = np.empty((len(tokens), self._dimension), np.float32)
         arrays = map(Array.of, (ids, types, offsets, vectors))
         last = NOTHING if token_vectors is None else Array.of(token_vectors)
-        status = self._library.sbmini_encode(self._model, LEVELS.index(self.level), *arrays, last)
+        options = LEVELS.index(self.level), min(threads, MOST_THREADS)
+        status = self._library.sbmini_encode(self._model, *options, *arrays, last)
         if status == NO_MEMORY:
             raise MemoryError(f"no memory for a batch of {offsets[-1]} tokens")
         if status:

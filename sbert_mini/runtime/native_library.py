@@ -20,7 +20,7 @@ SIGNATURES: Signatures = {
     "sbmini_set_norm": (_INT, [_MODEL, _INT, _INT, Array, Array]),
     "sbmini_set_poolings": (_INT, [_MODEL, Array]),
     "sbmini_add_projection": (_INT, [_MODEL, _INT, _INT, Array, Array, _INT]),
-    "sbmini_encode": (_INT, [_MODEL, _INT, *[Array] * 5]),
+    "sbmini_encode": (_INT, [_MODEL, _INT, _INT, *[Array] * 5]),
     "sbmini_multiply": (_INT, [*[_INT] * 4, *[Array] * 3]),
     "sbmini_apply": (_INT, [*[_INT] * 4, _FLOAT, *[Array] * 2]),
     "sbmini_peak": (ctypes.c_int64, [_INT, ctypes.c_int64]),

@@ -4,6 +4,7 @@
 //
 //     golden            a line for each case: of the portable level, and the word "same" for each other level, or "differs"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -25,7 +26,7 @@ int sbmini_set_product(Model*, int, int, int, int, Bytes, Floats, Floats, float,
 int sbmini_set_norm(Model*, int, int, Floats, Floats);
 int sbmini_set_poolings(Model*, Numbers);
 int sbmini_add_projection(Model*, int, int, Floats, Floats, int);
-int sbmini_encode(const Model*, int, Numbers, Numbers, Numbers, Vectors, Vectors);
+int sbmini_encode(const Model*, int, int, Numbers, Numbers, Numbers, Vectors, Vectors);
 int sbmini_apply(int, int, int, int, float, Floats, Vectors);
 }
 
@@ -107,7 +108,8 @@ int open(const Case& c, Model** made, const std::vector<int8_t>& words) {
     for (int layer = 0; layer < c.layers && !failed; ++layer) {
         for (int kind = 0; kind < 4 && !failed; ++kind) {
             const int in = sizes[kind][0], out = sizes[kind][1];
-            const auto weight = weights(static_cast<int64_t>(in) * out);
+            auto weight = weights(static_cast<int64_t>(in) * out);
+            if (kind == ATTENTION) std::fill(weight.begin() + static_cast<int64_t>(c.heads) * depth * out, weight.end(), int8_t{0});
             const auto column_scale = fractions(out, 0.0005f, 0.001f), bias = fractions(out, 0.2f), factor = fractions(in, 5.0f, 20.0f);
             const int zero_point = whole(0, 255);
             failed = sbmini_set_product(*made, layer, kind, in, out, given(weight), given(column_scale), given(bias), 0.03f,
@@ -171,7 +173,7 @@ int run_case(const Case& c) {
     const int dimension = c.projections.empty() ? c.hidden * static_cast<int>(c.poolings.size()) : c.projections.back();
     const int failures = compare(c.name, [&](int level, std::vector<float>& values) {
         std::vector<float> vectors((offsets.size() - 1) * dimension), tokens(ids.size() * c.hidden);
-        const int status = sbmini_encode(model, level, given(ids), given(types), given(offsets),
+        const int status = sbmini_encode(model, level, level == PORTABLE ? 1 : level % 3 + 1, given(ids), given(types), given(offsets),
                                          {vectors.data(), static_cast<int64_t>(vectors.size())},
                                          {tokens.data(), static_cast<int64_t>(tokens.size())});
         values = vectors;

@@ -79,35 +79,37 @@ def gelu_tanh_tail(a):
 
 @each_level
 @pytest.mark.parametrize(
-    ("function", "tail"),
-    [(GELU, gelu_tail), (GELU_TANH, gelu_tanh_tail), (RELU, np.zeros_like)],
+    ("function", "tail", "bound"),
+    [(GELU, gelu_tail, 2.6e-5), (GELU_TANH, gelu_tanh_tail, 3.4e-5), (RELU, np.zeros_like, 1e-38)],
     ids=["gelu", "tanh", "relu"],
 )
-def test_activations_are_within_2e_6(level, function, tail):
+def test_activations_are_within_their_bounds(level, function, tail, bound):
+    """And the rounding of Phi: 2^-23 of the argument."""
     x = everywhere()
     exact = x.astype(np.float64)
     with np.errstate(over="ignore"):
         exact = np.where(exact > 0, exact, 0) - tail(np.minimum(np.abs(exact), 40))
-    error = np.abs(apply(level, function, x) - exact) - np.abs(exact) * 2**-24
-    assert error.max() < (2e-6 if function != RELU else 1e-38)
+    error = np.abs(apply(level, function, x) - exact) - np.abs(x.astype(np.float64)) * 2**-23
+    assert error.max() < bound
 
 
 @each_level
-def test_the_hyperbolic_tangent_is_within_3e_7(level):
+def test_the_hyperbolic_tangent_is_within_4e_7(level):
     x = everywhere()
-    assert np.abs(apply(level, TANH, x) - np.tanh(x.astype(np.float64))).max() < 3e-7
+    assert np.abs(apply(level, TANH, x) - np.tanh(x.astype(np.float64))).max() < 4e-7
     np.testing.assert_array_equal(apply(level, IDENTITY, x), x)
 
 
 @each_level
 @pytest.mark.parametrize("columns", [1, 2, 15, 16, 17, 31, 48, 127, 512])
 @pytest.mark.parametrize("spread", [0.01, 1, 30, 1000])
-def test_softmax_is_within_one_in_a_million_and_the_rounding_of_differences(level, columns, spread):
+def test_softmax_is_within_one_in_a_million_and_the_rounding_of_its_arguments(level, columns, spread):
     x = (np.random.default_rng(columns).standard_normal((11, columns)) * spread).astype(np.float32)
-    below = x.astype(np.float64) - x.max(axis=1, keepdims=True)
+    most = x.max(axis=1, keepdims=True)
+    below = x.astype(np.float64) - most
     exact = np.exp(below) / np.exp(below).sum(axis=1, keepdims=True)
     found = apply(level, SOFTMAX, x)
-    bound = exact * (1e-6 - below * 2**-23) + 1e-37  # below exp(-86) it is that
+    bound = exact * (1e-6 + (np.abs(x) + np.abs(most)) * 2**-22) + 3e-38  # below 2^-125 it is that
     assert (np.abs(found - exact) <= bound).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
 
@@ -128,18 +130,17 @@ def test_layer_norm_is_within_the_rounding_of_the_mean(level, columns, around, s
 
 @each_level
 def test_what_is_no_number_does_no_harm(level):
-    """NaN and infinity give some number or NaN, never a signal; activations make a number of NaN."""
+    """NaN and infinity give some number or NaN, never a signal."""
     odd = np.array([[np.nan, np.inf, -np.inf, 1.0, -0.0, 1e-45, 3e38, -3e38]], np.float32)
     for function in (GELU, GELU_TANH, RELU, TANH, IDENTITY, SOFTMAX, NORM):
         apply(level, function, odd)
-    assert np.isfinite(apply(level, GELU, np.float32([np.nan]))).all()
 
 
-@pytest.mark.parametrize(("row", "tail"), [(0, gelu_tail), (1, gelu_tanh_tail)], ids=["gelu", "gelu_tanh"])
-def test_the_constants_of_the_activations_follow_from_their_formulas(row, tail):
+@pytest.mark.parametrize("row", [0, 1], ids=["gelu", "gelu_tanh"])
+def test_gelu_is_exact_beyond_the_ends_of_its_polynomial(row):
+    """Q(1) = 1 / sqrt(8): Phi is 0 and 1 there."""
     source = (Path(__file__).parents[2] / "sbert_mini" / "native" / "activation.h").read_text("utf-8")
-    numbers = [float.fromhex(text) for text in re.findall(r"-?0x1[.0-9a-f]*p[-+]\d+(?=f)", source)]
-    stored = np.reshape(numbers, (2, 14))[row]
-    nodes = np.cos(np.pi * (np.arange(200) + 0.5) / 200)
-    fitted = np.polynomial.chebyshev.chebfit(nodes, tail((nodes + 1) * 2.5), 13)
-    np.testing.assert_allclose(stored, np.polynomial.chebyshev.cheb2poly(fitted), rtol=1e-6, atol=1e-9)
+    numbers = [
+        float.fromhex(text) for text in re.findall(r"-?0x1[.0-9a-f]*p[-+]\d+(?=f[,}])", source.partition("PHI[2]")[2])
+    ]
+    assert sum(np.reshape(numbers, (2, 9))[row]) == pytest.approx(8**-0.5, abs=3e-8)

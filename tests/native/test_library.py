@@ -69,7 +69,7 @@ def complete():
     return model
 
 
-def encode(model, ids=(1,), types=(0,), offsets=(0, 1), level=None, **change):
+def encode(model, ids=(1,), types=(0,), offsets=(0, 1), level=None, threads=1, **change):
     given = {"ids": ids, "types": types, "offsets": offsets}
     arrays = {}
     for name, values in given.items():
@@ -78,7 +78,7 @@ def encode(model, ids=(1,), types=(0,), offsets=(0, 1), level=None, **change):
     arrays["vectors"] = at(max(len(offsets) - 1, 0), 64)
     arrays["token_vectors"] = NOTHING
     level = LEVELS.index(levels()[-1]) if level is None else level
-    return said(lib.sbmini_encode(model, level, *{**arrays, **change}.values()))
+    return said(lib.sbmini_encode(model, level, threads, *{**arrays, **change}.values()))
 
 
 SIZE = "a size is outside the range that native code computes"
@@ -240,6 +240,9 @@ assert encode(model, vectors=at(63)) == encode(None) == ARRAY
 assert encode(model, token_vectors=at(63)) == ARRAY
 assert encode(model, token_vectors=at(64)) == "done"
 assert encode(model, offsets=(0, 2**24 + 1)) == LENGTH
+for threads in (0, -1, 17, 2**31 - 1):
+    assert encode(model, threads=threads) == SIZE
+assert encode(model, threads=16) == "done"
 for level in (0, -1, 7, 31, 32, 2**31 - 1, *(n for n, name in enumerate(LEVELS) if name not in levels())):
     assert encode(model, level=level) == "this processor does not have the instructions that are asked for"
 lib.sbmini_close(model)
