@@ -408,7 +408,7 @@ EXPORT int sbmini_encode(const Model* m, int level, int threads, Numbers ids, Nu
     if (status != DONE) return status;
     const Kernels* const chosen = kernels(level);
     if (!chosen) return BAD_LEVEL;
-    threads = multiply_adds(*m, batch) < WORTH_A_THREAD ? 1 : threads;
+    if (multiply_adds(*m, batch) < WORTH_A_THREAD) threads = 1;
     return guarded([&]() -> int {
         void* memory = scratch.at_least(chosen->scratch_bytes(*m, batch, threads));
         if (!memory) return NO_MEMORY;

@@ -25,7 +25,7 @@ struct Gelu {
         for (int n = 0; n <= DEGREE; ++n) coefficient[n] = splat(phi[n]);
     }
     INLINE F operator()(F x) const {
-        const F w = greater(lesser(mul(x, splat(PER_UNIT)), splat(ENDS)), splat(-ENDS));
+        const F w = within(mul(x, splat(PER_UNIT)), splat(ENDS));
         const F u = fma(w, w, splat(-1.0f));
         F q = coefficient[DEGREE];
 #define TERM(n) q = fma(q, u, coefficient[n]);

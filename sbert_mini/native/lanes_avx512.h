@@ -28,6 +28,7 @@ INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }    // a b + c
 INLINE F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a b
 INLINE F lesser(F a, F b) { return _mm512_min_ps(a, b); }           // a < b ? a : b
 INLINE F greater(F a, F b) { return _mm512_max_ps(a, b); }          // a > b ? a : b
+INLINE F within(F x, F ends) { return _mm512_range_ps(x, ends, 2); }       // from -ends to ends; ends where x is NaN
 INLINE F absolute(F x) { return _mm512_abs_ps(x); }
 INLINE F with_sign_of(F x, F sign) {  // of x >= 0
     return _mm512_castsi512_ps(_mm512_or_si512(

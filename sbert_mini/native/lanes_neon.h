@@ -49,6 +49,7 @@ INLINE F fnma(F x, F y, F z) {
 }
 INLINE F lesser(F x, F y) { return EACH(smaller, x, y); }
 INLINE F greater(F x, F y) { return EACH(larger, x, y); }
+INLINE F within(F x, F ends) { return greater(lesser(x, ends), sub(zero(), ends)); }
 INLINE F absolute(F x) { return {vabsq_f32(x.a), vabsq_f32(x.b), vabsq_f32(x.c), vabsq_f32(x.d)}; }
 INLINE F with_sign_of(F x, F sign) { return EACH(signed_as, x, sign); }
 INLINE I load_int(const int32_t* from) {

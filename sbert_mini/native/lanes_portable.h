@@ -67,6 +67,7 @@ INLINE F fma(F a, F b, F c) { EACH(F, fused(a.lane[i], b.lane[i], c.lane[i])); }
 INLINE F fnma(F a, F b, F c) { EACH(F, fused(-a.lane[i], b.lane[i], c.lane[i])); }
 INLINE F lesser(F a, F b) { EACH(F, a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]); }
 INLINE F greater(F a, F b) { EACH(F, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
+INLINE F within(F x, F ends) { return greater(lesser(x, ends), sub(zero(), ends)); }
 INLINE F absolute(F x) { EACH(F, __builtin_fabsf(x.lane[i])); }
 INLINE F with_sign_of(F x, F sign) { EACH(F, __builtin_copysignf(x.lane[i], sign.lane[i])); }
 INLINE I load_int(const int32_t* from) { EACH(I, from[i]); }

@@ -74,8 +74,13 @@ class Engine(Protocol):
     def name(self) -> str:
         """What computes, for people."""
 
-    def run(self, tokens: Sequence[Tokens]) -> FloatArray:
-        """Return the sentence vectors of a batch, (batch, dim), each of length 1. Several threads may call it at once."""
+    def run(self, tokens: Sequence[Tokens], threads: int = 1) -> FloatArray:
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1. Several threads may call it at once.
+
+        Args:
+            tokens: of the texts.
+            threads: how many may compute the batch together, where an engine can split one; the vectors are the same.
+        """
 
 
 def requested_backend() -> Backend | None:
@@ -290,8 +295,8 @@ class OnnxEngine:
         """What computes, for people."""
         return "ONNX Runtime"
 
-    def run(self, tokens: Sequence[Tokens]) -> FloatArray:
-        """Return the sentence vectors of a batch, (batch, dim), each of length 1.
+    def run(self, tokens: Sequence[Tokens], threads: int = 1) -> FloatArray:  # noqa: ARG002
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1, computed by one thread.
 
         Raises:
             CorruptModelError: an operator refuses it: the graph's constants, or the tokenizer's ids, do not fit.

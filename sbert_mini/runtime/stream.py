@@ -454,7 +454,13 @@ class TextStream:
     ) -> Iterator[EncodedWindow]:
         def read(first: int) -> Future[TokenWindow] | None:
             texts = list(itertools.islice(source, plan.window))
-            return pool.submit(tokenize_window, texts, first, self._tokenizer, plan) if texts else None
+            if not texts:
+                return None
+            if first == 0 and len(texts) < plan.window:  # the only window: nothing is computed beside it
+                tokenized: Future[TokenWindow] = Future()
+                tokenized.set_result(tokenize_window(texts, first, self._tokenizer, plan))
+                return tokenized
+            return pool.submit(tokenize_window, texts, first, self._tokenizer, plan)
 
         computing: deque[tuple[TokenWindow, FloatArray, list[Future[None]]]] = deque()
         first, tokenized = 0, read(0)
@@ -479,10 +485,13 @@ class TextStream:
         """Begin to compute a window; return where its pieces' vectors will be, and what to wait for."""
         vectors = np.empty((len(window.pieces), self._dimension), np.float32)
 
-        def run(positions: IntArray) -> None:
-            vectors[positions] = self._engine.run(window.pieces.take(positions))
+        def run(positions: IntArray, threads: int = 1) -> None:
+            vectors[positions] = self._engine.run(window.pieces.take(positions), threads)
 
         batches = batches_by_length(window.pieces.lengths, plan.batch_size, plan.max_tokens)
+        if len(batches) == 1:  # computed here, by all threads together
+            run(batches[0], self._threads)
+            return vectors, []
         return vectors, [pool.submit(run, positions) for positions in batches]
 
     def _finished(self, window: TokenWindow, vectors: FloatArray, plan: EncodePlan) -> EncodedWindow:

@@ -113,6 +113,28 @@ def test_poolings_and_projections_are_those_of_torch(make_model, pooling):
         assert (found * exact).sum(axis=1).min() > 0.95, level
 
 
+@pytest.mark.parametrize("level", HERE)
+def test_threads_that_share_a_batch_give_the_same_bits(make_model, level):
+    """Sizes whose blocks of 64 columns fall to the threads unevenly; of 16 threads some have no column."""
+    sizes = {"hidden_size": 390, "num_attention_heads": 5, "intermediate_size": 700, "num_hidden_layers": 2}
+    engine = NativeEngine(find(make_model(seed=4, **sizes)), level)
+    tokens = [Tokens([i % 30 for i in range(n)], [0] * n, False) for n in (23, 1, 17)]
+    expected = engine.run(tokens)
+    for threads in (2, 3, 5, 16, 1000):
+        engine._batches_alone = 0
+        np.testing.assert_array_equal(engine.run(tokens, threads), expected)
+
+
+def test_one_thread_computes_while_others_use_the_processors():
+    engine = NativeEngine(find(resolve("sbert-mini-fast")))
+    tokens = random_tokens(1, 20, 5)
+    expected = engine.run(tokens)
+    engine._batches_alone = 2
+    for left in (1, 0):
+        np.testing.assert_array_equal(engine.run(tokens, 2), expected)
+        assert engine._batches_alone == left
+
+
 def test_token_vectors_are_those_of_the_float_encoder(make_model):
     import torch
 

@@ -53,8 +53,8 @@ def test_it_gives_onnx_runtimes_vectors(name, level, passages):
     found = np.concatenate([ours.run(tokens[i : i + 32]) for i in range(0, len(tokens), 32)])
     expected = np.concatenate([theirs.run([t]) for t in tokens])
     assert found.shape == expected.shape
-    # rounding to bytes makes much of a difference in the last bit: single texts differ by more than the mean
-    assert cosine(found, expected).mean() > 0.9995
+    # rounding to bytes makes much of a small difference: single texts differ by more than the mean
+    assert cosine(found, expected).mean() > 0.999
     assert cosine(found, expected).min() > 0.995
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
@@ -219,7 +219,7 @@ def test_models_of_other_sizes(make_model, shape):
     tokens = [Tokens(rng.integers(0, 60, n).tolist(), [0] * n, False) for n in (3, 17, 9, 1, 512, 96, 1)]
     theirs = np.concatenate([OnnxEngine(converted).run([t]) for t in tokens])
     for level in HERE:
-        assert cosine(NativeEngine(converted, level).run(tokens), theirs).min() > 0.999, level
+        assert cosine(NativeEngine(converted, level).run(tokens), theirs).min() > 0.998, level
 
 
 def embedding_model(make_model, epsilon, spread):
