@@ -97,7 +97,7 @@ def _onnx(file: Path, converted: ConvertedModel, threads: int) -> Run:
 
 def _openvino(exact: ConvertedModel, threads: int) -> dict[str, Run]:
     """Return OpenVINO's float32, and its int8 (NNCF, calibrated on short texts) where NNCF is installed."""
-    import openvino
+    import openvino  # type: ignore[import-not-found]
 
     core, pad_id = openvino.Core(), exact.layout.config.pad_token_id
     options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -111,7 +111,7 @@ def _openvino(exact: ConvertedModel, threads: int) -> dict[str, Run]:
     model = core.read_model(str(exact.file))
     runs: dict[str, Run] = {"f32, OpenVINO": partial(run, core.compile_model(model, "CPU", options))}
     if importlib.util.find_spec("nncf"):
-        import nncf
+        import nncf  # type: ignore[import-not-found]
 
         samples = [feeds([text]) for text in random_texts(8, 60, 100, seed=1)]
         quantized = nncf.quantize(model, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER)
@@ -144,17 +144,17 @@ def measured(threads: int, rounds: int, folder: Path) -> dict[str, Any]:
         }
 
         def rates(name: str, several: dict[str, list[TokenBatch]] = several) -> Any:
-            wall, used = time.perf_counter(), time.process_time()
+            began, began_used = time.perf_counter(), time.process_time()
             for batch in several[name]:
                 runs[name](batch)
-            wall, used = time.perf_counter() - wall, time.process_time() - used
+            wall, used = time.perf_counter() - began, time.process_time() - began_used
             done = sum(len(batch) for batch in several[name])
             return done / wall, done / used
 
         one = TokenBatch.of(random_texts((least + most) // 2, (least + most) // 2, 1))
         for name in runs:
             rates(name)  # not counted: memory is taken
-        by_name = alternate({name: partial(rates, name) for name in runs}, rounds)
+        by_name: dict[str, Any] = alternate({name: partial(rates, name) for name in runs}, rounds)
         single: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(SINGLE_RUNS):
             for name, run in runs.items():
