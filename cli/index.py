@@ -372,8 +372,6 @@ def compact(
     Searches continue meanwhile. The old segments are removed when no process reads them any more: at once, or by the next command
     that changes the index.
     """
-    if pca is not None and kind is None:
-        raise UsageError("--pca goes with --kind: name the kind too, such as --kind auto")
     quiet_notes(quiet)
     from sbert_mini.progress import ProgressBar
     from sbert_mini.search.writer import IndexWriter
@@ -569,7 +567,7 @@ def _given_vectors(path: Path | None, on_error: options.OnErrorAction) -> "Itera
         yield None if path is None else read_vectors(path)
         return
     from sbert_mini.files.durable import scratch_folder
-    from sbert_mini.scale.bulk import read_shards
+    from sbert_mini.scale.shards import read_shards
 
     with scratch_folder(path) as folder:
         yield read_shards(path, folder / "vectors.npy")
