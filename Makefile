@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz mutants docs bench model paper ablations clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz arm mutants docs bench model paper ablations clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -75,6 +75,9 @@ sanitize: $(VENV)/all.done  ## native code under sanitizers (g++, and clang++ wh
 fuzz: $(VENV)/all.done   ## look for files that break the reader of graphs, guided by coverage, 10 minutes
 	-$(PIP) -e ".[fuzz]"
 	$(BIN)/python -m tests.native.fuzz_reader --seconds 600
+
+arm: $(VENV)/all.done    ## native code for ARM, compiled here and run under qemu: the bits of x86-64 (g++-aarch64-linux-gnu, qemu-user-static)
+	$(BIN)/python -m tests.native.golden --compiler aarch64-linux-gnu-g++ --emulator qemu-aarch64-static
 
 mutants: $(VENV)/all.done  ## plant 100 faults one at a time and run the nearest tests, about an hour; the same command continues
 	$(PIP) -e ".[mutants]"

@@ -30,7 +30,7 @@ from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
 from sbert_mini.runtime.graph import INPUTS
 from sbert_mini.runtime.graphs import find
-from sbert_mini.runtime.native import LEVELS, level
+from sbert_mini.runtime.native_library import levels
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import batches_by_length, pad
 from sbert_mini.text.tokenizer import open_tokenizer
@@ -74,7 +74,7 @@ def contestants(model: str, threads: int, folder: Path) -> dict[str, Encode]:
     from sentence_transformers import SentenceTransformer
 
     encoders: dict[str, Encode] = {}
-    for backend in (*LEVELS[1 : level() + 1], "onnx"):
+    for backend in (*levels()[1:], "onnx"):
         embedder = Embedder(model, threads=threads, backend=backend)  # type: ignore[arg-type]
         encoders[f"sbert_mini, {embedder.backend}"] = lambda texts, size, e=embedder: e.encode(texts, batch_size=size)  # type: ignore[misc]
     exact = find(registry.resolve(model), "fp32")

@@ -43,16 +43,17 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     offline: options.Offline = False,
 ) -> None:
-    """Describe a model: sizes, maximum length, pooling, prompts, graphs, and whether native code computes it here.
+    """Describe a model: sizes, maximum length, pooling, prompts, graphs, and what computes it here and why.
 
     Nothing is converted.
     """
     from sbert_mini.model import registry
     from sbert_mini.model.layout import graphs_folder, read_layout
-    from sbert_mini.runtime.native import LEVELS, level, why_not
+    from sbert_mini.runtime.engine import describe_backend
 
     layout = read_layout(registry.resolve(name, offline=offline))
     config = layout.config
+    backend, reason = describe_backend(layout)
     graphs = sorted(file.name for file in graphs_folder(layout.path).glob("*.onnx"))
     description = {
         "path": str(layout.path),
@@ -68,7 +69,8 @@ def info(
         "similarity": layout.similarity,
         "prompts": dict(layout.prompts),
         "graphs": graphs,
-        "native_code": f"no: {reason}" if (reason := why_not(layout)) else LEVELS[level()],
+        "backend": backend,
+        "backend_reason": reason,
     }
     if as_json:
         print_json(description)

@@ -23,8 +23,9 @@ and leaves with the class' `exit_code`.
 """
 
 EXTRA_OF = {
-    **dict.fromkeys(("torch", "sentence_transformers", "transformers", "accelerate", "onnx"), "train"),
+    **dict.fromkeys(("torch", "sentence_transformers", "transformers", "accelerate"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "matplotlib", "pandas", "pytrec_eval", "datasets"), "bench"),
+    **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
     "pyarrow": "parquet",
     "pymilvus": "milvus",
     "ray": "ray",

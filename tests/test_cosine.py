@@ -37,7 +37,7 @@ PATHS = [("native", "int8"), ("onnx", "int8"), ("onnx", "fp32"), ("torch", "fp32
 @pytest.mark.parametrize(("backend", "graph"), PATHS)
 def test_a_text_alone_and_in_a_batch_has_the_cosine_one(minilm, passage_sentences, backend, graph):
     if backend == "native" and not Embedder(minilm).backend.startswith("native"):
-        pytest.skip("this processor has no instructions that native code needs")
+        pytest.skip("no native code: not compiled")
     model = Embedder(minilm, graph=graph, threads=2, backend=backend)
     some = passage_sentences[:96]
     together, again = model.encode(some), model.encode(some[::-1])[::-1]

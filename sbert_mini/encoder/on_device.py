@@ -54,8 +54,8 @@ class DeviceEngine:
         return f"torch on {self._device}, {str(self._dtype).removeprefix('torch.')}"
 
     @torch.inference_mode()
-    def run(self, tokens: Sequence[Tokens]) -> FloatArray:
-        """Return the sentence vectors of a batch, (batch, dim), each of length 1."""
+    def run(self, tokens: Sequence[Tokens], threads: int = 1) -> FloatArray:  # noqa: ARG002
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1; torch has threads of its own."""
         ids, mask, types = (torch.from_numpy(a).to(self._device, non_blocking=True) for a in pad(tokens, self._pad_id))
         states = self._encoder(ids, mask, types).last_hidden_state.float()  # (batch, seq, hidden)
         vectors: FloatArray = functional.normalize(self._head(states, mask), dim=-1).cpu().numpy()

@@ -243,7 +243,7 @@ def dynamic_int8(source: Path, target: Path) -> Path:
     """Write ONNX Runtime's own dynamic int8 of a graph: weights int8 by column, one activation scale a tensor at run time."""
     import onnx
 
-    quantization = import_onnxruntime("onnxruntime.quantization")
+    quantization = import_onnxruntime("dynamic int8", "onnxruntime.quantization")
     silenced = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it advises a pass that graphs written fused have no need of
     try:
@@ -260,7 +260,7 @@ def onnx_runtime(file: Path, layout: ModelLayout, threads: int, *, trust_tokeniz
     """Return ONNX Runtime as it is ordinarily used: one session of `threads` threads, texts sorted by tokens."""
     from sbert_mini.text.batching import batches_by_length, pad
 
-    onnxruntime = import_onnxruntime()
+    onnxruntime = import_onnxruntime("a session of ONNX Runtime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -2,8 +2,10 @@
 
 from typing import Literal, TypeAlias, get_args
 
-Backend: TypeAlias = Literal["native", "avx512_vnni", "amx_int8", "onnx", "torch"]
-"""What computes. `native` is the best that the processor has of the two after it. `torch` computes with float weights."""
+Backend: TypeAlias = Literal[
+    "native", "portable", "avx2", "avx_vnni", "avx512_vnni", "amx_int8", "neon_dotprod", "onnx", "torch"
+]
+"""What computes. `native` is the fastest that the processor has of the six after it. `torch` computes with float weights."""
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 """The values of a vector: 32, 8 or 1 bits a component."""
 Truncation: TypeAlias = Literal["warn", "error", "chunk"]

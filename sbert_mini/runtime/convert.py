@@ -95,7 +95,7 @@ def _calibrated(
     from sbert_mini.runtime import quantization
 
     layers = layout.config.num_hidden_layers
-    onnxruntime = import_onnxruntime()
+    onnxruntime = import_onnxruntime("converting a model to ONNX")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     exposed = graph.build(weights, layout, expose=True, adapter=adapter).SerializeToString()

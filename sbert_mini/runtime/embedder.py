@@ -51,8 +51,10 @@ class Embedder:
         offline: open no socket.
         device: None or `cpu`; or a device of torch (`cuda`, `cuda:1`, `mps`), where the model's float weights compute, in
             bfloat16 if the GPU can: `graph` is then not used. A GPU needs a larger `batch_size` than 32: try 512.
-        backend: what computes: `native` (our own int8 code for x86-64: `amx_int8`, else `avx512_vnni`), `onnx` (ONNX Runtime) or
-            `torch` (float weights); None for `native` where it can compute the model, else `onnx`. Vectors are nearly equal.
+        backend: what computes: `native` (our own int8 code, by the fastest instructions that the processor has), a level of it
+            (`portable`, `avx2`, `avx_vnni`, `avx512_vnni`, `amx_int8`, `neon_dotprod`), `onnx` (ONNX Runtime, an extra) or
+            `torch` (float weights); None for `$SBMINI_BACKEND`, else for `native` where it can compute the model, else `onnx`.
+            Every level gives the same bits; the vectors of the others are nearly equal.
         adapter: a task's projected attention layers, which then alter the vectors (`runtime.predictor.Predictor` passes them).
         trust_tokenizer: take a `tokenizer.json` that is not BERT's: its rules can hang or stop a program.
         read_only: write nothing into the model's directory: graphs and ranges that must be made go into the cache.

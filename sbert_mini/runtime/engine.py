@@ -1,4 +1,4 @@
-"""What computes a graph: token ids -> sentence vectors. Native code where it can, else ONNX Runtime; no torch."""
+"""What computes a graph: token ids -> sentence vectors. Native code where it can, else ONNX Runtime, an extra; no torch."""
 
 import os
 import platform
@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
 from sbert_mini.files.paths import is_utf8
 from sbert_mini.files.reading import check_regular
+from sbert_mini.model.layout import ModelLayout
 from sbert_mini.runtime.choices import BACKENDS, Backend
 from sbert_mini.runtime.graphs import ConvertedModel, start_check
-from sbert_mini.runtime.onnx_runtime import import_onnxruntime, session_options
+from sbert_mini.runtime.onnx_runtime import has_onnxruntime, import_onnxruntime, session_options
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokens import Tokens
@@ -73,8 +74,28 @@ class Engine(Protocol):
     def name(self) -> str:
         """What computes, for people."""
 
-    def run(self, tokens: Sequence[Tokens]) -> FloatArray:
-        """Return the sentence vectors of a batch, (batch, dim), each of length 1. Several threads may call it at once."""
+    def run(self, tokens: Sequence[Tokens], threads: int = 1) -> FloatArray:
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1. Several threads may call it at once.
+
+        Args:
+            tokens: of the texts.
+            threads: how many may compute the batch together, where an engine can split one; the vectors are the same.
+        """
+
+
+def requested_backend() -> Backend | None:
+    """Return the backend that `$SBMINI_BACKEND` names; None where it is not set.
+
+    Raises:
+        UsageError: it names none.
+    """
+    value = os.environ.get("SBMINI_BACKEND", "").strip()
+    for backend in BACKENDS:
+        if value == backend:
+            return backend
+    if value:
+        raise UsageError(f"SBMINI_BACKEND must be one of {', '.join(BACKENDS)}; found {value[:40]!r}")
+    return None
 
 
 def open_engine(converted: ConvertedModel, backend: Backend | None = None, device: str | None = None) -> Engine:
@@ -82,19 +103,20 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
 
     Args:
         converted: the graph on disk, and the model that it was made from.
-        backend: None for native code where that can be, else ONNX Runtime; on a device other than the CPU, torch.
+        backend: None for `$SBMINI_BACKEND`, else native code where that can be, else ONNX Runtime; on a device other than the
+            CPU, torch.
         device: a torch device; None for the CPU.
 
     Raises:
         UsageError: the backend is unknown, or cannot compute this model here; there is no such device.
-        MissingExtraError: torch is asked for, and not installed.
+        MissingExtraError: torch or ONNX Runtime is asked for or needed, and not installed.
         CorruptModelError: the file is damaged.
     """
-    from sbert_mini.runtime.native import LEVELS, NativeEngine, level, why_not
-
     if backend not in (None, *BACKENDS):
         raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; found {backend!r}")
     on_cpu = device in (None, "cpu")
+    if backend is None and on_cpu:
+        backend = requested_backend()
     if backend == "torch" or (backend is None and not on_cpu):
         try:
             from sbert_mini.encoder.on_device import DeviceEngine
@@ -105,18 +127,57 @@ def open_engine(converted: ConvertedModel, backend: Backend | None = None, devic
         raise UsageError(f"the backend {backend} computes on the CPU alone, not on {device}")
     if backend == "onnx":
         return OnnxEngine(converted)
+    engine, reason = _open_native(converted, backend)
+    if engine is not None:
+        return engine
+    if backend is not None:
+        raise UsageError(f"the backend {backend} does not compute this model here: {reason}")
+    if not has_onnxruntime():
+        raise MissingExtraError(f"native code does not compute this model here ({reason}); it", "onnxruntime", "onnx")
+    return OnnxEngine(converted)
+
+
+def _open_native(converted: ConvertedModel, backend: Backend | None) -> tuple[Engine | None, str]:
+    """Return native code's engine, or what a trial found faster; None and the reason where there is none."""
+    from sbert_mini.runtime.native import NativeEngine, why_not
+    from sbert_mini.runtime.native_library import LEVELS, levels
+    from sbert_mini.runtime.trial import UNTIMED, faster_of
+
     reason = why_not(converted.layout, converted.graph)
-    level_number = LEVELS.index(backend) if backend in LEVELS else None
-    if reason is None and level_number is not None and level_number > level():
-        reason = f"this processor has no {backend}"
-    if reason is None:
-        try:
-            return NativeEngine(converted, level_number)
-        except UnsupportedModelError as error:  # a graph of an earlier version, whose constants have no names
-            reason = str(error)
-    if backend is None:
-        return OnnxEngine(converted)
-    raise UsageError(f"the backend {backend} does not compute this model here: {reason}")
+    if reason is not None:
+        return None, reason
+    level = backend if backend in LEVELS else None
+    if level not in (None, *levels()):
+        return None, f"this processor has no {level}; it has {', '.join(levels())}"
+    try:
+        engine = NativeEngine(converted, level)
+    except UnsupportedModelError as error:  # a graph of an earlier version, whose constants have no names
+        return None, str(error)
+    if backend is None and engine.level in UNTIMED and has_onnxruntime():
+        return faster_of(engine, lambda: OnnxEngine(converted), converted.layout.config), ""
+    return engine, ""
+
+
+def describe_backend(layout: ModelLayout) -> tuple[str, str]:
+    """Return what computes the int8 graph of a model here, and why."""
+    from sbert_mini.runtime.native import why_not
+    from sbert_mini.runtime.native_library import levels
+    from sbert_mini.runtime.trial import UNTIMED, recorded
+
+    requested = requested_backend()
+    if requested not in (None, "native"):
+        return str(requested), "SBMINI_BACKEND asks for it"
+    reason = why_not(layout)
+    if reason is not None:
+        missing = "" if has_onnxruntime() else "; it is not installed: pip install 'sbert-mini[onnx]'"
+        return "onnx", f"native code does not compute this model: {reason}{missing}"
+    fastest = levels()[-1]
+    if requested is None and fastest in UNTIMED and has_onnxruntime():
+        winner = recorded(fastest, layout.config)
+        if winner is None:
+            return f"{fastest} or onnx", "a trial at the first use decides"
+        return fastest if winner == "native" else winner, "it was faster in a trial on this machine"
+    return fastest, f"the fastest that this processor has of {', '.join(levels())}"
 
 
 OPERATORS = frozenset(
@@ -195,7 +256,7 @@ class OnnxEngine:
 
     def __init__(self, converted: ConvertedModel, *, wide_int8: bool | None = None) -> None:
         finish_check = start_check(converted)  # beside the import and the opening, which wait for the disk and one core
-        onnxruntime = import_onnxruntime()
+        onnxruntime = import_onnxruntime("computing with ONNX Runtime")
         onnxruntime.set_default_logger_severity(4)  # what fails is raised
         options = session_options(onnxruntime)
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -234,8 +295,8 @@ class OnnxEngine:
         """What computes, for people."""
         return "ONNX Runtime"
 
-    def run(self, tokens: Sequence[Tokens]) -> FloatArray:
-        """Return the sentence vectors of a batch, (batch, dim), each of length 1.
+    def run(self, tokens: Sequence[Tokens], threads: int = 1) -> FloatArray:  # noqa: ARG002
+        """Return the sentence vectors of a batch, (batch, dim), each of length 1, computed by one thread.
 
         Raises:
             CorruptModelError: an operator refuses it: the graph's constants, or the tokenizer's ids, do not fit.

@@ -94,7 +94,7 @@ class _Builder:
         try:
             import onnx
         except ModuleNotFoundError as error:
-            raise MissingExtraError("converting a model to ONNX", "onnx", "train") from error
+            raise MissingExtraError("converting a model to ONNX", "onnx", "onnx") from error
         self.onnx = onnx
         self.nodes: list[Any] = []
         self.constants: list[Any] = []

@@ -1,4 +1,4 @@
-"""The only import of ONNX Runtime: without telemetry, and with a limit of the memory that its operators take.
+"""The only import of ONNX Runtime, an extra: without telemetry, and with a limit of the memory that its operators take.
 
 Since 1.32 it sends telemetry unless that is switched off before the import. A graph may come from anybody, and a small file can
 ask for a large product: one arena of a limited size serves all sessions of a process.
@@ -8,13 +8,27 @@ import os
 import threading
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
+
+from sbert_mini.errors import MissingExtraError
 
 _arena_lock = threading.Lock()
 
 
-def import_onnxruntime(module: str = "onnxruntime") -> Any:
-    """Return a module of ONNX Runtime, its telemetry switched off where the environment does not say otherwise."""
+def has_onnxruntime() -> bool:
+    """Return whether ONNX Runtime is installed."""
+    return find_spec("onnxruntime") is not None
+
+
+def import_onnxruntime(what: str, module: str = "onnxruntime") -> Any:
+    """Return a module of ONNX Runtime, its telemetry switched off where the environment does not say otherwise.
+
+    Raises:
+        MissingExtraError: it is not installed; `what`, a noun phrase, needs it.
+    """
+    if not has_onnxruntime():
+        raise MissingExtraError(what, "onnxruntime", "onnx")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     return import_module(module)
 

@@ -448,7 +448,13 @@ class TextStream:
 
         def read(first: int) -> Future[TokenWindow] | None:
             texts = window_of(source, rows)
-            return pool.submit(tokenize_window, texts, first, self._tokenizer, plan) if texts else None
+            if not texts:
+                return None
+            if first == 0 and len(texts) < rows:  # the only window: nothing is computed beside it
+                tokenized: Future[TokenWindow] = Future()
+                tokenized.set_result(tokenize_window(texts, first, self._tokenizer, plan))
+                return tokenized
+            return pool.submit(tokenize_window, texts, first, self._tokenizer, plan)
 
         computing: deque[tuple[TokenWindow, FloatArray, list[Future[None]]]] = deque()
         first, tokenized = 0, read(0)
@@ -473,10 +479,13 @@ class TextStream:
         """Begin to compute a window; return where its pieces' vectors will be, and what to wait for."""
         vectors = np.empty((len(window.pieces), self._layout.dimension), np.float32)
 
-        def run(positions: IntArray) -> None:
-            vectors[positions] = self._engine.run(window.pieces.take(positions))
+        def run(positions: IntArray, threads: int = 1) -> None:
+            vectors[positions] = self._engine.run(window.pieces.take(positions), threads)
 
         batches = batches_by_length(window.pieces.lengths, plan.batch_size, plan.max_tokens)
+        if len(batches) == 1:  # computed here, by all threads together
+            run(batches[0], self._threads)
+            return vectors, []
         return vectors, [pool.submit(run, positions) for positions in batches]
 
     def _finished(self, window: TokenWindow, vectors: FloatArray, plan: EncodePlan) -> EncodedWindow:

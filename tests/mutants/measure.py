@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.source import ROOT, Fault, find, sources
+from tests.mutants.source import ROOT, SUFFIXES, Fault, find, sources
 from tests.mutants.tree import SELECTED, compile_native, copy_tree, run_tests
 
 WORK = ROOT / "build" / "mutants"
@@ -72,7 +72,7 @@ def measure(extra: list[str]) -> int:
 
 def native_tests(root: Path = ROOT) -> list[str]:
     """Return the files of tests of the C++ code: coverage knows no line of it."""
-    return [str(file.relative_to(root)) for file in sorted((root / "tests").rglob("test_native*.py"))]
+    return [str(file.relative_to(root)) for file in sorted((root / "tests" / "native").glob("test_*.py"))]
 
 
 def measure_native() -> None:
@@ -87,7 +87,7 @@ def measure_native() -> None:
             ["gcov", "--json-format", "--stdout", str(notes)], cwd=tree, capture_output=True, check=True
         )
         for file in json.loads(done.stdout)["files"]:
-            if file["file"].endswith(".cpp"):
+            if file["file"].endswith(SUFFIXES["native"]):
                 run = {line["line_number"] for line in file["lines"] if line["count"]}
                 lines.setdefault(Path(file["file"]).name, set()).update(run)
     (WORK / "native.json").write_text(json.dumps({name: sorted(numbers) for name, numbers in lines.items()}))

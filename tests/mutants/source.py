@@ -23,6 +23,7 @@ ROOMS = {
     "native": "sbert_mini/native",
 }
 CODE = ("sbert_mini", "cli")
+SUFFIXES = {"python": (".py",), "native": (".cpp", ".h")}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ def sources(root: Path = ROOT) -> list[Path]:
     """Return every file of code, in an order that does not depend on the machine."""
     files: list[Path] = []
     for folder in CODE:
-        files += [*(root / folder).rglob("*.py"), *(root / folder).rglob("*.cpp")]
+        files += [
+            file for suffix in SUFFIXES["python"] + SUFFIXES["native"] for file in (root / folder).rglob(f"*{suffix}")
+        ]
     return sorted(files)
 
 
@@ -111,8 +114,8 @@ def find(fault: Fault, root: Path = ROOT) -> Place:
         LookupError: the lines are not in the code any more, or in more than one place.
     """
     before = [line.strip() for line in fault.before.splitlines()]
-    suffix = ".cpp" if fault.room == "native" else ".py"
-    places = [place for file in sources(root) if file.suffix == suffix for place in _occurrences(file, before)]
+    suffixes = SUFFIXES["native" if fault.room == "native" else "python"]
+    places = [place for file in sources(root) if file.suffix in suffixes for place in _occurrences(file, before)]
     last = fault.scope.rpartition(".")[2]
     for narrower in (lambda scope: scope.rpartition(".")[2] == last, lambda scope: scope == fault.scope):
         if len(places) > 1:

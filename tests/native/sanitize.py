@@ -21,7 +21,7 @@ from tests.mutants.tree import LIBRARY, copy_tree, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "sanitize"
-TESTS = ("tests/test_native.py", "tests/test_sizes.py", "tests/native")
+TESTS = ("tests/native", "tests/model/test_sizes.py")
 SETTINGS = {
     "ASAN_OPTIONS": "detect_leaks=0:exitcode=99:allocator_may_return_null=1",  # Python does not free all that it has at its end
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
@@ -35,7 +35,8 @@ import threading
 import numpy as np
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime.graphs import find
-from sbert_mini.runtime.native import NativeEngine, level
+from sbert_mini.runtime.native import NativeEngine
+from sbert_mini.runtime.native_library import levels
 from sbert_mini.text.tokenizer import TextTokenizer
 from sbert_mini.text.tokens import Tokens
 
@@ -43,7 +44,7 @@ model = resolve("sbert-mini-fast")
 converted = find(model)
 rng = np.random.default_rng(0)
 batches = [[Tokens(rng.integers(0, 20000, n).tolist(), [0] * n, False) for n in rng.integers(1, 60, 6)] for _ in range(5)]
-engines = [NativeEngine(converted, number) for number in range(1, level() + 1)]
+engines = [NativeEngine(converted, level) for level in levels()]
 expected = [engines[0].run(batch) for batch in batches]
 failed = []
 tokenizer = TextTokenizer.from_directory(model, 64)
@@ -68,7 +69,7 @@ for _ in range(2):
     for thread in threads:
         thread.join()
 assert engines and not failed, failed
-print(f"8 threads, {len(engines)} instruction sets: the same vectors")
+print(f"8 threads, {len(engines)} levels: the same vectors")
 """
 
 

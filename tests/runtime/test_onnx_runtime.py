@@ -200,7 +200,7 @@ graph = helper.make_graph(
     [helper.make_tensor("w", TensorProto.FLOAT, [1, len(row)], row.tobytes(), raw=True)],
 )
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-onnxruntime = import_onnxruntime()
+onnxruntime = import_onnxruntime("a test")
 options = session_options(onnxruntime)
 options.log_severity_level = 4
 run = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run

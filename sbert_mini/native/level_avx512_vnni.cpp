@@ -1,0 +1,94 @@
+// AVX-512 with VNNI: Intel servers since Cascade Lake and Ice Lake, AMD since Zen 4.
+
+#include "encoder.h"
+
+#if COMPILES_AVX512_VNNI
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")
+#endif
+
+#define LEVEL avx512_vnni
+#include "lanes_avx512.h"
+#include "epilogue.h"
+
+namespace sbmini {
+namespace LEVEL {
+namespace {
+
+constexpr int ROWS = 12, PANEL = 32, PREPARED = 0;
+using Prepared = uint8_t;
+struct Tiles {
+    INLINE Tiles() {}
+};
+#define TWELVE(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11)
+
+INLINE const Prepared* prepare(const uint8_t* x, size_t, void*) { return x; }
+
+// Sums of R rows and 32 columns; out: [R][32]. Many rows and few columns: a panel of weights stays in the first cache, and is read
+// once for twelve rows. Not inlined: what follows would take its registers.
+template <int R>
+__attribute__((noinline)) void sums(const Prepared* x, const Product& p, int column, int32_t* out) {
+    const int groups = p.in / 4;
+    const size_t next = static_cast<size_t>(p.in) * LANES;  // bytes from one panel of 16 columns to the next
+    const int8_t* panel = p.packed + static_cast<size_t>(column) * p.in;
+#define DECLARE(r) __m512i low##r = _mm512_setzero_si512(), high##r = low##r;
+    TWELVE(DECLARE)
+#undef DECLARE
+#pragma GCC unroll 4
+    for (int g = 0; g < groups; ++g, panel += 64, x += 4) {
+        const __m512i low = _mm512_load_si512(panel), high = _mm512_load_si512(panel + next);
+#define ADD(r)                                               \
+    if (R > r) {                                             \
+        int32_t four;                                        \
+        memcpy(&four, x + static_cast<size_t>(r) * p.in, 4); \
+        const __m512i v = _mm512_set1_epi32(four);           \
+        low##r = _mm512_dpbusd_epi32(low##r, v, low);        \
+        high##r = _mm512_dpbusd_epi32(high##r, v, high);     \
+    }
+        TWELVE(ADD)
+#undef ADD
+    }
+#define FINISH(r)                                          \
+    if (R > r) {                                           \
+        _mm512_store_si512(out + r * PANEL, low##r);       \
+        _mm512_store_si512(out + r * PANEL + 16, high##r); \
+    }
+    TWELVE(FINISH)
+#undef FINISH
+}
+
+int64_t peak(int64_t rounds) {
+    __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(-5);
+#define DECLARE(n) __m512i s##n = _mm512_set1_epi32(n);
+    TWELVE(DECLARE)
+#undef DECLARE
+    for (int64_t i = 0; i < rounds; ++i) {
+        __asm__ volatile("" : "+v"(a), "+v"(b));  // or the compiler would compute the loop's result itself
+#define ADD(n) s##n = _mm512_dpbusd_epi32(s##n, a, b);
+        TWELVE(ADD)
+#undef ADD
+    }
+#define KEEP(n) __asm__ volatile("" : : "v"(s##n));
+    TWELVE(KEEP)
+#undef KEEP
+    return rounds * 12 * 64;
+}
+
+}  // namespace
+}  // namespace LEVEL
+}  // namespace sbmini
+
+#include "rows.h"
+#include "encode.h"
+
+namespace sbmini {
+const Kernels avx512_vnni_kernels = {LEVEL::scratch_bytes,  LEVEL::encode, LEVEL::encode_share,
+                                     LEVEL::multiply_alone, LEVEL::apply,  LEVEL::peak};
+}  // namespace sbmini
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif
