@@ -16,6 +16,7 @@ from sbert_mini.errors import CorruptIndexError
 from sbert_mini.files.durable import write_durably
 from sbert_mini.files.json_schema import Schema, check, parse
 from sbert_mini.files.reading import open_regular, open_stream, read_whole
+from sbert_mini.search.spans import read_spans
 from sbert_mini.shapes import AnyArray, IntArray
 
 BLOCK_BYTES = 1 << 20
@@ -136,12 +137,15 @@ class CheckedFile:
         np.add.at(touched, (starts + size - 1) // self._block + 1, -1)
         self._check_blocks(np.flatnonzero((np.cumsum(touched[:-1]) > 0) & ~self._checked).tolist(), threads)
 
-    def read_checked_spans(self, starts: IntArray, size: int, out: memoryview) -> None:
-        """Read spans of `size` bytes, which were checked, one after the other into `out`. Shapes: starts: (spans,)."""
-        for number, start in enumerate(starts.tolist()):
-            span = out[number * size : (number + 1) * size]
-            if os.preadv(self._handle, [span], start) < size:
-                span[:] = self._read(start, start + size)
+    def read_checked_spans(self, starts: IntArray, size: int, out: AnyArray) -> None:
+        """Read spans of `size` bytes, which were checked, one after the other into `out`.
+
+        Shapes:
+            starts: (spans,); out: (spans * size,), uint8.
+        """
+        if not read_spans(self._handle, starts, size, out):  # an error, or less at a time: each by itself tells
+            for number, start in enumerate(starts.tolist()):
+                out[number * size : (number + 1) * size] = np.frombuffer(self._read(start, start + size), np.uint8)
 
     def _check_blocks(self, blocks: list[int], threads: int) -> None:
         """Read and check some blocks, in threads where there are many bytes."""

@@ -403,7 +403,7 @@ class Segment:
             starts = start + positions * vector_bytes
             self._vectors.check_spans(starts, vector_bytes, threads)
             if len(breaks) < _MANY:
-                self._vectors.read_checked_spans(starts, vector_bytes, vectors.data.cast("B"))
+                self._vectors.read_checked_spans(starts, vector_bytes, vectors.reshape(-1).view(np.uint8))
                 return vectors
             every = self._vectors.mapped[start:].view("<f4").reshape(self.vectors, dimension)
             return np.take(every, positions, axis=0, out=vectors, mode="clip")
