@@ -111,21 +111,23 @@ def made(kind, vectors):
 def wide_storage(vectors):
     """An HNSW index whose vectors have another number of components."""
     faiss = faiss_with()
-    index = faiss.downcast_index(made("HNSW8", vectors))
+    whole = made("HNSW8", vectors)
+    index = faiss.downcast_index(whole)
     storage = faiss.IndexFlatL2(500)
     storage.add(np.ones((len(vectors), 500), np.float32))
     index.storage, index.own_fields = storage, False
-    return index, storage
+    return index, storage, whole  # which hold the memory
 
 
 def wide_quantizer(vectors):
     """Inverted lists whose centres have another number of components."""
     faiss = faiss_with()
-    index = faiss.downcast_index(made("IVF4,Flat", vectors))
+    whole = made("IVF4,Flat", vectors)
+    index = faiss.downcast_index(whole)
     quantizer = faiss.IndexFlatL2(500)
     quantizer.add(np.ones((4, 500), np.float32))
     index.quantizer, index.own_fields = quantizer, False
-    return index, quantizer
+    return index, quantizer, whole
 
 
 def other_transform(vectors):
