@@ -61,6 +61,8 @@ def _blocks(shard: Path) -> Iterator[tuple[list[str], FloatArray]]:
                 if ids.null_count or vectors.null_count or vectors.flatten().null_count:
                     raise InputError(f"{shard} is no shard: an id, a vector or a component is null")
                 yield ids.to_pylist(), vectors.flatten().to_numpy().reshape(-1, dimension)
+    except InputError:
+        raise
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{shard} cannot be read as a Parquet shard: {reason}") from error

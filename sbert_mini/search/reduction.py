@@ -83,6 +83,8 @@ class Reduction:
                     raise InputError(f"{path} is no reduction: make one with 'sbmini reduce fit'")
                 check(metadata, REDUCTION, path, InputError)
                 parts = _tensors(file, path)
+        except InputError:
+            raise
         except (OSError, SafetensorError, ValueError) as error:
             raise InputError(f"{path} cannot be read as a reduction: {error}") from error
         return cls(**parts, explained=float(metadata["explained"]), whitened=metadata["whitened"])

@@ -89,5 +89,5 @@ def test_tensors_that_do_not_fit_each_other_are_refused(tmp_path, change, messag
     metadata = {"format": FORMAT, "explained": 0.5, "whitened": False}
     file = tmp_path / "x.safetensors"
     save_file({k: v for k, v in tensors.items() if v is not None}, file, {"sbert_mini": json.dumps(metadata)})
-    with pytest.raises(InputError, match=rf"x\.safetensors is damaged: .*{message}"):
+    with pytest.raises(InputError, match=rf"^[^ ]*x\.safetensors is damaged: .*{message}"):
         Reduction.load(file)
