@@ -74,7 +74,14 @@ def test_native_code_checks_its_arguments(tmp_path):
         given = (file.fileno(), Array.of(starts), 4, Array.of(out))
         assert read(*given) == 0
         assert out.tobytes() == b"01233456"
-        for place, wrong in ((1, nothing), (1, unaligned), (1, Array(starts.ctypes.data, -1)), (2, 0), (2, 2**62), (3, short)):
+        for place, wrong in (
+            (1, nothing),
+            (1, unaligned),
+            (1, Array(starts.ctypes.data, -1)),
+            (2, 0),
+            (2, 2**62),
+            (3, short),
+        ):
             arguments = [*given[:place], wrong, *given[place + 1 :]]
             assert read(*arguments) != 0, (place, wrong)
         with pytest.raises(ctypes.ArgumentError):
