@@ -5,6 +5,7 @@ A file that people or other programs may have made is checked by its schema befo
 
 from sbert_mini.files.json_schema import (
     Anything,
+    Digest,
     Either,
     Flag,
     Integer,
@@ -22,7 +23,7 @@ from sbert_mini.files.json_schema import (
 _ANY_TEXT = Text(halves=True)
 _SIZE = Integer(1, 1 << 31)
 _COUNT = Integer()
-_SHA256 = Text("[0-9a-f]{64}", "a sha256 in hexadecimal")
+_SHA256 = Digest()
 _NAME = Text(r"[0-9]{6,18}", "a number of six digits or more")
 
 # --- models ----------------------------------------------------------------------------------------------------------

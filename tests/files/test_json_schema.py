@@ -6,6 +6,7 @@ import pytest
 
 from sbert_mini.errors import CorruptModelError
 from sbert_mini.files.json_schema import (
+    Digest,
     Either,
     Flag,
     Integer,
@@ -87,3 +88,20 @@ def test_a_file_is_read_and_checked(tmp_path):
         read_json(file, OUTER, CorruptModelError)
     file.write_text(json.dumps({"rows": 3}))
     assert read_json(file, OUTER, CorruptModelError) == {"rows": 3}
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 5, "", "0" * 63, "0" * 65, "g" + "0" * 63, "A" * 64, "0" * 63 + "\n", "٠" * 64, ["0" * 64]]
+)
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_a_wrong_checksum_among_many_is_named(wrong, position):
+    digests = [f"{number:064x}" for number in range(7)]
+    schema = ListOf(Digest())
+    assert schema.fault(digests) is None
+    digests[position] = wrong
+    where, _, value = schema.fault(digests)
+    assert (where, value) == (f"[{position}]", wrong)
+
+
+def test_no_checksums_are_a_list_of_them():
+    assert ListOf(Digest()).fault([]) is None
