@@ -26,6 +26,10 @@ EXTRA_OF = {
     **dict.fromkeys(("torch", "sentence_transformers", "transformers", "accelerate", "onnx"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "matplotlib", "pandas", "pytrec_eval", "datasets"), "bench"),
     "pyarrow": "parquet",
+    "pypdf": "documents",
+    "docx": "documents",
+    "lxml": "documents",
+    "watchfiles": "documents",
     "pymilvus": "milvus",
     "ray": "ray",
 }

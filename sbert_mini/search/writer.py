@@ -130,7 +130,7 @@ class IndexWriter:
         if self._embedder is None:
             raise UsageError(f"a new index needs a model: IndexWriter({str(self.path)!r}, Embedder())")
         check_kind(kind, self._embedder.dimension, pca)
-        model = _identity(self._embedder, prompt)
+        model = model_identity(self._embedder, prompt)
         with creating_index(self.path):
             schema = Schema(declared=column_types)
             rows = self._row_writer(embedder=self._embedder)
@@ -417,7 +417,7 @@ class _RowWriter:
             yield position, StoredRow(identity, record.text, record.columns)
 
 
-def _identity(embedder: Embedder, prompt: str | None) -> ModelIdentity:
+def model_identity(embedder: Embedder, prompt: str | None) -> ModelIdentity:
     """Return what an index notes of its model; a prompt of None stands for the model's own for documents."""
     name = embedder.model_name
     return ModelIdentity(
