@@ -63,7 +63,13 @@ class Journal:
         return self._count
 
     def open(self) -> None:
-        """Read what an earlier sync left, and cut off what is damaged."""
+        """Read what an earlier sync left, and cut off what is damaged.
+
+        Raises:
+            OSError: the file cannot be written, or its folder is a symbolic link.
+        """
+        if self._folder.is_symlink():
+            raise OSError(f"{self._folder} is a symbolic link, which is not followed")
         self._folder.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self._folder / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         if os.pread(self._handle, _HEADER_BYTES, 0) != self._header:
