@@ -1,6 +1,7 @@
 """Which files of a folder are ignored: by `.gitignore` and `.sbminiignore`, and by the patterns of the command line."""
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ IGNORE_FILES = (".gitignore", ".sbminiignore")
 _MOST_BYTES = 1 << 20
 _MOST_STARS = 3
 """Runs of stars in a pattern: the time to match one grows with the length of a path to the power of this number."""
+_STARS = re.compile(r"\*+")
 log = logging.getLogger("sbert_mini")
 
 
@@ -114,5 +116,5 @@ def _is_usable(line: str) -> bool:
 
 def _is_simple(pattern: str) -> bool:
     """Return whether a pattern has few enough runs of stars."""
-    runs = sum(star == "*" and after != "*" for star, after in zip(pattern, pattern[1:] + " ", strict=True))
+    runs = len(_STARS.findall(pattern))
     return len(pattern) <= 1000 and (pattern.startswith("#") or runs <= _MOST_STARS)

@@ -19,6 +19,7 @@ _SHOWN = 120
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]|$)")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _SETEXT = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
+_BREAK = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
 _NO_PARAGRAPH = re.compile(r" {0,3}(?:[-*+>|]|\d{1,9}[.)])(?:[ \t]|$)|(?: {4}|\t)")
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1*[ \t]*$")
 _MODIFIERS = (
@@ -156,7 +157,7 @@ def _markdown(text: str) -> Iterator[Heading]:
         elif paragraph and _SETEXT.match(line):
             yield Heading(paragraph_start, after, 1 if line.lstrip()[0] == "=" else 2, _title(paragraph))
             paragraph = ""
-        elif not line.strip() or (not paragraph and _NO_PARAGRAPH.match(line)):
+        elif not line.strip() or _BREAK.match(line) or (not paragraph and _NO_PARAGRAPH.match(line)):
             paragraph = ""
         else:
             paragraph_start = paragraph_start if paragraph else start
