@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.harness import PEER_MODEL, RESULTS, START_NOTE
+from benchmarks.harness import RESULTS, START_NOTE
 from sbert_mini.evaluation import figures
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.log_keys import CONFLICT, EVAL_MEAN, figures_in
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.tables import Json, Table

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.harness import PEER_MODEL
 from benchmarks.models.train import NAMES
 from sbert_mini import Embedder
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
 from sbert_mini.evaluation.speed import Encode, dynamic_int8, flops_per_text, int8_rate, onnx_runtime
 from sbert_mini.evaluation.tables import Json, Table, spread

@@ -7,13 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.texts import QUESTIONS
-from sbert_mini.shapes import IntArray
 
 RESULTS = Path(__file__).parent / "results"
-PEER_MODEL = "all-MiniLM-L6-v2"
-"""The model of sentence-transformers that the shipped models are compared with."""
 START = f"from {PEER_MODEL}, which was itself trained on AllNLI, Quora duplicates, Flickr30k and S2ORC"
 """The model that most trainings here start from, and its own training data."""
 START_NOTE = f"Training starts {START}: its figures on them are not clean."
@@ -61,12 +59,6 @@ def data_file(folder: Path | None, name: str) -> Path:
     if folder is None or not path.is_file():
         sys.exit(f"{name} is needed: name the folder that holds it with --data or SBMINI_DATA")
     return path
-
-
-def recall(proposed: IntArray, exact: IntArray) -> float:
-    """Return the share of the exact neighbours that are among the proposed ones. Shapes: both (queries, k)."""
-    pairs = zip(proposed.tolist(), exact.tolist(), strict=True)
-    return sum(len(set(a) & set(b)) for a, b in pairs) / exact.size
 
 
 def save(name: str, result: dict[str, Any], options: argparse.Namespace) -> None:

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import recall
 from sbert_mini import Embedder
-from sbert_mini.evaluation.retrieval import read_collection
+from sbert_mini.evaluation.retrieval import read_collection, recall_of
 from sbert_mini.runtime.precision import quantize_vectors, restore_vectors
 from sbert_mini.runtime.quantization import calibration_texts
 from sbert_mini.shapes import FloatArray, IntArray
@@ -52,7 +51,7 @@ def main() -> None:
         }
         for kind, ranges in kinds.items():
             got = nearest(queries, restore_vectors(quantize_vectors(documents, "int8", ranges), ranges))
-            share = recall(got, exact)
+            share = recall_of(got, exact)
             clipped = np.mean((documents < ranges[0]) | (documents > ranges[1]))
             results.append({"dim": dim, "ranges": kind, "recall": share, "clipped": float(clipped)})
             print(f"{dim:4} {kind:45} recall@{NEAREST} {share:.4f}  clipped {clipped:.4%}", flush=True)

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import harness
 from sbert_mini import SearchIndex
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
-from sbert_mini.evaluation.retrieval import SEMANTIC_SEARCH, exact_search
+from sbert_mini.evaluation.retrieval import SEMANTIC_SEARCH, exact_search, recall_of
 from sbert_mini.evaluation.tables import Json, Table, spread
 from sbert_mini.evaluation.texts import SENTENCES
 from sbert_mini.shapes import FloatArray
@@ -173,7 +173,7 @@ def search(index: SearchIndex, texts: Sequence[str], queries: FloatArray, thread
     _, exact = exact_search(corpus, queries, K)
     index.prepare()
     _, nearest = index.nearest(queries, K)
-    recall = harness.recall(nearest, exact)
+    recall = recall_of(nearest, exact)
     singles = [1000 * timed(partial(index.nearest, queries[i : i + 1], K)) for i in range(QUERIES)]
     filtered = [1000 * timed(partial(index.nearest, queries[:1], K, filter=f"length = {n}")) for n in range(80, 90)]
     hybrid = [1000 * timed(partial(index.search, text, K, hybrid=True)) for text in texts[-50:]]

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import harness
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import process
 from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.evaluation.texts import SENTENCES
@@ -33,7 +34,7 @@ def main() -> None:
             file, vectors = Path(folder) / f"{size}.txt", Path(folder) / f"{size}.npy"
             with gzip.open(source, "rt", encoding="utf-8") as lines, file.open("w", encoding="utf-8") as stream:
                 stream.writelines(itertools.islice(lines, size))
-            command = [sbmini, "encode", "-i", str(file), "-o", str(vectors), "-m", harness.PEER_MODEL, "--quiet"]
+            command = [sbmini, "encode", "-i", str(file), "-o", str(vectors), "-m", PEER_MODEL, "--quiet"]
             elapsed_s, peak = process([*command, "--threads", str(options.threads)])
             sizes[str(size)] = {"peak_bytes": peak, "seconds": elapsed_s, "file_bytes": vectors.stat().st_size}
             vectors.unlink()

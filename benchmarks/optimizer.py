@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
 from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model.registry import resolve
@@ -20,7 +21,7 @@ from sbert_mini.training.adamw import AdamW
 def parameters(*, sparse: bool = False) -> list[nn.Parameter]:
     """Return the model's parameters, with gradients."""
     torch.manual_seed(0)
-    weights = list(MiniBert.from_pretrained(resolve(harness.PEER_MODEL)).parameters())
+    weights = list(MiniBert.from_pretrained(resolve(PEER_MODEL)).parameters())
     for parameter in weights:
         parameter.grad = torch.randn_like(parameter) * 1e-3
     if sparse:

@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import harness
 from sbert_mini import Embedder, IndexWriter
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.retrieval import DEPTH, RetrievalSet, read_collection
 from sbert_mini.evaluation.tables import Json, Table
 from sbert_mini.model.registry import resolve
@@ -26,7 +27,7 @@ from sbert_mini.search.encoding import IndexCounts
 from sbert_mini.text.records import Record
 
 ROOT = Path(__file__).parent.parent
-MODELS = ("sbert-mini", harness.PEER_MODEL)
+MODELS = ("sbert-mini", PEER_MODEL)
 COLLECTIONS = ("scifact", "cranfield")
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "cut, 256": {"reads": 256, "truncation": "warn"},

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
 from sbert_mini.evaluation.tables import Json, Table, spread
 from sbert_mini.model.registry import resolve
@@ -31,7 +32,7 @@ class Setting:
 
     def __init__(self, *, sparse: bool = False) -> None:
         torch.manual_seed(0)
-        self.model = MiniBert.from_pretrained(resolve(harness.PEER_MODEL)).train()
+        self.model = MiniBert.from_pretrained(resolve(PEER_MODEL)).train()
         self.model.pooler = None
         self.words = self.model.embeddings.word_embeddings
         self.words.sparse = sparse

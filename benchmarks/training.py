@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
 from sbert_mini.evaluation.tables import Json, Table, spread
 from sbert_mini.model import registry
@@ -77,7 +78,7 @@ def stock(data: "Mapping[str, Examples]", folder: str) -> Callable[[], Any]:
     from sentence_transformers.base.sampler import MultiDatasetBatchSamplers
     from sentence_transformers.sentence_transformer import losses
 
-    model = SentenceTransformer(str(registry.resolve(harness.PEER_MODEL)), local_files_only=True, device="cpu")
+    model = SentenceTransformer(str(registry.resolve(PEER_MODEL)), local_files_only=True, device="cpu")
     columns: dict[str, dict[str, list[Any]]] = {
         name: {"abc"[i]: [texts[i] for texts in examples.texts] for i in range(len(examples.texts[0]))}
         for name, examples in data.items()
@@ -112,7 +113,7 @@ def ours(data: "Mapping[str, Examples]", surgery: str | None, folder: str) -> Ca
         Task(TaskConfig("sts", "siamese", "cosine-mse", high=5.0), data["sts"]),
         Task(TaskConfig("nli", "triplet", "multiple-negatives-ranking"), data["nli"]),
     ]
-    model = sbert_mini.load(str(registry.resolve(harness.PEER_MODEL)), device="cpu")
+    model = sbert_mini.load(str(registry.resolve(PEER_MODEL)), device="cpu")
     config = FitterConfig(batch_size=3 * BATCH, surgery=surgery, steps_per_epoch=STEPS)
     return MultiTaskTrainer(model, arguments(folder), tasks, config).train
 

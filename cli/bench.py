@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import UsageError
-from sbert_mini.evaluation.choices import OWN_RUNTIMES, Pooling
+from sbert_mini.evaluation.choices import OWN_RUNTIMES, PEER_MODEL, Pooling
 
 from . import options
 from .notes import note, progress_wanted, quiet_notes
@@ -28,7 +28,6 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", help="The folder that holds the evaluation data. [env: SBMINI_DATA]", show_default=False),
 ]
-PEER_MODEL = "all-MiniLM-L6-v2"
 Peer = Annotated[
     str,
     typer.Option(
@@ -266,6 +265,7 @@ def speed(
     report: Report = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure cold start, latency, throughput, memory and size, against sentence-transformers and ONNX Runtime's own int8.
@@ -290,6 +290,7 @@ def speed(
         threads=budget,
         rounds=rounds,
         offline=offline,
+        trust_tokenizer=trust_tokenizer,
         on_progress=note,
     )
     _finish("speed", result.to_json(), budget, as_json, report)
@@ -389,9 +390,7 @@ def _check_search_options(context: typer.Context, *, own: bool) -> None:
     Raises:
         UsageError: one is given.
     """
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    others = [name for name in given if name not in _SHARED_OPTIONS and (name in _OWN_OPTIONS) != own]
+    others = [name for name in options.given(context) if name not in _SHARED_OPTIONS and (name in _OWN_OPTIONS) != own]
     if others:
         names = ", ".join("-k" if name == "k" else f"--{name.replace('_', '-')}" for name in others)
         raise UsageError(
@@ -463,6 +462,7 @@ def pairs(
     report: Report = None,
     threads: options.Threads = None,
     offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Find the most similar pair among n sentences, and estimate the time of a cross-encoder for the same.
@@ -494,6 +494,7 @@ def pairs(
         threads=budget,
         rounds=rounds,
         offline=offline,
+        trust_tokenizer=trust_tokenizer,
         on_progress=note,
     )
     _finish("pairs", result.to_json(), budget, as_json, report)

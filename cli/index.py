@@ -372,8 +372,6 @@ def compact(
     Searches continue meanwhile. The old segments are removed when no process reads them any more: at once, or by the next command
     that changes the index.
     """
-    if pca is not None and kind is None:
-        raise UsageError("--pca goes with --kind: name the kind too, such as --kind auto")
     quiet_notes(quiet)
     from sbert_mini.progress import ProgressBar
     from sbert_mini.search.writer import IndexWriter

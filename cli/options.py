@@ -162,6 +162,12 @@ FilterTimeout = Annotated[
 ]
 
 
+def given(context: typer.Context) -> list[str]:
+    """Return the names of the parameters that the command line sets, in the order in which the command has them."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
 def reading(
     input_format: str | None = None,
     text_columns: list[str] | None = None,

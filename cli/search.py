@@ -17,6 +17,7 @@ from .notes import note_input, quiet_notes
 from .printing import print_json, print_text, visible
 
 if TYPE_CHECKING:
+    from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.queries import Hit, Searchable
 
 EXAMPLE = """Examples:
@@ -97,6 +98,7 @@ FailIfEmpty = Annotated[bool, typer.Option("--fail-if-empty", help="Exit with co
 
 
 def search(
+    context: typer.Context,
     directory: Index,
     query: Query = None,
     k: TopK = 10,
@@ -143,37 +145,19 @@ def search(
     A long row that is stored in passages has the cosine of its closest passage. --passages shows that passage; JSON then has
     "passage" in place of "text". "start" and "end" count the characters of the text.
     """
-    if passages and not with_text:
-        raise UsageError("--passages and --without-text exclude each other")
-    if query is not None and input:
-        raise UsageError("queries were given both as an argument and with --input; give one of the two")
-    if as_json and as_json_lines:
-        raise UsageError("--json and --jsonl exclude each other")
+    _check_exclusive({"--passages": passages, "--without-text": not with_text})
+    _check_exclusive({"--json": as_json, "--jsonl": as_json_lines})
     ranked_by = _ranked_by(by, hybrid, weight)
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
-    if query is not None:
-        options.check_no_input_options(reading)
     options.check_trust(trust_tokenizer, model)
+    if directory.startswith(address.SCHEME) and "filter_timeout" in options.given(context):
+        raise UsageError("--filter-timeout is not for Milvus: its server evaluates the filter, and takes no time limit")
     quiet_notes(quiet)
-    queries: list[tuple[str | None, str]] = [(None, query)] if query is not None else _queries(input, reading)
-    if not all(text.strip() for _, text in queries):
-        raise UsageError("the query is empty")
-
+    queries = _queries(query, input, reading)
     index = _opened(directory, threads, offline, filter_timeout)
-    embedder = None
-    if model is not None:
-        from sbert_mini.runtime.embedder import Embedder
-
-        opening: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
-        embedder = Embedder(model, graph=index.model.graph, **opening)  # type: ignore[arg-type]
-    asked: dict[str, Any] = {
-        "min_score": min_score,
-        "filter": filter,
-        "by": ranked_by,
-        "weight": weight,
-        "exact": exact,
-    }
-    results = index.search([text for _, text in queries], k, embedder=embedder, **asked)
+    embedder = None if model is None else _embedder(model, index, threads, offline, trust_tokenizer)
+    asked: dict[str, Any] = {"min_score": min_score, "filter": filter, "by": ranked_by, "weight": weight}
+    results = index.search([text for _, text in queries], k, embedder=embedder, exact=exact, **asked)
     if as_json or as_json_lines:
         answers = _answers(queries, results, with_text, passages)
         whole = [{"index": directory, "model": index.model.name, "results": answers}]
@@ -183,6 +167,16 @@ def search(
         _print_all(queries, results, with_text, passages)
     if fail_if_empty and not any(results):
         raise typer.Exit(1)
+
+
+def _check_exclusive(flags: dict[str, bool]) -> None:
+    """Refuse two flags of which one excludes the other.
+
+    Raises:
+        UsageError: all of them are given.
+    """
+    if all(flags.values()):
+        raise UsageError(f"{' and '.join(flags)} exclude each other")
 
 
 def _ranked_by(by: SearchBy | None, hybrid: bool, weight: float | None) -> SearchBy | None:
@@ -209,8 +203,32 @@ def _opened(directory: str, threads: int | None, offline: bool, filter_timeout_s
     return SearchIndex(directory, threads=threads, offline=offline, filter_timeout_s=filter_timeout_s)
 
 
-def _queries(input: list[Path] | None, reading: dict[str, Any]) -> list[tuple[str | None, str]]:
-    """Return the queries' ids, None where there is none, and texts."""
+def _embedder(model: str, index: "Searchable", threads: int | None, offline: bool, trust_tokenizer: bool) -> "Embedder":
+    """Return the model of --model, opened with the graph that the index was made with."""
+    from sbert_mini.runtime.embedder import Embedder
+
+    opening: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
+    return Embedder(model, graph=index.model.graph, **opening)  # type: ignore[arg-type]
+
+
+def _queries(query: str | None, input: list[Path] | None, reading: dict[str, Any]) -> list[tuple[str | None, str]]:
+    """Return the queries' ids, None where there is none, and texts.
+
+    Raises:
+        UsageError: there is no query, one is empty, or they are given in two ways.
+    """
+    if query is not None:
+        if input:
+            raise UsageError("queries were given both as an argument and with --input; give one of the two")
+        options.check_no_input_options(reading)
+    queries: list[tuple[str | None, str]] = [(None, query)] if query is not None else _read_queries(input, reading)
+    if not all(text.strip() for _, text in queries):
+        raise UsageError("the query is empty")
+    return queries
+
+
+def _read_queries(input: list[Path] | None, reading: dict[str, Any]) -> list[tuple[str | None, str]]:
+    """Return the ids, None where there is none, and texts of the queries in files, or on stdin where none is named."""
     if not input:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("no query was given: name one, or --input FILE, or pipe queries in, one a line")

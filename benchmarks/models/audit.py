@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import PEER_MODEL, data_file
+from benchmarks.harness import data_file
 from benchmarks.models.data import titles_dev
 from sbert_mini import Embedder
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.tables import Json
 from sbert_mini.model.layout import read_layout
 from sbert_mini.shapes import FloatArray

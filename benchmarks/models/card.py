@@ -1,7 +1,7 @@
 """results/model.json -> the tables of the shipped models, and the last part of their cards."""
 
-from benchmarks.harness import PEER_MODEL
 from benchmarks.models.audit import audited
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.tables import Json, Table
 
 SETS = "sts12,sts13,sts15,stsb_test,sickr_test"

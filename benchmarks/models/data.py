@@ -26,8 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import PEER_MODEL, data_file
+from benchmarks.harness import data_file
 from sbert_mini import Embedder
+from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.text.records import read_records
 
 FOLDER = Path("build/model")

@@ -9,12 +9,12 @@ import numpy as np
 from sbert_mini.errors import InputError
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.compaction import build_new
+from sbert_mini.search.deletion import publish_without
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts, PassageEncoder, encoded_blocks
 from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.segment import SegmentWriter, StoredRow
 from sbert_mini.search.store import LongTextRule, ModelIdentity, Store, publish
 from sbert_mini.search.word_writer import write_generation
-from sbert_mini.shapes import IntArray
 
 
 @dataclass(frozen=True)
@@ -95,18 +95,3 @@ def no_row_left(path: Path, *, is_new: bool) -> str:
     if is_new:
         return "the folders hold no text to index"
     return f"no row would be left in the index; remove the directory {path} instead"
-
-
-def publish_without(old: Store, rows: IntArray, threads: int) -> None:
-    """Publish a generation without some rows.
-
-    Args:
-        old: the generation before. The caller holds the write lock.
-        rows: the numbers of the rows, (rows,).
-        threads: for the index of words.
-    """
-    generation, entries, next_row = old.generation + 1, old.manifest["segments"], old.manifest["next_row"]
-    deleted = np.concatenate([old.deleted, rows])
-    write_generation(old.path, generation, entries, deleted, old, threads)
-    columns, rule = old.columns, old.long_texts
-    publish(old.path, generation, old.model, entries, next_row, deleted, old.kind, columns=columns, long_texts=rule)

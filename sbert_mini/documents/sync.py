@@ -14,7 +14,7 @@ from sbert_mini.documents import reader
 from sbert_mini.documents.ignoring import Globs
 from sbert_mini.documents.journal import Journal, JournalingEncoder, journal_folder, remove_journal
 from sbert_mini.documents.outline import outline, parts
-from sbert_mini.documents.publishing import Generation, no_row_left, publish_rows, publish_without
+from sbert_mini.documents.publishing import Generation, no_row_left, publish_rows
 from sbert_mini.documents.reader import BinaryError, DocumentReader, FileContent, failure_of
 from sbert_mini.documents.selection import Folder, FolderFile, folders_of, select
 from sbert_mini.documents.state import FolderPlan, plan_folder, stored_files
@@ -22,6 +22,7 @@ from sbert_mini.errors import InputError, MissingExtraError
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
+from sbert_mini.search.deletion import publish_without
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts
 from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.queries import IndexModel, check_model

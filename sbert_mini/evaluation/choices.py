@@ -8,6 +8,8 @@ OwnRuntime: TypeAlias = Literal["int8", "fp32", "torch"]
 """What runs one of our models; see `contestants`."""
 PEER_RUNTIME: Literal["sentence-transformers"] = "sentence-transformers"
 """What runs a peer."""
+PEER_MODEL = "all-MiniLM-L6-v2"
+"""The model of sentence-transformers that our models are compared with."""
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 OWN_RUNTIMES: tuple[OwnRuntime, ...] = get_args(OwnRuntime)

@@ -99,6 +99,7 @@ def measure(
     threads: int,
     rounds: int,
     offline: bool = False,
+    trust_tokenizer: bool = False,
     on_progress: Callable[[str], None] = silent,
 ) -> PairsResult:
     """Return what the most similar pair costs by embeddings, and what it would cost by cross-encoders.
@@ -111,11 +112,13 @@ def measure(
         threads: for everything.
         rounds: of that measurement.
         offline: open no socket.
+        trust_tokenizer: see `Embedder`.
         on_progress: told what is being done.
 
     Raises:
         UsageError: there are too few distinct sentences, or a size or the sample is too small.
         MissingExtraError: torch is not installed.
+        UnsupportedModelError: the model's tokenizer is not BERT's, and is not trusted.
     """
     distinct = list(dict.fromkeys(sentences))
     if min(sizes) < 2 or sample < 8:
@@ -127,8 +130,9 @@ def measure(
     from sbert_mini.runtime.embedder import Embedder
 
     path = registry.resolve(model, offline=offline)
-    encoders = _cross_encoders(path, short_name(model), threads)  # first: what is missing is told before the long work
-    embedder = Embedder(path, threads=threads)
+    # the cross-encoders first: what is missing is told before the long work
+    encoders = _cross_encoders(path, short_name(model), threads, trust_tokenizer)
+    embedder = Embedder(path, threads=threads, trust_tokenizer=trust_tokenizer)
     faiss.omp_set_num_threads(threads)
     embedder.encode(distinct[:64])
     sizes_measured = []
@@ -160,7 +164,9 @@ def measure(
     )
 
 
-def _cross_encoders(path: Path, name: str, threads: int) -> dict[str, Callable[[list[tuple[str, str]]], None]]:
+def _cross_encoders(
+    path: Path, name: str, threads: int, trust_tokenizer: bool
+) -> dict[str, Callable[[list[tuple[str, str]]], None]]:
     """Return cross-encoders of the model's own size and of BERT-base's (weights do not matter to the cost: drawn at random)."""
     try:
         import torch
@@ -172,7 +178,7 @@ def _cross_encoders(path: Path, name: str, threads: int) -> dict[str, Callable[[
 
     torch.set_num_threads(threads)
     layout = read_layout(path)
-    tokenizer = open_tokenizer(layout)
+    tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
     base = BertConfig(vocab_size=layout.config.vocab_size)
     encoders = {
         f"cross-encoder of {name}'s size": MiniBert.from_pretrained(layout.encoder_path),

@@ -395,10 +395,16 @@ def measure_kinds(
             arguments = json.dumps([str(folder), entry, f"faiss{number}", rows.shape[1], kind, threads, k])
             peak = process([sys.executable, "-c", _OPEN_AND_SEARCH, arguments], {"OMP_NUM_THREADS": str(threads)})[1]
             built[kind] = (build_s, size / len(rows), peak)
-            searches[kind] = partial(_found, search, k)
+            searches[kind] = partial(_nearest, search, k)
         if with_peer:
             searches[SEMANTIC_SEARCH] = _semantic_search(rows, k, threads)
         return _raced(searches, built, queries, truth, rounds, on_progress)
+
+
+def recall_of(nearest: IntArray, exact: IntArray) -> float:
+    """Return the share of the exact neighbours that are among those of a search. Shapes: (queries, any), (queries, k)."""
+    rows = zip(nearest.tolist(), exact.tolist(), strict=True)
+    return sum(len(set(of_search) & set(of_exact)) for of_search, of_exact in rows) / exact.size
 
 
 def _raced(
@@ -423,7 +429,7 @@ def _raced(
     singles = alternate({name: partial(single, name) for name in searches}, rounds)
     return {
         name: IndexKind(
-            recall=_overlap(searches[name](queries), truth),
+            recall=recall_of(searches[name](queries), truth),
             queries_per_s=summary(values),
             single_ms=summary(singles[name]),
             times_faster=median_ratio(values, rates[SEMANTIC_SEARCH]) if with_peer else None,
@@ -446,7 +452,7 @@ SegmentSearch(segment, folder / faiss, dimension, kind, threads).nearest(numpy.l
 """
 
 
-def _found(search: SegmentSearch, k: int, queries: FloatArray) -> IntArray:
+def _nearest(search: SegmentSearch, k: int, queries: FloatArray) -> IntArray:
     return search.nearest(queries, k)[1]
 
 
@@ -462,9 +468,3 @@ def _semantic_search(rows: FloatArray, k: int, threads: int) -> Callable[[FloatA
         return np.array([[hit["corpus_id"] for hit in hits] for hits in hits_of_queries], dtype=np.int64)
 
     return search
-
-
-def _overlap(nearest: IntArray, truth: IntArray) -> float:
-    return float(
-        np.mean([len(set(f) & set(t)) / len(t) for f, t in zip(nearest.tolist(), truth.tolist(), strict=True)])
-    )

@@ -89,12 +89,14 @@ def flops_per_text(config: BertConfig, tokens: float) -> float:
     return config.num_hidden_layers * (2 * tokens * (4 * h * h + 2 * h * i) + 4 * tokens * tokens * h)
 
 
-def texts_of_length(layout: ModelLayout, texts: Sequence[str], tokens: int, count: int) -> list[str]:
+def texts_of_length(
+    layout: ModelLayout, texts: Sequence[str], tokens: int, count: int, *, trust_tokenizer: bool = False
+) -> list[str]:
     """Return `count` texts of `tokens` tokens each (special tokens included), cut from the words of `texts`.
 
     A text is exact to the few tokens that a word may split into.
     """
-    tokenizer = open_tokenizer(layout)
+    tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
     words = itertools.cycle(" ".join(texts).split())
     made = []
     for _ in range(count):
@@ -116,6 +118,7 @@ def measure(
     threads: int,
     rounds: int,
     offline: bool = False,
+    trust_tokenizer: bool = False,
     on_progress: Callable[[str], None] = silent,
 ) -> SpeedResult:
     """Return how fast the model is in each of its runtimes, and its peers.
@@ -127,11 +130,13 @@ def measure(
         threads: the budget of each contestant.
         rounds: alternations.
         offline: open no socket.
+        trust_tokenizer: of our model: see `Embedder`.
         on_progress: told what is being done.
 
     Raises:
         UsageError: there are too few texts.
         MissingExtraError: a peer is asked for and not installed.
+        UnsupportedModelError: the model's tokenizer is not BERT's, and is not trusted.
     """
     if len(texts) < 64:
         raise UsageError(f"at least 64 texts are needed to measure with; found {len(texts)}")
@@ -139,7 +144,9 @@ def measure(
     layout = read_layout(path)
     name = short_name(model)
     with tempfile.TemporaryDirectory() as folder:
-        encoders, peer_name, files, backends = _encoders(path, name, peer, threads, Path(folder), offline)
+        encoders, peer_name, files, backends = _encoders(
+            path, name, peer, threads, Path(folder), offline=offline, trust_tokenizer=trust_tokenizer
+        )
         disk_bytes = {label: file.stat().st_size for label, file in files.items()}
         other = peer_name if peer is not None and registry.resolve(peer, offline=offline) != path else None
         label_of_model = next(label for label in (f"{name} (fp32)", f"{name} (int8)") if label in encoders)
@@ -147,7 +154,8 @@ def measure(
         on_progress("closeness")
         fidelity = _fidelity(encoders, reference, other, texts)
         on_progress("cold start and memory of whole processes")
-        cold, peaks = _processes(path, name, encoders, peer_name, peer, texts, threads, rounds, Path(folder))
+        trust = ["--trust-tokenizer"] if trust_tokenizer else []
+        cold, peaks = _processes(path, name, encoders, peer_name, peer, texts, threads, rounds, Path(folder), trust)
         on_progress("one text at a time")
         latency = _latency(encoders, peer_name, texts[:64], rounds)
         by_batch: dict[str, dict[str, Any]] = {label: {} for label in encoders}
@@ -157,10 +165,11 @@ def measure(
         by_length: dict[str, dict[str, Any]] = {label: {} for label in encoders}
         for tokens in (n for n in LENGTHS if n <= layout.max_seq_length):
             on_progress(f"texts of {tokens} tokens")
-            made = texts_of_length(layout, texts, tokens, max(_TOKENS_A_LENGTH // tokens, 16))
+            count = max(_TOKENS_A_LENGTH // tokens, 16)
+            made = texts_of_length(layout, texts, tokens, count, trust_tokenizer=trust_tokenizer)
             _rates(by_length, str(tokens), encoders, made, 32, peer_name, rounds)
         on_progress("the machine's limit")
-        roofline = _roofline(layout, texts, by_batch, threads)
+        roofline = _roofline(layout, texts, by_batch, threads, trust_tokenizer=trust_tokenizer)
     record = {
         label: {
             **fidelity[label],
@@ -174,7 +183,7 @@ def measure(
 
 
 def _encoders(
-    path: Path, name: str, peer: str | None, threads: int, folder: Path, offline: bool
+    path: Path, name: str, peer: str | None, threads: int, folder: Path, *, offline: bool, trust_tokenizer: bool
 ) -> tuple[dict[str, Encode], str | None, dict[str, Path], dict[str, str]]:
     from sbert_mini.runtime.embedder import Embedder
 
@@ -183,18 +192,18 @@ def _encoders(
     backends: dict[str, str] = {}
     for kind in GRAPH_FILES:
         try:
-            files[f"{name} ({kind})"] = find(path, kind).file
+            files[f"{name} ({kind})"] = find(path, kind, trust_tokenizer=trust_tokenizer).file
         except MissingExtraError:  # a model that travels as an int8 graph alone, and no onnx to make the other one
             if kind == "int8":
                 raise
             continue
-        embedder = Embedder(path, graph=kind, threads=threads)
+        embedder = Embedder(path, graph=kind, threads=threads, trust_tokenizer=trust_tokenizer)
         encoders[f"{name} ({kind})"] = partial(_embed, embedder)
         backends[f"{name} ({kind})"] = embedder.backend
         if embedder.backend.startswith("native"):
             label = f"{name} ({kind}, ONNX Runtime)"
             files[label] = files[f"{name} ({kind})"]
-            other = Embedder(path, graph=kind, threads=threads, backend="onnx")
+            other = Embedder(path, graph=kind, threads=threads, backend="onnx", trust_tokenizer=trust_tokenizer)
             encoders[label], backends[label] = partial(_embed, other), other.backend
     try:
         exact = files.get(f"{name} (fp32)")
@@ -203,7 +212,7 @@ def _encoders(
         dynamic = None
     if dynamic is not None:
         label = f"{name} ({_DYNAMIC})"
-        encoders[label] = onnx_runtime(dynamic, read_layout(path), threads)
+        encoders[label] = onnx_runtime(dynamic, read_layout(path), threads, trust_tokenizer=trust_tokenizer)
         files[label] = dynamic
     if peer is None:
         return encoders, None, files, backends
@@ -247,7 +256,7 @@ def dynamic_int8(source: Path, target: Path) -> Path:
     return target
 
 
-def onnx_runtime(file: Path, layout: ModelLayout, threads: int) -> Encode:
+def onnx_runtime(file: Path, layout: ModelLayout, threads: int, *, trust_tokenizer: bool = False) -> Encode:
     """Return ONNX Runtime as it is ordinarily used: one session of `threads` threads, texts sorted by tokens."""
     from sbert_mini.text.batching import batches_by_length, pad
 
@@ -256,7 +265,7 @@ def onnx_runtime(file: Path, layout: ModelLayout, threads: int) -> Encode:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    tokenizer = open_tokenizer(layout)
+    tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
 
     def encode(texts: Sequence[str], size: int) -> FloatArray:
         tokens = tokenizer.encode(list(texts))
@@ -299,17 +308,24 @@ def _processes(
     threads: int,
     rounds: int,
     folder: Path,
+    options: Sequence[str],
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the cold start of whole processes, and the peak memory of processes that encode all texts."""
+    """Return the cold start of whole processes, and the peak memory of processes that encode all texts.
+
+    `options` are those of `sbmini encode` that the model needs.
+    """
     sbmini = [sys.executable, "-m", "sbert_mini"]
     environment = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     lines, vectors = folder / "texts.txt", folder / "vectors.npy"
     lines.write_text("".join(" ".join(text.split()) + "\n" for text in texts), "utf-8")
     ours = 'sbmini encode "one sentence"'
-    commands = {ours: [*sbmini, "encode", "one sentence", "-m", str(path)], "sbmini --help": [*sbmini, "--help"]}
+    commands = {
+        ours: [*sbmini, "encode", "one sentence", "-m", str(path), *options],
+        "sbmini --help": [*sbmini, "--help"],
+    }
     encoding = {
         f"{name} ({kind})": [
-            *sbmini, "encode", "-i", str(lines), "-o", str(vectors), "-m", str(path), "--graph", kind, "-q",
+            *sbmini, "encode", "-i", str(lines), "-o", str(vectors), "-m", str(path), "--graph", kind, "-q", *options,
         ]
         for kind in GRAPH_FILES
         if f"{name} ({kind})" in labels
@@ -387,14 +403,14 @@ def _rates(
 
 
 def _roofline(
-    layout: ModelLayout, texts: Sequence[str], by_batch: Mapping[str, Any], threads: int
+    layout: ModelLayout, texts: Sequence[str], by_batch: Mapping[str, Any], threads: int, *, trust_tokenizer: bool
 ) -> dict[str, Any] | None:
     try:
         import torch
     except ModuleNotFoundError:
         return None
     torch.set_num_threads(threads)
-    lengths = [len(t.ids) for t in open_tokenizer(layout).encode(list(texts))]
+    lengths = open_tokenizer(layout, trust=trust_tokenizer).encode(list(texts)).lengths
     flops = float(np.mean([flops_per_text(layout.config, n) for n in lengths]))
     inner, columns = layout.config.hidden_size, layout.config.intermediate_size
     a, b = torch.randn(_ROWS, inner), torch.randn(inner, columns)

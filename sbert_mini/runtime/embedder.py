@@ -5,21 +5,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
-
-from sbert_mini.errors import ModelMismatchError, UsageError
+from sbert_mini.errors import ModelMismatchError
 from sbert_mini.model import registry
 from sbert_mini.model.choices import Graph
-from sbert_mini.runtime import arguments, similarity
+from sbert_mini.runtime import arguments, reading, similarity
 from sbert_mini.runtime.choices import Backend, Precision
-from sbert_mini.runtime.engine import open_engine, thread_count
+from sbert_mini.runtime.engine import thread_count
 from sbert_mini.runtime.graph import Adapter
-from sbert_mini.runtime.graphs import find, find_ranges
+from sbert_mini.runtime.graphs import find_ranges
 from sbert_mini.runtime.npy import write_npy
+from sbert_mini.runtime.opening import OpeningOptions, open_model
 from sbert_mini.runtime.precision import check_precision, quantize_vectors
+from sbert_mini.runtime.reading import DOCUMENT_PROMPTS, QUERY_PROMPTS, prompt_text, with_prompt
 from sbert_mini.runtime.stream import (
-    DOCUMENT_PROMPTS,
-    QUERY_PROMPTS,
     EncodedWindow,
     EncodeOptions,
     PairOptions,
@@ -27,21 +25,12 @@ from sbert_mini.runtime.stream import (
     StreamOptions,
     TextStream,
     check_dimension,
-    check_pairs,
     check_texts,
     join_records,
-    plan_pairs,
-    plan_texts,
-    prompt_text,
-    short_enough,
-    tokens_around,
-    with_prompt,
-    words_in,
+    joined,
 )
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
-from sbert_mini.text.batching import pad
 from sbert_mini.text.records import Record, Reject
-from sbert_mini.text.tokenizer import open_tokenizer
 from sbert_mini.text.words import Words
 
 
@@ -71,7 +60,9 @@ class Embedder:
         path: the model's directory.
         model_name: its name, for people.
         graph: which graph computes.
+        backend: what computes, for people: native code and with which instructions, ONNX Runtime, or torch and where.
         threads: for everything.
+        dimension: components of a vector, before any `truncate_dim` of a call.
         tokenizer: what makes word pieces of texts.
         fingerprint: sha256 over weights, tokenizer, pooling and greatest length: equal ones give comparable vectors.
 
@@ -95,39 +86,19 @@ class Embedder:
         adapter: Adapter | None = None,
         trust_tokenizer: bool = False,
     ) -> None:
-        if adapter is not None and (backend not in (None, "onnx") or device not in (None, "cpu")):
-            raise UsageError("a task's projected attention layers are computed by onnx, on the CPU, alone")
-        self._reopened_with = {
-            "device": device,
-            "backend": backend,
-            "adapter": adapter,
-            "trust_tokenizer": trust_tokenizer,
-        }
-        self.threads = thread_count(threads)
-        self.model_name = registry.name_of(model)
-        self._converted = find(
-            registry.resolve(model, offline=offline), graph, adapter, trust_tokenizer=trust_tokenizer
-        )
-        self._engine = open_engine(self._converted, "onnx" if adapter is not None else backend, device)
+        self._options = OpeningOptions(graph, device, backend, adapter, trust_tokenizer)
+        self.threads, self.model_name = thread_count(threads), registry.name_of(model)
+        path = registry.resolve(model, offline=offline)
+        self._converted, self._engine, self.tokenizer = open_model(path, self._options)
         layout = self._layout = self._converted.layout
         self.path, self.graph, self.fingerprint = layout.path, self._converted.graph, self._converted.fingerprint
-        self.tokenizer = open_tokenizer(layout, trust=trust_tokenizer)
-        self._stream = TextStream(self.tokenizer, self._engine, layout.dimension, self.threads, layout.path)
+        self.backend, self.dimension = self._engine.name, layout.output_dimension
+        self._stream = TextStream(layout, self.tokenizer, self._engine, self.threads)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies open the model again: the same directory, graph, number of threads and backend."""
-        options = {"graph": self.graph, "threads": self.threads, **self._reopened_with}
+        options = {**vars(self._options), "graph": self.graph, "threads": self.threads}
         return _reopened, (type(self), self.path, self.model_name, self.fingerprint, options)
-
-    @property
-    def backend(self) -> str:
-        """What computes, for people: native code and with which instructions, ONNX Runtime, or torch and where."""
-        return self._engine.name
-
-    @property
-    def dimension(self) -> int:
-        """Components of a vector, before any `truncate_dim` of a call."""
-        return self._layout.output_dimension
 
     @property
     def max_seq_length(self) -> int:
@@ -157,15 +128,11 @@ class Embedder:
         Shapes: each: (texts, seq), `seq` the longest text's tokens, at most `max_seq_length`.
         """
         several = check_texts([str(texts)] if arguments.is_one_text(texts) else texts)
-        padded = pad(self.tokenizer.encode(list(several)), self.tokenizer.pad_id)
-        return dict(zip(("input_ids", "attention_mask", "token_type_ids"), padded, strict=True))
+        return reading.padded_tokens(list(several), self.tokenizer)
 
     def words_of(self, texts: Sequence[str], *, prompt: str | None = None) -> list[Words]:
         """Return what the model reads of each text, as far as it tells texts from each other; `prompt` as in `encode`."""
-        prefix = prompt_text(self._layout, None, prompt)
-        around = tokens_around(self.tokenizer, prefix)
-        encoded = self.tokenizer.encode([prefix + text for text in texts])
-        return [words_in([tokens], self.tokenizer, around) for tokens in encoded]
+        return reading.words_of(texts, self._layout, self.tokenizer, prompt)
 
     def encode(
         self,
@@ -197,9 +164,8 @@ class Embedder:
         check_precision(precision)
         arguments.numpy_only(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor)
         single = arguments.is_one_text(texts)
-        blocks = list(self.encode_stream([str(texts)] if single else texts, **options))
-        dim = options.get("truncate_dim")
-        vectors = np.concatenate(blocks) if blocks else np.empty((0, check_dimension(self._layout, dim)), np.float32)
+        blocks, dim = self.encode_stream([str(texts)] if single else texts, **options), options.get("truncate_dim")
+        vectors = joined(blocks, check_dimension(self._layout, dim))
         if precision in ("int8", "uint8") and ranges is None:
             ranges = self.component_ranges(dim, normalize_embeddings=options.get("normalize_embeddings", True))
         result = quantize_vectors(vectors, precision, ranges)
@@ -223,11 +189,10 @@ class Embedder:
 
     def encode_queries(self, texts: Iterable[str]) -> tuple[FloatArray, list[Words]]:
         """Return `encode_query(texts)`, (texts, dim), and what the model reads of each text, without reporting unknown words."""
-        windows = list(
-            self.encode_windows(texts, warn_of_unknown=False, **with_prompt({}, self._layout, QUERY_PROMPTS))
-        )
-        vectors = [window.vectors for window in windows] or [np.empty((0, self.dimension), np.float32)]
-        return np.concatenate(vectors), [words for window in windows for words in window.words()]
+        options = with_prompt({"warn_of_unknown": False}, self._layout, QUERY_PROMPTS)
+        windows = list(self.encode_windows(texts, **options))
+        vectors = joined((window.vectors for window in windows), self.dimension)
+        return vectors, [words for window in windows for words in window.words()]
 
     def encode_document(self, texts: str | Iterable[str], **options: Any) -> AnyArray:
         """Return `encode(texts)` with the model's prompt named `document`, `passage` or `corpus`, the first that it has."""
@@ -235,8 +200,7 @@ class Embedder:
 
     def document_prompt(self) -> str:
         """Return the text that `encode_document` puts before each text; an empty string for none."""
-        name = with_prompt({}, self._layout, DOCUMENT_PROMPTS)["prompt_name"]
-        return self._layout.prompts[name] if name is not None else ""
+        return reading.document_prompt(self._layout)
 
     def encode_pairs(self, pairs: Iterable[tuple[str, str]], **options: Unpack[PairOptions]) -> FloatArray:
         """Return one vector of length 1 a pair, both texts read as one input: `[CLS] a [SEP] b [SEP]`.
@@ -250,16 +214,13 @@ class Embedder:
 
         Shapes: the result: (pairs, dim), float32.
         """
-        blocks = list(self.encode_pairs_stream(pairs, **options))
-        return np.concatenate(blocks) if blocks else np.empty((0, self._layout.dimension), np.float32)
+        return joined(self.encode_pairs_stream(pairs, **options), self._layout.dimension)
 
     def encode_pairs_stream(
         self, pairs: Iterable[tuple[str, str]], **options: Unpack[PairOptions]
     ) -> Iterator[FloatArray]:
         """Yield the vectors of `encode_pairs` in order, in blocks of `stream.WINDOW` rows, reading the pairs as it goes."""
-        arguments.check_options(options, PairOptions)
-        plan = plan_pairs(self._layout, self.tokenizer, self._engine.tokens_per_batch, **options)
-        return (window.vectors for window in self._stream.windows(check_pairs(pairs), plan))
+        return (window.vectors for window in self._stream.of_pairs(pairs, **options))
 
     def similarity(self, a: AnyArray, b: AnyArray) -> FloatArray:
         """Return the model's own similarity of each vector of `a` to each of `b`, (texts, others): `similarity.similarity`."""
@@ -271,14 +232,13 @@ class Embedder:
 
     def are_longer(self, texts: Sequence[str], *, prompt: str | None = None) -> list[bool]:
         """Return which texts, with the prompt, are longer than the model reads; None for the model's own default prompt."""
-        prefix = prompt_text(self._layout, None, prompt)
-        return self.tokenizer.encode([prefix + text for text in texts]).truncated.tolist()
+        return reading.are_longer(texts, self.tokenizer, prompt_text(self._layout, None, prompt))
 
     def short_enough(
         self, records: Iterable[Record], prompt: str | None, on_reject: Callable[[Reject], None]
     ) -> Iterator[Record]:
         """Return the records whose text, with the prompt, the model reads whole, and hand over the others as rejects."""
-        return short_enough(records, self.tokenizer, prompt_text(self._layout, None, prompt), on_reject)
+        return reading.short_enough(records, self.tokenizer, prompt_text(self._layout, None, prompt), on_reject)
 
     def encode_to_npy(self, texts: Iterable[str], path: str | Path, **options: Any) -> tuple[int, int]:
         """Write one float32 vector a text into the `.npy` file `path`, replacing it, and return its shape `(texts, dim)`.
@@ -298,9 +258,7 @@ class Embedder:
 
     def encode_windows(self, texts: Iterable[str], **options: Unpack[StreamOptions]) -> Iterator[EncodedWindow]:
         """Yield what `encode_stream` yields, each block with what the model reads of its texts."""
-        arguments.check_options(options, StreamOptions)
-        plan = plan_texts(self._layout, self.tokenizer, self._engine.tokens_per_batch, **options)
-        return self._stream.windows(check_texts(texts), plan)
+        return self._stream.of_texts(texts, **options)
 
     def encode_records(
         self, records: Iterable[RowT], **options: Unpack[StreamOptions]
@@ -311,8 +269,8 @@ class Embedder:
 
         Shapes: each array: (records, dim), a row a record.
         """
-        joined = join_records(records, partial(self.encode_windows, **options))
-        return ((rows, window.vectors) for rows, window in joined)
+        windows = join_records(records, partial(self.encode_windows, **options))
+        return ((rows, window.vectors) for rows, window in windows)
 
 
 def _reopened(kind: type[Embedder], path: Path, name: str, fingerprint: str, options: dict[str, Any]) -> Embedder:

@@ -6,30 +6,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
 from sbert_mini.cosine import unit_rows
-from sbert_mini.errors import CorruptModelError, TextTooLongError, UnsupportedModelError, UsageError
+from sbert_mini.errors import CorruptModelError, TextTooLongError, UsageError
 from sbert_mini.model.layout import ModelLayout
 from sbert_mini.progress import Counted, ProgressBar, bar_over, expected
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.choices import TRUNCATIONS, Truncation
 from sbert_mini.runtime.engine import Engine
+from sbert_mini.runtime.reading import prompt_text, tokens_around, words_in
 from sbert_mini.shapes import FloatArray, IntArray
 from sbert_mini.text.batching import batches_by_length
-from sbert_mini.text.records import Record, Reject
 from sbert_mini.text.tokenizer import TextTokenizer
 from sbert_mini.text.tokens import TokenBatch, Tokens
 from sbert_mini.text.words import Words
 
 WINDOW = 2048
 """Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
-QUERY_PROMPTS = ("query",)
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-"""Names that models give to the prompt of queries, and of documents."""
 
 log = logging.getLogger("sbert_mini")
 
@@ -243,58 +239,6 @@ def check_dimension(layout: ModelLayout, truncate_dim: int | None) -> int:
     return dimension
 
 
-def prompt_text(layout: ModelLayout, name: str | None, prompt: str | None) -> str:
-    """Return the text that is put before each text: `prompt`, else the prompt of that name, else the model's default one.
-
-    Raises:
-        UsageError: the model has no prompt of that name, or the prompt is no valid text.
-        UnsupportedModelError: the model leaves its prompt out of the pooling.
-    """
-    for parameter, value in (("prompt_name", name), ("prompt", prompt)):
-        if value is not None and not isinstance(value, str):
-            raise UsageError(f"{parameter} must be a string or None; found {type(value).__name__} {value!r}")
-    if prompt is None:
-        name = name or layout.default_prompt_name
-        if name is not None and name not in layout.prompts:
-            known = ", ".join(layout.prompts) or "none"
-            raise UsageError(f"the model has no prompt named {name!r}; it has: {known}")
-        prompt = layout.prompts[name] if name is not None else ""
-    if arguments.holds_half_a_character(prompt):
-        raise UsageError(f"the prompt is not valid Unicode: {prompt!r} holds half a character")
-    if prompt and not layout.include_prompt:
-        raise UnsupportedModelError("this model leaves its prompt out of the pooling, which the runtime does not do")
-    return prompt
-
-
-def with_prompt(options: dict[str, Any], layout: ModelLayout, names: Sequence[str]) -> dict[str, Any]:
-    """Return the options; if they set no prompt, with the first of these names for which the model has one."""
-    if options.get("prompt") is None and options.get("prompt_name") is None:
-        return {**options, "prompt_name": next((name for name in names if name in layout.prompts), None)}
-    return options
-
-
-def tokens_around(tokenizer: TextTokenizer, prefix: str) -> int:
-    """Return how many tokens of an encoded text are special ones or the prompt's."""
-    return len(tokenizer.encode([prefix])[0].ids)
-
-
-def words_in(pieces: Sequence[Tokens], tokenizer: TextTokenizer, around: int) -> Words:
-    """Return what the model reads of a text, as far as it tells texts from each other.
-
-    Args:
-        pieces: the text's tokens; several, where it was split.
-        tokenizer: made them.
-        around: special tokens and prompt tokens of each piece (`tokens_around`).
-    """
-    special, unknown_id = tokenizer.special_ids, tokenizer.unknown_id
-    prompt = around - tokenizer.special_tokens()
-    text_ids = [[i for i in piece.ids if i not in special][prompt:] for piece in pieces]
-    unknown = [
-        piece.unknown[len(piece.unknown) - ids.count(unknown_id) :] for piece, ids in zip(pieces, text_ids, strict=True)
-    ]
-    return Words(tuple(itertools.chain(*text_ids)), tuple(itertools.chain(*unknown)))
-
-
 def check_texts(texts: Iterable[str]) -> Iterable[str]:
     """Return several texts, each checked when it is read.
 
@@ -415,24 +359,42 @@ class TextStream:
     """Texts -> windows of vectors. One window is tokenized while the one before is computed.
 
     Args:
+        layout: of the model.
         tokenizer: of the model.
         engine: what computes.
-        dimension: components of a whole vector.
         threads: that tokenize and compute.
-        model: the model's directory, for an error.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, engine: Engine, dimension: int, threads: int, model: Path) -> None:
+    def __init__(self, layout: ModelLayout, tokenizer: TextTokenizer, engine: Engine, threads: int) -> None:
+        self._layout = layout
         self._tokenizer = tokenizer
         self._engine = engine
-        self._dimension = dimension
         self._threads = threads
-        self._model = model
 
     def __repr__(self) -> str:
-        return f"TextStream({str(self._model)!r}, engine={self._engine.name!r}, threads={self._threads})"
+        return f"TextStream({str(self._layout.path)!r}, engine={self._engine.name!r}, threads={self._threads})"
 
-    def windows(self, items: Iterable[Any], plan: EncodePlan) -> Iterator[EncodedWindow]:
+    def of_texts(self, texts: Iterable[str], **options: Unpack[StreamOptions]) -> Iterator[EncodedWindow]:
+        """Return the windows of some texts, which are checked as they are read.
+
+        Raises:
+            UsageError: an option is invalid.
+        """
+        arguments.check_options(options, StreamOptions)
+        plan = plan_texts(self._layout, self._tokenizer, self._engine.tokens_per_batch, **options)
+        return self._windows(check_texts(texts), plan)
+
+    def of_pairs(self, pairs: Iterable[tuple[str, str]], **options: Unpack[PairOptions]) -> Iterator[EncodedWindow]:
+        """Return the windows of some pairs of texts, which are checked as they are read.
+
+        Raises:
+            UsageError: an option is invalid.
+        """
+        arguments.check_options(options, PairOptions)
+        plan = plan_pairs(self._layout, self._tokenizer, self._engine.tokens_per_batch, **options)
+        return self._windows(check_pairs(pairs), plan)
+
+    def _windows(self, items: Iterable[Any], plan: EncodePlan) -> Iterator[EncodedWindow]:
         """Yield the vectors of checked texts or pairs in order, reading them as it goes.
 
         Raises:
@@ -477,7 +439,7 @@ class TextStream:
         self, pool: ThreadPoolExecutor, window: TokenWindow, plan: EncodePlan
     ) -> tuple[FloatArray, list[Future[None]]]:
         """Begin to compute a window; return where its pieces' vectors will be, and what to wait for."""
-        vectors = np.empty((len(window.pieces), self._dimension), np.float32)
+        vectors = np.empty((len(window.pieces), self._layout.dimension), np.float32)
 
         def run(positions: IntArray) -> None:
             vectors[positions] = self._engine.run(window.pieces.take(positions))
@@ -488,7 +450,9 @@ class TextStream:
     def _finished(self, window: TokenWindow, vectors: FloatArray, plan: EncodePlan) -> EncodedWindow:
         """Return a window that is computed, and count it."""
         if not np.isfinite(vectors).all():
-            raise CorruptModelError(f"{self._model} gave a vector that holds NaN or infinity: its weights overflow")
+            raise CorruptModelError(
+                f"{self._layout.path} gave a vector that holds NaN or infinity: its weights overflow"
+            )
         counts = plan.counts
         counts.texts += window.texts
         counts.tokens += len(window.pieces.ids)
@@ -503,6 +467,12 @@ class TextStream:
             return [words_in(group, self._tokenizer, plan.around) for group in groups]
 
         return EncodedWindow(join_pieces(window, vectors, plan), words)
+
+
+def joined(blocks: Iterable[FloatArray], dimension: int) -> FloatArray:
+    """Return blocks of vectors as one array; without any block, an array of no rows. Shapes: each (some, dimension)."""
+    arrays = list(blocks)
+    return np.concatenate(arrays) if arrays else np.empty((0, dimension), np.float32)
 
 
 def _warn(plan: EncodePlan, max_seq_length: int) -> None:
@@ -526,18 +496,6 @@ def _warn(plan: EncodePlan, max_seq_length: int) -> None:
         log.warning(
             "%d of %d %s hold nothing that the model reads: all have one vector", counts.empty, counts.texts, items
         )
-
-
-def short_enough(
-    records: Iterable[Record], tokenizer: TextTokenizer, prefix: str, on_reject: Callable[[Reject], None]
-) -> Iterator[Record]:
-    """Yield the records whose text, with the prompt, the tokenizer keeps whole, and hand over the others as rejects."""
-    for record in records:
-        if tokenizer.encode([prefix + record.text])[0].truncated:
-            reason = f"the text is longer than {tokenizer.max_seq_length} tokens"
-            on_reject(Reject(record.line, reason, record.text[:1000], record.file))
-        else:
-            yield record
 
 
 class HasText(Protocol):

@@ -51,11 +51,11 @@ def _merge(old: Store, name: str, on_progress: Callable[[int, int], None] | None
     """Write the rows of all segments into a new one, and return its entry for the manifest."""
     with SegmentWriter(old.path / "segments", name, old.model.dimension, Schema(old.columns)) as merged:
         for segment in old.segments:
-            for block, places, vectors in segment.row_blocks(old.model.dimension, old.present_rows(segment)):
+            for block, vector_positions, vectors in segment.row_blocks(old.model.dimension, old.present_rows(segment)):
                 rows = [segment.row(position) for position in block.tolist()]
                 spans = None
                 if segment.passages is not None:
-                    spans = segment.passages.spans[places]
+                    spans = segment.passages.spans[vector_positions]
                     spans[:, 0] = merged.rows + np.searchsorted(block, spans[:, 0])
                 merged.write(rows, vectors, segment.row_ids[block], spans)
                 if on_progress is not None:

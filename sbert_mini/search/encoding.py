@@ -214,7 +214,7 @@ def _passages(
 
 def given_blocks(
     accepted: Iterable[tuple[int, StoredRow]],
-    given: FloatArray | VectorsById,
+    ready: FloatArray | VectorsById,
     dimension: int,
     counts: IndexCounts,
 ) -> Iterator[RowBlock]:
@@ -222,14 +222,14 @@ def given_blocks(
 
     Args:
         accepted: the rows to store, with their records' positions.
-        given: one vector a record.
+        ready: one vector a record.
         dimension: components of a vector.
         counts: of the records read so far.
 
     Raises:
         InputError: there are more or fewer vectors than records, a row has none, or one is not of length 1.
     """
-    vectors, places = (given.vectors, given.places) if isinstance(given, VectorsById) else (given, None)
+    vectors, position_of = (ready.vectors, ready.places) if isinstance(ready, VectorsById) else (ready, None)
     vectors = arguments.array_of(vectors, "vectors")
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         raise InputError(f"the vectors must have the shape (rows, {dimension}); found {vectors.shape}")
@@ -237,32 +237,32 @@ def given_blocks(
     pending: list[StoredRow] = []
 
     def block() -> FloatArray:
-        taken = np.asarray(vectors[positions], dtype=np.float32)
-        lengths = np.linalg.norm(taken.astype(np.float64), axis=1)
+        block_vectors = np.asarray(vectors[positions], dtype=np.float32)
+        lengths = np.linalg.norm(block_vectors.astype(np.float64), axis=1)
         wrong = np.flatnonzero(~(np.abs(lengths - 1) < arguments.LENGTH_TOLERANCE))
         if len(wrong):
             first = int(wrong[0])
             raise InputError(f"vector {positions[first] + 1} has the length {lengths[first]:.4f}; it must be 1")
         positions.clear()
-        return arguments.rescaled(taken, lengths)
+        return arguments.rescaled(block_vectors, lengths)
 
     used = 0
     for position, row in accepted:
-        at = position if places is None else places.get(row.id, -1)
-        if at < 0:
+        vector = position if position_of is None else position_of.get(row.id, -1)
+        if vector < 0:
             raise InputError(f"the row {row.id!r} has no vector")
-        if at >= len(vectors):
+        if vector >= len(vectors):
             raise InputError(f"there are {len(vectors)} vectors, and more rows than that")
-        positions.append(at)
+        positions.append(vector)
         pending.append(row)
         used += 1
         if len(positions) == _BLOCK_ROWS:
             yield RowBlock(pending, block())
             pending = []
-    rows = counts.records if places is None else used + counts.repeated
+    rows = counts.records if position_of is None else used + counts.repeated
     if rows < len(vectors):
         raise InputError(
-            f"there are {len(vectors)} vectors, and {rows} rows{'' if places is None else ' of their ids'}"
+            f"there are {len(vectors)} vectors, and {rows} rows{'' if position_of is None else ' of their ids'}"
         )
     if positions:
         yield RowBlock(pending, block())

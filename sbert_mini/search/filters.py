@@ -325,9 +325,9 @@ class _Evaluation:
     def _each(self, function: Callable[..., Any], values: AnyArray, valid: AnyArray, dtype: Any) -> AnyArray:
         """Return a Python function's results for the valid values, looking at the clock now and then."""
         computed = np.full(len(values), "", object) if dtype is object else np.zeros(len(values), dtype)
-        places = np.flatnonzero(valid)
-        for start in range(0, len(places), 4096):
-            some = places[start : start + 4096]
+        positions = np.flatnonzero(valid)
+        for start in range(0, len(positions), 4096):
+            some = positions[start : start + 4096]
             results, unchecked = [], _TEXT_BETWEEN_CHECKS
             for value in values[some].tolist():
                 unchecked += len(value) if isinstance(value, str) else 1

@@ -1,20 +1,28 @@
 """Open an index and search it."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, overload
-
-import numpy as np
 
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.filters import TIME_LIMIT_S
-from sbert_mini.search.fusion import RankedRow, SearchBy
+from sbert_mini.search.fusion import SearchBy
+from sbert_mini.search.generation import (
+    allowed_rows,
+    damage_of,
+    matching_rows,
+    row_blocks,
+    row_of,
+    stored_hit,
+    stored_rows,
+)
 from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.nearest import SegmentSearch, segment_searches
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
-from sbert_mini.search.ranking import allowed_rows, hits_of, nearest_rows, stored_hit
+from sbert_mini.search.ranking import hits_of, nearest_rows
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import LongTextRule, ModelIdentity, Store
 from sbert_mini.search.word_index import WordIndex
@@ -44,9 +52,7 @@ class SearchIndex:
         filter_timeout_s: float | None = TIME_LIMIT_S,
     ) -> None:
         self._store = Store(path)
-        self._filter_timeout_s = filter_timeout_s
-        self._threads = threads
-        self._offline = offline
+        self._threads, self._offline, self._filter_timeout_s = threads, offline, filter_timeout_s
         self._searches: list[SegmentSearch] | None = None
         self._model = IndexModel(self._store.model, self._store.path, threads, offline=offline)
         self._words = _words_of(self._store, threads)
@@ -175,8 +181,8 @@ class SearchIndex:
         request = read_request(
             queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, weight=weight, embedder=embedder
         )
-        hits = hits_of(request, self._segment_searches(), self._words, self._allowed(filter), self._hit, exact=exact)
-        return request.answer(hits)
+        searches, hit_of = self._segment_searches(), partial(stored_hit, self._store)
+        return request.answer(hits_of(request, searches, self._words, self._allowed(filter), hit_of, exact=exact))
 
     def embedder(self) -> Embedder:
         """Return the model that the index names, opened once.
@@ -224,48 +230,30 @@ class SearchIndex:
         Raises:
             UsageError: it cannot be evaluated.
         """
-        masks = zip(self._store.segments, self._allowed(filter), strict=True)
-        return np.concatenate([s.row_ids[np.flatnonzero(mask)] for s, mask in masks if mask is not None])  # it never is
+        return matching_rows(self._store, filter, self._filter_timeout_s, thread_count(self._threads))
 
     def _allowed(self, filter: str | None) -> list[AnyArray | None]:
         """Return for each segment which of its rows count, (rows,) bool; None for all."""
-        present = [self._store.present_rows(segment) for segment in self._store.segments]
-        if filter is None:
-            return present
-        columns_of = [self._store.columns_of(segment) for segment in self._store.segments]
-        threads = thread_count(self._threads)
-        return [*allowed_rows(columns_of, present, filter, self.columns, self._filter_timeout_s, threads)]
+        return allowed_rows(self._store, filter, self._filter_timeout_s, thread_count(self._threads))
 
     def rows(self) -> Iterator[StoredRow]:
         """Yield every row, in the order of their numbers."""
-        for segment in self._store.segments:
-            for position in range(segment.rows):
-                if not self._store.is_deleted(int(segment.row_ids[position])):
-                    yield segment.row(position)
+        return stored_rows(self._store)
 
     def row_blocks(self) -> Iterator[tuple[list[StoredRow], FloatArray]]:
         """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time.
 
         The vector of a row with several passages is their mean (`Passages.averaged`).
         """
-        for segment, present in zip(self._store.segments, self._allowed(None), strict=True):
-            for block, places, vectors in segment.row_blocks(self.model.dimension, present):
-                joined = vectors if segment.passages is None else segment.passages.averaged(vectors, places)
-                yield [segment.row(position) for position in block.tolist()], joined
+        return row_blocks(self._store)
 
     def get(self, identity: str) -> StoredRow | None:
         """Return the row with this id, or None where there is none."""
-        row = self._store.find(identity)
-        if row is None:
-            return None
-        segment, position = self._store.locate(row)
-        return segment.row(position)
+        return row_of(self._store, identity)
 
     def verify(self) -> list[str]:
         """Check every stored block, the caches included, and return a line for each damaged file; none for sound."""
-        damage: list[str | None] = [line for segment in self._store.segments for line in segment.damage()]
-        damage += [search.damage() for search in self._segment_searches()]
-        return [line for line in [*damage, self._words.damage()] if line is not None]
+        return damage_of(self._store, self._segment_searches(), self._words)
 
     def prepare(self) -> None:
         """Read what the first search would have to, and make the FAISS files that are missing."""
@@ -277,9 +265,6 @@ class SearchIndex:
             store, threads = self._store, thread_count(self._threads)
             self._searches = segment_searches(store.segments, store.folder, store.model.dimension, store.kind, threads)
         return self._searches
-
-    def _hit(self, ranked: RankedRow, query: FloatArray) -> Hit:
-        return stored_hit(*self._store.locate(ranked.row), ranked, query)
 
 
 def _reopened(

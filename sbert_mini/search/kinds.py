@@ -38,6 +38,21 @@ class SearchKind:
     pca: int | None = None
 
 
+def requested_kind(kind: str | None, pca: int | None) -> SearchKind | None:
+    """Return the kind that an index is to have from now on; None where it keeps its present one.
+
+    Args:
+        kind: see `SearchKind.factory`; None for the present kind.
+        pca: see `SearchKind.pca`: a part of a kind.
+
+    Raises:
+        UsageError: `pca` is given without a kind.
+    """
+    if kind is None and pca is not None:
+        raise UsageError("pca goes with a kind: name it too, such as kind='auto' (--kind auto)", "pca")
+    return None if kind is None else SearchKind(kind, pca)
+
+
 def automatic(rows: int) -> str:
     """Return the kind for a segment of so many rows: `exact`, or a FAISS factory string."""
     if rows <= EXACT_ROWS:

@@ -249,13 +249,13 @@ def read_request(
     ranked_by = _search_by(by, hybrid=hybrid, are_vectors=_are_vectors(queries))
     share = _share(weight, ranked_by)
     dimension, is_single = model.identity.dimension, arguments.is_one_text(queries)
-    given = _checked_queries(queries, dimension)
-    if isinstance(given, np.ndarray):
-        return Request(k, least, ranked_by, share, is_single, [], given, [], None)
+    texts_or_vectors = _checked_queries(queries, dimension)
+    if isinstance(texts_or_vectors, np.ndarray):
+        return Request(k, least, ranked_by, share, is_single, [], texts_or_vectors, [], None)
     embedder = model.embedder() if embedder is None else model.check(embedder)
-    vectors, words = embedder.encode_queries(given)
+    vectors, words = embedder.encode_queries(texts_or_vectors)
     _report_unread(words)
-    return Request(k, least, ranked_by, share, is_single, given, vectors, words, embedder)
+    return Request(k, least, ranked_by, share, is_single, texts_or_vectors, vectors, words, embedder)
 
 
 def _search_by(by: SearchBy | None, *, hybrid: bool, are_vectors: bool) -> SearchBy:

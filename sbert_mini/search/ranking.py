@@ -1,7 +1,7 @@
-"""A generation's segments -> the rows that a filter allows, and each query's hits: by meaning, by words or by both."""
+"""The rows that count of a generation's segments -> each query's hits: by meaning, by words or by both."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -9,17 +9,11 @@ from itertools import islice
 import numpy as np
 
 from sbert_mini.cosine import as_cosines
-from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.analyzer import query_terms
-from sbert_mini.search.column_reader import Columns
-from sbert_mini.search.columns import ID
-from sbert_mini.search.conditions import columns_in, parse, refusal
-from sbert_mini.search.filters import Deadline, matching
 from sbert_mini.search.fusion import HYBRID_DEPTH, RankedRow, fused
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import Hit, Request
 from sbert_mini.search.segment import Segment
-from sbert_mini.search.text_functions import FilterValueError
 from sbert_mini.search.word_index import WordIndex
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 from sbert_mini.text.words import is_silent
@@ -29,48 +23,6 @@ SCORED_ROWS = 5000
 DEEPEST = 20_000
 """The best rows by words of which the allowed ones are taken; where they are too few, all allowed rows are scored."""
 SPARE = 1.25
-
-
-def allowed_rows(
-    columns_of: Sequence[Columns],
-    present: Sequence[AnyArray | None],
-    filter: str,
-    columns: Mapping[str, str | None],
-    timeout_s: float | None,
-    threads: int = 1,
-) -> list[AnyArray]:
-    """Return for each segment which of its rows meet an SQL condition, (rows,) bool.
-
-    Args:
-        columns_of: each segment's.
-        present: for each segment, which of its rows there are, (rows,) bool; None for all.
-        filter: the condition.
-        columns: the index's columns with their types.
-        timeout_s: seconds after which it is given up; None for no limit.
-        threads: for checking the columns' bytes, the first time.
-
-    Raises:
-        UsageError: it cannot be evaluated.
-        CorruptIndexError: a column has another type in a segment.
-    """
-    condition = parse(filter, columns)
-    for name in columns_in(condition):
-        expected = "text" if name == ID else columns.get(name)
-        for values in columns_of:
-            column = values.column(name, threads)
-            if column is not None and column.type != expected:
-                raise CorruptIndexError(
-                    f"the index is damaged: the column {name!r} is {expected} by its manifest, and {column.type} in a segment"
-                )
-    deadline = Deadline(timeout_s)
-    masks: list[AnyArray] = []
-    for values, mask in zip(columns_of, present, strict=True):
-        try:
-            matched = matching(condition, values, deadline, threads)
-        except FilterValueError as error:
-            raise refusal(filter, str(error), columns) from error
-        masks.append(matched if mask is None else matched & mask)
-    return masks
 
 
 def nearest_rows(
@@ -111,16 +63,6 @@ def rows_by_meaning(
     """
     cosines, rows = nearest_rows(searches, vectors, depth, allowed, exact=exact)
     return [list(zip(*of_query, strict=True)) for of_query in zip(rows.tolist(), cosines.tolist(), strict=True)]
-
-
-def stored_hit(segment: Segment, position: int, ranked: RankedRow, query: FloatArray) -> Hit:
-    """Return the hit of a row at a position of a segment, with its passage that is nearest to a query, (dim,)."""
-    row = segment.row(position)
-    start, end = 0, len(row.text)
-    if segment.passages is not None:
-        _, start, end = segment.nearest_passage(position, row.text, query)
-    scores = {name: value for name, value in vars(ranked).items() if name not in ("row", "score")}
-    return Hit(row.id, ranked.score, row.text, row.columns, start, end, **scores)
 
 
 def rows_by_words(

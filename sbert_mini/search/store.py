@@ -542,8 +542,8 @@ def sweep(path: Path) -> None:
             remove_cache(path, folder.name)
             shutil.rmtree(folder, ignore_errors=True)
     remove_unread_words(path, manifest["generation"])
-    for place in (path, *(path / name for name in _FOLDERS)):
-        remove_all_dead_parts(place)
+    for folder in (path, *(path / name for name in _FOLDERS)):
+        remove_all_dead_parts(folder)
 
 
 def _present_manifest(path: Path) -> dict[str, Any]:

@@ -91,10 +91,10 @@ def like(
             return False
         at, end = widths[0], len(text) - widths[-1]
         for expression, width in zip(expressions[1:-1], widths[1:-1], strict=True):
-            place = _first(expression, width, text, at, end, check)
-            if place is None:
+            start = _first(expression, width, text, at, end, check)
+            if start is None:
                 return False
-            at = place + width
+            at = start + width
         return at <= end and expressions[-1].fullmatch(text, end) is not None
 
     return test

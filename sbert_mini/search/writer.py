@@ -17,10 +17,11 @@ from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.compaction import build_new, compact_segments
+from sbert_mini.search.deletion import publish_without, rows_to_delete
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts, VectorsById, encoded_blocks, given_blocks
 from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.index import SearchIndex
-from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind
+from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind, requested_kind
 from sbert_mini.search.queries import IndexModel, check_model
 from sbert_mini.search.segment import SegmentWriter, StoredRow
 from sbert_mini.search.store import (
@@ -210,27 +211,10 @@ class IndexWriter:
         require_index(self.path)
         with write_lock(self.path):
             old = Store(self.path)
-            rows = _rows_of(old, identities)
-            if not rows and filter is None:
-                raise UsageError("no id was given, and no filter")
-            if filter is not None:
-                rows.update(SearchIndex(self.path, filter_timeout_s=filter_timeout_s).matching(filter).tolist())
-            if len(rows) == old.rows:
-                raise InputError(
-                    f"these are all {old.rows} rows of the index; remove the directory {self.path} instead"
-                )
-            if not rows or (confirm is not None and not confirm(len(rows))):
+            rows = rows_to_delete(old, identities, filter, filter_timeout_s, thread_count(self._threads))
+            if not len(rows) or (confirm is not None and not confirm(len(rows))):
                 return 0
-            deleted = np.concatenate([old.deleted, np.array(sorted(rows), dtype=np.int64)])
-            entries, next_row = old.manifest["segments"], old.manifest["next_row"]
-            generation = old.generation + 1
-            write_generation(self.path, generation, entries, deleted, old, thread_count(self._threads))
-            columns, rule = old.columns, old.long_texts
-            publish(
-                *(self.path, generation, old.model, entries, next_row, deleted, old.kind),
-                columns=columns,
-                long_texts=rule,
-            )
+            publish_without(old, rows, thread_count(self._threads))
             sweep(self.path)
         return len(rows)
 
@@ -255,12 +239,13 @@ class IndexWriter:
             IndexNotFoundError: there is no index.
             IndexLockedError: another process is writing there.
             CorruptIndexError: a stored block does not match its checksum; the index is left as it was.
-            UsageError: FAISS does not know the kind.
+            UsageError: FAISS does not know the kind, or `pca` is given without one.
         """
+        requested = requested_kind(kind, pca)
         require_index(self.path)
         with write_lock(self.path):
             old = Store(self.path)
-            new_kind = old.kind if kind is None else SearchKind(kind, pca)
+            new_kind = old.kind if requested is None else requested
             check_kind(new_kind.factory, old.model.dimension, new_kind.pca)
             compact_segments(old, new_kind, thread_count(self._threads), on_progress)
             old.close()
@@ -280,12 +265,7 @@ class IndexWriter:
             old = Store(self.path)
             if self._embedder is None:
                 self._embedder = IndexModel(old.model, self.path, self._threads, offline=self._offline).embedder()
-            check_model(self._embedder, old.model, self.path)
-            if self._embedder.graph != old.model.graph:
-                raise ModelMismatchError(
-                    f"{self.path} was made with the {old.model.graph} graph of its model, and rows of the "
-                    f"{self._embedder.graph} graph are not added to it"
-                )
+            _check_encoder(self._embedder, old.model, self.path)
             schema = Schema(old.columns, column_types)
             rows = self._row_writer(embedder=self._embedder)
             rows.write(records, old.model, old, vectors, old.kind, schema, replace=replace)
@@ -385,20 +365,20 @@ class _RowWriter:
         self, records: Iterable[Row], old: Store | None, replaced: list[int] | None, schema: Schema
     ) -> Iterator[tuple[int, StoredRow]]:
         """Yield the rows to store, with their records' positions."""
-        places: dict[str, tuple[str, int]] = {}
-        for position, given in enumerate(records):
+        origins: dict[str, tuple[str, int]] = {}
+        for position, item in enumerate(records):
             self._counts.records += 1
-            file, line = getattr(given, "file", ""), getattr(given, "line", 0) or position + 1
+            file, line = getattr(item, "file", ""), getattr(item, "line", 0) or position + 1
             try:
-                record = as_record(given, line)
+                record = as_record(item, line)
                 identity = record.id if record.id is not None else record.content_id()
                 row = None if old is None else old.find(identity)
-                if record.id is None and (identity in places or row is not None):
+                if record.id is None and (identity in origins or row is not None):
                     self._counts.repeated += 1
                     continue
-                if identity in places:
-                    before, there = places[identity]
-                    where = f"line {there}" if before == file else f"{before}, line {there},"
+                if identity in origins:
+                    first_file, first_line = origins[identity]
+                    where = f"line {first_line}" if first_file == file else f"{first_file}, line {first_line},"
                     raise InputError(
                         f"the id {identity!r} stands on {where} and again on line {line}; ids must be unique"
                     )
@@ -407,11 +387,11 @@ class _RowWriter:
                 schema.take(record.columns, typed=record.typed)
             except InputError as error:
                 if self._on_reject is None:
-                    origin = given.place if isinstance(given, Record) and given.line else f"line {line}"
+                    origin = item.place if isinstance(item, Record) and item.line else f"line {line}"
                     raise InputError(f"{origin}: {error}") from error
-                self._on_reject(Reject(line, str(error), str(getattr(given, "text", given))[:1000], file))
+                self._on_reject(Reject(line, str(error), str(getattr(item, "text", item))[:1000], file))
                 continue
-            places[identity] = (file, line)
+            origins[identity] = (file, line)
             if row is not None and replaced is not None:
                 replaced.append(row)
             yield position, StoredRow(identity, record.text, record.columns)
@@ -429,19 +409,18 @@ def model_identity(embedder: Embedder, prompt: str | None) -> ModelIdentity:
     )
 
 
-def _rows_of(store: Store, identities: Iterable[str]) -> set[int]:
-    """Return the numbers of the rows with some ids.
+def _check_encoder(embedder: Embedder, model: ModelIdentity, path: Path) -> None:
+    """Make sure that the rows that an embedder encodes can be added to an index.
 
     Raises:
-        InputError: a row is not there.
+        ModelMismatchError: the index was made with another model, or with another graph of the same one.
     """
-    rows: set[int] = set()
-    for identity in identities:
-        row = store.find(identity)
-        if row is None:
-            raise InputError(f"the id {identity!r} is not in the index; nothing was deleted")
-        rows.add(row)
-    return rows
+    check_model(embedder, model, path)
+    if embedder.graph != model.graph:
+        raise ModelMismatchError(
+            f"{path} was made with the {model.graph} graph of its model, and rows of the {embedder.graph} graph are not added "
+            "to it"
+        )
 
 
 def as_record(row: Row, line: int) -> Record:

@@ -350,7 +350,7 @@ def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini_here, tmp_p
     assert sbmini_here(*doomed, "--dry-run").stderr == "sbmini: 10 rows would be deleted from ix\n"
     assert sbmini_here(*doomed).stderr == "sbmini: 10 rows deleted from ix\n"
     one_error(sbmini_here("index", "delete", "ix", "r1", "--filter", "1"), 2, "one of the three")
-    one_error(sbmini_here("index", "compact", "ix", "--pca", 8), 2, "--kind")
+    one_error(sbmini_here("index", "compact", "ix", "--pca", 8), 2, "error: --pca goes with a kind", "--kind auto")
     assert sbmini_here("index", "compact", "ix").stderr == "sbmini: ix: 20 rows in 1 segment, exact\n"
     described = json.loads(sbmini_here("index", "info", "ix", "--json").stdout)
     assert (described["rows"], described["deleted_rows_kept"], described["segment_kinds"]) == (20, 0, ["exact"])

@@ -4,11 +4,13 @@ import inspect
 
 import pytest
 from conftest import one_error
-from sbert_mini.cli import dedup, encode, index, predict, search
+from sbert_mini.cli import bench, dedup, encode, index, predict, search
 from sbert_mini.cli.notes import OPTION_OF, in_options
 
 from sbert_mini import Embedder, Predictor
 from sbert_mini.errors import UsageError
+from sbert_mini.evaluation.choices import PEER_MODEL
+from sbert_mini.model.registry import BUILTIN
 from sbert_mini.runtime.job import EncodeJob, EncodeSettings
 from sbert_mini.runtime.stream import plan_texts
 from sbert_mini.search.filters import TIME_LIMIT_S
@@ -24,6 +26,13 @@ def test_defaults_of_options_are_those_of_python():
     sizes += [default(command, "batch_size") for command in (index.add, index.update, Predictor.predict_stream)]
     assert set(sizes) == {default(plan_texts, "batch_size")} == {EncodeSettings().batch_size}
     assert {default(command, "filter_timeout") for command in (search.search, index.delete)} == {TIME_LIMIT_S}
+    assert {default(command, "peer") for command in (bench.speed, bench.search)} == {PEER_MODEL}
+    assert PEER_MODEL in BUILTIN
+
+
+def test_a_search_in_milvus_refuses_a_time_limit_of_filters(sbmini):
+    wrong = ("search", "milvus://127.0.0.1:1/none", "a cat", "--filter", "n > 1", "--filter-timeout", 60)
+    one_error(sbmini(*wrong), 2, "--filter-timeout is not for Milvus")
 
 
 @pytest.mark.parametrize("name", OPTION_OF)

@@ -419,6 +419,13 @@ def test_kinds_of_index_against_brute_force(rng):
         retrieval.measure_kinds(rows, queries, ["Nonsense"], k=5, threads=1, rounds=1, with_peer=False)
 
 
+def test_recall_is_the_share_of_the_exact_neighbours_by_hand():
+    exact = np.array([[1, 2, 3], [4, 5, 6]])
+    assert retrieval.recall_of(np.array([[3, 9, 1], [7, 8, 9]]), exact) == 2 / 6
+    assert retrieval.recall_of(exact[:, ::-1], exact) == 1
+    assert retrieval.recall_of(exact[:, :1], exact) == 2 / 6  # a search may return fewer
+
+
 def test_the_most_similar_pair_by_brute_force(rng):
     vectors = rng.normal(size=(67, 12)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -60,6 +60,7 @@ def test_killed_and_resumed_a_run_ends_in_the_same_bytes(workshop):
     assert not list((workshop / "killed.run").glob("checkpoint-*"))
 
 
+@pytest.mark.long
 def test_killed_after_its_last_checkpoint_a_run_is_finished_without_another_step(workshop):
     recipe = RECIPE.replace("[optimizer]", '[optimizer]\ndecay = "constant"').replace("steps = 60", "steps = 14")
     (workshop / "recipe.toml").write_text(recipe)

@@ -16,8 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TABLES = {
     "smart": "[regularization]\nsmart = 1.0\nbregman = 1.0\nsmart_radius = 0.01\n"
     '[average]\nkind = "checkpoints"\nstart = 0.0\n',
-    "ema": '[average]\nkind = "ema"\ndecay = 0.9\n[regularization]\nr_drop = 1.0\n',
-    "lora": "[lora]\nrank = 2\n",
+    "ema-lora": '[average]\nkind = "ema"\ndecay = 0.9\n[regularization]\nr_drop = 1.0\n[lora]\nrank = 2\n',
 }
 
 

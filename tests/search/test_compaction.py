@@ -53,6 +53,8 @@ def test_compaction_changes_the_kind(tmp_path, converted_model, numbered_records
     assert IndexWriter(path).compact().generation == 2  # nothing to gain
     with pytest.raises(UsageError, match="does not know"):
         IndexWriter(path).compact(kind="Nonsense")
+    with pytest.raises(UsageError, match=r"^pca goes with a kind: name it too, such as kind='auto' \(--kind auto\)$"):
+        IndexWriter(path).compact(pca=20)
     assert SearchIndex(path).generation == 2
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import replace
+from conftest import replace, tiny_converted_model
 from indexes import unit
 
 from sbert_mini import Embedder, IndexWriter, SearchIndex
@@ -59,21 +60,27 @@ def records_of(rng, rows, first=0):
     ]
 
 
-@pytest.fixture
-def model(converted_model):
-    return Embedder(converted_model(), threads=1)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return Embedder(tiny_converted_model(tmp_path_factory.mktemp("model")), threads=1)
 
 
-@pytest.fixture
-def path(tmp_path, model, rng):
+@pytest.fixture(scope="module")
+def three_segments(tmp_path_factory, model):
     """An index of three segments with rows replaced and deleted, of about four passages a row."""
-    path = tmp_path / "index"
+    path, rng = tmp_path_factory.mktemp("passages") / "index", np.random.default_rng(11)
     writer = IndexWriter(path, model, passage_tokens=13, overlap=3)
     writer.create(records_of(rng, ROWS))
     writer.update(records_of(rng, 31, first=100))
     writer.add(records_of(rng, 61, first=ROWS))
     writer.delete([str(i) for i in range(0, 90, 7)])
     return path
+
+
+@pytest.fixture
+def path(tmp_path, three_segments):
+    """A copy of `three_segments`, which a test may change."""
+    return shutil.copytree(three_segments, tmp_path / "index")
 
 
 def stored(path):

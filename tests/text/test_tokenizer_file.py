@@ -79,7 +79,7 @@ def test_a_template_that_gives_other_ids_is_refused(folder):
         read_tokenizer(path, {})
 
 
-def test_a_trusted_tokenizer_is_taken_as_it_is_by_every_door(folder, sbmini):
+def test_a_trusted_tokenizer_is_taken_as_it_is_by_every_door(folder, sbmini, tmp_path):
     import sbert_mini
 
     path = folder(lambda data: data.update(pre_tokenizer={"type": "WhitespaceSplit"}))
@@ -93,7 +93,11 @@ def test_a_trusted_tokenizer_is_taken_as_it_is_by_every_door(folder, sbmini):
         == ids[0]
     )
     assert len(ids[0]) == 4  # "cat." is one word there
-    for command in (("encode", "the cat"), ("bench", "sts", "--sets", "builtin", "--json")):
+    (tmp_path / "t.txt").write_text("".join(f"the cat number {i}\n" for i in range(80)))
+    commands = [("encode", "the cat"), ("bench", "sts", "--sets", "builtin", "--json")]
+    commands.append(("bench", "speed", "--no-peer", "-i", "t.txt", "--texts", 64, "--rounds", 1))
+    commands.append(("bench", "pairs", "-i", "t.txt", "--n", 50, "--sample", 8, "--rounds", 1))
+    for command in commands:
         done = sbmini(*command, "-m", path)
         assert (done.returncode, "--trust-tokenizer" in done.stderr) == (1, True)
         done = sbmini(*command, "-m", path, "--trust-tokenizer")

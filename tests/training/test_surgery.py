@@ -97,6 +97,7 @@ def train_once(folder):
     return trainer, begun
 
 
+@pytest.mark.long
 def test_two_processes_take_the_steps_of_one_with_conflicts_in_both(tmp_path):
     alone, begun = train_once(tmp_path)
     lines = [line for line in alone.state.log_history if "weight_up" in line]
