@@ -56,7 +56,9 @@ Input = Annotated[
     typer.Option(
         "--input",
         "-i",
-        help="A file of queries: txt, csv, tsv, jsonl or parquet; - for stdin. Several are read in order as one.",
+        callback=options.matching_files,
+        help="A file of queries: txt, csv, tsv, jsonl, json or parquet, or a pattern; - for stdin. "
+        "Several are read in order as one.",
         show_default=False,
     ),
 ]
@@ -114,6 +116,7 @@ def search(
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    delimiter: options.Delimiter = None,
     max_row_bytes: options.MaxRowBytes = None,
     as_json: AsJson = False,
     as_json_lines: AsJsonLines = False,
@@ -148,7 +151,7 @@ def search(
     _check_exclusive({"--passages": passages, "--without-text": not with_text})
     _check_exclusive({"--json": as_json, "--jsonl": as_json_lines})
     ranked_by = _ranked_by(by, hybrid, weight)
-    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     options.check_trust(trust_tokenizer, model)
     if directory.startswith(address.SCHEME) and "filter_timeout" in options.given(context):
         raise UsageError("--filter-timeout is not for Milvus: its server evaluates the filter, and takes no time limit")
