@@ -585,6 +585,8 @@ def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: 
         note(f"{counts.split} long rows were split into {counts.passages} passages")
     if counts.repeated:
         note(f"{counts.repeated} rows were the same as an earlier one, and are stored once")
+    if counts.unchanged:
+        note(f"{counts.unchanged} rows were stored already, and stay as they are")
     replaced = f" ({counts.replaced} of them in the place of older ones)" if counts.replaced else ""
     note(f"{counts.rows} rows{replaced} -> {directory}")
     if segments > MANY_SEGMENTS:

@@ -268,6 +268,11 @@ def _shown(rank: int, hit: "Hit", with_text: bool, passages: bool) -> dict[str, 
     if passages:
         fields = {"passage" if name == "text" else name: value for name, value in fields.items()}
         fields["passage"] = hit.passage
+    if with_text and "file_path" in hit.columns:
+        from sbert_mini.documents.places import place_of
+
+        if (place := place_of(hit)) is not None:
+            fields["place"] = vars(place)
     return {"rank": rank, **fields}
 
 

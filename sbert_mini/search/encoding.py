@@ -46,6 +46,7 @@ class IndexCounts:
         rows: rows stored.
         replaced: rows among them that took the place of one with the same id.
         repeated: rows without an id of their own that were the same, in every column, as one before; stored once.
+        unchanged: rows of an update that were stored already, with the same text and columns; left as they are.
         split: rows whose text was split into passages.
         passages: passages of those rows.
         encoding: counts of the encoding; a passage counts as a text.
@@ -55,6 +56,7 @@ class IndexCounts:
     rows: int = 0
     replaced: int = 0
     repeated: int = 0
+    unchanged: int = 0
     split: int = 0
     passages: int = 0
     encoding: EncodeCounts = field(default_factory=EncodeCounts)
