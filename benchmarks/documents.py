@@ -4,7 +4,8 @@
     python -m benchmarks.documents --data /work/shared/data --files 500    fewer
 
 The files are made of Wikipedia sentences, a heading every eight sentences, in `build/documents`. Each sync is the command
-`sbmini index sync`, so its start counts. The peak is that of the command's process. The last part changes a file while `--watch` runs and measures until a new search finds it.
+`sbmini index sync`, so its start counts. The peak is that of the command's process. The last part changes a file while `--watch`
+runs and measures until a new search finds it.
 """
 
 import argparse

@@ -73,7 +73,7 @@ class Globs:
                 )
         try:
             self._spec = _spec(tuple(patterns)) if patterns else None
-        except ValueError as error:
+        except (ValueError, re.error) as error:
             raise UsageError(f"{option}: {error}") from error
 
     def __bool__(self) -> bool:
@@ -109,7 +109,7 @@ def _is_usable(line: str) -> bool:
         return False
     try:
         _spec((line,))
-    except ValueError:
+    except (ValueError, re.error):
         return False
     return True
 

@@ -32,6 +32,7 @@ QUICK = {
     "filter": 500,
     "head": 400,
     "recipe": 300,
+    "folder": 600,
 }
 LONG = {"model": 20_000, "index": 5000, "json": 20_000, "header": 3000, "filter": 2000}
 LINES = 300
@@ -64,6 +65,8 @@ def _work(
     import pyarrow.parquet  # noqa: F401
     import tantivy  # noqa: F401
 
+    import sbert_mini.documents.sync
+    import sbert_mini.documents.worker
     import sbert_mini.recipes.data
     import sbert_mini.recipes.reader
     import sbert_mini.runtime.embedder
