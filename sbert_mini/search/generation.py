@@ -70,6 +70,19 @@ def stored_rows(store: Store) -> Iterator[StoredRow]:
                 yield segment.row(position)
 
 
+def row_ids(store: Store, filter: str | None, timeout_s: float | None) -> Iterator[str]:
+    """Yield the ids of the rows that meet an SQL condition, or of all, in the order of their numbers.
+
+    Args:
+        store: the generation.
+        filter: the condition; None for all rows.
+        timeout_s: seconds after which the filter is given up; None for no limit.
+    """
+    for segment, mask in zip(store.segments, allowed_rows(store, filter, timeout_s), strict=True):
+        for position in range(segment.rows) if mask is None else np.flatnonzero(mask).tolist():
+            yield segment.row(position).id
+
+
 def row_blocks(store: Store) -> Iterator[tuple[list[StoredRow], FloatArray]]:
     """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time.
 
