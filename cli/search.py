@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import InputError, UsageError
 from sbert_mini.scale import address
 from sbert_mini.search.fusion import DEFAULT_BY, DEFAULT_WEIGHT, SearchBy
 from sbert_mini.text.shown import columns, fitted
@@ -36,6 +36,8 @@ EXAMPLE = """Examples:
 
   sbmini search manuals.index "reset the printer" --passages
 
+  sbmini search notes.index --like notes/bread.md
+
   sbmini search milvus://search.example.org/news "interest rates"
 
   sbmini --raw search notes.index "tax law" > hits.tsv
@@ -47,6 +49,10 @@ Index = Annotated[
     typer.Argument(metavar="INDEX", help=f"The index directory, or {address.FORM}.", show_default=False),
 ]
 Query = Annotated[str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)]
+Like = Annotated[
+    str | None,
+    typer.Option("--like", metavar="ID", help="In place of a query: the rows closest to this one.", show_default=False),
+]
 MinScore = Annotated[
     float | None,
     typer.Option("--min-score", help="Leave out hits with a lower cosine, in [-1, 1].", show_default=False),
@@ -103,6 +109,7 @@ def search(
     context: typer.Context,
     directory: Index,
     query: Query = None,
+    like: Like = None,
     k: TopK = 10,
     min_score: MinScore = None,
     filter: options.Filter = None,
@@ -156,11 +163,18 @@ def search(
     if directory.startswith(address.SCHEME) and "filter_timeout" in options.given(context):
         raise UsageError("--filter-timeout is not for Milvus: its server evaluates the filter, and takes no time limit")
     quiet_notes(quiet)
-    queries = _queries(query, input, reading)
+    if like is not None and (query is not None or input or (ranked_by or "meaning") != "meaning"):
+        raise UsageError(
+            "--like takes the place of the query, and compares by meaning: give no query, --input or --by with it"
+        )
+    queries: list[tuple[str | None, str]] = [(None, like)] if like is not None else _queries(query, input, reading)
     index = _opened(directory, threads, offline, filter_timeout)
     embedder = None if model is None else _embedder(model, index, threads, offline, trust_tokenizer)
     asked: dict[str, Any] = {"min_score": min_score, "filter": filter, "by": ranked_by, "weight": weight}
-    results = index.search([text for _, text in queries], k, embedder=embedder, exact=exact, **asked)
+    if like is None:
+        results = index.search([text for _, text in queries], k, embedder=embedder, exact=exact, **asked)
+    else:
+        results = [_similar(index, like, k, exact=exact, min_score=min_score, filter=filter)]
     if as_json or as_json_lines:
         answers = _answers(queries, results, with_text, passages)
         whole = [{"index": directory, "model": index.model.name, "results": answers}]
@@ -170,6 +184,24 @@ def search(
         _print_all(queries, results, with_text, passages)
     if fail_if_empty and not any(results):
         raise typer.Exit(1)
+
+
+def _similar(index: "Searchable", identity: str, k: int, **asked: Any) -> "list[Hit]":
+    """Return the rows closest to a row of the index, without itself.
+
+    Raises:
+        UsageError: the index is in Milvus.
+        InputError: there is no row with this id.
+    """
+    from sbert_mini.search.index import SearchIndex
+
+    if not isinstance(index, SearchIndex):
+        raise UsageError("--like is not for Milvus: give the row's text as the query")
+    vector = index.vector(identity)
+    if vector is None:
+        raise InputError(f"the id {identity!r} is not in the index {index.path}")
+    (hits,) = index.search(vector[None], k + 1, **asked)
+    return [hit for hit in hits if hit.id != identity][:k]
 
 
 def _check_exclusive(flags: dict[str, bool]) -> None:

@@ -104,6 +104,17 @@ def row_of(store: Store, identity: str) -> StoredRow | None:
     return segment.row(position)
 
 
+def vector_of(store: Store, identity: str) -> FloatArray | None:
+    """Return the vector of the row with this id, (dim,), the mean of its passages; None where there is no such row."""
+    row = store.find(identity)
+    if row is None:
+        return None
+    segment, position = store.locate(row)
+    positions = np.array([position]) if segment.passages is None else segment.passages.of_row(position)
+    vectors = segment.vectors_at(positions, store.model.dimension)
+    return vectors[0] if segment.passages is None else segment.passages.averaged(vectors, positions)[0]
+
+
 def stored_hit(store: Store, ranked: RankedRow, query: FloatArray) -> Hit:
     """Return the hit of a row of a ranking, with its passage that is nearest to a query, (dim,)."""
     segment, position = store.locate(ranked.row)

@@ -68,3 +68,16 @@ def test_the_commands(index, sbmini, tmp_path):
     done = sbmini("index", "export", index.path, "-o", "x.parquet")
     assert done.stderr == "sbmini: 3 rows -> x.parquet\n"
     assert pq.read_table(tmp_path / "x.parquet").num_rows == 3
+
+
+def test_rows_like_a_row(index, sbmini):
+    done = sbmini("search", index.path, "--like", "a", "--jsonl")
+    hits = json.loads(done.stdout)["hits"]
+    assert {hit["id"] for hit in hits} == {"b", "c"}
+    first, second, long = np.concatenate([block for _, block in index.row_blocks()])
+    assert np.array_equal(index.vector("c"), long)
+    assert hits[0]["cosine"] == pytest.approx(first @ second, abs=1e-6)
+    for wrong, code in (("missing", 1), ("a", 2)):
+        done = sbmini("search", index.path, *(["a query"] if code == 2 else []), "--like", wrong)
+        assert done.returncode == code
+        assert "--like takes the place" in done.stderr or "'missing' is not in the index" in done.stderr
