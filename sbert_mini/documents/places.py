@@ -3,11 +3,14 @@
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sbert_mini.documents import reader
-from sbert_mini.documents.formats import DOCUMENT_FORMATS
 from sbert_mini.documents.outline import outline, trail
+from sbert_mini.errors import CorruptIndexError
+from sbert_mini.files.json_files import DOCUMENT_COLUMNS
+from sbert_mini.files.json_schema import check
 from sbert_mini.search.queries import Hit
 
 _WITH_MARK = {"utf-8-sig": 3, "utf-16": 2, "utf-32": 4}
@@ -45,15 +48,17 @@ def place_in_row(text: str, columns: Mapping[str, Any], start: int, end: int) ->
 
     Args:
         text: of the row.
-        columns: of the row. Anybody may have written them: what does not fit is as if it were not there.
+        columns: of the row. Anybody may have written them: where they do not fit `DOCUMENT_COLUMNS`, there is no place.
         start: of the part, in characters.
         end: of the part.
     """
-    path, format = columns.get(reader.PATH), columns.get(reader.FORMAT)
-    if not isinstance(path, str) or format not in DOCUMENT_FORMATS or reader.SYNCED_FROM not in columns:
+    try:
+        check(dict(columns), DOCUMENT_COLUMNS, Path("columns"), CorruptIndexError)
+    except CorruptIndexError:
         return None
+    path, format = str(columns[reader.PATH]), str(columns[reader.FORMAT])
     line = columns.get(reader.LINE)
-    if isinstance(line, int):  # a row of a table
+    if line is not None:  # a row of a table
         return Place(path, first_line=line, last_line=line)
     end -= len(text[start:end]) - len(text[start:end].rstrip())
     headings = trail(text, outline(text, format, path), start, end)
@@ -67,18 +72,14 @@ def place_in_row(text: str, columns: Mapping[str, Any], start: int, end: int) ->
     return Place(path, headings, first, first + text.count("\n", start, end), first_byte, end_byte)
 
 
-def _noted(places: object, unit: str, start: int, end: int) -> tuple[int | None, int | None]:
+def _noted(places: Mapping[str, Any] | None, unit: str, start: int, end: int) -> tuple[int | None, int | None]:
     """Return the lines or pages in which extracted text starts and ends."""
-    pairs = places.get(unit) if isinstance(places, dict) else None
-    if not isinstance(pairs, list) or not pairs or not all(_is_pair(pair) for pair in pairs):
+    pairs = places.get(unit) if places else None
+    if not pairs:
         return None, None
     starts = [pair[0] for pair in pairs]
     first, last = (max(bisect_right(starts, at) - 1, 0) for at in (start, max(end - 1, start)))
     return pairs[first][1], pairs[last][1]
-
-
-def _is_pair(pair: object) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(type(number) is int for number in pair)
 
 
 def _bytes(text: str, encoding: object, start: int, end: int) -> tuple[int | None, int | None]:
