@@ -572,7 +572,7 @@ def _given_vectors(path: Path | None, on_error: options.OnErrorAction) -> "Itera
         yield None if path is None else read_vectors(path)
         return
     from sbert_mini.files.durable import scratch_folder
-    from sbert_mini.scale.bulk import read_shards
+    from sbert_mini.scale.shards import read_shards
 
     with scratch_folder(path) as folder:
         yield read_shards(path, folder / "vectors.npy")

@@ -96,6 +96,23 @@ def test_heavy_packages_stay_out_of_the_rooms_that_say_so():
                 assert not at_top or package in allowed, f"{path} imports {module} before a command has run"
 
 
+def test_no_unit_is_too_long():
+    """The limits of CONTRIBUTING: 600 lines a module, 250 a class, 80 a function."""
+    limits = {ast.Module: 600, ast.ClassDef: 250, ast.FunctionDef: 80, ast.AsyncFunctionDef: 80}
+    too_long = []
+    for path in [*SOURCES, *sorted((ROOT / "benchmarks").rglob("*.py"))]:
+        text = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(text)):
+            lines = (
+                text.count("\n")
+                if isinstance(node, ast.Module)
+                else getattr(node, "end_lineno", 0) - getattr(node, "lineno", 1) + 1
+            )
+            if lines > limits.get(type(node), lines):
+                too_long.append((str(path), getattr(node, "name", ""), lines))
+    assert too_long == []
+
+
 def test_every_planted_fault_has_its_place_in_the_code():
     """`make mutants` finds a fault by a pattern: a change of the code must change the pattern, too."""
     from mutants.source import find, read_faults

@@ -22,12 +22,13 @@ from sbert_mini.errors import InputError, MissingExtraError
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
+from sbert_mini.search.creation import creating_index
 from sbert_mini.search.deletion import publish_without
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts
 from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.queries import IndexModel, check_model
 from sbert_mini.search.segment import StoredRow
-from sbert_mini.search.store import Store, creating_index, sweep, write_lock
+from sbert_mini.search.store import Store, sweep, write_lock
 from sbert_mini.search.writer import model_identity
 from sbert_mini.text.passages import Span
 

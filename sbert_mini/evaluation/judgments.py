@@ -8,14 +8,16 @@
 """
 
 import csv
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from sbert_mini.errors import InputError
+from sbert_mini.text.limits import MAX_ROW_BYTES
 from sbert_mini.text.lines import Line, read_lines
-from sbert_mini.text.records import MAX_ROW_BYTES, open_file, read_records
+from sbert_mini.text.records import open_file, read_records
 from sbert_mini.text.tables import listed, read_table
 
 QUERY_COLUMNS = ("query-id", "query_id", "query", "qid", "topic")
@@ -98,7 +100,7 @@ def _is_headerless(path: Path) -> bool:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     if suffixes and suffixes[-1] in (".csv", ".jsonl", ".ndjson", ".parquet"):
         return False
-    names = [name.strip() for name in _first_line(path).lower().split("\t")]
+    names = [name.strip() for name in _first_line(path).lower().split("\t", 2)]
     return len(names) == 2 and "text" not in names and names[0] not in _ID_COLUMNS
 
 
@@ -139,11 +141,11 @@ def read_judgments(path: Path) -> Judgments:
         InputError: the file cannot be read, a line has another form, a grade is not a whole number, or there is no judgment.
     """
     first = _first_line(path)
-    fields = first.split()
+    fields = first.split(maxsplit=4)
     judgments = Judgments()
     if len(fields) == 4 and _grade(fields[3]) is not None:
         rows = _trec_judgments(path)
-    elif len(tabbed := first.split("\t")) == 3 and _grade(tabbed[2]) is not None:
+    elif len(tabbed := first.split("\t", 3)) == 3 and _grade(tabbed[2]) is not None:
         rows = _headerless_judgments(path)
     else:
         rows = _table_judgments(path, "\t" if "\t" in first else ",")
@@ -170,26 +172,32 @@ def _grade(text: str) -> int | None:
 
 def _trec_judgments(path: Path) -> Iterator[tuple[str, str, str, str]]:
     for line in _lines(path):
-        fields = line.text.split()
+        fields = line.text.split(maxsplit=4)
         if len(fields) != 4:
+            found = "more" if len(fields) > 4 else len(fields)
             raise InputError(
-                f"{path}, line {line.number}: four fields are required (query, iteration, document, grade); found {len(fields)}"
+                f"{path}, line {line.number}: four fields are required (query, iteration, document, grade); found {found}"
             )
         yield f"{path}, line {line.number}", fields[0], fields[2], fields[3]
 
 
 def _headerless_judgments(path: Path) -> Iterator[tuple[str, str, str, str]]:
     for line in _lines(path):
-        fields = line.text.rstrip("\r\n").split("\t")
+        fields = line.text.rstrip("\r\n").split("\t", 3)
         if len(fields) != 3:
+            found = "more" if len(fields) > 3 else len(fields)
             raise InputError(
-                f"{path}, line {line.number}: query, document and grade are required, tab separated; found {len(fields)} fields"
+                f"{path}, line {line.number}: query, document and grade are required, tab separated; found {found} fields"
             )
         yield f"{path}, line {line.number}", fields[0].strip(), fields[1].strip(), fields[2]
 
 
 def _table_judgments(path: Path, delimiter: Literal[",", "\t"]) -> Iterator[tuple[str, str, str, str]]:
-    header = next(csv.reader([_first_line(path)], delimiter=delimiter), [])
+    csv.field_size_limit(sys.maxsize)
+    try:
+        header = next(csv.reader([_first_line(path)], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise InputError(f"{path}, line 1: the header cannot be read: {error}") from error
     name_of = {name.strip().lower(): name for name in header}
     query, document, grade = (
         next((name_of[name] for name in names if name in name_of), None)

@@ -138,6 +138,11 @@ def is_part(name: str, target: str) -> bool:
     return _part_pattern(re.escape(target)).fullmatch(name) is not None
 
 
+def is_any_part(name: str) -> bool:
+    """Return whether a file's name is that of a temporary file or folder of any target."""
+    return _part_pattern(".+").fullmatch(name) is not None
+
+
 def _part_pattern(name: str) -> re.Pattern[str]:
     return re.compile(rf"\.{name}\.([1-9][0-9]{{0,8}})(?:\.[0-9a-f]{{8}})?\.part")
 

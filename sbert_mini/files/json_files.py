@@ -204,7 +204,7 @@ _EXTENT = ListOf(_COUNT, 2, 2)
 MANIFEST = Object(
     {
         "format_version": Required(_COUNT),
-        "generation": Required(Integer(1)),
+        "generation": Required(Integer(1, 1 << 40)),  # far below MANY: a writer goes on from here
         "created": Required(Text()),
         "model": Required(
             Object(
@@ -220,7 +220,7 @@ MANIFEST = Object(
         "kind": Object({"factory": Text(), "pca": optional(Integer(1, 1 << 20))}),
         "rows": Required(_COUNT),
         "deleted": Required(optional(_CHECKSUMS)),
-        "next_row": Required(_COUNT),
+        "next_row": Required(Integer(0, 1 << 48)),
         "columns": ListOf(
             Object(
                 {"name": Required(_ANY_TEXT), "type": Required(optional(_COLUMN_TYPE)), "declared": Required(Flag())}

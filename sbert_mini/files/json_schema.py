@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sbert_mini.errors import SbertMiniError
-from sbert_mini.files.reading import read_whole
+from sbert_mini.files.reading import MOST_BYTES, read_whole
 
 MANY = 1 << 53
 """The greatest whole number: every JSON reader keeps it exactly, and 64 bits hold it."""
@@ -274,16 +274,17 @@ def parse(data: bytes | str, where: object, damaged: type[SbertMiniError]) -> An
         raise damaged(f"{where} cannot be read as JSON: {error}") from error
 
 
-def read_json(path: Path, schema: Schema, damaged: type[SbertMiniError]) -> Any:
+def read_json(path: Path, schema: Schema, damaged: type[SbertMiniError], most: int = MOST_BYTES) -> Any:
     """Return what a JSON file holds, which fits the schema.
 
     Args:
         path: the file.
         schema: what it must hold.
         damaged: the exception to raise where it cannot be read, or holds something else.
+        most: the largest size that is read, in bytes.
     """
     try:
-        data = read_whole(path)
+        data = read_whole(path, most)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         raise damaged(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return check(parse(data, path, damaged), schema, path, damaged)

@@ -193,7 +193,8 @@ def resolve_noted(name: str, folder: Path | None, *, offline: bool = False) -> P
 
 
 def _is_of_system(path: Path) -> bool:
-    return path.is_absolute() and bool(_SYSTEM & {*Path(os.path.normpath(path)).parts[1:2]})
+    parts = Path(os.path.normpath(path)).parts
+    return path.is_absolute() and bool(_SYSTEM & {*parts[1:2]}) and parts[1:3] != ("dev", "shm")  # files in memory
 
 
 def _builtin(name: str) -> Path:

@@ -55,6 +55,7 @@ class Embedder:
             `torch` (float weights); None for `native` where it can compute the model, else `onnx`. Vectors are nearly equal.
         adapter: a task's projected attention layers, which then alter the vectors (`runtime.predictor.Predictor` passes them).
         trust_tokenizer: take a `tokenizer.json` that is not BERT's: its rules can hang or stop a program.
+        read_only: write nothing into the model's directory: graphs and ranges that must be made go into the cache.
 
     Attributes:
         path: the model's directory.
@@ -85,8 +86,9 @@ class Embedder:
         backend: Backend | None = None,
         adapter: Adapter | None = None,
         trust_tokenizer: bool = False,
+        read_only: bool = False,
     ) -> None:
-        self._options = OpeningOptions(graph, device, backend, adapter, trust_tokenizer)
+        self._options = OpeningOptions(graph, device, backend, adapter, trust_tokenizer, read_only)
         self.threads, self.model_name = thread_count(threads), registry.name_of(model)
         path = registry.resolve(model, offline=offline)
         self._converted, self._engine, self.tokenizer = open_model(path, self._options)

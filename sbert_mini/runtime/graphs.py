@@ -49,6 +49,7 @@ class ConvertedModel:
         file: the ONNX file.
         sha256: the file's checksum, in hexadecimal.
         fingerprint: sha256 over the model's weights, tokenizer, pooling and greatest length; the same for both graphs.
+        read_only: write nothing into the model directory.
     """
 
     layout: ModelLayout
@@ -56,6 +57,7 @@ class ConvertedModel:
     file: Path
     sha256: str
     fingerprint: str
+    read_only: bool = False
 
 
 def start_check(converted: ConvertedModel) -> Callable[[], None]:
@@ -85,12 +87,17 @@ def start_check(converted: ConvertedModel) -> Callable[[], None]:
 
 
 def find(
-    path: str | Path, kind: Graph = "int8", adapter: Adapter | None = None, *, trust_tokenizer: bool = False
+    path: str | Path,
+    kind: Graph = "int8",
+    adapter: Adapter | None = None,
+    *,
+    trust_tokenizer: bool = False,
+    read_only: bool = False,
 ) -> ConvertedModel:
     """Return the graph `kind` of the model directory `path`, converting the model first if it has none.
 
     With `adapter`, a task's projected attention layers, it is that task's graph. `trust_tokenizer` takes a `tokenizer.json` that
-    is not BERT's.
+    is not BERT's. `read_only` puts what is made into the cache, and writes nothing into the directory.
 
     Raises:
         UsageError: `kind` is unknown.
@@ -115,12 +122,12 @@ def find(
     else:
         weight_files(layout.encoder_path)  # raises where there is nothing to convert: says what is missing
         linked = has_link(graphs_folder(parent), layout.path)
-        beside = has_safetensors(layout) and not linked and _takes_graphs(parent)
+        beside = not read_only and has_safetensors(layout) and not linked and _takes_graphs(parent)
         folder = graphs_folder(parent) if beside else _writable_cache(digest)
         log.warning("converting %s to ONNX, once, into %s", parent, folder)
         record = convert(layout, folder, adapter, sources, trust_tokenizer=trust_tokenizer)
     entry = record["graphs"][kind]
-    return ConvertedModel(layout, kind, folder / GRAPH_FILES[kind], entry["sha256"], record["fingerprint"])
+    return ConvertedModel(layout, kind, folder / GRAPH_FILES[kind], entry["sha256"], record["fingerprint"], read_only)
 
 
 def is_converted(path: Path, kind: Graph) -> bool:
@@ -141,15 +148,20 @@ def is_converted(path: Path, kind: Graph) -> bool:
 def find_ranges(converted: ConvertedModel, name: str, encode: Callable[[Sequence[str]], FloatArray]) -> ComponentRanges:
     """Return the ranges of a model's vectors: those that were made with its graphs, else new ones, which are kept.
 
+    They are kept beside the graphs, or in the cache, under the model's directory and fingerprint: a stranger's model may have a
+    record with the fingerprint of yours.
+
     Args:
         converted: the model.
         name: of the model, for people.
         encode: returns the vectors of texts, all components of them and without a prompt.
     """
-    folders = [converted.file.parent]
+    beside = converted.file.parent
+    folders = [] if converted.read_only and beside.is_relative_to(converted.layout.path) else [beside]
     with suppress(UsageError):  # without a home directory there is no cache
-        folders.append(cache_dir() / "ranges" / converted.fingerprint[:32])
-    for folder in (graphs_folder(converted.layout.path), *folders):
+        directory = os.fsencode(converted.layout.path.resolve())
+        folders.append(cache_dir() / "ranges" / sha256_of(directory, converted.fingerprint.encode())[:32])
+    for folder in (graphs_folder(converted.layout.path), beside, *folders):
         ranges = read_ranges(folder, converted.fingerprint, converted.layout.dimension)
         if ranges is not None:
             return ranges

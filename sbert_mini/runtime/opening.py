@@ -17,7 +17,7 @@ class OpeningOptions:
     """How a model is opened. Pickles and copies open it again with the same options.
 
     Attributes:
-        graph, device, backend, adapter, trust_tokenizer: see `Embedder`.
+        graph, device, backend, adapter, trust_tokenizer, read_only: see `Embedder`.
     """
 
     graph: Graph
@@ -25,6 +25,7 @@ class OpeningOptions:
     backend: Backend | None
     adapter: Adapter | None
     trust_tokenizer: bool
+    read_only: bool = False
 
     def __post_init__(self) -> None:
         if self.adapter is not None and (self.backend not in (None, "onnx") or self.device not in (None, "cpu")):
@@ -40,6 +41,7 @@ def open_model(path: Path, options: OpeningOptions) -> tuple[ConvertedModel, Eng
         UsageError: the backend is unknown or cannot compute this model here, or there is no such device.
         CorruptModelError: a file of the model is damaged.
     """
-    converted = find(path, options.graph, options.adapter, trust_tokenizer=options.trust_tokenizer)
+    trust, read_only = options.trust_tokenizer, options.read_only
+    converted = find(path, options.graph, options.adapter, trust_tokenizer=trust, read_only=read_only)
     engine = open_engine(converted, "onnx" if options.adapter is not None else options.backend, options.device)
-    return converted, engine, open_tokenizer(converted.layout, trust=options.trust_tokenizer)
+    return converted, engine, open_tokenizer(converted.layout, trust=trust)

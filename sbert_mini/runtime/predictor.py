@@ -18,7 +18,7 @@ from sbert_mini.runtime import arguments
 from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.graph import Adapter
-from sbert_mini.runtime.stream import WINDOW, EncodeCounts
+from sbert_mini.runtime.stream import EncodeCounts
 from sbert_mini.shapes import FloatArray
 
 
@@ -163,8 +163,12 @@ class Predictor:
             yield from ((vectors * scale, None) for vectors in self.embedder.encode_pairs_stream(inputs, **options))
         else:
             texts = (text for pair in inputs for text in pair)
-            for vectors in self.embedder.encode_stream(texts, window=WINDOW, **options):  # an even number: whole pairs
-                u, v = vectors[0::2], vectors[1::2]
+            rest = np.empty((0, self.embedder.dimension), np.float32)
+            for window in self.embedder.encode_stream(texts, **options):
+                vectors = np.concatenate([rest, window])
+                whole = len(vectors) // 2 * 2  # the first text of a pair may end a window
+                rest = vectors[whole:]
+                u, v = vectors[0:whole:2], vectors[1:whole:2]
                 yield siamese_features(u * scale, v * scale), as_cosines(np.sum(u * v, axis=1))
 
     def _outputs(self, x: FloatArray, cosine: FloatArray | None) -> Iterator[Prediction]:

@@ -1,6 +1,5 @@
 """Texts -> windows of vectors: the options of a call, tokenizing on threads, batches of texts of like length, and counts."""
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,12 +19,20 @@ from sbert_mini.runtime.engine import Engine
 from sbert_mini.runtime.reading import prompt_text, tokens_around, words_in
 from sbert_mini.shapes import FloatArray, IntArray
 from sbert_mini.text.batching import batches_by_length
+from sbert_mini.text.limits import window_of
 from sbert_mini.text.tokenizer import TextTokenizer
 from sbert_mini.text.tokens import TokenBatch, Tokens
 from sbert_mini.text.words import Words
 
 WINDOW = 2048
-"""Texts that are sorted by length together; three windows are in memory at a time, however many texts there are."""
+"""Texts that are sorted by length together; three windows are in memory at a time, however many texts there are.
+
+A window of long texts (`limits.WINDOW_BYTES`), or of long vectors, has fewer.
+"""
+_VECTOR_BYTES = 1 << 28
+"""Of the vectors of a window."""
+_SPLIT_BYTES, _TOKEN_BYTES = 1 << 29, 72
+"""What the pieces of one text that is split may take, with their vectors, and what a token of it takes."""
 
 log = logging.getLogger("sbert_mini")
 
@@ -110,6 +117,7 @@ class EncodePlan:
         window: texts of a window.
         max_tokens: the most tokens of a batch, padding included.
         around: special tokens and prompt tokens of each text.
+        most_tokens: the most tokens of a text that is split.
         counts: filled in.
         show_progress_bar: whether a bar is drawn.
         warn_of_unknown: whether unknown words are reported.
@@ -124,6 +132,7 @@ class EncodePlan:
     window: int
     max_tokens: int
     around: int
+    most_tokens: int
     counts: EncodeCounts
     show_progress_bar: bool = False
     warn_of_unknown: bool = True
@@ -173,6 +182,8 @@ def plan_texts(
             "sbert_mini.load(model).encode(texts) gives its vectors as they are"
         )
     prefix = prompt_text(layout, prompt_name, prompt)
+    around = tokens_around(tokenizer, prefix)
+    room = max(tokenizer.max_seq_length - around, 1)
     return EncodePlan(
         prefix=prefix,
         batch_size=size,
@@ -181,7 +192,8 @@ def plan_texts(
         truncation=truncation,
         window=window,
         max_tokens=tokens,
-        around=tokens_around(tokenizer, prefix),
+        around=around,
+        most_tokens=_SPLIT_BYTES // (_TOKEN_BYTES + 4 * layout.dimension // room),
         counts=EncodeCounts() if counts is None else counts,
         show_progress_bar=show_progress_bar,
         warn_of_unknown=warn_of_unknown,
@@ -216,6 +228,7 @@ def plan_pairs(
         window=WINDOW,
         max_tokens=tokens_per_batch,
         around=tokenizer.special_tokens(pair=True),
+        most_tokens=0,
         counts=EncodeCounts() if counts is None else counts,
         show_progress_bar=show_progress_bar,
         items="pairs",
@@ -311,7 +324,8 @@ def tokenize_window(texts: Sequence[Any], first: int, tokenizer: TextTokenizer, 
     pieces, owners = tokens, np.arange(len(texts), dtype=np.int64)
     if truncated and plan.truncation == "chunk":
         groups = [
-            tokenizer.windows(text, plan.prefix) if t.truncated else [t] for text, t in zip(texts, tokens, strict=True)
+            _split(text, first + position, tokenizer, plan) if t.truncated else [t]
+            for position, (text, t) in enumerate(zip(texts, tokens, strict=True))
         ]
         pieces = TokenBatch.of([piece for group in groups for piece in group])
         owners = np.repeat(owners, [len(group) for group in groups])
@@ -323,6 +337,22 @@ def tokenize_window(texts: Sequence[Any], first: int, tokenizer: TextTokenizer, 
     return TokenWindow(
         len(texts), pieces, owners, truncated, int(np.sum(~empty & (unknown >= read))), int(np.sum(empty))
     )
+
+
+def _split(text: str, number: int, tokenizer: TextTokenizer, plan: EncodePlan) -> list[Tokens]:
+    """Return the pieces of a text.
+
+    Raises:
+        TextTooLongError: they would take too much memory.
+        UsageError: the prompt leaves no room for the text.
+    """
+    pieces = tokenizer.windows(text, plan.prefix, plan.most_tokens)
+    if pieces is None:
+        raise TextTooLongError(
+            f"text {number} (counted from 0) has more than {plan.most_tokens:,} tokens, the most that 'chunk' reads of one text: "
+            "split it into several texts, or index its passages (truncation='passages')"
+        )
+    return pieces
 
 
 def join_pieces(window: TokenWindow, vectors: FloatArray, plan: EncodePlan) -> FloatArray:
@@ -414,8 +444,10 @@ class TextStream:
     def _computed(
         self, source: Iterator[Any], plan: EncodePlan, pool: ThreadPoolExecutor, progress: ProgressBar | None
     ) -> Iterator[EncodedWindow]:
+        rows = min(plan.window, max(_VECTOR_BYTES // (4 * self._layout.dimension), 1))
+
         def read(first: int) -> Future[TokenWindow] | None:
-            texts = list(itertools.islice(source, plan.window))
+            texts = window_of(source, rows)
             return pool.submit(tokenize_window, texts, first, self._tokenizer, plan) if texts else None
 
         computing: deque[tuple[TokenWindow, FloatArray, list[Future[None]]]] = deque()

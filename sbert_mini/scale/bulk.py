@@ -12,14 +12,13 @@ under the same paths: a network file system, or one machine.
 import logging
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sbert_mini.errors import InputError, MissingExtraError, SbertMiniError, UsageError
 from sbert_mini.files.durable import is_part, read_sealed_json, write_sealed_json
@@ -29,10 +28,9 @@ from sbert_mini.model.choices import Graph
 from sbert_mini.runtime.choices import Truncation
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
-from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.stream import WINDOW, EncodeCounts
-from sbert_mini.search.encoding import VectorsById
-from sbert_mini.text.records import MAX_ROW_BYTES, inputs, read_records
+from sbert_mini.text.limits import MAX_ROW_BYTES, WINDOW_BYTES
+from sbert_mini.text.records import inputs, read_records
 
 CHECKPOINT, JOB = "_checkpoint", "_job.json"
 BLOCK_BYTES = 4 << 20
@@ -122,11 +120,14 @@ def _arrow_rows(file: str, settings: BulkSettings) -> Iterator[Any]:
         max_row_bytes=settings.max_row_bytes,
     )
     shown = os.fsencode(file).decode("utf-8", "backslashreplace")
+    size = 0
     for record in records:
         ids.append(record.id if record.id is not None else f"{shown}:{record.line}")
         texts.append(record.text)
-        if len(ids) == WINDOW:
+        size += sys.getsizeof(record.text)
+        if len(ids) == WINDOW or size >= WINDOW_BYTES:
             yield table()
+            size = 0
     if ids:
         yield table()
 
@@ -353,34 +354,6 @@ def _checkpointed(folder: Path) -> int:
 
     files = (file for file in (folder / CHECKPOINT).rglob("*.parquet") if not file.name.endswith(".pending.parquet"))
     return sum(pq.read_metadata(file).num_rows for file in files)
-
-
-def read_shards(folder: str | Path, into: Path) -> VectorsById:
-    """Return the vectors of a finished job's shards, copied into a `.npy` file that is then mapped.
-
-    Raises:
-        InputError: the folder holds no shard, or one of another kind.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    numbers: dict[str, int] = {}
-    writer: NpyWriter | None = None
-    with ExitStack() as stack:
-        for shard in sorted(Path(folder).glob("*.parquet")):
-            table = pq.read_table(shard)
-            if not {"id", "vector"} <= set(table.column_names) or not pa.types.is_fixed_size_list(table["vector"].type):
-                raise InputError(f"{shard} is no shard of 'sbmini encode --engine ray': it must hold id and vector")
-            dimension = table["vector"].type.list_size
-            flat = table["vector"].combine_chunks().flatten().to_numpy()
-            if writer is None:
-                writer = stack.enter_context(NpyWriter(into, dimension))
-            for identity in table["id"].to_pylist():
-                numbers[identity] = len(numbers)
-            writer.write(flat.reshape(-1, dimension))
-    if writer is None:
-        raise InputError(f"{folder} holds no Parquet shard")
-    return VectorsById(np.load(into, mmap_mode="r"), numbers)
 
 
 def _checked(folder: Path, resumed_rows: int) -> BulkCounts:

@@ -13,6 +13,7 @@ from typing import Any
 from sbert_mini.errors import UsageError
 from sbert_mini.search.columns import ID, converted
 from sbert_mini.search.conditions import (
+    MAX_LENGTH,
     NULL,
     ColumnValue,
     Comparison,
@@ -47,7 +48,11 @@ def to_milvus(condition: str, columns: Mapping[str, str | None]) -> str:
     Raises:
         UsageError: it is no condition on these columns, or Milvus has no expression for it.
     """
-    return _Writer(condition, columns).condition(parse(condition, columns), positive=True)
+    writer, node = _Writer(condition, columns), parse(condition, columns)
+    try:
+        return writer.condition(node, positive=True)
+    except RecursionError:
+        raise writer.refusal("it is nested too deeply") from None
 
 
 class _Writer:
@@ -60,7 +65,8 @@ class _Writer:
     def __init__(self, condition: str, columns: Mapping[str, str | None]) -> None:
         self._condition, self._columns = condition, columns
 
-    def _refusal(self, why: str) -> UsageError:
+    def refusal(self, why: str) -> UsageError:
+        """Return the error for a condition that cannot be written out."""
         return refusal(self._condition, f"Milvus cannot evaluate it: {why}", self._columns)
 
     def condition(self, node: Node, *, positive: bool) -> str:
@@ -69,7 +75,10 @@ class _Writer:
             return self.condition(node.part, positive=not positive)
         if isinstance(node, Joined):
             word = "and" if (node.op == "and") == positive else "or"
-            return f"({f' {word} '.join(self.condition(part, positive=positive) for part in node.parts)})"
+            joined = f"({f' {word} '.join(self.condition(part, positive=positive) for part in node.parts)})"
+            if len(joined) > MAX_LENGTH:  # nested between and in are written out twice at each level
+                raise self.refusal(f"it would take more than {MAX_LENGTH} characters there")
+            return joined
         if isinstance(node, ColumnValue):
             return self._guarded(node, f"{self._place(node)} == {json.dumps(positive)}")
         if isinstance(node, Constant):
@@ -93,14 +102,14 @@ class _Writer:
         if isinstance(node, Pattern):
             column = self._column(node.part)
             if "_" in node.pattern or node.escape is not None or not node.case_sensitive:
-                raise self._refusal("like takes a text with % only, and is case-sensitive")
+                raise self.refusal("like takes a text with % only, and is case-sensitive")
             expression = f"{self._place(column)} like {json.dumps(node.pattern, ensure_ascii=False)}"
             return self._guarded(column, expression if positive else f"not ({expression})")
-        raise self._refusal("it takes comparisons of a column with a value, in, between, like, is null, and, or, not")
+        raise self.refusal("it takes comparisons of a column with a value, in, between, like, is null, and, or, not")
 
     def _column(self, node: Node) -> ColumnValue:
         if not isinstance(node, ColumnValue):
-            raise self._refusal("only a column can be compared, not a value that is computed from one")
+            raise self.refusal("only a column can be compared, not a value that is computed from one")
         return node
 
     def _place(self, column: ColumnValue) -> str:
@@ -109,7 +118,7 @@ class _Writer:
     def _compared(self, part: Node, op: str, value: Node) -> str:
         column = self._column(part)
         if not isinstance(value, Constant):
-            raise self._refusal("a column is compared with a value, not with another column")
+            raise self.refusal("a column is compared with a value, not with another column")
         if NULL in (value.type, column.type):
             return f'{ID} == ""'  # unknown: no row
         return self._guarded(

@@ -1,6 +1,5 @@
 """An index's rows in one segment, without those that were deleted or replaced."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.kinds import EXACT, SearchKind, kind_of
 from sbert_mini.search.nearest import build
-from sbert_mini.search.segment import SegmentWriter, remove_cache, segment_folder
+from sbert_mini.search.segment import SegmentWriter, remove_cache, remove_segment, segment_folder
 from sbert_mini.search.store import Store, publish
 from sbert_mini.search.word_writer import write_generation
 
@@ -31,7 +30,8 @@ def compact_segments(
         UsageError: FAISS cannot make or search this kind.
     """
     whole = len(old.segments) == 1 and not len(old.deleted) and old.segments[0].is_current
-    if whole and kind == old.kind:
+    if whole and kind == old.kind:  # but for its FAISS file, which a reader does not make of every kind
+        build(old.path, old.manifest["segments"][0], old.model.dimension, kind.factory, kind.pca, threads)
         return
     generation, next_row = old.generation + 1, old.manifest["next_row"]
     if whole:
@@ -69,5 +69,5 @@ def build_new(path: Path, entry: Mapping[str, Any], dimension: int, kind: Search
         build(path, entry, dimension, kind.factory, kind.pca, threads)
     except BaseException:
         remove_cache(path, entry["name"])
-        shutil.rmtree(segment_folder(path, entry), ignore_errors=True)
+        remove_segment(segment_folder(path, entry))
         raise

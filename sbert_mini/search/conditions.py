@@ -29,7 +29,7 @@ from sbert_mini.search.sql import MAX_DEPTH, RefusedError, Syntax, shortened
 NULL = "null"
 MAX_LENGTH = 1 << 20
 """Characters of a condition."""
-_LISTED_COLUMNS = 40
+_LISTED_COLUMNS, _LONGEST_ALIKE = 40, 200
 
 FUNCTIONS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "abs": (("numeric",), 1, "same"),
@@ -207,10 +207,24 @@ def parts_of(node: Node) -> tuple[Node, ...]:
     return node.arguments if isinstance(node, Call) else ()
 
 
+def nodes_in(node: Node) -> tuple[list[Node], set[int]]:
+    """Return a node and all below it, each once, and the ids of those that stand in several places.
+
+    `between` and `in` compare one node several times. Nested ones would be looked at, or evaluated, twice as often at each level.
+    """
+    nodes: list[Node] = [node]
+    seen, repeated = {id(node)}, set[int]()
+    for one in nodes:  # it grows
+        for part in parts_of(one):
+            (repeated if id(part) in seen else seen).add(id(part))
+            if id(part) not in repeated:
+                nodes.append(part)
+    return nodes, repeated
+
+
 def columns_in(node: Node) -> set[str]:
     """Return the names of the columns that a condition reads."""
-    names = {node.name} if isinstance(node, ColumnValue) else set()
-    return names.union(*map(columns_in, parts_of(node)))
+    return {one.name for one in nodes_in(node)[0] if isinstance(one, ColumnValue)}
 
 
 def refusal(condition: str, why: str, columns: Mapping[str, str | None]) -> UsageError:
@@ -219,6 +233,7 @@ def refusal(condition: str, why: str, columns: Mapping[str, str | None]) -> Usag
     more = f" and {len(shown) - _LISTED_COLUMNS} more" if len(shown) > _LISTED_COLUMNS else ""
     listed = ", ".join([f"{ID} (text)", *shown[:_LISTED_COLUMNS]]) + more
     condition = condition if len(condition) <= 300 else condition[:299] + "…"
+    why = why if len(why) <= 2000 else why[:1999] + "…"
     return UsageError(f"the filter {condition!r} cannot be evaluated: {why}. Columns: {listed}")
 
 
@@ -265,6 +280,7 @@ class _Reader:
 
     def __init__(self, columns: Mapping[str, str | None]) -> None:
         self._columns = columns
+        self._alike: dict[str, list[str]] = {}
         self._kinds: dict[str, Callable[[Syntax, int], Node]] = {
             "and": self._joined, "or": self._joined, "not": self._negation, "compare": self._comparison,
             "distinct": self._distinct, "is": self._is, "in": self._membership, "between": self._between,
@@ -292,14 +308,17 @@ class _Reader:
         name = tree.value
         if name == ID or name in self._columns:
             return self._column_named(name)
-        alike = [known for known in (ID, *self._columns) if known.lower() == name.lower()]
+        if name not in self._alike:
+            self._alike[name] = [known for known in (ID, *self._columns) if known.lower() == name.lower()]
+        alike = self._alike[name]
         if len(alike) > 1:
             raise RefusedError(
                 f"the name {name} fits the columns {' and '.join(alike)}; write it as it is spelled, in double quotes"
             )
         if alike:
             return self._column_named(alike[0])
-        near = difflib.get_close_matches(name, [ID, *self._columns], 1)
+        short = [known for known in (ID, *self._columns) if max(len(known), len(name)) <= _LONGEST_ALIKE]
+        near = difflib.get_close_matches(name, short, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         hint = " (a text stands in single quotes: '…')" if tree.kind == "quoted" and not near else hint
         raise RefusedError(f"no such column: {name}{hint}")

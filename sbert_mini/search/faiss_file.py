@@ -9,6 +9,7 @@ it nearly as it is.
 import logging
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ from sbert_mini.files.json_schema import Object, check
 from sbert_mini.search.checksums import CheckedFile, file_checksums, read_checked_npy, write_checked_npy
 from sbert_mini.search.faiss_index import (
     MappedLists,
+    check_header,
+    check_sizes,
     inverted_lists,
+    limited_memory,
     lists_start,
     search_parameters,
     set_probes,
     training_rows,
 )
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.kinds import EXACT, faiss_reason, kind_of, multiple_for
+from sbert_mini.search.kinds import EXACT, faiss_reason, is_fast_to_train, kind_of, multiple_for
 from sbert_mini.search.repeats import Groups, repeated_rows
 from sbert_mini.search.scoring import rescored, scanned
 from sbert_mini.search.segment import VECTOR_BLOCK_BYTES, Segment, cache_files
@@ -65,19 +69,24 @@ class FaissFile:
         dimension: components of a vector.
         kind: a FAISS factory string (`kinds.kind_of` this segment).
         threads: for FAISS.
+        trains_any: make an index of any kind. False for readers, since a stranger's index can name a kind that takes hours: they
+            make those that are fast to train (`kinds.is_fast_to_train`).
     """
 
-    def __init__(self, segment: Segment, folder: Path, dimension: int, kind: str, threads: int) -> None:
+    def __init__(
+        self, segment: Segment, folder: Path, dimension: int, kind: str, threads: int, *, trains_any: bool = True
+    ) -> None:
         self.path, self._record, self._repeats = cache_files(folder, segment.name)
         self._segment = segment
         self._dimension = dimension
         self._kind = kind
         self._threads = threads
+        self._trains_any = trains_any
 
     def open(self) -> OpenedFaiss | None:
         """Return the FAISS index, made anew where there is no sound file of this kind.
 
-        None where the segment has too few different vectors for one.
+        None where the segment has too few different vectors for one, or where it may not be made (`trains_any`).
 
         Raises:
             UsageError: FAISS cannot make or search this kind.
@@ -85,14 +94,27 @@ class FaissFile:
         try:
             return self._read()
         except FileNotFoundError:
-            return self._build()
+            return self._made_if_allowed()
         except CorruptIndexError as error:
-            log.warning("making the FAISS file anew from the stored vectors: %s", error)
-            return self._build()
+            return self.rebuild(error)
 
-    def rebuild(self) -> OpenedFaiss | None:
-        """Return the FAISS index, made anew from the stored vectors; None as in `open`."""
-        return self._build()
+    def rebuild(self, damage: CorruptIndexError) -> OpenedFaiss | None:
+        """Return the FAISS index in place of a damaged one, made anew from the stored vectors; None as in `open`."""
+        if self._may_train:
+            log.warning("making the FAISS file anew from the stored vectors: %s", damage)
+        else:
+            log.warning("the FAISS file is not used: %s", damage)
+        return self._made_if_allowed()
+
+    @property
+    def _may_train(self) -> bool:
+        return self._trains_any or is_fast_to_train(self._kind, self._segment.vectors, self._dimension)
+
+    def _made_if_allowed(self) -> OpenedFaiss | None:
+        if self._may_train:
+            return self._build()
+        _warn_of_training(str(self.path.parent.parent), self._kind)
+        return None
 
     def damage(self) -> str | None:
         """Return what is wrong with the file, every byte of it, or None.
@@ -139,18 +161,17 @@ class FaissFile:
         groups = Groups(repeats, self._segment.vectors)
         start = record["lists_start"]
         file = CheckedFile(self.path, record["file"])
+        check_header(file, self._dimension, len(groups.firsts), start)
         try:
-            if start is None:
-                index = faiss.deserialize_index(np.frombuffer(file.read_all(), dtype=np.uint8))
-            else:
-                file.read(0, start)
-                index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP)
+            with limited_memory(file.size):
+                if start is None:
+                    index = faiss.deserialize_index(np.frombuffer(file.read_all(), dtype=np.uint8))
+                else:
+                    file.read(0, start)
+                    index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP)
         except RuntimeError as error:
             raise CorruptIndexError(f"{self.path} cannot be read by this FAISS: {error}") from error
-        if index.ntotal != len(groups.firsts) or index.d != self._dimension:
-            raise CorruptIndexError(
-                f"{self._record}: {index.ntotal} rows of {index.d}, not {len(groups.firsts)} of its segment"
-            )
+        check_sizes(index, self._dimension, len(groups.firsts), self.path)
         set_probes(index, record["probes"])
         if start is not None and lists_start(index, file.size) != start:
             raise CorruptIndexError(f"{self._record}: lists_start is not where the lists of {self.path} start")
@@ -235,3 +256,13 @@ class FaissFile:
             if recall >= TARGET_RECALL or probes == inverted.nlist:
                 return probes
             probes = math.ceil(probes * 1.5)
+
+
+@cache
+def _warn_of_training(index: str, kind: str) -> None:
+    """Say once of an index that its rows are searched exactly."""
+    log.warning(
+        "%s has no sound FAISS file of its kind %s, which may take long to make: its rows are searched exactly. If you trust the "
+        "index, 'sbmini index compact %s' makes the file, and 'sbmini index verify %s' says what is damaged",
+        *(index, kind, index, index),
+    )

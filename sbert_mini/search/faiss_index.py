@@ -1,5 +1,9 @@
 """What a FAISS index holds, whatever its kind: its inverted lists, where they start in its file, and a search's parameters."""
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,74 @@ from sbert_mini.search.checksums import CheckedFile
 from sbert_mini.search.faiss_threads import faiss_with
 from sbert_mini.search.kinds import TRAINING_ROWS_A_LIST
 from sbert_mini.shapes import FloatArray, IntArray
+
+_HEADER = struct.Struct("<4siq")
+_LEAST_LIMIT, _A_ROW, _A_COMPONENT = 256 << 20, 16 << 10, 16
+"""A file of so many bytes, and so many more a row and a component of a row, is larger than any kind needs."""
+
+
+@contextmanager
+def limited_memory(size: int) -> Iterator[None]:
+    """Let FAISS take no more memory for a part of an index that it reads than `size` bytes: its file has no more."""
+    faiss = faiss_with()
+    if not hasattr(faiss, "get_deserialization_vector_byte_limit"):  # an earlier FAISS
+        yield
+        return
+    before = faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_vector_byte_limit(max(size, 1 << 20))
+    try:
+        yield
+    finally:
+        faiss.set_deserialization_vector_byte_limit(before)
+
+
+def check_header(file: CheckedFile, dimension: int, rows: int, lists_start: int | None) -> None:
+    """Compare what a FAISS file says of itself, and its size, with its segment, before FAISS reads it.
+
+    Args:
+        file: the file.
+        dimension: components of a vector of the segment.
+        rows: vectors that are indexed.
+        lists_start: where its inverted lists start, if they are mapped.
+
+    Raises:
+        CorruptIndexError: they differ.
+    """
+    if lists_start is None and file.size > _LEAST_LIMIT + rows * (_A_ROW + _A_COMPONENT * dimension):
+        raise CorruptIndexError(f"{file.path} has {file.size} bytes, more than {rows} rows of {dimension} take")
+    if file.size < _HEADER.size:
+        raise CorruptIndexError(f"{file.path} has {file.size} bytes, which is too few")
+    _, d, total = _HEADER.unpack(file.read(0, _HEADER.size))
+    if (d, total) != (dimension, rows):
+        raise CorruptIndexError(f"{file.path}: {total} rows of {d}, not {rows} of {dimension} as its segment")
+
+
+def check_sizes(index: Any, dimension: int, rows: int, path: Path) -> None:
+    """Compare the sizes of a FAISS index that was read, and of the parts that a search goes through, with its segment.
+
+    Raises:
+        CorruptIndexError: they differ.
+    """
+    faiss = faiss_with()
+    if index is None:
+        raise CorruptIndexError(f"{path} lacks a part of its index")
+    if (index.d, index.ntotal) != (dimension, rows):
+        raise CorruptIndexError(f"{path}: {index.ntotal} rows of {index.d}, not {rows} of {dimension} as its segment")
+    base = faiss.downcast_index(index)
+    if isinstance(base, faiss.IndexPreTransform):
+        for position in range(base.chain.size()):
+            step = base.chain.at(position)
+            if step.d_in != dimension:
+                raise CorruptIndexError(f"{path}: a transform takes {step.d_in} components, and gets {dimension}")
+            dimension = step.d_out
+        check_sizes(base.index, dimension, rows, path)
+    elif isinstance(base, faiss.IndexRefine):
+        check_sizes(base.base_index, dimension, rows, path)
+        check_sizes(base.refine_index, dimension, rows, path)
+    elif isinstance(base, faiss.IndexHNSW):
+        check_sizes(base.storage, dimension, rows, path)
+    elif isinstance(base, faiss.IndexIVF):
+        check_sizes(base.quantizer, dimension, base.nlist, path)
 
 
 def inverted_lists(index: Any) -> Any | None:

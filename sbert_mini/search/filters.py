@@ -7,7 +7,7 @@ a single column that has a list of its different texts is evaluated once for tha
 import math
 import operator
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -31,8 +31,18 @@ from sbert_mini.search.conditions import (
     NullTest,
     Pattern,
     columns_in,
+    nodes_in,
+    parts_of,
 )
-from sbert_mini.search.text_functions import FilterValueError, json_value, like, plain_pieces, text_function
+from sbert_mini.search.text_functions import (
+    INT64,
+    FilterValueError,
+    cast_one,
+    json_value,
+    like,
+    plain_pieces,
+    text_function,
+)
 from sbert_mini.shapes import AnyArray
 
 BLOCK_ROWS = 1 << 16
@@ -41,6 +51,8 @@ _FEW_RUNS = 4
 _MOST_TEXT = 1 << 26
 """Characters that the texts made for a block of rows have together: for longer ones the block is divided."""
 _TEXT_BETWEEN_CHECKS = 1 << 20
+_MOST_TABLES = 1 << 28
+"""Bytes of the values that are kept for the texts of dictionaries."""
 _PIECES: dict[str, Callable[[str], list[str]]] = {
     "contains": lambda text: ["", text, ""], "starts_with": lambda text: [text, ""], "ends_with": lambda text: ["", text]
 }  # fmt: skip
@@ -50,7 +62,6 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _DTYPES = {"integer": np.int64, "number": np.float64, "boolean": bool, "text": object, NULL: bool}
 _EMPTY = {"integer": 0, "number": 0.0, "boolean": False, "text": "", NULL: False}
-_INT64 = range(-(2**63), 2**63)
 
 
 class Deadline:
@@ -96,7 +107,7 @@ def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1)
     for name in columns_in(node):
         columns.column(name, threads)
     matched = np.zeros(columns.rows, dtype=bool)
-    evaluation = _Evaluation(columns, deadline)
+    evaluation = _Evaluation(node, columns, deadline)
     blocks = [(first, min(first + BLOCK_ROWS, columns.rows)) for first in range(0, columns.rows, BLOCK_ROWS)]
     while blocks:
         first, last = blocks.pop()
@@ -107,6 +118,8 @@ def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1)
                 raise UsageError(f"the filter makes a text of more than {_MOST_TEXT:,} characters of a row") from None
             blocks += [((first + last) // 2, last), (first, (first + last) // 2)]
             continue
+        except RecursionError:
+            raise FilterValueError("it is nested too deeply") from None
         matched[first:last] = result.values if _has_no_null(result) else result.values & result.valid
     return matched
 
@@ -118,7 +131,7 @@ def _has_no_null(values: Values) -> bool:
 
 def _constant(type: str, value: Any, rows: int) -> Values:
     """Return the same value for each of some rows; None for NULL."""
-    if type == "integer" and value is not None and value not in _INT64:  # None would be looked for number by number
+    if type == "integer" and value is not None and value not in INT64:  # None would be looked for number by number
         raise FilterValueError(f"{value} is beyond 64 bits")
     filled = np.empty(rows, _DTYPES[type])
     filled.fill(_EMPTY[type] if value is None else value)  # np.full would copy a text for each row
@@ -160,11 +173,18 @@ class _Table:
 
 
 class _Evaluation:
-    """Evaluates one condition over one segment."""
+    """Evaluates one condition over one segment.
 
-    def __init__(self, columns: Columns, deadline: Deadline) -> None:
+    Nodes that stand in several places (`conditions.nodes_in`) are evaluated once: their values are kept until what they stand in
+    is done.
+    """
+
+    def __init__(self, condition: Node, columns: Columns, deadline: Deadline) -> None:
         self._columns = columns
         self._deadline = deadline
+        self._repeated = nodes_in(condition)[1]
+        self._values: dict[tuple[int, tuple[int, int] | None], Values] = {}
+        self._table_bytes = 0
         self._tables: dict[int, _Table | None] = {}
         self._sought: dict[int, Texts] = {}
         self._block: tuple[tuple[int, int], dict[str, Values]] = ((-1, -1), {})
@@ -191,11 +211,13 @@ class _Evaluation:
             self._tables[id(node)] = None
             names = self._names(node)
             column = self._dictionary_column(next(iter(names))) if len(names) == 1 else None
-            if column is not None:
+            if column is not None and self._table_bytes < _MOST_TABLES:
                 domain = np.append(column.dictionary, "")
                 values = Values("text", domain, np.arange(len(domain)) < len(domain) - 1)
                 with suppress(FilterValueError, _TooMuchTextError):  # perhaps by a row outside of this generation
                     self._tables[id(node)] = _Table(column, self._evaluated(node, len(domain), lambda _: values, None))
+                    self._table_bytes += 16 * len(domain)
+                self._values = {key: values for key, values in self._values.items() if key[1] is not None}
         return self._tables[id(node)]
 
     def _dictionary_column(self, name: str) -> Column | None:
@@ -223,15 +245,27 @@ class _Evaluation:
             span: the first row and the one after the last; None where the rows are the texts of a dictionary.
         """
 
-        def value(part: Node) -> Values:
+        def computed(part: Node) -> Values:
             return self._evaluated(part, rows, column, None) if span is None else self.block(part, *span)
+
+        def value(part: Node) -> Values:
+            if id(part) not in self._repeated:
+                return computed(part)
+            if (id(part), span) not in self._values:
+                self._values[id(part), span] = computed(part)
+            return self._values[id(part), span]
+
+        self._deadline.check()
 
         if isinstance(node, Constant):
             return _constant(node.type, node.value, rows)
         if isinstance(node, ColumnValue):
             return column(node.name)
         if isinstance(node, Joined):
-            return _joined(node.op, map(value, node.parts), rows)
+            joined = _joined(node.op, map(value, node.parts), rows)
+            for compared in (below for one in node.parts for below in parts_of(one)):
+                self._values.pop((id(compared), span), None)
+            return joined
         if isinstance(node, Negation):
             part = value(node.part)
             return Values("boolean", ~part.values.astype(bool, copy=False), part.valid)
@@ -260,6 +294,8 @@ class _Evaluation:
             fitting = self._made_of(node.arguments[0], _PIECES[node.name](str(node.arguments[1].value)), span)
             if fitting is not None:
                 return fitting
+        if node.name == "coalesce":
+            return _coalesced(node.type, map(value, node.arguments))
         return self._called(node, [value(argument) for argument in node.arguments])
 
     def _made_of(self, part: Node, pieces: list[str] | None, span: tuple[int, int] | None) -> Values | None:
@@ -315,7 +351,7 @@ class _Evaluation:
         part = value(node.part)
         values = {constant.value for constant in constants}
         if part.type in ("integer", "number"):
-            numbers = [v for v in values if not isinstance(v, int) or v in _INT64]
+            numbers = [v for v in values if not isinstance(v, int) or v in INT64]
             exact = part.type == "integer" and all(isinstance(v, int) for v in numbers)
             inside = np.isin(part.values, np.array(numbers, np.int64 if exact else np.float64))
         else:
@@ -340,8 +376,6 @@ class _Evaluation:
 
     def _called(self, node: Call, arguments: list[Values]) -> Values:
         name, first = node.name, arguments[0]
-        if name == "coalesce":
-            return _coalesced(node.type, arguments)
         if name == "nullif":
             same = _joined("and", [_pair("=", *arguments)], len(first.valid))
             return Values(node.type, _as(first, node.type), first.valid & ~(same.values & same.valid))
@@ -360,9 +394,8 @@ class _Evaluation:
         if None in constants:
             return _constant(node.type, None, len(valid))
         if name == "json_extract":
-            pairs = zip(first.values, valid, strict=True)
-            texts = _objects([json_value(text, str(constants[0])) if ok else None for text, ok in pairs])
-            there = np.array([text is not None for text in texts], dtype=bool)
+            texts = self._each(lambda text: json_value(text, str(constants[0])), first.values, valid, object)
+            there = valid & np.array([text is not None for text in texts], dtype=bool)
             return Values("text", np.where(there, texts, ""), there)
         function = text_function(name, constants)
         return Values(node.type, self._each(function, first.values, valid, _DTYPES[node.type]), valid)
@@ -377,22 +410,28 @@ def _objects(values: list[Any]) -> AnyArray:
 
 def _joined(op: str, parts: Iterable[Values], rows: int) -> Values:
     """Return Kleene's `and` or `or`: false and NULL is false, true or NULL is true."""
-    parts = list(parts)
-    if all(map(_has_no_null, parts)):
-        function = np.logical_or if op == "or" else np.logical_and
-        return Values("boolean", function.reduce([part.values for part in parts]), parts[0].valid)
+    function = np.logical_or if op == "or" else np.logical_and
     decides = op == "or"  # the value that settles it
-    settled = np.zeros(rows, dtype=bool)
-    known = np.ones(rows, dtype=bool)
-    for part in parts:
+    whole = settled = known = None  # of the parts without NULL; and of the others
+    for part in parts:  # one after the other: memory holds few of them
+        if _has_no_null(part):
+            whole = part.values if whole is None else function(whole, part.values)
+            continue
+        if settled is None or known is None:
+            settled, known = np.zeros(rows, dtype=bool), np.ones(rows, dtype=bool)
         settled |= (part.values.astype(bool, copy=False) == decides) & part.valid
         known &= part.valid
+    if settled is None or known is None:
+        assert whole is not None  # noqa: S101
+        return Values("boolean", whole.astype(bool, copy=False), all_valid(rows))
+    if whole is not None:
+        settled |= whole.astype(bool, copy=False) == decides
     return Values("boolean", settled == decides, settled | known)
 
 
 def _compared(node: Comparison, value: Callable[[Node], Values], rows: int) -> Values:
     for constant, other, flipped in ((node.right, node.left, False), (node.left, node.right, True)):
-        if isinstance(constant, Constant) and constant.type == "integer" and constant.value not in _INT64:
+        if isinstance(constant, Constant) and constant.type == "integer" and constant.value not in INT64:
             part = value(other)  # larger or smaller than every number of 64 bits
             if part.type == NULL:
                 return _constant("boolean", None, rows)
@@ -427,11 +466,18 @@ def _pair(op: str, left: Values, right: Values) -> Values:
 
 
 def _distinct(node: Distinct, value: Callable[[Node], Values], rows: int) -> Values:
+    computed: dict[int, Values] = {}
+
+    def once(part: Node) -> Values:
+        if id(part) not in computed:
+            computed[id(part)] = value(part)
+        return computed[id(part)]
+
     left, right = (
-        np.full(rows, part.value is not None) if isinstance(part, Constant) else value(part).valid
+        np.full(rows, part.value is not None) if isinstance(part, Constant) else once(part).valid
         for part in (node.left, node.right)
     )
-    same = _compared(Comparison("=", node.left, node.right), value, rows)
+    same = _compared(Comparison("=", node.left, node.right), once, rows)
     equal = (same.values & same.valid) | (~left & ~right)
     return Values("boolean", equal == node.equal, np.ones(rows, dtype=bool))
 
@@ -512,9 +558,10 @@ def _refuse(where: AnyArray, what: str) -> None:
 # --- types -----------------------------------------------------------------------------------------------------------
 
 
-def _coalesced(type: str, arguments: list[Values]) -> Values:
-    values, valid = _as(arguments[0], type).copy(), arguments[0].valid.copy()
-    for argument in arguments[1:]:
+def _coalesced(type: str, arguments: Iterator[Values]) -> Values:
+    first = next(arguments)
+    values, valid = _as(first, type).copy(), first.valid.copy()
+    for argument in arguments:
         fill = ~valid & argument.valid
         values[fill] = _as(argument, type)[fill]
         valid |= fill
@@ -532,7 +579,7 @@ def _cast(node: Cast, part: Values) -> Values:
     valid = part.valid.copy()
     for row in np.flatnonzero(part.valid).tolist():
         try:
-            values[row] = _cast_one(part.values[row], part.type, node.type)
+            values[row] = cast_one(part.values[row], part.type, node.type)
         except ValueError:
             if node.strict:
                 shown = str(part.values[row])[:60]
@@ -541,36 +588,3 @@ def _cast(node: Cast, part: Values) -> Values:
                 ) from None
             valid[row] = False
     return Values(node.type, values, valid)
-
-
-_TRUTH: Mapping[str, bool] = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-
-
-def _cast_one(value: Any, source: str, target: str) -> Any:
-    if target == "text":
-        return ("true" if value else "false") if source == "boolean" else str(value.item())
-    if target == "boolean":
-        return bool(value) if source != "text" else _truth(str(value))
-    if source == "text" and "_" in value:
-        raise ValueError(value)
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(value)
-    if target == "number":
-        return number
-    if source == "text":
-        try:
-            whole = int(value)
-        except ValueError:
-            whole = round(number)
-    else:
-        whole = round(number)  # half to even
-    if whole not in _INT64:
-        raise ValueError(value)
-    return whole
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in _TRUTH:
-        raise ValueError(text)
-    return _TRUTH[text.lower()]

@@ -22,6 +22,13 @@ _LEAST_LINKS = {"HNSW": 2, "NSG": 8}
 _MOST = {"HNSW": 512, "NSG": 256, "IVF": 1 << 22, "IMI": 16, "LSQ": 16, "PLSQ": 16, "RQ": 64, "PRQ": 64, "x": 16}
 """The greatest number after a name. Larger ones, which no index has a use for, take memory and time without a limit."""
 _MOST_OTHERS, _MOST_CHARACTERS = 1024, 100
+_FLAT = r"(?:Flat|SQ4|SQ6|SQ8|SQfp16|SQbf16|RaBitQ)"
+_FAST = re.compile(
+    rf"(?:PCA[WR]?\d+,)?(?:(?:IVF(?P<lists>\d+)(?:_HNSW\d+)?,)?{_FLAT}|HNSW\d+(?:[,_]{_FLAT})?)(?:,RFlat|,Refine\({_FLAT}\))?"
+)
+"""Kinds whose time to train and memory are known from their numbers."""
+_FAST_LINKS, _FAST_COMPONENTS, _FAST_LISTS = 64, 4096, 2
+"""The most links of a row, and components for a PCA; the most lists, as a multiple of `lists_for`."""
 _EXAMPLES = "auto, exact, or a FAISS factory string such as SQ8, HNSW32_SQ8 or IVF,SQ8"
 
 
@@ -126,6 +133,23 @@ def check_factory(kind: str, dimension: int, pca: int | None = None) -> str:
             bound = f"at least {least}" if int(number) < least else f"at most {most}"
             raise UsageError(f"the number after {name} in the kind {factory!r} must be {bound}; found {number}")
     return factory
+
+
+def is_fast_to_train(factory: str, rows: int, dimension: int) -> bool:
+    """Return whether FAISS makes an index of this kind in a time near that of the automatic kind.
+
+    Others (product and residual quantizers, OPQ, many lists) may take hours, whatever the number of rows.
+
+    Args:
+        factory: what `kind_of` returned.
+        rows: of the segment.
+        dimension: components of a vector.
+    """
+    match = _FAST.fullmatch(factory)
+    if match is None or ("PCA" in factory and dimension > _FAST_COMPONENTS):
+        return False
+    links = max(map(int, re.findall(r"HNSW(\d+)", factory)), default=0)
+    return links <= _FAST_LINKS and int(match["lists"] or 0) <= _FAST_LISTS * lists_for(rows)
 
 
 def faiss_reason(error: Exception) -> str:

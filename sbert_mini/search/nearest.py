@@ -18,7 +18,7 @@ from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.faiss_file import FaissFile, OpenedFaiss
 from sbert_mini.search.faiss_index import search_parameters
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.kinds import EXACT, SearchKind, faiss_reason, kind_of, multiple_for
+from sbert_mini.search.kinds import EXACT, EXACT_ROWS, SearchKind, faiss_reason, kind_of, multiple_for
 from sbert_mini.search.scoring import rescored, rows_rescored, scanned
 from sbert_mini.search.segment import Segment, segment_folder
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
@@ -49,20 +49,24 @@ class SegmentSearch:
         dimension: components of a vector.
         kind: `kinds.kind_of` this segment.
         threads: for FAISS.
+        trains_any: see `FaissFile`.
 
     Attributes:
-        kind: the kind of index; `exact` if the segment has too few different vectors for FAISS.
+        kind: the kind of index; `exact` if the segment has too few different vectors for FAISS, or no FAISS file and may not
+            make one.
 
     Raises:
         CorruptIndexError: a stored block that is read does not match its checksum.
     """
 
-    def __init__(self, segment: Segment, folder: Path, dimension: int, kind: str, threads: int) -> None:
+    def __init__(
+        self, segment: Segment, folder: Path, dimension: int, kind: str, threads: int, *, trains_any: bool = True
+    ) -> None:
         self.segment = segment
-        self.kind = kind
+        self.kind = self._named = kind
         self._dimension = dimension
         self._threads = threads
-        self._file = FaissFile(segment, folder, dimension, kind, threads)
+        self._file = FaissFile(segment, folder, dimension, kind, threads, trains_any=trains_any)
         self._opened: OpenedFaiss | None = None
         self._process = os.getpid()
 
@@ -113,8 +117,7 @@ class SegmentSearch:
         try:
             proposed = self._proposed(opened, queries, proposals, allowed)
         except CorruptIndexError as error:
-            log.warning("making the FAISS file anew from the stored vectors: %s", error)
-            opened = self._rebuilt(opened)
+            opened = self._rebuilt(opened, error)
             proposed = None if opened is None else self._proposed(opened, queries, proposals, allowed)
         if opened is None or proposed is None:
             return self._scan(queries, k, allowed)
@@ -162,12 +165,17 @@ class SegmentSearch:
     def _blocks(self, allowed: AnyArray | None) -> Iterator[tuple[IntArray, FloatArray]]:
         """Yield the allowed vectors with their positions, in blocks."""
         positions = None if allowed is None else np.flatnonzero(allowed)
-        if self.kind != EXACT:
+        if self._is_streamed:
             yield from self.segment.vector_blocks(self._dimension, positions, self._threads)
         elif positions is None:
             yield np.arange(self.segment.vectors), self._vectors
         else:
             yield positions, self._vectors[positions]
+
+    @property
+    def _is_streamed(self) -> bool:
+        """Whether exact search reads the vectors each time: memory need not hold those of a segment that FAISS is to search."""
+        return self.kind != EXACT or (self._named != EXACT and self.segment.vectors > EXACT_ROWS)
 
     @cached_property
     def _vectors(self) -> FloatArray:
@@ -176,18 +184,18 @@ class SegmentSearch:
 
     def prepare(self) -> None:
         """Read what a search needs, making the FAISS file where there is none."""
-        if self._open() is None:
+        if self._open() is None and not self._is_streamed:
             _ = self._vectors
 
     def damage(self) -> str | None:
         """Return what is wrong with the FAISS file, every byte of it, or None; a file that is not there is not wrong."""
         return self._file.damage()
 
-    def _rebuilt(self, damaged: OpenedFaiss) -> OpenedFaiss | None:
+    def _rebuilt(self, damaged: OpenedFaiss, damage: CorruptIndexError) -> OpenedFaiss | None:
         """Return the FAISS index in place of a damaged one; another thread may have made it already."""
         with _opening:
             if self._opened is damaged:
-                self._opened = self._file.rebuild()
+                self._opened = self._file.rebuild(damage)
                 if self._opened is None:
                     self.kind = EXACT
             return self._opened
@@ -211,10 +219,15 @@ class SegmentSearch:
 def segment_searches(
     segments: Sequence[Segment], path: Path, dimension: int, kind: SearchKind, threads: int
 ) -> list[SegmentSearch]:
-    """Return what searches each segment of the index directory `path`, by the kind that fits its number of vectors."""
+    """Return what searches each segment of the index directory `path`, by the kind that fits its number of vectors.
+
+    A FAISS file that is missing is made only where that is fast.
+    """
     folder = path / "faiss"
     return [
-        SegmentSearch(segment, folder, dimension, kind_of(kind.factory, segment.vectors, kind.pca), threads)
+        SegmentSearch(
+            segment, folder, dimension, kind_of(kind.factory, segment.vectors, kind.pca), threads, trains_any=False
+        )
         for segment in segments
     ]
 

@@ -131,7 +131,7 @@ class IndexModel:
                         "it has no graphs that are up to date, and nothing is written into a folder that an index names: pass "
                         f"-m {name} to convert it (in Python, embedder=Embedder({name!r}))"
                     )
-                named = Embedder(name, graph=graph, threads=self._threads, offline=True)  # type: ignore[arg-type]
+                named = Embedder(name, graph=graph, threads=self._threads, offline=True, read_only=True)  # type: ignore[arg-type]
             except ModelNotFoundError as error:
                 raise ModelNotFoundError(f"{self._path} was made with the model {name!r}: {error}") from error
             self._embedder = self.check(named)

@@ -82,10 +82,35 @@ class Reduction:
                 if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
                     raise InputError(f"{path} is no reduction: make one with 'sbmini reduce fit'")
                 check(metadata, REDUCTION, path, InputError)
-                parts = {name: file.get_tensor(name) for name in ("matrix", "mean", "variance")}
+                parts = _tensors(file, path)
         except (OSError, SafetensorError, ValueError) as error:
             raise InputError(f"{path} cannot be read as a reduction: {error}") from error
         return cls(**parts, explained=float(metadata["explained"]), whitened=metadata["whitened"])
+
+
+def _tensors(file: Any, path: str | Path) -> dict[str, FloatArray]:
+    """Return a reduction's tensors, which fit each other.
+
+    Raises:
+        InputError: one is missing, has another type or shape, or holds NaN or infinity.
+    """
+    names = ("matrix", "mean", "variance")
+    if missing := sorted(set(names) - set(file.keys())):
+        raise InputError(f"{path} is damaged: it holds no tensor {missing[0]!r}")
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    types = {name: file.get_slice(name).get_dtype() for name in names}
+    kept, full = shapes["matrix"] if len(shapes["matrix"]) == 2 else (0, 0)
+    if shapes != {"matrix": (kept, full), "mean": (full,), "variance": (kept,)} or not 1 <= kept <= full:
+        raise InputError(
+            f"{path} is damaged: matrix, mean and variance must have the shapes (dim, full_dim), (full_dim,) and (dim,); found "
+            + ", ".join(str(shape) for shape in shapes.values())
+        )
+    if set(types.values()) != {"F32"}:
+        raise InputError(f"{path} is damaged: its tensors must be F32; found {', '.join(sorted(set(types.values())))}")
+    tensors = {name: file.get_tensor(name) for name in names}
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise InputError(f"{path} is damaged: a tensor holds NaN or infinity")
+    return tensors
 
 
 def fit(vectors: FloatArray, dimension: int, *, whiten: bool = False, seed: int = 0) -> Reduction:

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -21,11 +20,12 @@ import numpy as np
 
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptIndexError, CorruptModelError
-from sbert_mini.files.durable import flush, flush_directory, json_bytes, write_durably
+from sbert_mini.files.durable import flush, flush_directory, is_any_part, json_bytes, write_durably
 from sbert_mini.files.json_files import COLUMNS, ROW, SEGMENT_CHECKSUMS
 from sbert_mini.files.json_schema import MANY, check, parse
 from sbert_mini.files.names import SEGMENT, SEGMENT_FILE, path_in
 from sbert_mini.files.reading import open_regular
+from sbert_mini.files.removal import remove_known
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.search.checksums import (
     CheckedFile,
@@ -54,6 +54,8 @@ VECTORS, PASSAGES, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
     "checksums.json",
 )
 _EARLIER_WORDS = "words.sqlite"  # of versions that kept a segment's words beside it: checked, and not read
+_CACHE_SUFFIXES = (".faiss", ".json", ".repeats.npy")
+_OTHERS = (CHECKSUMS, "columns.sqlite", "columns.spool")  # the second of format 2, the third while it is written
 
 _FILES = (VECTORS, PASSAGES, ROW_IDS, ROWS, OFFSETS, ID_INDEX, _EARLIER_WORDS, DATA, DESCRIPTION)
 
@@ -111,9 +113,9 @@ class SegmentWriter:
 
     def __enter__(self) -> "SegmentWriter":
         for left in (self._folder, self._final):  # what a writer that died left: no manifest names it
-            shutil.rmtree(left, ignore_errors=True)
+            remove_segment(left)
         remove_cache(self._final.parent.parent, self._final.name)
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as parts:
             self._vectors = parts.enter_context(NpyWriter(self._folder / VECTORS, self._dimension))
             self._columns = parts.enter_context(ColumnsWriter(self._folder, self._schema))
@@ -186,7 +188,7 @@ class SegmentWriter:
             if kind is None and self.rows:
                 self._complete()
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_segment(self._folder)
 
     def _complete(self) -> None:
         digests = np.array(self._digests, dtype="<u8")
@@ -270,8 +272,11 @@ class Segment:
     @cached_property
     def _id_index(self) -> AnyArray:
         index = self._array(ID_INDEX, "<u8", (self.rows, 2), (1 << 64) - 1)
-        if int(index[:, 1].max(initial=0)) >= self.rows:
-            raise CorruptIndexError(f"{self._path / ID_INDEX} names rows that the segment does not have")
+        digests, positions = index[:, 0], index[:, 1]
+        if int(positions.max(initial=0)) >= self.rows or (np.bincount(positions.astype(np.int64)) != 1).any():
+            raise CorruptIndexError(f"{self._path / ID_INDEX} does not name each row of the segment once")
+        if (digests[1:] < digests[:-1]).any():
+            raise CorruptIndexError(f"{self._path / ID_INDEX} is not in the order of its digests")
         return index
 
     @property
@@ -489,6 +494,16 @@ def remove_unread(file: Path) -> bool:
     return True
 
 
+def is_segment_file(name: str) -> bool:
+    """Return whether a file has a name that this package gives to files of a segment."""
+    return name in _FILES or name in _OTHERS or is_any_part(name)
+
+
+def remove_segment(folder: Path) -> None:
+    """Remove a segment's folder with the files of the segment; where others lie there, these and the folder stay."""
+    remove_known(folder, is_segment_file)
+
+
 def segment_folder(path: Path, entry: Mapping[str, Any]) -> Path:
     """Return the folder of a segment of the index directory `path`, which its entry in the manifest names.
 
@@ -507,10 +522,15 @@ def is_unfinished(folder: Path) -> bool:
 def cache_files(folder: Path, segment: str) -> tuple[Path, Path, Path]:
     """Return the paths of a segment's FAISS file, of its record and of its repeated rows in the folder `faiss/`."""
     faiss, record, repeats = (
-        path_in(folder, segment, SEGMENT, folder, CorruptIndexError, suffix)
-        for suffix in (".faiss", ".json", ".repeats.npy")
+        path_in(folder, segment, SEGMENT, folder, CorruptIndexError, suffix) for suffix in _CACHE_SUFFIXES
     )
     return faiss, record, repeats
+
+
+def is_cache_file(name: str) -> bool:
+    """Return whether a file in `faiss/` has a name that this package gives."""
+    stem, dot, suffix = name.partition(".")
+    return SEGMENT.allows(stem) and f"{dot}{suffix}" in _CACHE_SUFFIXES
 
 
 def remove_cache(path: Path, segment: str) -> None:

@@ -18,7 +18,7 @@ Comments (`-- ...`, `/* ... */`) are skipped.
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 MAX_DEPTH = 200
@@ -41,12 +41,16 @@ _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*|/\*.*?\*/)
     |(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d*)?)
     |(?P<word>[^\W\d$][\w$]*)
-    |(?P<text>'(?:[^']|'')*')
-    |(?P<quoted>"(?:[^"]|"")+"|`(?:[^`]|``)+`|\[[^\]]+\])
+    |(?P<text>'[^']*(?:''[^']*)*')
+    |(?P<quoted>"(?!"(?!"))[^"]*(?:""[^"]*)*"|`(?!`(?!`))[^`]*(?:``[^`]*)*`|\[[^\]]+\])
+    |(?P<comment>/\*)
     |(?P<sign><=>|->>|<>|<=|>=|==|!=|\|\||->|::|[=<>+\-*/%(),.])
     |(?P<other>.)""",
     re.DOTALL | re.VERBOSE,
 )
+
+
+_OPENING = "'\"`["
 
 
 class NotOneConditionError(ValueError):
@@ -72,16 +76,24 @@ class Syntax:
     Attributes:
         kind: `name`, `quoted` (a name in quotes), `number`, `text`, `boolean`, `null`; `and`, `or`, `not`, `compare`, `distinct`,
             `is`, `in`, `between`, `like`, `ilike`; `calculate`, `negative`, `cast`, `try_cast`, `call`.
-        source: how it is written in the condition.
+        condition: the whole condition.
+        start, stop: where it stands in the condition.
         value: of a name, a text, a number or a boolean; the sign of an operator; the name of a type or a function.
         parts: the expressions directly below it, in the order of its text: for `in` the expression and the values, for `like` the
             expression, the pattern and perhaps the escape character.
     """
 
     kind: str
-    source: str
+    condition: str = field(repr=False)
+    start: int
+    stop: int
     value: str = ""
     parts: tuple["Syntax", ...] = ()
+
+    @property
+    def source(self) -> str:
+        """How it is written. It is not kept: each part of a nested condition holds all that is nested in it."""
+        return self.condition[self.start : self.stop]
 
 
 class _Token(NamedTuple):
@@ -90,6 +102,9 @@ class _Token(NamedTuple):
     lower: str
     start: int
     stop: int
+
+
+_NULL = Syntax("null", "null", 0, 4)
 
 
 def parse(condition: str, functions: Collection[str]) -> Syntax:
@@ -115,13 +130,22 @@ def shortened(source: str) -> str:
 
 
 def _tokens(condition: str) -> list[_Token]:
+    """Return the tokens of a condition, up to a quote or bracket that is not closed: looking for the end of each one takes long.
+
+    Raises:
+        NotOneConditionError: a comment is not closed.
+    """
     tokens = []
     for match in _TOKEN.finditer(condition):
         kind, text = str(match.lastgroup), match.group()
         if kind == "space":
             continue
+        if kind == "comment":
+            raise NotOneConditionError("a comment is not closed: */ is missing")
         lower = text.lower() if kind in ("word", "sign") else ""
         tokens.append(_Token(kind, text, lower, match.start(), match.end()))
+        if kind == "other" and text in _OPENING:
+            break
     return [*tokens, _Token("end", "", "", len(condition), len(condition))]
 
 
@@ -190,7 +214,7 @@ class _Parser:
         token = self._next
         if token.kind == "end":
             return NotOneConditionError(f"{what or 'something is missing'}, at the end")
-        if (token.kind == "other" and token.text not in ";'\"`[") or token.lower in _ELSEWHERE:
+        if (token.kind == "other" and token.text not in f";{_OPENING}") or token.lower in _ELSEWHERE:
             return UnknownSqlError(token.text)
         if token.kind == "other" and token.text != ";":
             return NotOneConditionError(f"a closing quote is missing, after {token.text}")
@@ -198,7 +222,7 @@ class _Parser:
 
     def _node(self, kind: str, start: int, value: str = "", parts: tuple[Syntax, ...] = ()) -> Syntax:
         """Return a node that ends before the next token."""
-        return Syntax(kind, self._condition[start : self._tokens[self._at - 1].stop], value, parts)
+        return Syntax(kind, self._condition, start, self._tokens[self._at - 1].stop, value, parts)
 
     # --- operands
 
@@ -275,8 +299,11 @@ class _Parser:
 
     def _call(self, name: str, start: int) -> Syntax:
         """Return a call, whose name and parenthesis were read; also `trim(leading from x)`, `substring(x from 1 for 2)`."""
-        side = self._next.lower if name == "trim" and self._tokens[self._at + 1].text not in (")", ",") else ""
-        if side in ("leading", "trailing", "both"):
+        side = self._next.lower if name == "trim" else ""
+        if side in ("leading", "trailing", "both") and self._tokens[self._at + 1].text not in (
+            ")",
+            ",",
+        ):  # a word has a next
             self._at += 1
             name = {"leading": "ltrim", "trailing": "rtrim", "both": "trim"}[side]
             characters = () if self._next.lower == "from" else (self.expression(_OR),)
@@ -343,12 +370,12 @@ class _Parser:
         if negative:
             operator = self._next.lower
             if self._accept("null"):
-                return self._negated(negative, self._node("is", start, "is", (left, Syntax("null", "null"))))
+                return self._negated(negative, self._node("is", start, "is", (left, _NULL)))
             if operator not in ("between", "in", "like", "ilike"):
                 raise self._unexpected()
             self._at += 1
         if operator in ("isnull", "notnull"):
-            test = self._node("is", start, "is", (left, Syntax("null", "null")))
+            test = self._node("is", start, "is", (left, _NULL))
             return self._negated(operator == "notnull", test)
         if operator == "between":
             if self._accept("symmetric"):
@@ -375,4 +402,4 @@ class _Parser:
         return self._node("in", start, "in", (left, *parts))
 
     def _negated(self, negative: bool, node: Syntax) -> Syntax:
-        return Syntax("not", node.source, "not", (node,)) if negative else node
+        return Syntax("not", node.condition, node.start, node.stop, "not", (node,)) if negative else node

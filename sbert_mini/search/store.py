@@ -36,9 +36,8 @@ written as version 3, which earlier releases read.
 import hashlib
 import logging
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -48,9 +47,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from sbert_mini.errors import CorruptIndexError, IndexExistsError, IndexLockedError, IndexNotFoundError, UsageError
+from sbert_mini.errors import CorruptIndexError, IndexLockedError, IndexNotFoundError, UsageError
 from sbert_mini.files.durable import (
-    is_part,
     json_bytes,
     read_sealed_json,
     remove_all_dead_parts,
@@ -72,6 +70,7 @@ from sbert_mini.search.segment import (
     SegmentVanishedError,
     is_unfinished,
     remove_cache,
+    remove_segment,
     remove_unread,
     segment_folder,
 )
@@ -81,11 +80,10 @@ from sbert_mini.version import __version__
 
 FORMAT = "sbert-mini index"
 FORMAT_VERSION, WITHOUT_PASSAGES = 4, 3
-_FOLDERS = ("generations", "segments", "faiss", "words")
-_CREATING = "CREATING"
+FOLDERS = ("generations", "segments", "faiss", "words")
 _ATTEMPTS = 20
 log = logging.getLogger("sbert_mini")
-_GENERATION_FILE = re.compile(r"[0-9]{6,18}\.(?:json|npy)")
+GENERATION_FILE = re.compile(r"[0-9]{6,18}\.(?:json|npy)")
 
 
 @dataclass(frozen=True)
@@ -161,10 +159,10 @@ def _check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
             raise CorruptIndexError(
                 f"{path} is damaged: the generation {manifest['generation']} names the segment {folder.name}, of a later one"
             )
-    _refuse_links(*(path / name for name in _FOLDERS), *folders)
+    refuse_links(*(path / name for name in FOLDERS), *folders)
 
 
-def _refuse_links(*paths: Path) -> None:
+def refuse_links(*paths: Path) -> None:
     """Raise `CorruptIndexError` where a path is a symbolic link."""
     for path in paths:
         if path.is_symlink():
@@ -252,6 +250,15 @@ class Store:
         self.segments: list[Segment] = []
         for entry in self.manifest["segments"]:
             self.segments.append(Segment(segment_folder(self.folder, entry), entry))
+        last = -1
+        for segment in self.segments:
+            if int(segment.row_ids[0]) <= last:
+                raise CorruptIndexError(f"{self.path} is damaged: two of its segments have rows of one number")
+            last = int(segment.row_ids[-1])
+        if last >= self.manifest["next_row"]:
+            raise CorruptIndexError(
+                f"{self.path} is damaged: the number of its next row is not above those of its rows"
+            )
 
     @classmethod
     def at(cls, path: Path, manifest: dict[str, Any], deleted: IntArray) -> "Store":
@@ -327,7 +334,11 @@ class Store:
         entry = self.manifest["deleted"]
         if entry is None:
             return np.empty(0, dtype=np.int64)
-        return read_checked_npy(self.path / "generations" / f"{self.generation:06d}.npy", entry, "<i8", (None,))
+        file = self.path / "generations" / f"{self.generation:06d}.npy"
+        deleted = read_checked_npy(file, entry, "<i8", (None,))
+        if (np.diff(deleted) < 0).any():
+            raise CorruptIndexError(f"{file} does not hold ascending row numbers")
+        return deleted
 
     def is_deleted(self, row_id: int) -> bool:
         """Return whether the row was deleted or replaced."""
@@ -348,13 +359,18 @@ class Store:
         return self._present_rows[segment.name]
 
     def find(self, identity: str) -> int | None:
-        """Return the number of the row with this id, or None where the generation holds none."""
-        for segment in reversed(self.segments):
-            for position in segment.positions_of(identity):
-                row = int(segment.row_ids[position])
-                if not self.is_deleted(row):
-                    return row
-        return None
+        """Return the number of the row with this id, or None where the generation holds none.
+
+        Raises:
+            CorruptIndexError: it holds several.
+        """
+        numbers = (
+            int(segment.row_ids[position]) for segment in self.segments for position in segment.positions_of(identity)
+        )
+        rows = [row for row in numbers if not self.is_deleted(row)]
+        if len(rows) > 1:
+            raise CorruptIndexError(f"{self.path} is damaged: {len(rows)} rows have the id {identity!r}")
+        return rows[0] if rows else None
 
     def locate(self, row_id: int) -> tuple[Segment, int]:
         """Return the segment and the position in it of a row number.
@@ -399,67 +415,12 @@ def write_lock(path: Path) -> Iterator[None]:
         CorruptIndexError: the lock file is a symbolic link.
     """
     path.mkdir(parents=True, exist_ok=True)
-    _refuse_links(path / "LOCK")  # some versions of filelock empty what it leads to
+    refuse_links(path / "LOCK")  # some versions of filelock empty what it leads to
     try:
         with FileLock(path / "LOCK", timeout=0):
             yield
     except Timeout as error:
         raise IndexLockedError(f"{path} is being written by another process; try again when it is done") from error
-
-
-def _check_free(path: Path) -> None:
-    """Make sure that a new index can be made in the directory: it is absent, empty, or holds what a creation left.
-
-    Raises:
-        IndexExistsError: it holds an index, or something else. Nothing is touched.
-    """
-    if not path.is_dir():
-        if path.exists():
-            raise IndexExistsError(f"{path} is a file; name a directory for the new index")
-        return
-    if (path / "CURRENT").exists():
-        raise IndexExistsError(f"{path} holds an index already: choose another directory, or remove that one")
-    creating = (path / _CREATING).exists()
-    left = {"LOCK", _CREATING, *_FOLDERS} if creating else {"LOCK"}
-    foreign = sorted(
-        entry.name
-        for entry in path.iterdir()
-        if entry.name not in left and not (creating and is_part(entry.name, "CURRENT"))  # killed before its renaming
-    )
-    if foreign:
-        raise IndexExistsError(f"{path} must be empty or absent for a new index, and holds {foreign[0]}")
-
-
-@contextmanager
-def creating_index(path: Path) -> Iterator[None]:
-    """Hold the write lock of a directory in which a new index is made; on an exception nothing of it stays.
-
-    A marker tells what a creation that died left from anything else, and only then is it removed.
-
-    Raises:
-        IndexExistsError: see `_check_free`.
-        IndexLockedError: another process is writing there.
-    """
-    _check_free(path)
-    existed = path.is_dir()
-    with write_lock(path):
-        _check_free(path)
-        (path / _CREATING).touch()
-        try:
-            for folder in _FOLDERS:
-                shutil.rmtree(path / folder, ignore_errors=True)
-                (path / folder).mkdir()
-            yield
-        except BaseException:
-            for folder in _FOLDERS:
-                shutil.rmtree(path / folder, ignore_errors=True)
-            (path / _CREATING).unlink(missing_ok=True)
-            (path / "LOCK").unlink(missing_ok=True)
-            if not existed:
-                with suppress(OSError):
-                    path.rmdir()
-            raise
-        (path / _CREATING).unlink(missing_ok=True)
 
 
 def publish(
@@ -491,25 +452,24 @@ def publish(
     if deleted is not None and lost:
         entry = write_checked_npy(path / "generations" / f"{generation:06d}.npy", np.sort(deleted).astype("<i8"))
     version = FORMAT_VERSION if any("vectors" in segment for segment in segments) else WITHOUT_PASSAGES
-    manifest = json_bytes(
-        {
-            "format": FORMAT,
-            "format_version": version,
-            "generation": generation,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "sbert_mini": __version__,
-            "model": vars(model),
-            "metric": "cosine",
-            "kind": vars(kind or SearchKind()),
-            "long_texts": vars(long_texts or LongTextRule()),
-            "rows": sum(segment["rows"] for segment in segments) - lost,
-            "deleted": entry,
-            "next_row": next_row,
-            "columns": columns,
-            "segments": segments,
-        }
-    )
     name = f"generations/{generation:06d}.json"
+    content = {
+        "format": FORMAT,
+        "format_version": version,
+        "generation": generation,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sbert_mini": __version__,
+        "model": vars(model),
+        "metric": "cosine",
+        "kind": vars(kind or SearchKind()),
+        "long_texts": vars(long_texts or LongTextRule()),
+        "rows": sum(segment["rows"] for segment in segments) - lost,
+        "deleted": entry,
+        "next_row": next_row,
+        "columns": columns,
+        "segments": segments,
+    }
+    manifest = json_bytes(check(content, MANIFEST, path / name, CorruptIndexError))
     write_durably(path / name, manifest)
     pointer = {
         "format": FORMAT,
@@ -531,18 +491,18 @@ def sweep(path: Path) -> None:
     present = f"{manifest['generation']:06d}"
     named = {entry["name"] for entry in manifest["segments"]}
     for file in (path / "generations").iterdir():
-        if _GENERATION_FILE.fullmatch(file.name) and file.stem != present and not file.is_dir():
+        if GENERATION_FILE.fullmatch(file.name) and file.stem != present and not file.is_dir():
             file.unlink(missing_ok=True)
     for folder in (path / "segments").iterdir():
         if folder.is_symlink() or folder.name in named:
             continue
         if is_unfinished(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_segment(folder)
         elif SEGMENT.allows(folder.name) and remove_unread(folder / CHECKSUMS):
             remove_cache(path, folder.name)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_segment(folder)
     remove_unread_words(path, manifest["generation"])
-    for folder in (path, *(path / name for name in _FOLDERS)):
+    for folder in (path, *(path / name for name in FOLDERS)):
         remove_all_dead_parts(folder)
 
 

@@ -1,13 +1,16 @@
-"""What a filter computes from one text: `like`, the functions of texts, and values in JSON."""
+"""What a filter computes from one text: `like`, the functions of texts, values in JSON, and casts of one value."""
 
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 MOST_PATTERN = 4096
 """Characters of a pattern of LIKE."""
+INT64 = range(-(2**63), 2**63)
+_TRUTH: Mapping[str, bool] = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _WINDOW = 1 << 16
 """Characters of a text that are searched between two looks at the clock."""
 
@@ -159,9 +162,12 @@ def json_value(text: str, path: str) -> str | None:
         if not inside:
             return None
         value = value[step]
-    if value is None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
         return None
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @lru_cache(maxsize=64)
@@ -181,3 +187,38 @@ def _steps(path: str) -> tuple[int | str, ...]:
             raise FilterValueError(f'in the path {path!r}, "{quoted}" is no name as JSON spells it: {error}') from error
         at = step.end()
     return tuple(steps)
+
+
+def cast_one(value: Any, source: str, target: str) -> Any:
+    """Return a value of one type in another one.
+
+    Raises:
+        ValueError: it has no such value.
+    """
+    if target == "text":
+        return ("true" if value else "false") if source == "boolean" else str(value.item())
+    if target == "boolean":
+        return bool(value) if source != "text" else _truth(str(value))
+    if source == "text" and "_" in value:
+        raise ValueError(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    if target == "number":
+        return number
+    if source == "text":
+        try:
+            whole = int(value)
+        except ValueError:
+            whole = round(number)
+    else:
+        whole = round(number)  # half to even
+    if whole not in INT64:
+        raise ValueError(value)
+    return whole
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in _TRUTH:
+        raise ValueError(text)
+    return _TRUTH[text.lower()]

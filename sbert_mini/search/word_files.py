@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
-from sbert_mini.files.durable import flush_directory, read_sealed_json, scratch_folder, write_sealed_json
+from sbert_mini.files.durable import flush_directory, is_any_part, read_sealed_json, scratch_folder, write_sealed_json
 from sbert_mini.files.json_files import WORDS_RECORD, WORDS_VERSION
 from sbert_mini.files.json_schema import check
 from sbert_mini.files.names import SEGMENT, WORDS_FILE, path_in
 from sbert_mini.files.reading import open_stream
+from sbert_mini.files.removal import remove_known
 from sbert_mini.search.analyzer import ANALYZER_NAME, ANALYZER_VERSION
 from sbert_mini.search.segment import Segment, remove_unread
 from sbert_mini.shapes import IntArray
@@ -34,6 +35,7 @@ FOLDER, RECORD = "words", "record.json"
 ROW, TEXT = "row", "text"
 RECORD_FORMAT = 1
 _META = "meta.json"
+_OF_TANTIVY = (".managed.json", ".tantivy-writer.lock", ".tantivy-meta.lock")
 _KINDS = ("fast", "fieldnorm", "idx", "pos", "store", "term")
 _SCHEMA = [
     {
@@ -291,7 +293,17 @@ def remove_unread_words(path: Path, generation: int) -> None:
     for folder in present.parent.iterdir():
         unnamed = SEGMENT.allows(folder.name) and folder.name != present.name and not folder.is_symlink()
         if unnamed and remove_unread(folder / RECORD):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_words(folder)
+
+
+def is_words_file(name: str) -> bool:
+    """Return whether a file has a name that this package or tantivy gives to files of words."""
+    return WORDS_FILE.allows(name) or name in (RECORD, _META, *_OF_TANTIVY) or is_any_part(name)
+
+
+def remove_words(folder: Path) -> None:
+    """Remove a folder of words with its files; where others lie there, these and the folder stay."""
+    remove_known(folder, is_words_file)
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Makes the words of a generation: from the stored rows, or from the words of the generation before."""
 
 import logging
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from sbert_mini.search.word_files import (
     link_files,
     publish_folder,
     read_record,
+    remove_words,
     seal,
     write_meta,
 )
@@ -195,7 +195,7 @@ def write_generation(
             _write(scratch / "new", segments, deleted, old, threads)
             publish_folder(scratch / "new", folder)
     except (OSError, CorruptIndexError) as error:
-        shutil.rmtree(folder, ignore_errors=True)  # what a writer that died left there is of other rows
+        remove_words(folder)  # what a writer that died left there is of other rows
         log.warning("the index of words %s was not made, which the first search by words does: %s", folder, error)
 
 
@@ -207,7 +207,7 @@ def _write(folder: Path, segments: Sequence[Segment], deleted: IntArray, old: St
             return
         except (OSError, CorruptIndexError) as error:
             log.warning("making the index of words anew from the stored rows: %s", error)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_words(folder)
     write_folder(folder, content, segments, deleted, threads)
 
 

@@ -17,6 +17,7 @@ from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.compaction import build_new, compact_segments
+from sbert_mini.search.creation import creating_index
 from sbert_mini.search.deletion import publish_without, rows_to_delete
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts, VectorsById, encoded_blocks, given_blocks
 from sbert_mini.search.filters import TIME_LIMIT_S
@@ -28,7 +29,6 @@ from sbert_mini.search.segment import SegmentWriter, StoredRow
 from sbert_mini.search.store import (
     ModelIdentity,
     Store,
-    creating_index,
     describe,
     publish,
     require_index,

@@ -1,13 +1,20 @@
-"""The number of rows of a file, for a progress bar: fast, and without errors about its content."""
+"""The number of rows of a file, for a progress bar: fast, in bounded memory, and without errors about its content."""
 
 import csv
-import gzip
-import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from sbert_mini.text.records import STANDARD_INPUT, format_of
+from sbert_mini.text.limits import MAX_ROW_BYTES, limited_lines
+from sbert_mini.text.records import STANDARD_INPUT, format_of, open_file
+
+_FIRST_BYTES = 1 << 20
+"""So much of a line tells whether it is blank."""
+
+
+class _TooLongError(Exception):
+    """A row is longer than any that would be read."""
 
 
 def count_rows(path: str | Path, format: str | None = None) -> int | None:
@@ -28,19 +35,49 @@ def count_rows(path: str | Path, format: str | None = None) -> int | None:
             from pyarrow import parquet
 
             return int(parquet.read_metadata(file).num_rows)
-        with gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb") as stream:
-            lines = (line.decode("utf-8", "replace") for line in stream)
+        with open_file(file) as stream:
             if kind == "csv":
-                return _table_rows(lines)
-            rows = sum(bool(line.strip()) for line in lines)
+                return _table_rows(stream)
+            rows = sum(bool(line.decode("utf-8", "replace").strip()) for line, _ in limited_lines(stream, _FIRST_BYTES))
             return max(rows - 1, 0) if kind == "tsv" else rows
     except Exception:  # reading the rows will say what is wrong
         return None
 
 
-def _table_rows(lines: Iterator[str]) -> int:
+class _RowLines(Iterator[str]):
+    """Lines for the CSV reader, which raise where one row takes too many bytes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._lines = limited_lines(stream, MAX_ROW_BYTES)
+        self._bytes = 0
+        self._again: list[str] = []
+
+    def first(self) -> str:
+        """Return the first line, which comes again."""
+        self._again = [next(self, "")]
+        return self._again[0]
+
+    def begin(self) -> None:
+        """Begin a row."""
+        self._bytes = 0
+
+    def __next__(self) -> str:
+        if self._again:
+            return self._again.pop()
+        line, is_whole = next(self._lines)
+        self._bytes += len(line)
+        if not is_whole or self._bytes > MAX_ROW_BYTES:
+            raise _TooLongError
+        return line.decode("utf-8", "replace")
+
+
+def _table_rows(stream: BinaryIO) -> int:
     csv.field_size_limit(sys.maxsize)
-    first = next(lines, "")
+    lines = _RowLines(stream)
+    first = lines.first()
     delimiter = "\t" if "\t" in first and "," not in first else ","
-    rows = sum(bool(row) for row in csv.reader(itertools.chain([first], lines), delimiter=delimiter))
+    rows = 0
+    for row in csv.reader(lines, delimiter=delimiter):
+        rows += bool(row)
+        lines.begin()
     return max(rows - 1, 0)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from sbert_mini.errors import InputError
+from sbert_mini.text.limits import limited_lines
 
 SHOWN_CHARACTERS = 1000
 """The most characters of a row that an error or a reject shows."""
 _BYTE_ORDER_MARK = "\ufeff"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_SKIPPED_BYTES = 1 << 20
 
 
 class UnreadableError(Exception):
@@ -38,19 +38,19 @@ def read_lines(stream: BinaryIO, name: str, max_row_bytes: int, *, by_itself: bo
     Raises:
         InputError: the file is UTF-16, or cannot be read.
     """
-    number, limit = 0, max_row_bytes
+    number = 0
     try:
-        while line := stream.readline(limit + 1):
+        for line, is_whole in limited_lines(stream, max_row_bytes):
             number += 1
             if number == 1 and line.startswith(_UTF16_MARKS):
                 raise InputError(
                     f"{name}, line 1: the file is UTF-16, and text must be UTF-8: convert it with 'iconv -f UTF-16 -t UTF-8'"
                 )
-            if len(line) > limit and not line.endswith(b"\n"):
-                problem = f"the line is longer than {limit:,} bytes, the limit of --max-row-bytes (max_row_bytes)"
+            if not is_whole:
+                problem = (
+                    f"the line is longer than {max_row_bytes:,} bytes, the limit of --max-row-bytes (max_row_bytes)"
+                )
                 yield Line(number, "\n", problem, line[: 4 * SHOWN_CHARACTERS].decode("utf-8", "replace"))
-                while line and not line.endswith(b"\n"):
-                    line = stream.readline(_SKIPPED_BYTES)
                 continue
             try:
                 text = line.decode()

@@ -22,6 +22,7 @@ from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.paths import expanded, matching
 from sbert_mini.text.json_array import read_array
 from sbert_mini.text.json_lines import json_object
+from sbert_mini.text.limits import MAX_ROW_BYTES
 from sbert_mini.text.lines import SHOWN_CHARACTERS, Line, UnreadableError, read_lines
 from sbert_mini.text.parquet import read_rows
 from sbert_mini.text.tables import listed, read_table
@@ -39,8 +40,6 @@ _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
 }
 STANDARD_INPUT = "-"
-MAX_ROW_BYTES = 64 * 2**20
-"""The most bytes of a line, or of a row of several lines, that are read where no other number is given."""
 _MAX_WHOLE_FLOAT = 2**53
 
 

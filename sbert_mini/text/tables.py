@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from sbert_mini.errors import InputError
+from sbert_mini.text.limits import most_lines
 from sbert_mini.text.lines import SHOWN_CHARACTERS, Line, UnreadableError
 
 _SHOWN_COLUMNS = 20
@@ -49,7 +50,7 @@ class _Feed:
         if len(self.taken) > 1:  # the row goes on within quotation marks
             self._bytes += len((self.taken[0].text if not self._bytes else "").encode("utf-8", "surrogatepass"))
             self._bytes += len(line.text.encode("utf-8", "surrogatepass"))
-            if self._bytes > self.max_row_bytes or len(self.taken) > _max_lines(self.max_row_bytes):
+            if self._bytes > self.max_row_bytes or len(self.taken) > most_lines(self.max_row_bytes):
                 raise UnreadableError
         return line.text
 
@@ -62,11 +63,6 @@ class _Feed:
         """Put all lines of the row back, except the first `first` ones."""
         self._again.extendleft(reversed(self.taken[first:]))
         del self.taken[first:]
-
-
-def _max_lines(max_row_bytes: int) -> int:
-    """Return the most lines of a row: each line costs memory, however short it is."""
-    return max(1000, max_row_bytes // 64)
 
 
 def read_table(
@@ -173,7 +169,7 @@ def _why_broken(error: Exception, taken: Sequence[Line], max_row_bytes: int) -> 
     """Return why the CSV reader could not read a row."""
     message = str(error)
     if isinstance(error, UnreadableError):
-        most = _max_lines(max_row_bytes)
+        most = most_lines(max_row_bytes)
         return (
             f"the row is longer than {most:,} lines, or {max_row_bytes:,} bytes, the limit of --max-row-bytes "
             "(max_row_bytes); is a quotation mark not closed?"

@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from tokenizers import Tokenizer, normalizers
 
@@ -183,7 +183,13 @@ class TextTokenizer:
             return self._pieces.pairs(texts)  # type: ignore[arg-type]
         return TokenBatch.of([tokens for text in texts for tokens in self.encode([text])])
 
-    def windows(self, text: str, prompt: str = "") -> list[Tokens]:
+    @overload
+    def windows(self, text: str, prompt: str = "") -> list[Tokens]: ...
+
+    @overload
+    def windows(self, text: str, prompt: str, most_tokens: int) -> list[Tokens] | None: ...
+
+    def windows(self, text: str, prompt: str = "", most_tokens: int | None = None) -> list[Tokens] | None:
         """Return the whole text as consecutive windows of at most `max_seq_length` tokens, each with its special tokens.
 
         Nothing is lost: without the special tokens and the prompt's, the windows' ids joined are the text's ids. The text is
@@ -192,6 +198,8 @@ class TextTokenizer:
         Args:
             text: the text.
             prompt: put before the text in each window.
+            most_tokens: where the text has more, a word that the vocabulary lacks counting twice, it is not read on, and None is
+                returned; None for no limit.
 
         Raises:
             UsageError: the prompt leaves no room for the text.
@@ -207,6 +215,8 @@ class TextTokenizer:
             pieces, words = self._pieces.all_of(part)
             unknown |= {len(ids) + position: word for position, word in words.items()}
             ids += pieces
+            if most_tokens is not None and len(ids) + len(unknown) > most_tokens:
+                return None
         windows = []
         for start in range(0, max(len(ids), 1), room):
             stop = min(start + room, len(ids))

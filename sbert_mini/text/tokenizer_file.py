@@ -19,6 +19,8 @@ from sbert_mini.files import json_schema
 from sbert_mini.files.json_files import TOKENIZER
 from sbert_mini.files.reading import read_whole
 
+_MOST_BYTES = 1 << 26
+"""The largest file of a vocabulary: each of its pieces takes many times its bytes in memory."""
 _NORMALIZER_FLAGS = {"clean_text", "handle_chinese_chars", "strip_accents", "lowercase"}
 
 
@@ -74,7 +76,7 @@ def guarded(call: Callable[..., Any], *args: Any, what: object = "the tokenizer"
 
 def _trusted(file: Path) -> TokenizerRead:
     try:
-        data = read_whole(file)
+        data = read_whole(file, _MOST_BYTES)
     except OSError as error:
         raise CorruptModelError(f"{file} cannot be read: {error.strerror or error}") from error
     tokenizer = guarded(Tokenizer.from_buffer, data, what=file)
@@ -84,7 +86,7 @@ def _trusted(file: Path) -> TokenizerRead:
 
 def _rebuilt(file: Path) -> TokenizerRead:
     """Return BERT's tokenizer with the vocabulary and the flags of a `tokenizer.json` that describes one."""
-    data = json_schema.read_json(file, TOKENIZER, CorruptModelError)
+    data = json_schema.read_json(file, TOKENIZER, CorruptModelError, _MOST_BYTES)
     model = data["model"]
     if model.get("type", "WordPiece") != "WordPiece":
         _refuse(file, f"a model of type {model['type']!r}")
@@ -225,7 +227,7 @@ def _add_tokens(file: Path, tokenizer: Tokenizer, added: list[dict[str, Any]]) -
 def _from_vocabulary(path: Path, settings: Mapping[str, Any]) -> TokenizerRead:
     """Return BERT's word-piece tokenizer for a `vocab.txt`, as google-research/bert's `tokenization.py` reads it."""
     try:
-        vocabulary = {piece: index for index, piece in enumerate(read_whole(path).decode().splitlines())}
+        vocabulary = {piece: index for index, piece in enumerate(read_whole(path, _MOST_BYTES).decode().splitlines())}
     except (OSError, ValueError) as error:
         raise CorruptModelError(f"{path} cannot be read: {error}") from error
     special = {}

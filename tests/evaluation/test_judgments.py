@@ -91,6 +91,9 @@ def test_repeated_queries_and_judgments_are_counted(tmp_path):
     ("name", "text", "message"),
     [
         ("r.tsv", "q1 0 d1 1\nq1 d1 1\n", r"line 2: four fields are required .*found 3"),
+        ("r.tsv", "q1 0 d1 1\nq1 0 d1 1 x y\n", r"line 2: four fields are required .*found more"),
+        ("r.csv", "query,document\rq1,d1\n", r"r\.csv, line 1: the header cannot be read: new-line"),
+        ("r.csv", "query,document," + "x" * 200_000 + "\nq1\n", r"r\.csv, line 2: "),
         ("r.tsv", "q1\td1\t1\nq1\td1\n", r"line 2: query, document and grade are required, tab separated; found 2"),
         ("r.tsv", "q1 0 d1 1\nq1 0 d1 high\n", r"line 2: the grade must be a whole number; found 'high'"),
         ("r.csv", "query,document,grade\nq1,d1,0.5\n", r"line 2: the grade must be a whole number; found '0\.5'"),

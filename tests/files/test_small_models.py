@@ -75,7 +75,10 @@ def test_a_pair_head_and_truncated_vectors(converted_model):
         Predictor(path, "same", threads=1)
 
 
-@pytest.mark.parametrize("name", ["/proc/self/cwd", "/dev/fd", "/sys", "/net/host/x", "/home/../proc/self/cwd"])
+@pytest.mark.parametrize(
+    "name",
+    ["/proc/self/cwd", "/dev/fd", "/sys", "/net/host/x", "/home/../proc/self/cwd", "/dev/shm/../fd"],  # noqa: S108
+)
 def test_no_folder_of_the_system_is_opened_for_an_index(name):
     with pytest.raises(ModelNotFoundError, match="is the system's"):
         resolve_noted(name, None)

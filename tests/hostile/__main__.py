@@ -21,20 +21,38 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.hostile import kinds, lines, sandbox
+from tests.hostile import cases, lines, sandbox
 
 QUICK = {
-    "model": 1500,
-    "index": 1800,
-    "json": 2000,
-    "rows": 1000,
-    "header": 500,
+    "model": 1300,
+    "index": 1300,
+    "large": 500,
+    "words": 400,
+    "passages": 200,
+    "json": 1600,
+    "rows": 800,
+    "judgments": 150,
+    "tokenizer": 200,
+    "modules": 150,
+    "header": 400,
     "filter": 500,
-    "head": 400,
-    "recipe": 300,
-    "folder": 600,
+    "head": 300,
+    "recipe": 200,
+    "folder": 400,
 }
-LONG = {"model": 20_000, "index": 5000, "json": 20_000, "header": 3000, "filter": 2000}
+LONG = {
+    "model": 20_000,
+    "index": 5000,
+    "json": 20_000,
+    "header": 3000,
+    "filter": 2000,
+    "large": 2000,
+    "words": 2000,
+    "passages": 500,
+    "tokenizer": 1500,
+    "modules": 1000,
+    "judgments": 500,
+}
 LINES = 300
 _MEMORY = Path("/dev/shm")  # noqa: S108
 
@@ -45,7 +63,7 @@ def _run_case(kind: str, number: int, seed: int, bases: Path, scratch: Path, fai
     folder = scratch / f"{kind}-{number}"
     inside = sandbox.place(folder)
     started = time.monotonic()
-    make = lines.line_case if kind == "line" else kinds.KINDS[kind]
+    make = lines.line_case if kind == "line" else cases.KINDS[kind]
     case = make(bases, inside, rng)
     outcome = sandbox.attempt(case.use, folder)
     if outcome.startswith(sandbox.BAD) or not outcome:
@@ -140,7 +158,7 @@ def main() -> None:
         bases = Path(place) / "bases"
         bases.mkdir()
         if plan:
-            _in_child(lambda: kinds.make_bases(bases))  # torch is loaded there
+            _in_child(lambda: cases.make_bases(bases))  # torch is loaded there
             _in_child(lambda: lines.make_files(bases))
         children = [
             _forked(lambda w=worker: _work(plan[w :: options.workers], options, bases, Path(place), log, until))

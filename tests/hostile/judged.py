@@ -26,7 +26,23 @@ def make(folder: Path, rng: random.Random) -> tuple[str, Callable[[Path], str]]:
         if rng.random() < 0.5:
             data = messages.damage(data or b"x", rng)
         else:
-            odd = rng.choice(("1e999", "nan", "9" * 400, "\u202e", "\t", " ", '"', "\r", "q" * 10_000))
+            odd = rng.choice(
+                (
+                    "1e999",
+                    "nan",
+                    "9" * 400,
+                    "\u202e",
+                    "\t",
+                    " ",
+                    '"',
+                    "\r",
+                    "q" * 10_000,
+                    "q" * 200_000,
+                    "a " * 300_000,
+                    ",\t" * 100_000,
+                    "\n" * 5000,
+                )
+            )
             at = rng.randint(0, len(data))
             data = data[:at] + odd.encode() + data[at:]
     if rng.random() < 0.2:

@@ -8,7 +8,7 @@ import random
 import shutil
 import struct
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -155,7 +155,7 @@ def reseal(path: Path) -> None:
     with contextlib.suppress(Exception):
         from sbert_mini.search.checksums import file_checksums
 
-        manifest_name = _sealed(path / "CURRENT")["manifest"]
+        manifest_name = sealed(path / "CURRENT")["manifest"]
         manifest = json.loads((path / manifest_name).read_text())
         for entry in manifest["segments"]:
             with contextlib.suppress(Exception):
@@ -168,18 +168,18 @@ def reseal(path: Path) -> None:
         (path / manifest_name).write_text(json.dumps(manifest))
         for file in (path / "faiss").glob("*.json"):
             with contextlib.suppress(Exception):
-                record = _sealed(file)
+                record = sealed(file)
                 _resealed_faiss(record, file)
-                _seal(file, record)
+                seal(file, record)
         for file in (path / "words").glob("*/record.json"):
             with contextlib.suppress(Exception):
-                record = _sealed(file)
+                record = sealed(file)
                 _resealed_words(record, file, path, manifest)
-                _seal(file, record)
+                seal(file, record)
     with contextlib.suppress(Exception):
-        current = _sealed(path / "CURRENT")
+        current = sealed(path / "CURRENT")
         current["sha256"] = hashlib.sha256((path / current["manifest"]).read_bytes()).hexdigest()
-        _seal(path / "CURRENT", current)
+        seal(path / "CURRENT", current)
 
 
 def _resealed_faiss(record: dict[str, Any], file: Path) -> None:
@@ -206,11 +206,13 @@ def _resealed_words(record: dict[str, Any], file: Path, path: Path, manifest: di
     record["content"] = content_digest(segments, rows)  # type: ignore[arg-type]
 
 
-def _sealed(file: Path) -> dict[str, Any]:
+def sealed(file: Path) -> dict[str, Any]:
+    """Return what a file holds before its checksum."""
     return dict(json.loads(file.read_bytes()[:-65]))
 
 
-def _seal(file: Path, data: Any) -> None:
+def seal(file: Path, data: Any) -> None:
+    """Write a file with its checksum."""
     body = (json.dumps(data) + "\n").encode("utf-8", "surrogatepass")
     file.write_bytes(body + hashlib.sha256(body).hexdigest().encode() + b"\n")
 
@@ -232,12 +234,12 @@ def _change_index(path: Path, rng: random.Random) -> str:
     roll = rng.random()
     if roll < 0.6:
         file = rng.choice(documents)
-        sealed = file.name in ("CURRENT", "record.json") or file.parent.name == "faiss"
+        is_sealed = file.name in ("CURRENT", "record.json") or file.parent.name == "faiss"
         try:
-            data, how = change_value(_sealed(file) if sealed else json.loads(file.read_text()), rng)
+            data, how = change_value(sealed(file) if is_sealed else json.loads(file.read_text()), rng)
         except ValueError:
             return "nothing"
-        _seal(file, data) if sealed else file.write_text(json.dumps(data))
+        seal(file, data) if is_sealed else file.write_text(json.dumps(data))
         return f"{file.relative_to(path)}: {how}"
     if roll < 0.65:
         link, target = (
@@ -265,10 +267,9 @@ def _change_index(path: Path, rng: random.Random) -> str:
 def use_index(folder: Path, seed: float) -> str:
     """Search, check and change an index."""
     from sbert_mini import IndexWriter, SearchIndex
-    from sbert_mini.errors import SbertMiniError
     from sbert_mini.text.records import Record
 
-    rng, path, done = random.Random(seed), folder / "x.index", []
+    rng, path = random.Random(seed), folder / "x.index"
     acts: Mapping[str, Callable[[], object]] = {
         "search": lambda: SearchIndex(path, threads=1, offline=True).search(["the cat", "red"], 5),
         "filter": lambda: SearchIndex(path, threads=1, offline=True).search("the cat", 5, filter="n > 3 and l = 'en'"),
@@ -285,7 +286,15 @@ def use_index(folder: Path, seed: float) -> str:
         "delete": lambda: IndexWriter(path).delete(["r10"]),
         "compact": lambda: IndexWriter(path, threads=1).compact(kind=rng.choice([None, "SQ8", "exact"])),
     }
-    for name in rng.sample(sorted(acts), 4):
+    return used(acts, rng.sample(sorted(acts), 4))
+
+
+def used(acts: Mapping[str, Callable[[], object]], names: Sequence[str]) -> str:
+    """Do some acts, and return which of them were refused."""
+    from sbert_mini.errors import SbertMiniError
+
+    done = []
+    for name in names:
         try:
             acts[name]()
             done.append(name)
@@ -493,7 +502,7 @@ def _use_reduction(folder: Path) -> str:
     return f"read {len(blocks)}"
 
 
-# ---- JSON and filters --------------------------------------------------------------------------------------------------------
+# ---- JSON --------------------------------------------------------------------------------------------------------
 
 
 def json_case(bases: Path, folder: Path, rng: random.Random) -> Case:
@@ -519,12 +528,13 @@ def json_case(bases: Path, folder: Path, rng: random.Random) -> Case:
     elif rng.random() < 0.5:
         with contextlib.suppress(ValueError):
             data, _ = change_value(
-                json.loads(file.read_bytes()[:-65] if file.name == "CURRENT" else file.read_text()), rng
+                json.loads(file.read_bytes()[:-65] if file.name in ("CURRENT", "record.json") else file.read_text()),
+                rng,
             )
             text = json.dumps(data)
     body = text.encode("utf-8", "surrogatepass")
-    sealed = file.name == "CURRENT" or file.parent.name == "faiss"
-    file.write_bytes(body + hashlib.sha256(body).hexdigest().encode() + b"\n" if sealed else body)
+    is_sealed = file.name in ("CURRENT", "record.json") or file.parent.name == "faiss"
+    file.write_bytes(body + hashlib.sha256(body).hexdigest().encode() + b"\n" if is_sealed else body)
     seed = rng.random()
     if kind == "index":
         if file.name != "checksums.json":
@@ -535,105 +545,6 @@ def json_case(bases: Path, folder: Path, rng: random.Random) -> Case:
     return Case(f"{file.relative_to(path)}: {text[:200]}", partial(_use_model, seed=seed))
 
 
-_ATOMS = [
-    "n",
-    "b",
-    "l",
-    "1",
-    "-1",
-    "1e999",
-    "'en'",
-    "null",
-    "true",
-    "''",
-    '"n"',
-    "id",
-    "text",
-    "nothing",
-    "x'00'",
-    "9" * 400,
-    "n.m",
-    "*",
-    "count(*)",
-    "randomblob(9)",
-    "load_extension('x')",
-    "readfile('/etc/passwd')",
-    "(select 1)",
-    "sqlite_version()",
-    "upper(l)",
-    "length(text)",
-    "abs(n)",
-    "cast(n as text)",
-    "coalesce(n, 1)",
-    "'a' || l",
-    "repeat('a', 1000000000)",
-    "pi()",
-]
-_OPERATORS = [
-    "=",
-    "<>",
-    "<",
-    "<=",
-    "+",
-    "-",
-    "*",
-    "/",
-    "%",
-    "and",
-    "or",
-    "like",
-    "ilike",
-    "in",
-    "is",
-    "||",
-    "between",
-    "union select",
-    ";",
-    ",",
-    "->",
-]
-
-
-def condition(rng: random.Random, depth: int = 0) -> str:
-    """Return an SQL condition, mostly a wrong one."""
-    if depth > 5 or rng.random() < 0.3:
-        return rng.choice(_ATOMS)
-    inner = partial(condition, rng, depth + 1)
-    return rng.choice(
-        [
-            lambda: f"{inner()} {rng.choice(_OPERATORS)} {inner()}",
-            lambda: f"({inner()})",
-            lambda: f"not {inner()}",
-            lambda: f"{inner()} in ({inner()}, {inner()})",
-            lambda: f"{inner()} between {inner()} and {inner()}",
-            lambda: f"case when {inner()} then {inner()} end",
-            lambda: f"l like '{'%_' * rng.choice((1, 3, 40))}'",
-            lambda: f"{inner()}) or (1=1",
-        ]
-    )()
-
-
-def filter_case(bases: Path, folder: Path, rng: random.Random) -> Case:
-    """Search an index with any condition."""
-    shutil.copytree(bases / "index0", folder / "x.index")
-    roll = rng.random()
-    text = condition(rng)
-    if roll < 0.03:
-        text = "(" * (depth := rng.choice((100, 5000, 100_000))) + "n > 1" + ")" * depth
-    elif roll < 0.06:
-        text = " or ".join(["n = 1"] * rng.choice((100, 3000)))
-    elif roll < 0.1:
-        text = messages.damage(text.encode(), rng).decode("utf-8", "surrogateescape")
-    return Case(text[:300], partial(_use_filter, text=text))
-
-
-def _use_filter(folder: Path, text: str) -> str:
-    from sbert_mini import SearchIndex
-
-    index = SearchIndex(folder / "x.index", threads=1, offline=True, filter_timeout_s=10)
-    return f"read {len(index.search('the cat', 3, filter=text))}"
-
-
 KINDS: Mapping[str, Callable[[Path, Path, random.Random], Case]] = {
     "model": model_case,
     "index": index_case,
@@ -642,7 +553,6 @@ KINDS: Mapping[str, Callable[[Path, Path, random.Random], Case]] = {
     "judgments": judgments_case,
     "folder": folder_case,
     "header": header_case,
-    "filter": filter_case,
     "head": head_case,
     "recipe": recipe_case,
 }

@@ -5,7 +5,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from tests.hostile import kinds
+from tests.hostile import cases, filters, kinds
 
 _HIDDEN = {
     *map(chr, (*range(9), *range(11, 32), *range(127, 160))),
@@ -23,8 +23,8 @@ def make_files(bases: Path) -> None:
 
 def line_case(bases: Path, folder: Path, rng: random.Random) -> kinds.Case:
     """Return a command line over a damaged index, model, head, file of rows or recipe."""
-    kind = rng.choice(("index", "model", "head", "rows", "recipe", "json", "header"))
-    made = kinds.KINDS[kind](bases, folder, rng)
+    kind = rng.choice(("index", "large", "words", "model", "modules", "head", "rows", "recipe", "json", "header"))
+    made = cases.KINDS[kind](bases, folder, rng)
     shutil.copy(bases / "strange.jsonl", folder / "s.jsonl")
     files = [f.name for f in folder.iterdir() if f.is_file()]
     good = str(bases / "model")
@@ -38,7 +38,8 @@ def line_case(bases: Path, folder: Path, rng: random.Random) -> kinds.Case:
             ["index", "add", "x.index", "-i", "s.jsonl", "--offline"],
             ["index", "compact", "x.index"],
             ["index", "delete", "x.index", "r11"],
-            ["search", "x.index", "cat", "--filter", kinds.condition(rng)],
+            ["search", "x.index", "a cat", "--by", "words", "--passages"],
+            ["search", "x.index", "cat", "--filter", filters.condition(rng)],
         ]
     elif model.exists():
         choices = [

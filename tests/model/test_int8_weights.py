@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import onnx
@@ -12,10 +13,11 @@ from workshop import fitted
 from sbert_mini import Embedder
 from sbert_mini.encoder.module import load
 from sbert_mini.errors import CorruptModelError
-from sbert_mini.model.int8_weights import PRODUCTS
+from sbert_mini.model.int8_weights import PRODUCTS, read_int8_weights
 from sbert_mini.model.layout import SMOOTH, read_layout
 from sbert_mini.model.weights import read_bert_weights
 from sbert_mini.runtime.graphs import find
+from tests.native.fuzz import seal as reseal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,3 +113,51 @@ def test_another_tools_graph_is_no_weights_and_a_pickle_is_still_refused_as_one(
     (copy / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(CorruptModelError, match="can run code"):
         read_bert_weights(copy, read_layout(copy).config)
+
+
+INNER = "encoder.layer.0.intermediate.dense.weight"
+WORDS = "embeddings.word_embeddings.weight"
+
+
+def turned(file, name, shape):
+    """Give a constant of a graph another shape, of as many elements, or of ones."""
+    model = onnx.load(file)
+    (constant,) = [c for c in model.graph.initializer if c.name == name]
+    array = onnx.numpy_helper.to_array(constant)
+    array = array.reshape(shape) if array.size == np.prod(shape) else np.ones(shape, array.dtype)
+    constant.CopyFrom(onnx.numpy_helper.from_array(array, name))
+    onnx.save(model, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        (f"{INNER}/q", (1, -1)),
+        (f"{INNER}/q", (-1, 1)),
+        (f"{INNER}/q", (-1,)),
+        (f"{INNER}/scale", (-1, 1)),
+        (f"{INNER}/scale", (1,)),
+        (f"{INNER}/scale", ()),
+        (f"{WORDS}/q", (1, -1)),
+        (f"{WORDS}/scale", (-1,)),
+        (f"{WORDS}/scale", (1, -1)),
+        ("0.wide/smooth", (-1, 1)),
+        ("0.wide/smooth", (1,)),
+        ("embeddings.LayerNorm.weight", (1, -1)),
+    ],
+)
+def test_constants_that_would_be_broadcast_are_refused(shipped, name, shape):
+    """A matrix (1, n) times scales (n, 1) would take the square of the file's size."""
+    model, copy = shipped
+    file = copy / "onnx" / "model_int8.onnx"
+    constants = {c.name: tuple(c.dims) for c in onnx.load(file).graph.initializer}
+    if name not in constants:  # this product is not smoothed
+        name = next(one for one in constants if one.endswith(SMOOTH))
+    size = int(np.prod(constants[name]))
+    turned(file, name, tuple(size if part == -1 else part for part in shape))
+    config = read_layout(model).config
+    with pytest.raises(CorruptModelError, match=r"of the shape|must have the shape"):
+        read_int8_weights(file, config)
+    reseal(copy)
+    with suppress(CorruptModelError):  # ONNX Runtime may broadcast a factor
+        Embedder(copy, threads=1).encode(TEXTS)

@@ -56,3 +56,13 @@ def test_an_input_of_another_kind_is_refused_when_it_is_read(predictor):
     inputs = ["one", ("two", "texts")] if predictor.texts_each == 1 else [("two", "texts"), "one"]
     with pytest.raises(UsageError, match=r"the head 't' reads (one text|two texts) an input"):
         list(predictor.predict_stream(inputs))
+
+
+def test_pairs_may_lie_across_two_windows(tmp_path, converted_model, monkeypatch):
+    path = converted_model()
+    HeadConfig("near", "siamese", "similarity", 28).write(path / "heads" / "near")
+    pairs = [(f"the cat {'sleeps ' * (i % 5)}", f"a dog {i % 7}") for i in range(40)]
+    predictor = Predictor(path, "near", threads=1)
+    expected = predictor.predict(pairs)
+    monkeypatch.setattr("sbert_mini.runtime.stream._VECTOR_BYTES", 4 * 28 * 7)
+    assert predictor.predict(pairs) == expected

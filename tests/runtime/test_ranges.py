@@ -1,12 +1,13 @@
 """8-bit vectors: the ranges are the model's, so that a text has the same bytes wherever it stands."""
 
+import copy
 import json
 import shutil
 
 import numpy as np
 import pytest
 
-from sbert_mini import Embedder
+from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import UsageError
 from sbert_mini.model import registry
 from sbert_mini.runtime import graphs
@@ -125,3 +126,42 @@ def test_both_graphs_of_a_shipped_model_have_its_ranges(default_embedder):
 def test_ranges_cut_to_fewer_components_are_kept_in_the_unit_interval():
     ranges = ComponentRanges(np.array([-0.1, -0.2]), np.array([0.1, 0.3]), np.array([20.0, 1.0]))
     np.testing.assert_array_equal(ranges.of(1), np.array([[-1], [1]], np.float32))
+
+
+def test_nothing_is_written_into_a_model_that_an_index_names(tmp_path, converted_model, monkeypatch):
+    monkeypatch.setenv("SBMINI_CACHE_DIR", str(tmp_path / "cache"))
+    model = converted_model()
+    IndexWriter(tmp_path / "x", Embedder(model, threads=1)).create(["the cat", "a dog"])
+    (model / "onnx" / "ranges.json").unlink()
+    before = {file: file.stat().st_mtime_ns for file in model.rglob("*")}
+    embedder = SearchIndex(tmp_path / "x", threads=1).embedder()
+    for opened in (embedder, copy.copy(embedder), IndexWriter(tmp_path / "x").add(["the cat sleeps"]).embedder()):
+        assert opened.component_ranges().shape == (2, opened.dimension)
+        opened.encode("the cat", precision="int8")
+    assert {file: file.stat().st_mtime_ns for file in model.rglob("*")} == before
+    assert list((tmp_path / "cache").rglob("ranges.json"))
+
+
+def test_a_read_only_model_is_converted_in_the_cache(tmp_path, make_model, monkeypatch):
+    monkeypatch.setenv("SBMINI_CACHE_DIR", str(tmp_path / "cache"))
+    model = make_model()
+    before = sorted(model.rglob("*"))
+    Embedder(model, threads=1, read_only=True).encode("the cat", precision="int8")
+    assert sorted(model.rglob("*")) == before
+    assert list((tmp_path / "cache").rglob("model_int8.onnx"))
+
+
+def test_a_record_with_the_fingerprint_of_another_model_gives_it_no_ranges(tmp_path, converted_model, monkeypatch):
+    monkeypatch.setenv("SBMINI_CACHE_DIR", str(tmp_path / "cache"))
+    model, stranger = converted_model(seed=1), converted_model(seed=2)
+    for path in (model, stranger):
+        (path / "onnx" / "ranges.json").unlink()
+    expected = Embedder(model, threads=1, read_only=True).component_ranges()
+    record = stranger / "onnx" / "sbmini.json"
+    own, fingerprint = graphs.find(stranger).fingerprint, graphs.find(model).fingerprint
+    record.write_text(record.read_text().replace(own, fingerprint))
+    monkeypatch.setenv("SBMINI_CACHE_DIR", str(tmp_path / "another cache"))
+    crafted = Embedder(stranger, threads=1, read_only=True)
+    assert crafted.fingerprint == fingerprint
+    assert (crafted.component_ranges() != expected).any()
+    np.testing.assert_array_equal(Embedder(model, threads=1, read_only=True).component_ranges(), expected)

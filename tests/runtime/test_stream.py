@@ -11,6 +11,7 @@ from sbert_mini import Embedder
 from sbert_mini.errors import TextTooLongError, UsageError
 from sbert_mini.progress import Counted
 from sbert_mini.runtime.stream import EncodeCounts, join_records
+from sbert_mini.text.limits import window_of
 from sbert_mini.text.records import Record
 
 TEXTS = [f"a {'very ' * (i % 5)}small cat, number {i}" for i in range(23)]
@@ -102,3 +103,28 @@ def test_an_opened_model_and_its_tokenizer_say_what_they_are(make_model):
     )
     assert re.fullmatch(r"TextTokenizer\(vocab_size=\d+, max_seq_length=\d+\)", repr(embedder.tokenizer))
     assert repr(embedder._engine).startswith(("NativeEngine(", "OnnxEngine("))
+
+
+def test_a_window_of_long_texts_has_few_of_them(default_embedder, monkeypatch):
+    monkeypatch.setattr(window_of, "__defaults__", (5000,))
+    texts = ["a cat " * 400, "a dog", "red " * 2000, "x", "y"] * 3
+    windows = list(default_embedder.encode_stream(texts))
+    assert [len(window) for window in windows] == [3, 5, 5, 2]
+    np.testing.assert_array_equal(np.concatenate(windows), default_embedder.encode(texts))
+
+
+def test_a_window_of_long_vectors_has_few_of_them(default_embedder, monkeypatch):
+    monkeypatch.setattr("sbert_mini.runtime.stream._VECTOR_BYTES", 4 * 384 * 3)
+    assert [len(window) for window in default_embedder.encode_stream(["a"] * 7)] == [3, 3, 1]
+    monkeypatch.setattr("sbert_mini.runtime.stream._VECTOR_BYTES", 1)
+    assert [len(window) for window in default_embedder.encode_stream(["a"] * 3)] == [1, 1, 1]
+
+
+def test_a_text_that_is_split_has_a_greatest_length(default_embedder, monkeypatch):
+    expected = default_embedder.encode(["a cat " * 500], truncation="chunk")
+    monkeypatch.setattr("sbert_mini.runtime.stream._SPLIT_BYTES", 78_000)  # of 72 and 6 bytes a token
+    np.testing.assert_array_equal(default_embedder.encode(["a cat " * 500], truncation="chunk"), expected)
+    for long in ("a cat " * 501, "\u2603 " * 501):  # a word that is not known counts twice
+        with pytest.raises(TextTooLongError, match=r"text 1 \(counted from 0\) has more than 1,000 tokens.*passages"):
+            default_embedder.encode(["a", long], truncation="chunk")
+    assert len(default_embedder.encode(["a cat " * 5000])) == 1

@@ -117,9 +117,10 @@ def test_a_file_of_other_vectors_is_made_anew(tmp_path, converted_model, numbere
 @pytest.mark.parametrize(
     ("data_of", "message"),
     [
-        (lambda faiss, vectors: b"nonsense", "cannot be read by this FAISS"),
-        (lambda faiss, vectors: serialized(faiss, vectors[:5]), "5 rows of 28, not 1100 of its segment"),
-        (lambda faiss, vectors: serialized(faiss, vectors[:, :20]), "1100 rows of 20, not 1100 of its segment"),
+        (lambda faiss, vectors: b"nonsense", "has 8 bytes, which is too few"),
+        (lambda faiss, vectors: b"IxSQ" + serialized(faiss, vectors)[4:99], "cannot be read by this FAISS"),
+        (lambda faiss, vectors: serialized(faiss, vectors[:5]), "5 rows of 28, not 1100 of 28 as its segment"),
+        (lambda faiss, vectors: serialized(faiss, vectors[:, :20]), "1100 rows of 20, not 1100 of 28 as its segment"),
     ],
 )
 def test_a_sealed_file_that_does_not_fit_is_made_anew(small, caplog, data_of, message):

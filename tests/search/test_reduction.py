@@ -1,5 +1,6 @@
 """Principal components against NumPy's eigenvectors."""
 
+import json
 import os
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from sbert_mini.errors import InputError, UsageError
-from sbert_mini.search.reduction import Reduction, fit
+from sbert_mini.search.reduction import FORMAT, Reduction, fit
 
 
 @pytest.mark.parametrize("whiten", [False, True])
@@ -62,3 +63,31 @@ def test_a_reduction_of_many_rows_is_fitted_on_a_sample(rng):
     assert drawn.variance[0] == pytest.approx(9, rel=0.15)
     np.testing.assert_array_equal(fit(x, 1, seed=3).mean, drawn.mean)
     assert fit(x, 1, seed=4).mean.tolist() != drawn.mean.tolist() != fit(x[:2000], 1).mean.tolist()
+
+
+MATRIX, MEAN, VARIANCE = np.eye(3, 5, dtype=np.float32), np.zeros(5, np.float32), np.ones(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"matrix": MATRIX[0]}, r"must have the shapes \(dim, full_dim\), .* found \(5,\), \(5,\), \(3,\)"),
+        ({"matrix": MATRIX.T.copy()}, "must have the shapes"),
+        ({"matrix": np.eye(9, 5, dtype=np.float32), "variance": np.ones(9, np.float32)}, "must have the shapes"),
+        ({"matrix": np.zeros((0, 5), np.float32), "variance": np.zeros(0, np.float32)}, "must have the shapes"),
+        ({"mean": np.array(1, np.float32)}, "must have the shapes"),
+        ({"mean": MEAN[:4].copy()}, "must have the shapes"),
+        ({"variance": MEAN}, "must have the shapes"),
+        ({"mean": MEAN.astype(np.float16)}, "its tensors must be F32; found F16, F32"),
+        ({"matrix": MATRIX.astype(np.int64)}, "its tensors must be F32; found F32, I64"),
+        ({"matrix": MATRIX * np.float32("nan")}, "a tensor holds NaN or infinity"),
+        ({"mean": None}, "it holds no tensor 'mean'"),
+    ],
+)
+def test_tensors_that_do_not_fit_each_other_are_refused(tmp_path, change, message):
+    tensors = {"matrix": MATRIX, "mean": MEAN, "variance": VARIANCE} | change
+    metadata = {"format": FORMAT, "explained": 0.5, "whitened": False}
+    file = tmp_path / "x.safetensors"
+    save_file({k: v for k, v in tensors.items() if v is not None}, file, {"sbert_mini": json.dumps(metadata)})
+    with pytest.raises(InputError, match=rf"x\.safetensors is damaged: .*{message}"):
+        Reduction.load(file)

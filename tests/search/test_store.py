@@ -20,6 +20,7 @@ from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import (
     CorruptIndexError,
     IndexLockedError,
+    InputError,
 )
 from sbert_mini.files.durable import json_bytes, read_sealed_json, write_sealed_json
 from sbert_mini.files.json_files import POINTER
@@ -276,3 +277,105 @@ def is_waited_for(file):
     """Return whether somebody waits for the lock of a file."""
     inode = f":{file.stat().st_ino} "
     return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def changed_npy(path, name, change):
+    """Change an array of the first segment, all checksums right."""
+    segment = path / "segments" / "000001"
+    array = np.load(segment / name)
+    np.save(segment / name, change(array))
+    record = json.loads((segment / "checksums.json").read_text())
+    record["files"][name] = file_checksums(segment / name)
+    (segment / "checksums.json").write_text(json.dumps(record))
+    sha256 = hashlib.sha256((segment / "checksums.json").read_bytes()).hexdigest()
+    resealed(path, lambda manifest: manifest["segments"][0].update(checksums_sha256=sha256))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda index: np.stack([index[:, 0], np.zeros(5, "<u8")], 1), "does not name each row of the segment once"),
+        (lambda index: np.stack([index[:, 0], index[:, 1] + np.uint64(1)], 1), "does not name each row"),
+        (lambda index: index[::-1], "is not in the order of its digests"),
+    ],
+)
+def test_an_index_of_ids_names_each_row_once_and_in_order(index, change, message):
+    changed_npy(index, "id_index.npy", change)
+    for call in (lambda: SearchIndex(index).get("1"), lambda: IndexWriter(index).delete(["1"])):
+        with pytest.raises(CorruptIndexError, match=message):
+            call()
+    assert len(SearchIndex(index)) == 5
+
+
+def test_an_index_of_ids_that_names_other_rows_finds_no_other_row(index):
+    changed_npy(index, "id_index.npy", lambda array: np.stack([array[:, 0], array[::-1, 1]], 1))
+    opened = SearchIndex(index)
+    for number in range(5):
+        row = opened.get(str(number))
+        assert row is None or row.id == str(number)
+        if row is None:
+            with pytest.raises(InputError, match="is not in the index; nothing was deleted"):
+                IndexWriter(index).delete([str(number)])
+    assert len(SearchIndex(index)) == 5
+
+
+def test_two_rows_of_one_id_are_damage(index, default_embedder):
+    IndexWriter(index, default_embedder).update([{"id": "1", "text": "another"}])
+    resealed(index, lambda manifest: manifest.update(deleted=None, rows=6))
+    for call in (
+        lambda: SearchIndex(index).get("1"),
+        lambda: IndexWriter(index).delete(["1"]),
+        lambda: IndexWriter(index, default_embedder).update([{"id": "1", "text": "a third"}]),
+    ):
+        with pytest.raises(CorruptIndexError, match="2 rows have the id '1'"):
+            call()
+    assert len(SearchIndex(index)) == 6
+    assert SearchIndex(index).get("2").text == "text 2"
+
+
+def test_two_segments_with_a_row_of_one_number_are_damage(index, default_embedder):
+    IndexWriter(index, default_embedder).add([{"id": "new", "text": "another"}])
+    shutil.copytree(index, index.with_name("copy"))
+    changed_npy(index, "row_ids.npy", lambda rows: rows + 1)
+    with pytest.raises(CorruptIndexError, match="two of its segments have rows of one number"):
+        SearchIndex(index)
+    resealed(index.with_name("copy"), lambda manifest: manifest["segments"].reverse())
+    with pytest.raises(CorruptIndexError, match="two of its segments have rows of one number"):
+        SearchIndex(index.with_name("copy"))
+
+
+@pytest.mark.parametrize("next_row", [0, 4])
+def test_the_next_row_has_a_new_number(index, next_row):
+    resealed(index, lambda manifest: manifest.update(next_row=next_row))
+    with pytest.raises(CorruptIndexError, match="the number of its next row is not above those of its rows"):
+        SearchIndex(index)
+
+
+@pytest.mark.parametrize(
+    ("key", "greatest"), [("generation", 1 << 40), ("next_row", 1 << 48)], ids=["generation", "next_row"]
+)
+def test_numbers_that_a_writer_goes_on_from_have_room(index, default_embedder, key, greatest):
+    for value in (greatest + 1, 2**53, 2**53 - 1):
+        resealed(index, lambda manifest, value=value: manifest.update({key: value}))
+        with pytest.raises(
+            CorruptIndexError, match=f"{key} must be a whole number from . to {greatest}; found {value}"
+        ):
+            SearchIndex(index)
+    resealed(index, lambda manifest: manifest.update({key: greatest}))
+    before = {file: file.read_bytes() for file in index.rglob("*") if file.is_file() and "words" not in str(file)}
+    with pytest.raises(
+        CorruptIndexError, match=f"{key} must be a whole number from . to {greatest}; found {greatest + 1}"
+    ):
+        IndexWriter(index, default_embedder).add([{"id": "new", "text": "another"}])
+    assert len(SearchIndex(index)) == 5
+    after = {file: file.read_bytes() for file in index.rglob("*") if file.is_file() and "words" not in str(file)}
+    assert {file: after[file] for file in before} == before
+
+
+def test_deleted_rows_stand_in_order(index):
+    IndexWriter(index).delete(["1", "3"])
+    file = index / "generations" / "000002.npy"
+    np.save(file, np.array([3, 1]))
+    resealed(index, lambda manifest: manifest.update(deleted=file_checksums(file)))
+    with pytest.raises(CorruptIndexError, match="does not hold ascending row numbers"):
+        SearchIndex(index)

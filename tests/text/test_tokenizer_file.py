@@ -136,3 +136,11 @@ def test_ids_that_the_model_lacks_are_refused_at_opening(folder):
     path = folder(lambda data: data["model"]["vocab"].update({"zebra": 5000}))
     with pytest.raises(SbertMiniError, match="ids up to 5000"):
         open_tokenizer(read_layout(path))
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
+def test_a_vocabulary_has_a_greatest_size(tmp_path, name):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate((1 << 26) + 1)
+    with pytest.raises(CorruptModelError, match=rf"{name} cannot be read: it is larger than 67108864 bytes"):
+        read_tokenizer(tmp_path, {})
