@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.text.json_lines import json_object
+from sbert_mini.text.limits import MAX_ROW_BYTES
 from sbert_mini.text.lines import UnreadableError, read_lines
-from sbert_mini.text.records import MAX_ROW_BYTES, Record, open_file
+from sbert_mini.text.records import Record, open_file
 from sbert_mini.text.tables import read_table
 
 _IDS = ("id", "_id")
