@@ -88,7 +88,6 @@ def dedup(
     kind = _kind(output, plain)
     if duplicates is not None and str(duplicates) != "-":
         options.check_json_lines("--duplicates", duplicates)
-    embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     read = ReadCounts()
     with ExitStack() as stack:
         other_stream = None if duplicates is None else _opened(stack, None if str(duplicates) == "-" else duplicates)
@@ -97,7 +96,7 @@ def dedup(
         bar = progress_wanted(quiet) and not (output is None and sys.stdout.isatty())  # rows would run into it
         verdicts = deduplicate(
             counted(records, files, input_format, bar=bar),
-            embedder,
+            Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer),
             threshold=threshold,
             batch_size=batch_size,
             truncation=truncation,

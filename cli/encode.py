@@ -127,7 +127,6 @@ def encode(
     input = options.checked_input(texts, input, reading)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
     output = _checked_output(output, input, resume=resume)
-
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
     from sbert_mini.runtime.stream import EncodeCounts
