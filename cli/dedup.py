@@ -84,10 +84,10 @@ def dedup(
     output = None if output is not None and str(output) == "-" else output
     if duplicates is not None and str(duplicates) == "-" and output is None:
         raise UsageError("kept rows and duplicates would both go to stdout: give --output too")
-    plain = all(kind == "txt" for _, kind in inputs(files, input_format))
-    kind = _kind(output, plain)
+    kind = _kind(output, all(kind == "txt" for _, kind in inputs(files, input_format)))
     if duplicates is not None and str(duplicates) != "-":
         options.check_json_lines("--duplicates", duplicates)
+    embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     read = ReadCounts()
     with ExitStack() as stack:
         other_stream = None if duplicates is None else _opened(stack, None if str(duplicates) == "-" else duplicates)
@@ -96,7 +96,7 @@ def dedup(
         bar = progress_wanted(quiet) and not (output is None and sys.stdout.isatty())  # rows would run into it
         verdicts = deduplicate(
             counted(records, files, input_format, bar=bar),
-            Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer),
+            embedder,
             threshold=threshold,
             batch_size=batch_size,
             truncation=truncation,
