@@ -99,6 +99,9 @@ bench: $(VENV)/all.done  ## measure the figures of README and docs/ against Sent
 	$(BIN)/python -m benchmarks.large_index
 	$(BIN)/python -m benchmarks.filters
 	$(BIN)/python -m benchmarks.words
+	$(BIN)/python -m benchmarks.hybrid
+	$(BIN)/python -m benchmarks.fusion
+	$(BIN)/python -m benchmarks.libraries
 	$(BIN)/python -m benchmarks.docs
 
 model: $(VENV)/all.done   ## train and measure the shipped models, about two hours on two cores; the same command continues (SBMINI_DATA: the data folder)

@@ -28,7 +28,9 @@ from benchmarks import (
     encoding,
     filters,
     fusion,
+    hybrid,
     large_index,
+    libraries,
     memory,
     optimizer,
     passages,
@@ -36,6 +38,7 @@ from benchmarks import (
     surgery,
     tokenizing,
     training,
+    words,
 )
 from benchmarks.harness import RESULTS
 from benchmarks.models import card
@@ -174,6 +177,7 @@ MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "tokenizing": tokenizing.tables,
     "memory": memory.tables,
     "large_index": large_index.tables,
+    "hybrid": hybrid.tables,
     "passages": passages.tables,
     "surgery": surgery.tables,
     "optimizer": optimizer.tables,
@@ -187,7 +191,9 @@ TITLED: dict[str, Callable[[Json], list[Table]]] = {
     "speed": tables.speed,
     "search": tables.search,
     "filters": filters.tables,
+    "words": words.tables,
     "fusion": fusion.tables,
+    "libraries": libraries.tables,
 }
 """The parts whose tables stand below their titles."""
 
@@ -200,9 +206,11 @@ def documents() -> dict[Path, str]:
 def updated(texts: dict[Path, str]) -> dict[Path, str]:
     """Return the texts with each generated part made anew between its two markers."""
     parts = {"commands": commands(), "recipe": recipe_keys(), "files": json_files(), "capacity": capacity()}
-    made = {name: markdown(function(record(name))) for name, function in MEASURED.items()}
-    made |= {name: markdown(function(record(name)), titles=True) for name, function in TITLED.items()}
-    parts |= {name: f"{text}\n\n{tables.machine_note(record(name))}" for name, text in made.items()}
+    for name, function in (MEASURED | TITLED).items():
+        parts[name] = f"Not measured yet: `python -m benchmarks.{name}`."
+        if (RESULTS / f"{name}.json").exists():
+            made = markdown(function(record(name)), titles=name in TITLED)
+            parts[name] = f"{made}\n\n{tables.machine_note(record(name))}"
     shipped = record("model")
     parts["summary"] = f"{markdown(card.summary_tables(shipped))}\n\n{tables.machine_note(shipped)}"
     texts = dict(texts)

@@ -87,7 +87,7 @@ def measure(collection: RetrievalSet, embedder: Embedder, folder: Path, way: Map
     records = [Record(text, identity) for identity, text in collection.documents.items() if text.strip()]
     index = IndexWriter(folder, embedder, counts=counts, **options).create(records)
     build_s, start = time.perf_counter() - start, time.perf_counter()
-    results = index.search(list(collection.queries.values()), DEPTH, exact=True)
+    results = index.search(list(collection.queries.values()), DEPTH, by="meaning", exact=True)
     search_s = time.perf_counter() - start
     ranked = zip(collection.queries, results, strict=True)
     ndcg, recall = ndcg_and_recall(collection, {query: {hit.id: hit.score for hit in hits} for query, hits in ranked})
@@ -126,7 +126,7 @@ def example(embedder: Embedder, folder: Path, way: Mapping[str, Any]) -> dict[st
     """Return the rank of the first section that says how to train on two GPUs, and whether its passage says so."""
     options = {key: value for key, value in way.items() if key != "reads"}
     index = IndexWriter(folder, embedder, **options).create(sections())
-    hits = index.search(QUERY, len(index))
+    hits = index.search(QUERY, len(index), by="meaning")
     rank = next(rank for rank, hit in enumerate(hits, start=1) if ANSWER in hit.text)
     return {"rank": rank, "section": hits[rank - 1].id, "passage_says_so": ANSWER in hits[rank - 1].passage}
 

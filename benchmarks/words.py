@@ -71,7 +71,7 @@ def quality(data: Path, name: str, threads: int) -> dict[str, Any]:
     return {"dataset": name, "documents": len(ids), "queries": len(collection.queries), "ndcg": ndcg, "recall": recall}
 
 
-def bare(texts: Sequence[str], folder: Path, threads: int) -> tuple[Callable[[str], list[Any]], float]:
+def bare(texts: Sequence[str], folder: Path, threads: int) -> tuple[Callable[..., list[Any]], float]:
     """Return a search of tantivy alone over some texts, and the seconds that making its index took."""
     import tantivy
 
@@ -91,8 +91,8 @@ def bare(texts: Sequence[str], folder: Path, threads: int) -> tuple[Callable[[st
     index.reload()
     searcher = index.searcher()
 
-    def search(query: str) -> list[Any]:
-        hits = searcher.search(index.parse_query(query, ["text"]), DEPTH, count=False).hits
+    def search(query: str, depth: int = DEPTH) -> list[Any]:
+        hits = searcher.search(index.parse_query(query, ["text"]), depth, count=False).hits
         return list(searcher.fast_field_values("row", [address for _, address in hits]))
 
     return search, seconds

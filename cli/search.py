@@ -9,7 +9,7 @@ import typer
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.scale import address
-from sbert_mini.search.fusion import DEFAULT_BY, DEFAULT_WEIGHT, SearchBy
+from sbert_mini.search.fusion import DEFAULT_WEIGHT, SearchBy
 from sbert_mini.text.shown import columns, fitted
 
 from . import options
@@ -30,7 +30,7 @@ EXAMPLE = """Examples:
 
   sbmini search news.index "interest rates" --filter "year >= 2020 and lang = 'en'"
 
-  sbmini search manuals.index "error E-1042" --by both --min-score 0.2
+  sbmini search manuals.index "error E-1042" --by words
 
   sbmini search news.index -i questions.csv --id-column number --text-column question --jsonl
 
@@ -74,7 +74,9 @@ TopK = Annotated[int, typer.Option("-k", "--top-k", min=1, help="The highest num
 By = Annotated[
     SearchBy | None,
     typer.Option(
-        "--by", help="Rank by meaning (cosine), by words (BM25), or by both. [default: meaning]", show_default=False
+        "--by",
+        help="Rank by meaning (cosine), by words (BM25), or by both. [default: both; in Milvus meaning]",
+        show_default=False,
     ),
 ]
 Hybrid = Annotated[bool, typer.Option("--hybrid", help="The same as --by both.", show_default=False)]
@@ -84,7 +86,7 @@ Weight = Annotated[
         "--weight",
         min=0,
         max=1,
-        help=f"With --by both: the share of meaning in the score. [default: {DEFAULT_WEIGHT}]",
+        help=f"In a search by both: the share of meaning in the score. [default: {DEFAULT_WEIGHT}]",
         show_default=False,
     ),
 ]
@@ -148,9 +150,9 @@ def search(
     common functions. 'sbmini index info' lists the columns with their types; a column that a row does not have is NULL. The
     search finds the -k nearest of the rows that meet the condition.
 
-    The score is what ranks the hits: the cosine, or with --by words the BM25 score. With --by both it is weight * (cosine + 1) /
-    (greatest cosine + 1) + (1 - weight) * BM25 / greatest BM25, over the first 100 rows of each ranking. --json and --jsonl give
-    for each hit the cosine, the BM25 score ("bm25") and its two ranks ("rank_by_meaning", "rank_by_words"), or null.
+    The score is what ranks the hits: weight * cosine + (1 - weight) * BM25 / (the greatest BM25 score possible + 30), over the
+    first 100 rows by meaning and by words. With --by meaning it is the cosine, with --by words the BM25 score. --json and --jsonl
+    give for each hit the cosine, the BM25 score ("bm25") and its two ranks ("rank_by_meaning", "rank_by_words"), or null.
 
     A long row that is stored in passages has the cosine of its closest passage. --passages shows that passage; JSON then has
     "passage" in place of "text". "start" and "end" count the characters of the text.
@@ -223,8 +225,8 @@ def _ranked_by(by: SearchBy | None, hybrid: bool, weight: float | None) -> Searc
     if hybrid and by not in (None, "both"):
         raise UsageError(f"--hybrid is --by both, and --by {by} was given too; give one of the two")
     ranked_by: SearchBy | None = "both" if hybrid else by
-    if weight is not None and (ranked_by or DEFAULT_BY) != "both":
-        raise UsageError("--weight is the share of meaning in a search by both: give --by both too")
+    if weight is not None and ranked_by not in (None, "both"):
+        raise UsageError(f"--weight is the share of meaning in a search by both, and --by {by} was given too")
     return ranked_by
 
 

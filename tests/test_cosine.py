@@ -61,7 +61,7 @@ def test_the_commands_find_equal_texts_at_the_bound_one(sbmini, tmp_path):
     assert sbmini("dedup", "--threshold", 1, "-q", stdin=lines).stdout == "Hello, world!\nBread is baked.\n"
     sbmini("index", "create", "x.index", "-i", "-", "-q", stdin=lines)
     for query in ("Hello, world!", "Hello , world !"):
-        hits = sbmini("search", "x.index", query, "-q", "--min-score", 1).stdout.splitlines()
+        hits = sbmini("search", "x.index", query, "-q", "--min-score", 1, "--by", "meaning").stdout.splitlines()
         assert [line.split("\t")[0] for line in hits] == ["1.0000"] * 2
         assert hits[0].split("\t")[2] == query  # of equal ones the query's own text first
     done = sbmini("search", "x.index", "bread", "--min-score", "nan")

@@ -100,7 +100,7 @@ def check(place, made, query):
             assert done.exists()
     if index.exists():
         assert SearchIndex(index).verify() == []
-        code, out, errors = answer("search", index, query, "--json")
+        code, out, errors = answer("search", index, query, "--json", "--by", "meaning")
         assert (code, errors) == (0, "") if query.strip() else code == 2
         if code == 0:
             silent = is_silent(query) or all(is_silent(row.text) for row in SearchIndex(index).rows())

@@ -298,6 +298,7 @@ COLUMNS = Object(
                         "values": Required(_EXTENT),
                         **{key: Required(optional(_EXTENT)) for key in ("positions", "offsets", "codes")},
                         "hashes": optional(_EXTENT),
+                        "narrow": optional(_EXTENT),
                     }
                 )
             )

@@ -34,7 +34,7 @@ from sbert_mini.scale.conditions import keys, to_milvus
 from sbert_mini.search.fusion import RankedRow, SearchBy
 from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
-from sbert_mini.search.ranking import hits_by_words, hybrid_hits
+from sbert_mini.search.ranking import Ranking, hits_by_words, hybrid_hits
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
@@ -44,6 +44,8 @@ BATCH_ROWS = 1000
 MAX_BYTES = 65_535
 """Of a text or of a row's columns: Milvus's limit of a VARCHAR."""
 MAX_HITS = 16_384
+SHARE_REACHED = 0.4
+"""The share of the greatest BM25 score possible that the best row of a query reaches, about."""
 HNSW, LEAST_EF = {"M": 32, "efConstruction": 200}, 64
 ATTEMPTS, FIRST_PAUSE_S = 6, 0.5
 TOKEN = "SBMINI_MILVUS_TOKEN"  # noqa: S105  # the name of a variable
@@ -391,7 +393,9 @@ class MilvusIndex:
     ) -> list[Hit] | list[list[Hit]]:
         """Return the rows closest to each query: `SearchIndex.search`, by Milvus.
 
-        Words are split and weighed by Milvus, so that the order by words may differ from an index directory's.
+        Words are split and weighed by Milvus, so that the order by words may differ from an index directory's. It does not tell
+        how many rows hold a word. So a search by both estimates the greatest BM25 score from the best row's (`SHARE_REACHED`),
+        and the default is a search by meaning.
 
         Raises:
             UsageError: as `SearchIndex.search`; `exact` is set; or `k` is above Milvus's limit of 16,384.
@@ -402,18 +406,27 @@ class MilvusIndex:
         if arguments.integer(k, "k") > MAX_HITS:
             raise UsageError(f"k must be from 1 to {MAX_HITS} in Milvus; found {k}")
         request = read_request(
-            queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, weight=weight, embedder=embedder
+            *(queries, k, self._model),
+            min_score=min_score,
+            hybrid=hybrid,
+            by=by,
+            weight=weight,
+            embedder=embedder,
+            default_by=lambda: "meaning",
         )
+        greatest: dict[str, float] = {}
         rows, expression = _Rows(), "" if filter is None else to_milvus(filter, self.columns)
 
-        def by_meaning(vectors: FloatArray, depth: int) -> list[list[tuple[int, float]]]:
+        def by_meaning(vectors: FloatArray, depth: int) -> list[Ranking]:
             results = self._results("vector", vectors.tolist(), depth, expression) if len(vectors) else []
             ranked = [rows.ranked(result) for result in results]
             return [[(row, float(as_cosines(np.asarray(cosine)))) for row, cosine in of_query] for of_query in ranked]
 
-        def by_words(text: str, depth: int) -> list[tuple[int, float]]:
+        def by_words(text: str, depth: int) -> Ranking:
             ranked = rows.ranked(self._results("words", [text], depth, expression)[0])
-            return [(row, abs(score)) for row, score in ranked]  # milvus-lite gives BM25 scores with a minus sign
+            scores = [(row, abs(score)) for row, score in ranked]  # milvus-lite gives BM25 scores with a minus sign
+            greatest[text] = max((score for _, score in scores), default=0.0) / SHARE_REACHED
+            return scores
 
         def bm25_of(text: str, numbers: Iterable[int]) -> dict[int, float]:
             ids = [rows.entities[number]["id"] for number in numbers]
@@ -424,7 +437,13 @@ class MilvusIndex:
         if request.by == "words":
             return request.answer(hits_by_words(request, by_words, rows.cosines, rows.hit))
         if request.by == "both":
-            return request.answer(hybrid_hits(request, by_meaning, by_words, rows.cosines, bm25_of, rows.hit))
+
+            def rankings(depth: int) -> Iterator[tuple[Ranking, Ranking]]:
+                for near, text in zip(by_meaning(request.vectors, depth), request.texts, strict=True):
+                    yield near, by_words(text, depth)
+
+            hits_of_queries = hybrid_hits(request, rankings, rows.cosines, bm25_of, greatest.__getitem__, rows.hit)
+            return request.answer(hits_of_queries)
         hits = []
         for query, ranked in enumerate(by_meaning(request.vectors, request.k)):
             vector = request.vectors[query]

@@ -14,7 +14,7 @@ import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.checksums import CheckedFile, file_checksums
-from sbert_mini.search.columns import DATA, DESCRIPTION, STORED_TYPES, ColumnsWriter, Schema, hashes_of
+from sbert_mini.search.columns import DATA, DESCRIPTION, NARROW_TYPES, STORED_TYPES, ColumnsWriter, Schema, hashes_of
 from sbert_mini.shapes import AnyArray, IntArray
 
 _FEW_TEXTS = 8
@@ -141,7 +141,7 @@ class Column:
         self._path = file.path
         self._threads = threads
         self._offsets = _Array(file, entry["offsets"], "<i8")
-        self._data = _Array(file, entry["values"], STORED_TYPES.get(self.type, "|u1"))
+        self._data = self._stored_values(entry, file)
         self._hashes = None if entry.get("hashes") is None else _Array(file, entry["hashes"], "<u4")
         positions, codes = (
             _Array(file, entry[name], dtype) for name, dtype in (("positions", "<u4"), ("codes", "<u2"))
@@ -162,6 +162,17 @@ class Column:
         self._texts_are_checked = False
         if self.has_dictionary:
             self._check_texts()
+
+    def _stored_values(self, entry: Mapping[str, Any], file: Checked) -> _Array:
+        """Return the array of the values: of integers that fit fewer bits the smaller one, as all its bytes are checked."""
+        extent = entry.get("narrow") if self.type == "integer" else None
+        if extent is None:
+            return _Array(file, entry["values"], STORED_TYPES.get(self.type, "|u1"))
+        count = int(entry["count"])
+        width = extent[1] // count if count else 0
+        if width not in NARROW_TYPES:
+            raise CorruptIndexError(f"{file.path} does not hold {count} values of the column {self._name!r}")
+        return _Array(file, extent, NARROW_TYPES[width])
 
     def _damaged(self) -> CorruptIndexError:
         return CorruptIndexError(f"{self._path} does not hold {self._count} values of the column {self._name!r}")

@@ -16,10 +16,11 @@ Later rows must fit: a value that does not is an error. A text column takes ever
       "values": [start, bytes],                    int64, float64, uint8; or text: UTF-8, one text after the other
       "offsets": [start, bytes] | null,            text: int64, where each text starts, and the end of the last
       "codes": [start, bytes] | null,              text of few different values: uint16, places in the sorted list of these
-      "hashes": [start, bytes] | null}]}           text of many different values: uint32, the CRC-32 of each text's UTF-8
+      "hashes": [start, bytes] | null,             text of many different values: uint32, the CRC-32 of each text's UTF-8
+      "narrow": [start, bytes] | null}]}           integers of at most 32 bits: the same in 8, 16 or 32, for filters
 
 The size of both follows the number of values, not rows times columns. `id` is the row's id. Indexes of before 2026-11-29 have no
-`hashes`: there a text is looked for by its length and its bytes.
+`hashes`: there a text is looked for by its length and its bytes. Nor have they `narrow`: their first filter checks more bytes.
 """
 
 import json
@@ -50,6 +51,8 @@ _TRUTH, _NUMBER, _LARGE_INTEGER = (_TEXT | {type} for type in ("boolean", "numbe
 _INTEGER = _NUMBER | _LARGE_INTEGER
 _ANY = frozenset(COLUMN_TYPES)
 STORED_TYPES: dict[str, str] = {"integer": "<i8", "number": "<f8", "boolean": "|u1"}
+NARROW_TYPES: dict[int, str] = {1: "|i1", 2: "<i2", 4: "<i4"}
+"""Bytes of an integer -> its type in `narrow`."""
 
 
 # --- types -----------------------------------------------------------------------------------------------------------
@@ -344,7 +347,7 @@ class ColumnsWriter:
             [np.array(chunk, dtype="<u4") for chunk, _ in self._read(row_id, name, type)] or [np.empty(0, "<u4")]
         )
         arrays: dict[str, Any] = {"count": len(positions), "positions": None} | dict.fromkeys(
-            ("offsets", "codes", "hashes")
+            ("offsets", "codes", "hashes", "narrow")
         )
         if len(positions) < self._rows:
             arrays["positions"] = _appended(stream, [positions.tobytes()])
@@ -353,6 +356,8 @@ class ColumnsWriter:
             arrays["values"] = _appended(
                 stream, (np.array(chunk, dtype=STORED_TYPES[type]).tobytes() for chunk in values)
             )
+            if type == "integer":
+                arrays["narrow"] = self._narrow(stream, row_id, name)
             return arrays
         different = self._different(row_id, name)
         lengths: list[IntArray] = []
@@ -368,6 +373,19 @@ class ColumnsWriter:
         if arrays["codes"] is None:
             arrays["hashes"] = _appended(stream, hashes)
         return arrays
+
+    def _narrow(self, stream: IO[bytes], row_id: bool, name: str) -> list[int] | None:
+        """Write a column's integers in fewer bits and return where they lie; None where they need more than 32, or are none."""
+        bounds = [(min(chunk), max(chunk)) for _, chunk in self._read(row_id, name, "integer") if chunk]
+        if not bounds:
+            return None
+        low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
+        for dtype in NARROW_TYPES.values():
+            limits = np.iinfo(dtype)
+            if limits.min <= low and high <= limits.max:
+                chunks = (chunk for _, chunk in self._read(row_id, name, "integer"))
+                return _appended(stream, (np.array(chunk, dtype=dtype).tobytes() for chunk in chunks))
+        return None
 
     def _different(self, row_id: bool, name: str) -> list[str] | None:
         """Return a text column's different values, sorted by code point; None where there are many."""

@@ -32,7 +32,7 @@ from sbert_mini.search.faiss_index import (
     training_rows,
 )
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.kinds import EXACT, faiss_reason, is_fast_to_train, kind_of, multiple_for
+from sbert_mini.search.kinds import EXACT, faiss_reason, is_fast_to_train, kind_of, proposals_for
 from sbert_mini.search.repeats import Groups, repeated_rows
 from sbert_mini.search.scoring import rescored, scanned
 from sbert_mini.search.segment import VECTOR_BLOCK_BYTES, Segment, cache_files
@@ -242,7 +242,7 @@ class FaissFile:
         queries = self._sample(rows, TUNING_QUERIES)
         blocks = self._segment.vector_blocks(self._dimension, rows)
         _, truth = scanned(blocks, queries, TUNING_K + 1, self._threads)
-        proposals = multiple_for(self._kind) * TUNING_K + 10
+        proposals = proposals_for(self._kind, TUNING_K)
         probes = 8
         while True:
             probes = min(probes, int(inverted.nlist))

@@ -4,9 +4,8 @@ Memory depends on the block, not on the segment. Between blocks the time limit i
 a single column that has a list of its different texts is evaluated once for that list, and looked up for the rows.
 """
 
-import math
+import copy
 import operator
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -34,6 +33,7 @@ from sbert_mini.search.conditions import (
     nodes_in,
     parts_of,
 )
+from sbert_mini.search.deadline import Deadline
 from sbert_mini.search.text_functions import (
     INT64,
     FilterValueError,
@@ -46,10 +46,12 @@ from sbert_mini.search.text_functions import (
 from sbert_mini.shapes import AnyArray
 
 BLOCK_ROWS = 1 << 16
-TIME_LIMIT_S = 60.0
+_BLOCKS_A_THREAD = 4
+"""A second thread evaluates from twice as many blocks on."""
 _FEW_RUNS = 4
 _MOST_TEXT = 1 << 26
 """Characters that the texts made for a block of rows have together: for longer ones the block is divided."""
+_TOO_MUCH_TEXT = f"the filter makes a text of more than {_MOST_TEXT:,} characters of a row"
 _TEXT_BETWEEN_CHECKS = 1 << 20
 _MOST_TABLES = 1 << 28
 """Bytes of the values that are kept for the texts of dictionaries."""
@@ -64,26 +66,6 @@ _DTYPES = {"integer": np.int64, "number": np.float64, "boolean": bool, "text": o
 _EMPTY = {"integer": 0, "number": 0.0, "boolean": False, "text": "", NULL: False}
 
 
-class Deadline:
-    """When the evaluation of a filter must be done.
-
-    Args:
-        seconds: from now on; None for any time.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        self._at = math.inf if seconds is None else time.monotonic() + seconds
-
-    def check(self) -> None:
-        """Raise `UsageError` where the time is up."""
-        if time.monotonic() > self._at:
-            raise UsageError(
-                f"the filter took longer than {self._seconds:g} seconds; allow it more time (--filter-timeout, or "
-                "filter_timeout_s in Python), or write a simpler one"
-            )
-
-
 class _TooMuchTextError(Exception):
     """The texts that are made for a block of rows are too long together."""
 
@@ -95,7 +77,7 @@ def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1)
         node: the condition.
         columns: of the segment. A column that it lacks is NULL in all its rows.
         deadline: when it must be done.
-        threads: for checking the columns' bytes, the first time.
+        threads: for checking the columns' bytes, the first time, and for evaluating: NumPy computes without Python's lock.
 
     Raises:
         UsageError: the time is up.
@@ -109,18 +91,21 @@ def matching(node: Node, columns: Columns, deadline: Deadline, threads: int = 1)
     matched = np.zeros(columns.rows, dtype=bool)
     evaluation = _Evaluation(node, columns, deadline)
     blocks = [(first, min(first + BLOCK_ROWS, columns.rows)) for first in range(0, columns.rows, BLOCK_ROWS)]
-    while blocks:
-        first, last = blocks.pop()
+    threads = min(threads, len(blocks) // _BLOCKS_A_THREAD)
+    if threads < 2:
+        evaluation.write(node, blocks, matched)
+        return matched
+    from concurrent.futures import ThreadPoolExecutor
+
+    evaluation.write(node, blocks[:1], matched)  # makes what all blocks need, such as a result for each text of a list
+    shares = [blocks[1 + part :: threads] for part in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            result = evaluation.block(node, first, last)
-        except _TooMuchTextError:
-            if last - first == 1:
-                raise UsageError(f"the filter makes a text of more than {_MOST_TEXT:,} characters of a row") from None
-            blocks += [((first + last) // 2, last), (first, (first + last) // 2)]
-            continue
-        except RecursionError:
-            raise FilterValueError("it is nested too deeply") from None
-        matched[first:last] = result.values if _has_no_null(result) else result.values & result.valid
+            for _ in pool.map(lambda share: evaluation.beside().write(node, share, matched), shares):
+                pass
+        except BaseException:
+            deadline.end()
+            raise
     return matched
 
 
@@ -189,6 +174,28 @@ class _Evaluation:
         self._sought: dict[int, Texts] = {}
         self._block: tuple[tuple[int, int], dict[str, Values]] = ((-1, -1), {})
         self._read: dict[int, frozenset[str]] = {}
+
+    def beside(self) -> "_Evaluation":
+        """Return another one that has what this one made of the condition, for another thread."""
+        other = copy.copy(self)
+        other._values, other._block = {}, ((-1, -1), {})
+        return other
+
+    def write(self, node: Node, blocks: Iterable[tuple[int, int]], matched: AnyArray) -> None:
+        """Write which rows of some blocks meet a condition. Shapes: matched: (rows,), bool."""
+        waiting = list(blocks)
+        while waiting:
+            first, last = waiting.pop()
+            try:
+                result = self.block(node, first, last)
+            except _TooMuchTextError:
+                if last - first == 1:
+                    raise UsageError(_TOO_MUCH_TEXT) from None
+                waiting += [((first + last) // 2, last), (first, (first + last) // 2)]
+                continue
+            except RecursionError:
+                raise FilterValueError("it is nested too deeply") from None
+            matched[first:last] = result.values if _has_no_null(result) else result.values & result.valid
 
     def block(self, node: Node, first: int, last: int) -> Values:
         """Return a node's values for the rows from `first` up to, without, `last`."""

@@ -7,7 +7,8 @@ import numpy as np
 from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.columns import ID
 from sbert_mini.search.conditions import columns_in, parse, refusal
-from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.deadline import Deadline
+from sbert_mini.search.filters import matching
 from sbert_mini.search.fusion import RankedRow
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import Hit

@@ -8,7 +8,7 @@ from typing import Any, Unpack, overload
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
-from sbert_mini.search.filters import TIME_LIMIT_S
+from sbert_mini.search.deadline import TIME_LIMIT_S
 from sbert_mini.search.fusion import SearchBy
 from sbert_mini.search.generation import (
     allowed_rows,
@@ -23,7 +23,7 @@ from sbert_mini.search.generation import (
 from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.nearest import SegmentSearch, segment_searches
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
-from sbert_mini.search.ranking import hits_of, nearest_rows
+from sbert_mini.search.ranking import default_by, hits_of, nearest_rows
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import LongTextRule, ModelIdentity, Store
 from sbert_mini.search.word_index import WordIndex
@@ -162,8 +162,10 @@ class SearchIndex:
             min_score: leave out rows of a lower cosine (by more than `cosine.TOLERANCE`), whatever ranks the rows.
             filter: an SQL condition on the rows' columns, such as `year >= 2020 and lang = 'en'` (`search.conditions`).
             hybrid: the same as `by="both"`.
-            by: rank the rows by `meaning` (cosine), by `words` (BM25) or by `both` (`search.fusion`). None for `meaning`.
-            weight: the share of meaning in a search by both, in [0, 1]; None for `search.fusion.DEFAULT_WEIGHT`.
+            by: rank the rows by `meaning` (cosine), by `words` (BM25) or by `both` (`search.fusion`). None for `both`; for
+                `meaning` where the queries are vectors, or many rows have no index of words yet (`ranking.default_by`).
+            weight: the share of meaning in a search by both, in [0, 1]; None for `search.fusion.DEFAULT_WEIGHT`. Given without
+                `by`, it asks for a search by both.
             exact: look at every row, where the index would look at the likely ones.
             embedder: encodes the texts; None for the model that the index names.
 
@@ -180,10 +182,18 @@ class SearchIndex:
             ModelMismatchError: the model is not the one that the index was made with.
         """
         request = read_request(
-            queries, k, self._model, min_score=min_score, hybrid=hybrid, by=by, weight=weight, embedder=embedder
+            *(queries, k, self._model),
+            min_score=min_score,
+            hybrid=hybrid,
+            by=by,
+            weight=weight,
+            embedder=embedder,
+            default_by=partial(default_by, self._words),
         )
         searches, hit_of = self._segment_searches(), partial(stored_hit, self._store)
-        return request.answer(hits_of(request, searches, self._words, self._allowed(filter), hit_of, exact=exact))
+        allowed, threads = self._allowed(filter), thread_count(self._threads)
+        hits = hits_of(request, searches, self._words, allowed, hit_of, exact=exact, threads=threads)
+        return request.answer(hits)
 
     def embedder(self) -> Embedder:
         """Return the model that the index names, opened once.

@@ -18,7 +18,7 @@ from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.faiss_file import FaissFile, OpenedFaiss
 from sbert_mini.search.faiss_index import search_parameters
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.kinds import EXACT, EXACT_ROWS, SearchKind, faiss_reason, kind_of, multiple_for
+from sbert_mini.search.kinds import EXACT, EXACT_ROWS, SearchKind, faiss_reason, kind_of, proposals_for
 from sbert_mini.search.scoring import rescored, rows_rescored, scanned
 from sbert_mini.search.segment import Segment, segment_folder
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
@@ -113,7 +113,7 @@ class SegmentSearch:
         opened = None if exact or few else self._open()
         if opened is None:
             return self._scan(queries, k, allowed)
-        proposals = multiple_for(self.kind) * k + 10
+        proposals = proposals_for(self.kind, k)
         try:
             proposed = self._proposed(opened, queries, proposals, allowed)
         except CorruptIndexError as error:
@@ -121,7 +121,9 @@ class SegmentSearch:
             proposed = None if opened is None else self._proposed(opened, queries, proposals, allowed)
         if opened is None or proposed is None:
             return self._scan(queries, k, allowed)
-        scores, positions = opened.groups.expanded(*rescored(self.segment, queries, proposed, k), k, allowed)
+        scores, positions = opened.groups.expanded(
+            *rescored(self.segment, queries, proposed, k, self._threads), k, allowed
+        )
         short = np.flatnonzero(positions[:, -1] < 0)
         if len(short):  # a filter left FAISS with too few
             scores[short], positions[short] = self._scan(queries[short], k, allowed)

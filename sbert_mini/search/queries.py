@@ -1,7 +1,7 @@
 """What every kind of index shares: what a search asks for, checked and encoded, and the hits that it returns."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, Unpack, overload
@@ -14,7 +14,7 @@ from sbert_mini.model.registry import resolve_noted
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.graphs import is_converted
-from sbert_mini.search.fusion import DEFAULT_BY, DEFAULT_WEIGHT, SEARCH_BY, SearchBy
+from sbert_mini.search.fusion import DEFAULT_WEIGHT, SEARCH_BY, SearchBy
 from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.words import Words
@@ -201,16 +201,22 @@ class Request:
         return self.min_score is None or bool(reaches(cosine, self.min_score))
 
     def equals_first(self, query: int, hits: list[Hit]) -> list[Hit]:
-        """Return hits with those of cosine 1 in the order: the query's own text, its unknown words, other ones."""
-        equal = [hit for hit in hits if hit.score == 1]
-        if len(equal) < 2 or self.embedder is None:
+        """Return hits with those of cosine 1 and one score in the order: the query's own text, its unknown words, other ones."""
+        places = [place for place, hit in enumerate(hits) if hit.cosine == 1]
+        if len(places) < 2 or self.embedder is None:
             return hits
+        equal = [hits[place] for place in places]
         other_words = [False] * len(equal)
         if self.unknown(query):
             words_of = self.embedder.words_of([hit.passage.encode("utf-8", "replace").decode() for hit in equal])
             other_words = [words.unknown != self.unknown(query) for words in words_of]
-        order = sorted(range(len(equal)), key=lambda i: (other_words[i], equal[i].passage != self.texts[query]))
-        return [equal[i] for i in order] + hits[len(equal) :]
+        order = sorted(
+            range(len(equal)), key=lambda i: (-equal[i].score, other_words[i], equal[i].passage != self.texts[query])
+        )
+        ordered = list(hits)
+        for place, i in zip(places, order, strict=True):
+            ordered[place] = equal[i]
+        return ordered
 
     def answer(self, hits: list[list[Hit]]) -> list[Hit] | list[list[Hit]]:
         """Return each query's hits, or for a single text its hits."""
@@ -227,6 +233,7 @@ def read_request(
     by: SearchBy | None,
     weight: float | None,
     embedder: Embedder | None,
+    default_by: Callable[[], SearchBy],
 ) -> Request:
     """Return what a search asks for, and report what the model cannot read of the queries.
 
@@ -239,6 +246,7 @@ def read_request(
         by: what ranks the rows; None for the default.
         weight: the share of meaning where both rank them; None for the default.
         embedder: encodes the texts; None for the index's model.
+        default_by: what ranks the rows for texts, where neither `by` nor `weight` is given.
 
     Raises:
         UsageError: `k`, the least cosine, what ranks the rows or the queries do not fit.
@@ -246,7 +254,8 @@ def read_request(
     """
     k = arguments.integer(k, "k")
     least = None if min_score is None else arguments.number(min_score, "min_score")
-    ranked_by = _search_by(by, hybrid=hybrid, are_vectors=_are_vectors(queries))
+    fused = hybrid or (by is None and weight is not None and not _are_vectors(queries))
+    ranked_by = _search_by(by, default_by, hybrid=fused, are_vectors=_are_vectors(queries))
     share = _share(weight, ranked_by)
     dimension, is_single = model.identity.dimension, arguments.is_one_text(queries)
     texts_or_vectors = _checked_queries(queries, dimension)
@@ -254,11 +263,11 @@ def read_request(
         return Request(k, least, ranked_by, share, is_single, [], texts_or_vectors, [], None)
     embedder = model.embedder() if embedder is None else model.check(embedder)
     vectors, words = embedder.encode_queries(texts_or_vectors)
-    _report_unread(words)
+    _report_unread(words, ranked_by)
     return Request(k, least, ranked_by, share, is_single, texts_or_vectors, vectors, words, embedder)
 
 
-def _search_by(by: SearchBy | None, *, hybrid: bool, are_vectors: bool) -> SearchBy:
+def _search_by(by: SearchBy | None, default_by: Callable[[], SearchBy], *, hybrid: bool, are_vectors: bool) -> SearchBy:
     """Return what ranks the rows. Vectors are always searched by meaning.
 
     Raises:
@@ -272,7 +281,7 @@ def _search_by(by: SearchBy | None, *, hybrid: bool, are_vectors: bool) -> Searc
     if are_vectors and requested not in (None, "meaning"):
         kind = "a hybrid search" if requested == "both" else "a search by words"
         raise UsageError(f"{kind} takes texts as queries, and vectors are searched by meaning: pass the texts")
-    return requested or ("meaning" if are_vectors else DEFAULT_BY)
+    return requested or ("meaning" if are_vectors else default_by())
 
 
 def _share(weight: float | None, by: SearchBy) -> float:
@@ -314,7 +323,7 @@ def _are_vectors(queries: Any) -> bool:
     return hasattr(queries, "detach") or (isinstance(queries, np.ndarray) and queries.dtype.kind not in "OUST")
 
 
-def _report_unread(words_of: Sequence[Words]) -> None:
+def _report_unread(words_of: Sequence[Words], by: SearchBy) -> None:
     """Log how many queries hold nothing that the model reads, and how many hold words that it does not know."""
     if silent := sum(words.empty for words in words_of):
         log.warning(
@@ -325,7 +334,7 @@ def _report_unread(words_of: Sequence[Words]) -> None:
         names = list(dict.fromkeys(word for words in unknown for word in words))
         shown = ", ".join(repr(word[:40]) for word in names[:_SHOWN_WORDS])
         log.warning(
-            "%d of %d queries hold words that the model does not know (%s): it takes them all for one word; a hybrid search "
-            "finds them",
+            "%d of %d queries hold words that the model does not know (%s): it takes them all for one word%s",
             *(len(unknown), len(words_of), shown + (", ..." if len(names) > _SHOWN_WORDS else "")),
+            "; a hybrid search finds them" if by == "meaning" else "",
         )

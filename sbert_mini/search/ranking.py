@@ -1,16 +1,17 @@
 """The rows that count of a generation's segments -> each query's hits: by meaning, by words or by both."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
+from typing import TypeAlias
 
 import numpy as np
 
 from sbert_mini.cosine import as_cosines
 from sbert_mini.search.analyzer import query_terms
-from sbert_mini.search.fusion import HYBRID_DEPTH, RankedRow, fused
+from sbert_mini.search.fusion import DEFAULT_BY, HYBRID_DEPTH, RankedRow, SearchBy, fused
 from sbert_mini.search.nearest import SegmentSearch
 from sbert_mini.search.queries import Hit, Request
 from sbert_mini.search.segment import Segment
@@ -23,6 +24,8 @@ SCORED_ROWS = 5000
 DEEPEST = 20_000
 """The best rows by words of which the allowed ones are taken; where they are too few, all allowed rows are scored."""
 SPARE = 1.25
+Ranking: TypeAlias = list[tuple[int, float]]
+"""Rows with what ranks them, best first."""
 
 
 def nearest_rows(
@@ -55,7 +58,7 @@ def rows_by_meaning(
     allowed: Sequence[AnyArray | None],
     *,
     exact: bool,
-) -> list[list[tuple[int, float]]]:
+) -> list[Ranking]:
     """Return for each query the numbers and cosines of the closest allowed rows, closest first.
 
     Shapes:
@@ -67,7 +70,7 @@ def rows_by_meaning(
 
 def rows_by_words(
     words: WordIndex, segments: Sequence[Segment], query: str, depth: int, allowed: Sequence[AnyArray | None]
-) -> list[tuple[int, float]]:
+) -> Ranking:
     """Return the numbers and BM25 scores of the allowed rows that share words with a query, best first, ties by row number.
 
     Args:
@@ -117,7 +120,7 @@ def _rounded(scores: FloatArray) -> AnyArray:
     return np.asarray(np.round(scores.astype(np.float64), 4))
 
 
-def _ranked(scores: FloatArray, rows: IntArray) -> list[tuple[int, float]]:
+def _ranked(scores: FloatArray, rows: IntArray) -> Ranking:
     rounded = _rounded(scores)
     order = np.lexsort((rows, -rounded))
     return list(zip(rows[order].tolist(), rounded[order].tolist(), strict=True))
@@ -135,8 +138,17 @@ def bm25_scores(words: WordIndex, segments: Sequence[Segment], query: str, rows:
     return dict(rows_by_words(words, segments, query, len(numbers), among))
 
 
-def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterable[int]) -> dict[int, float]:
+def greatest_bm25(words: WordIndex, query: str) -> float:
+    """Return what no row's BM25 score of a query can exceed."""
+    return words.greatest_bm25(query_terms(query))
+
+
+def stored_cosines(
+    segments: Sequence[Segment], vector: FloatArray, rows: Iterable[int], threads: int = 1
+) -> dict[int, float]:
     """Return the cosines of some rows and a query, by the rows' numbers: of a row's nearest passage.
+
+    `threads` check the vectors' blocks, the first time.
 
     Shapes:
         vector: (dim,).
@@ -151,9 +163,14 @@ def stored_cosines(segments: Sequence[Segment], vector: FloatArray, rows: Iterab
         if segment.passages is not None:
             vectors = np.concatenate([segment.passages.of_row(position) for position in vectors.tolist()])
             firsts = np.flatnonzero(np.diff(segment.passages.rows[vectors], prepend=-1))
-        best = np.maximum.reduceat(segment.vectors_at(vectors, len(vector)) @ vector, firsts)
+        best = np.maximum.reduceat(segment.vectors_at(vectors, len(vector), threads) @ vector, firsts)
         cosines.update(zip(numbers[here].tolist(), as_cosines(best).tolist(), strict=True))
     return cosines
+
+
+def default_by(words: WordIndex) -> SearchBy:
+    """Return what ranks rows where a search does not say it: by meaning alone if the words of many rows must be made first."""
+    return "meaning" if words.take_long() else DEFAULT_BY
 
 
 def hits_of(
@@ -164,6 +181,7 @@ def hits_of(
     hit_of: Callable[[RankedRow, FloatArray], Hit],
     *,
     exact: bool,
+    threads: int,
 ) -> list[list[Hit]]:
     """Return each query's hits among the allowed rows of all segments, ranked by what the request asks for."""
     segments = [search.segment for search in searches]
@@ -171,12 +189,23 @@ def hits_of(
         nearest = partial(nearest_rows, searches, allowed=allowed, exact=exact)
         return hits_by_meaning(request, nearest, hit_of)
     by_words = partial(rows_by_words, words, segments, allowed=allowed)
-    cosines_of = partial(stored_cosines, segments)
+    cosines_of = partial(stored_cosines, segments, threads=threads)
     if request.by == "words":
         return hits_by_words(request, by_words, cosines_of, hit_of)
-    by_meaning = partial(rows_by_meaning, searches, allowed=allowed, exact=exact)
     bm25_of = partial(bm25_scores, words, segments)
-    return hybrid_hits(request, by_meaning, by_words, cosines_of, bm25_of, hit_of)
+
+    def rankings(depth: int) -> Iterator[tuple[Ranking, Ranking]]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(threads) as pool:  # tantivy and FAISS compute at the same time, without Python's lock
+            worded = [pool.submit(by_words, text, depth) for text in request.texts]
+            try:
+                near = rows_by_meaning(searches, request.vectors, depth, allowed, exact=exact)
+                yield from ((of_query, of_words.result()) for of_query, of_words in zip(near, worded, strict=True))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C nobody takes the rest
+
+    return hybrid_hits(request, rankings, cosines_of, bm25_of, partial(greatest_bm25, words), hit_of)
 
 
 def hits_by_meaning(
@@ -217,7 +246,7 @@ def hits_by_meaning(
 
 def hits_by_words(
     request: Request,
-    by_words: Callable[[str, int], list[tuple[int, float]]],
+    by_words: Callable[[str, int], Ranking],
     cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
     hit_of: Callable[[RankedRow, FloatArray], Hit],
 ) -> list[list[Hit]]:
@@ -249,31 +278,39 @@ def hits_by_words(
 
 def hybrid_hits(
     request: Request,
-    by_meaning: Callable[[FloatArray, int], list[list[tuple[int, float]]]],
-    by_words: Callable[[str, int], list[tuple[int, float]]],
+    rankings: Callable[[int], Iterable[tuple[Ranking, Ranking]]],
     cosines_of: Callable[[FloatArray, Iterable[int]], dict[int, float]],
     bm25_of: Callable[[str, Iterable[int]], dict[int, float]],
+    greatest_of: Callable[[str], float],
     hit_of: Callable[[RankedRow, FloatArray], Hit],
 ) -> list[list[Hit]]:
     """Return each query's hits by meaning and by words, fused.
 
     Args:
         request: what the search asks for.
-        by_meaning: some vectors, and how many rows a query -> `rows_by_meaning`.
-        by_words: a text, and how many rows -> `rows_by_words`.
+        rankings: how many rows a query -> for each query its `rows_by_meaning` and `rows_by_words`.
         cosines_of: a query's vector, and rows -> `stored_cosines`.
         bm25_of: a query's text, and rows -> `bm25_scores`.
+        greatest_of: a query's text -> `greatest_bm25`.
         hit_of: a row of the ranking, and the query's vector -> the hit.
     """
-    depth = max(request.k, HYBRID_DEPTH)
     hits = []
-    for i, nearest in enumerate(by_meaning(request.vectors, depth)):
+    for i, (nearest, ranked_by_words) in enumerate(rankings(max(request.k, HYBRID_DEPTH))):
         near = [] if request.is_silent(i) else nearest
         text, vector = request.texts[i], request.vectors[i]
-        ranked_by_words = by_words(text, depth)
         rows_near, rows_worded = ({row for row, _ in ranking} for ranking in (near, ranked_by_words))
         cosines, bm25 = cosines_of(vector, rows_worded - rows_near), bm25_of(text, rows_near - rows_worded)
-        ranked = fused(near, ranked_by_words, cosines, bm25, 0.0 if request.is_silent(i) else request.weight)
+        weight = 0.0 if request.is_silent(i) else request.weight
+        ranked = fused(near, ranked_by_words, cosines, bm25, greatest_of(text), weight)
         accepted = (hit_of(row, vector) for row in ranked if request.accepts(row.cosine))
-        hits.append(list(islice((hit for hit in accepted if not is_silent(hit.text)), request.k)))
+        readable = (hit for hit in accepted if not is_silent(hit.text))
+        hits.append(request.equals_first(i, _with_equals(readable, request.k))[: request.k])
     return hits
+
+
+def _with_equals(hits: Iterator[Hit], k: int) -> list[Hit]:
+    """Return the first k hits, and those after them that equal the last one in score and have the cosine 1."""
+    first = list(islice(hits, k))
+    if len(first) == k and first[-1].cosine == 1:
+        first += takewhile(lambda hit: (hit.score, hit.cosine) == (first[-1].score, 1), hits)
+    return first

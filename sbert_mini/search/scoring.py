@@ -9,7 +9,9 @@ from sbert_mini.search.segment import Segment
 from sbert_mini.shapes import FloatArray, IntArray
 
 
-def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+def rescored(
+    segment: Segment, queries: FloatArray, proposed: IntArray, k: int, threads: int = 1
+) -> tuple[FloatArray, IntArray]:
     """Return the cosines and positions of the best of some vectors that were proposed for each query, best first.
 
     Args:
@@ -17,6 +19,7 @@ def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) 
         queries: of length 1.
         proposed: positions, -1 for none.
         k: the most vectors a query.
+        threads: for checking the vectors' blocks, the first time.
 
     Shapes:
         queries: (queries, dim); proposed: (queries, proposals); each result: (queries, min(k, proposals)).
@@ -25,7 +28,7 @@ def rescored(segment: Segment, queries: FloatArray, proposed: IntArray, k: int) 
     unique, inverse = np.unique(proposed, return_inverse=True)
     vectors = np.zeros((len(unique), dimension), np.float32)
     present = unique >= 0
-    vectors[present] = segment.vectors_at(unique[present], dimension)
+    vectors[present] = segment.vectors_at(unique[present], dimension, threads)
     scores = np.empty(proposed.shape, np.float32)
     for query, rows, row_scores in zip(queries, inverse.reshape(proposed.shape), scores, strict=True):
         row_scores[:] = vectors[rows] @ query

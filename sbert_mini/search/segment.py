@@ -40,8 +40,9 @@ from sbert_mini.search.passages import Passages
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 VECTOR_BLOCK_BYTES = 1 << 15
-_SCATTERED = 1000
-"""So many runs of positions, or more, are taken from the memory-mapped file: a read for each takes longer."""
+_SCATTERED, _MANY = 8, 1000
+"""So many runs of positions, or more, are checked together, and each vector is read by itself; with `_MANY`, they are taken from
+the memory-mapped file. This is a little faster, but each place makes 64 KiB of the file count as the process's memory."""
 _PART = ".part"
 _BLOCK_ROWS = 4096
 VECTORS, PASSAGES, ROW_IDS, ROWS, OFFSETS, ID_INDEX, CHECKSUMS = (
@@ -399,7 +400,11 @@ class Segment:
             )
         breaks = np.flatnonzero(np.diff(positions) != 1) + 1
         if len(breaks) >= _SCATTERED:
-            self._vectors.check_spans(start + positions * vector_bytes, vector_bytes, threads)
+            starts = start + positions * vector_bytes
+            self._vectors.check_spans(starts, vector_bytes, threads)
+            if len(breaks) < _MANY:
+                self._vectors.read_checked_spans(starts, vector_bytes, vectors.data.cast("B"))
+                return vectors
             every = self._vectors.mapped[start:].view("<f4").reshape(self.vectors, dimension)
             return np.take(every, positions, axis=0, out=vectors, mode="clip")
         for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True):

@@ -18,9 +18,9 @@ from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.compaction import build_new, compact_segments
 from sbert_mini.search.creation import creating_index
+from sbert_mini.search.deadline import TIME_LIMIT_S
 from sbert_mini.search.deletion import publish_without, rows_to_delete
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts, VectorsById, encoded_blocks, given_blocks
-from sbert_mini.search.filters import TIME_LIMIT_S
 from sbert_mini.search.generation import row_of
 from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind, requested_kind

@@ -18,4 +18,4 @@ def test_an_index_of_another_model_than_the_default(sbmini_here, converted_model
     assert sbmini_here("index", "update", "i", "-i", "more.jsonl", "-m", own).returncode == 0
     index = SearchIndex(tmp_path / "i")
     assert [row.id for row in index.rows()] == ["a", "b"]
-    assert index.search("a dog", k=1)[0].score == pytest.approx(1, abs=1e-6)
+    assert index.search("a dog", k=1)[0].cosine == pytest.approx(1, abs=1e-6)

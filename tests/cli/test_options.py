@@ -13,7 +13,7 @@ from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.model.registry import BUILTIN
 from sbert_mini.runtime.job import EncodeJob, EncodeSettings
 from sbert_mini.runtime.stream import plan_texts
-from sbert_mini.search.filters import TIME_LIMIT_S
+from sbert_mini.search.deadline import TIME_LIMIT_S
 from sbert_mini.search.kinds import check_kind
 
 

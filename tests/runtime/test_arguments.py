@@ -101,7 +101,7 @@ def test_what_is_no_text_is_refused_by_its_name(default_embedder, index, tmp_pat
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_vectors_of_any_float_type_are_taken(default_embedder, index, dtype):
     vector = default_embedder.encode_query(["a dog"])
-    expected = index.search("a dog", 4)
+    expected = index.search("a dog", 4, by="meaning")
     (found,) = index.search(vector.astype(dtype), 4)
     assert [h.id for h in found] == [h.id for h in expected]
     assert [h.score for h in found] == pytest.approx(
@@ -159,7 +159,7 @@ def test_vectors_of_rows_are_checked_alike(default_embedder, tmp_path):
             IndexWriter(tmp_path / f"{number}", default_embedder).create(map(Record, texts), vectors=given)
     for number, given in enumerate([vectors.tolist(), vectors.astype(np.float64), vectors.astype(np.float16)]):
         made = IndexWriter(tmp_path / f"good{number}", default_embedder).create(map(Record, texts), vectors=given)
-        assert [h[0].score for h in made.search(texts, 1)] == [1.0, 1.0]
+        assert [h[0].cosine for h in made.search(texts, 1)] == [1.0, 1.0]
 
 
 def test_numbers_of_numpy_are_numbers_and_other_things_are_refused(default_embedder, index):

@@ -151,7 +151,7 @@ def test_the_command_encodes_files_on_ray(sbmini, tmp_path, make_model):
     assert index.verify() == []
     for row, text in (("a", "the cat"), ("b", long), ("c", "the dog")):
         (hit,) = index.search(text, 1)
-        assert (hit.id, hit.score) == (row, pytest.approx(1, abs=1e-5))
+        assert (hit.id, hit.cosine) == (row, pytest.approx(1, abs=1e-5))
     (tmp_path / "all.csv").write_text("key,body\nc,the dog\nz,the cat\n")
     one_error(sbmini("index", "create", "iy", "-i", "all.csv", *columns, "--vectors", "out"), 1, "'z' has no vector")
     (tmp_path / "all.csv").write_text("key,body\nc,the dog\n")

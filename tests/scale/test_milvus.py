@@ -94,20 +94,21 @@ def test_the_same_options_and_results(server, index, embedder):
         {"k": 300, "filter": "level between 2 and 3 or id = 'bread-proofing'"},
         {"k": 5, "filter": "level > 99"},
     ):
-        for here, there in zip(index.search(queries, **options), remote.search(queries, **options), strict=True):
+        here_of = index.search(queries, by="meaning", **options)
+        for here, there in zip(here_of, remote.search(queries, **options), strict=True):
             assert {h.id for h in here} == {h.id for h in there}, options
             np.testing.assert_allclose([h.score for h in here], [h.score for h in there], atol=1e-4)
             by_id = {hit.id: hit for hit in here}
             assert all((hit.text, hit.columns) == (by_id[hit.id].text, by_id[hit.id].columns) for hit in there)
-    assert remote.search(queries[0], 1)[0].id == index.search(queries[0], 1)[0].id
-    assert remote.search(embedder.encode(queries), 1)[1][0].id == index.search(queries[1], 1)[0].id
+    assert remote.search(queries[0], 1)[0].id == index.search(queries[0], 1, by="meaning")[0].id
+    assert remote.search(embedder.encode(queries), 1)[1][0].id == index.search(queries[1], 1, by="meaning")[0].id
     (hit, *_) = remote.search("Doppler horn express", 3, hybrid=True, filter="topic = 'railways'")
     assert hit.id == index.search("Doppler horn express", 3, hybrid=True, filter="topic = 'railways'")[0].id
     assert hit.score <= 1 + 1e-6
     for by in ("words", "both"):  # Milvus splits and weighs words itself, so the order may be another
         for query, there in zip(queries, remote.search(queries, 5, by=by), strict=True):
             assert len(there) == 5
-            cosines = {h.id: h.cosine for h in index.search(query, 300)}
+            cosines = {h.id: h.cosine for h in index.search(query, 300, by="meaning")}
             np.testing.assert_allclose([h.cosine for h in there], [cosines[h.id] for h in there], atol=1e-4)
             assert [h.score for h in there] == sorted((h.score for h in there), reverse=True)
             assert by == "both" or [h.rank_by_words for h in there] == [1, 2, 3, 4, 5]
@@ -179,7 +180,7 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path, index):
         server.start()
         remote = milvus.MilvusIndex(address)
         assert len(remote) == 240
-        assert {h.id for h in remote.search("bread", 9)} == {h.id for h in index.search("bread", 9)}
+        assert {h.id for h in remote.search("bread", 9)} == {h.id for h in index.search("bread", 9, by="meaning")}
     finally:
         server.kill()
 

@@ -15,7 +15,8 @@ from sbert_mini.search.checksums import CheckedFile, file_checksums
 from sbert_mini.search.column_reader import Columns, Texts
 from sbert_mini.search.columns import DATA, DESCRIPTION, Schema
 from sbert_mini.search.conditions import parse
-from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.deadline import Deadline
+from sbert_mini.search.filters import matching
 from sbert_mini.search.text_functions import like
 
 ALIKE = ("plumless", "buckeroo")
@@ -164,3 +165,40 @@ def test_spans_check_the_blocks_that_they_touch(tmp_path):
             CheckedFile(path, checksums).check_spans(np.array([200, start]), 18)
     with pytest.raises(CorruptIndexError, match="not every span of 18"):
         file.check_spans(np.array([233]), 18)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "width"),
+    [
+        (-128, 127, 1), (-129, 0, 2), (0, 32_767, 2), (-1, 32_768, 4), (-(2**31), 2**31 - 1, 4), (0, 2**31, None),
+        (-(2**63), 2**63 - 1, None), (2**53, 2**53 + 1, None),
+    ],
+)  # fmt: skip
+def test_integers_that_fit_fewer_bits_are_the_same_numbers(tmp_path, low, high, width):
+    rng = random.Random(5)
+    numbers = [low, None, high, *(rng.randint(low, high) for _ in range(500)), None]
+    columns_of(tmp_path, [{"n": number} for number in numbers], Schema(), values_in_memory=100)
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    (entry,) = (entry for entry in description["columns"] if entry["name"] == "n")
+    assert (entry["narrow"][1] // entry["count"] if entry["narrow"] else None) == width
+    middle = sorted(number for number in numbers if number is not None)[250]
+    for narrow in (entry["narrow"], None):  # None: as an earlier version wrote it
+        entry["narrow"] = narrow
+        columns = Columns(description, CheckedFile(tmp_path / DATA, file_checksums(tmp_path / DATA)), len(numbers))
+        values = columns.column("n").values(0, len(numbers))
+        assert values.values.dtype == np.int64
+        assert [n if ok else None for n, ok in zip(values.values.tolist(), values.valid, strict=True)] == numbers
+        for bound in (low, middle, high):
+            for op, compare in (("<", lambda a, b: a < b), ("=", lambda a, b: a == b), (">", lambda a, b: a > b)):
+                rows = np.flatnonzero(matching(parse(f"n {op} {bound}", {"n": "integer"}), columns, Deadline(None)))
+                assert rows.tolist() == [i for i, n in enumerate(numbers) if n is not None and compare(n, bound)]
+
+
+@pytest.mark.parametrize("size", [0, 3, 502 * 8, 501, 503])
+def test_integers_of_another_width_are_refused(tmp_path, size):
+    columns_of(tmp_path, [{"n": number % 100} for number in range(502)], Schema())
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    next(entry for entry in description["columns"] if entry["name"] == "n")["narrow"][1] = size
+    columns = Columns(description, CheckedFile(tmp_path / DATA, file_checksums(tmp_path / DATA)), 502)
+    with pytest.raises(CorruptIndexError, match=r"does not hold 502 values of the column 'n'|columns\.bin holds"):
+        columns.column("n")

@@ -14,7 +14,8 @@ from sbert_mini.search.checksums import CheckedFile, file_checksums
 from sbert_mini.search.column_reader import Columns
 from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema, converted, possible_types
 from sbert_mini.search.conditions import parse
-from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.deadline import Deadline
+from sbert_mini.search.filters import matching
 
 
 @pytest.mark.parametrize(

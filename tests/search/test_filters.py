@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from typed_rows import KINDS, SQL, WORDS, columns_of, rows_of
 
 from sbert_mini.errors import UsageError
+from sbert_mini.search import filters
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.conditions import parse
-from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.deadline import Deadline
+from sbert_mini.search.filters import matching
 from sbert_mini.search.text_functions import FilterValueError, json_value, like
 
 duckdb = pytest.importorskip("duckdb")
@@ -168,6 +170,25 @@ def compared(folder: Path, seed: int, count: int) -> None:
 
 def test_conditions_mean_what_duckdb_says(tmp_path: Path) -> None:
     compared(tmp_path, 1, 1500)
+
+
+def test_threads_find_the_rows_that_one_thread_finds(tmp_path, monkeypatch):
+    """Blocks of 7 rows, most of them evaluated by three threads."""
+    monkeypatch.setattr(filters, "BLOCK_ROWS", 7)
+    schema, grammar = Schema(), Grammar(3)
+    columns = columns_of(tmp_path, rows_of(3, 293), schema)
+    types = {entry["name"]: entry["type"] for entry in schema.described()}
+    for number in range(300):
+        condition = grammar.condition(number % 4)
+        results = []
+        for threads in (1, 3):
+            try:
+                results.append(matching(parse(condition, types), columns, Deadline(None), threads).tolist())
+            except (UsageError, FilterValueError) as error:
+                results.append(str(error))
+        assert results[0] == results[1], condition
+    with pytest.raises(UsageError, match="longer than 0 seconds"):
+        matching(parse("i = 1", types), columns, Deadline(0), 3)
 
 
 @pytest.mark.long

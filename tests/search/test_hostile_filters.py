@@ -14,7 +14,8 @@ from sbert_mini.scale.conditions import to_milvus
 from sbert_mini.search import filters
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.conditions import columns_in, parse
-from sbert_mini.search.filters import Deadline, matching
+from sbert_mini.search.deadline import Deadline
+from sbert_mini.search.filters import matching
 from sbert_mini.search.text_functions import FilterValueError
 
 TABLE = filters._Table

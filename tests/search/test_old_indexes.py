@@ -53,7 +53,7 @@ def check(index, expected):
         for identity, entry in expected.items()
     }
     assert index.search("hail fell on the greenhouse", 1)[0].id == "row 3"
-    assert index.search("hail fell on the greenhouse", 1)[0].score == pytest.approx(
+    assert index.search("hail fell on the greenhouse", 1)[0].cosine == pytest.approx(
         1, abs=0.002
     )  # ONNX Runtime made it
     vectors = np.concatenate([vectors for _, vectors in index.row_blocks()])

@@ -1,10 +1,16 @@
 """Searches by words and by both: ranks, scores and cosines by hand."""
 
+import logging
+import math
+import shutil
+
 import numpy as np
 import pytest
 
 from sbert_mini import IndexWriter, SearchIndex
 from sbert_mini.errors import UsageError
+from sbert_mini.search import word_index
+from sbert_mini.search.analyzer import terms_of
 from sbert_mini.search.fusion import DEFAULT_WEIGHT
 from sbert_mini.search.ranking import rows_by_words
 from sbert_mini.text.records import Record
@@ -30,19 +36,24 @@ def ids_by_words(index, query, depth=100):
     return [(segment.row(position).id, score) for (segment, position), score in located]
 
 
+def greatest_bm25(index, query):
+    """Return the sum of (k1 + 1) · idf over the query's different terms that rows hold; the deleted rows count too."""
+    documents = [{*terms_of(text)} for segment in index._store.segments for text in segment.texts()]
+    counts = [sum(term in document for document in documents) for term in {*terms_of(query)}]
+    return sum(2.2 * math.log(1 + (len(documents) - count + 0.5) / (count + 0.5)) for count in counts if count)
+
+
 def test_a_hybrid_search_weighs_cosines_and_bm25(index):
     (hit, *_) = index.search("Ticket 1033", 3, hybrid=True)
     assert hit.id == "T1033"
     query = "how does yeast make dough rise"
-    cosines = {h.id: h.cosine for h in index.search(query, 1000)}
+    cosines = {h.id: h.cosine for h in index.search(query, 1000, by="meaning")}
     words = dict(ids_by_words(index, query, 1000))
     candidates = {*list(cosines)[:100], *list(words)[:100]}
+    greatest = greatest_bm25(index, query)
     for weight in (None, 0, 0.3, 1):
         share = DEFAULT_WEIGHT if weight is None else weight
-        greatest = max(cosines[i] for i in candidates) + 1
-        meaning = {i: (cosines[i] + 1) / greatest for i in candidates}
-        by_words = {i: words.get(i, 0) / max(words.values()) for i in candidates}
-        scores = {i: share * meaning[i] + (1 - share) * by_words[i] for i in candidates}
+        scores = {i: share * cosines[i] + (1 - share) * words.get(i, 0) / (greatest + 30) for i in candidates}
         hits = index.search(query, 12, hybrid=True, weight=weight)
         assert [h.score for h in hits] == pytest.approx(sorted(scores.values(), reverse=True)[:12])
         assert all(h.score == pytest.approx(scores[h.id]) for h in hits)
@@ -54,7 +65,7 @@ def test_a_hybrid_search_weighs_cosines_and_bm25(index):
 def test_every_hit_has_the_cosine_of_its_vector_and_its_place_in_both_rankings(index, embedder):
     query = "printer of ticket 1033 and the yeast in bread dough"
     (vector,) = embedder.encode_query([query])
-    near = [h.id for h in index.search(query, 100)]
+    near = [h.id for h in index.search(query, 100, by="meaning")]
     words = dict(ids_by_words(index, query, 1000))
     for by in ("meaning", "words", "both"):
         hits = index.search(query, 100, by=by)
@@ -80,10 +91,11 @@ def test_every_hit_has_the_cosine_of_its_vector_and_its_place_in_both_rankings(i
 
 def test_the_least_cosine_holds_whatever_ranks_the_rows(index):
     query = "the printer is out of paper, and the dough rises"
-    everything = {hit.id: hit.cosine for hit in index.search(query, 1000)}
+    everything = {hit.id: hit.cosine for hit in index.search(query, 1000, by="meaning")}
     for least in (0.1, 0.3, 0.5):
         expected = {identity for identity, cosine in everything.items() if cosine >= least - 1e-6}
-        assert {hit.id for hit in index.search(query, 1000, min_score=least)} == expected
+        for by in ("meaning", "both", None):
+            assert {hit.id for hit in index.search(query, 1000, by=by, min_score=least)} == expected
         for by in ("words", "both"):
             hits = index.search(query, 1000, by=by, min_score=least)
             assert all(hit.cosine >= least - 1e-6 for hit in hits)
@@ -119,3 +131,51 @@ def test_vectors_are_searched_by_meaning_and_what_contradicts_itself_is_refused(
         with pytest.raises(UsageError, match=message):
             index.search(wrong.pop("queries"), 3, **wrong)
     assert index.search("bread", 3, by="both", hybrid=True) == index.search("bread", 3, hybrid=True)
+
+
+def test_texts_are_searched_by_both_and_a_weight_asks_for_it(index):
+    query = "how does yeast make dough rise"
+    both = index.search(query, 20, by="both")
+    assert index.search(query, 20) == both != index.search(query, 20, by="meaning")
+    assert index.search(query, 20, weight=DEFAULT_WEIGHT) == both
+    assert index.search([query, "?!"], 20) == index.search([query, "?!"], 20, by="both")
+    assert [hit.id for hit in index.search(query, 20, weight=1)] == [
+        hit.id for hit in index.search(query, 20, by="meaning")
+    ]
+
+
+def test_no_bm25_score_reaches_the_greatest_one(index):
+    for query in ("how does yeast make dough rise", "ticket", "the the printer", "xyzzy printer", "?!"):
+        greatest = index._words.greatest_bm25(list(dict.fromkeys(terms_of(query))))
+        assert greatest == pytest.approx(greatest_bm25(index, query))
+        assert all(0 < score < greatest for _, score in ids_by_words(index, query, 1000))
+
+
+@pytest.mark.parametrize("lost", ["missing", "damaged"])
+def test_many_rows_whose_words_are_not_indexed_are_searched_by_meaning(index, tmp_path, monkeypatch, caplog, lost):
+    path = tmp_path / "index"
+    shutil.copytree(index.path, path)
+    if lost == "missing":
+        shutil.rmtree(path / "words")
+    else:
+        for record in (path / "words").glob("*/record.json"):
+            record.write_bytes(record.read_bytes()[:-9])
+    monkeypatch.setattr(word_index, "MADE_IN_A_SEARCH", 100)
+    opened, query = SearchIndex(path), "how does yeast make dough rise"
+    with caplog.at_level(logging.WARNING, "sbert_mini"):
+        hits = [opened.search(query, 5) for _ in range(2)]
+    assert hits == [index.search(query, 5, by="meaning")] * 2
+    assert len(caplog.records) == 1
+    assert (
+        f"{path}: the words of {len(index)} rows are not indexed yet, so the search is by meaning alone" in caplog.text
+    )
+    made = opened.search(
+        query, 5, by="both"
+    )  # it makes them, without the deleted rows, which count in the other's statistics
+    assert [(hit.id, hit.cosine, hit.rank_by_words) for hit in made] == [
+        (hit.id, hit.cosine, hit.rank_by_words) for hit in index.search(query, 5)
+    ]
+    assert opened.search(query, 5) == made
+    monkeypatch.setattr(word_index, "MADE_IN_A_SEARCH", 1000)
+    shutil.rmtree(path / "words")
+    assert SearchIndex(path).search(query, 5) == made  # of few rows at once

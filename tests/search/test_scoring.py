@@ -26,7 +26,7 @@ def test_each_row_finds_itself_at_one_whatever_stores_it(
         records, vectors=vectors.astype(given_as or np.float32), **options
     )
     for i, hits in zip(some, index.search([texts[i] for i in some], 2, min_score=1), strict=True):
-        assert [(hit.id, hit.score) for hit in hits] == [(str(i), 1.0)]
+        assert [(hit.id, hit.cosine) for hit in hits] == [(str(i), 1.0)]
     scores, _ = index.nearest(vectors[:64], 20)
     assert scores.max() == 1
     assert scores.min() >= -1

@@ -19,7 +19,7 @@ from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.errors import CorruptIndexError
 from sbert_mini.files.durable import read_sealed_json, write_sealed_json
 from sbert_mini.files.json_files import WORDS_VERSION
-from sbert_mini.search import ranking
+from sbert_mini.search import ranking, word_index
 from sbert_mini.search.analyzer import query_terms, terms_of
 from sbert_mini.search.ranking import rows_by_words
 from sbert_mini.search.word_files import _SCHEMA, _SETTINGS
@@ -144,8 +144,11 @@ def test_statistics_are_those_of_all_segments_and_count_deleted_rows(make, rng):
     assert index.verify() == []
 
 
-@pytest.mark.parametrize(("few", "deepest"), [(0, 7), (0, 20_000), (1000, 20_000)])
-def test_a_filter_leaves_as_many_rows_as_meet_it_with_the_same_scores(make, rng, monkeypatch, few, deepest):
+@pytest.mark.parametrize(
+    ("few", "deepest", "one_by_one"), [(0, 7, 2000), (0, 20_000, 2000), (1000, 20_000, 2000), (1000, 20_000, 6)]
+)
+def test_a_filter_leaves_as_many_rows_as_meet_it_with_the_same_scores(make, rng, monkeypatch, few, deepest, one_by_one):
+    monkeypatch.setattr(word_index, "FEW_ROWS", one_by_one)
     monkeypatch.setattr(ranking, "SCORED_ROWS", few)
     monkeypatch.setattr(ranking, "DEEPEST", deepest)
     texts = texts_of(rng, 400)
@@ -162,6 +165,16 @@ def test_a_filter_leaves_as_many_rows_as_meet_it_with_the_same_scores(make, rng,
         for query in QUERIES:
             for depth in (1, 5, 100):
                 assert_ranked(by_words(index, query, depth, filter), expected(texts, query, depth, counted))
+
+
+def test_few_rows_are_scored_by_many_words(make, rng):
+    """256 look-ups, one inside the other."""
+    words = [f"w{number}" for number in range(300)]
+    texts = [" ".join(rng.choice(words, 12)) for _ in range(300)]
+    index, counted = make(texts), np.arange(300) < 40
+    query = " ".join(words)
+    assert len(query_terms(query)) == 256
+    assert_ranked(by_words(index, query, 100, "n < 40"), expected(texts, query, 100, counted))
 
 
 def test_rows_of_equal_scores_come_in_the_order_of_their_numbers(make):

@@ -47,7 +47,7 @@ def test_rows_are_added_replaced_and_deleted(copied_index, embedder, passages):
     assert index.get("new") is None
     assert index.get(passages[5]["id"]) is None
     for query in ("bread", "stars in a bag", passages[5]["text"], "red lights"):
-        assert [hit.id for hit in index.search(query, 9)] == by_brute_force(index, embedder, query, 9)
+        assert [hit.id for hit in index.search(query, 9, by="meaning")] == by_brute_force(index, embedder, query, 9)
     everything = index.search("bread", 1000)
     assert len(everything) == len({hit.id for hit in everything}) == 241
     assert {hit.id for hit in everything} == {row.id for row in index.rows()}
@@ -212,7 +212,7 @@ def test_the_models_prompt_for_documents_is_used_and_kept(tmp_path, converted_mo
     index = IndexWriter(tmp_path / "index", model).create([Record("a red house")])
     assert index.model.prompt == "dog "
     (hit,) = index.search("a red house", 1)
-    assert hit.score == pytest.approx(
+    assert hit.cosine == pytest.approx(
         float(model.encode("cat a red house") @ model.encode("dog a red house")), abs=1e-3
     )
 
