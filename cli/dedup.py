@@ -56,6 +56,7 @@ def dedup(
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    delimiter: options.Delimiter = None,
     max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = "warn",
     batch_size: options.BatchSize = 32,
@@ -72,7 +73,7 @@ def dedup(
     depends on the model: see its card ('sbmini models'). Beyond 50,000 kept rows, a row is compared only with those in the
     nearest inverted lists.
     """
-    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     quiet_notes(quiet)
     from sbert_mini.errors import UsageError
     from sbert_mini.runtime.embedder import Embedder
@@ -83,8 +84,7 @@ def dedup(
     output = None if output is not None and str(output) == "-" else output
     if duplicates is not None and str(duplicates) == "-" and output is None:
         raise UsageError("kept rows and duplicates would both go to stdout: give --output too")
-    plain = all(kind == "txt" for _, kind in inputs(files, input_format))
-    kind = _kind(output, plain)
+    kind = _kind(output, all(kind == "txt" for _, kind in inputs(files, input_format)))
     if duplicates is not None and str(duplicates) != "-":
         options.check_json_lines("--duplicates", duplicates)
     embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)

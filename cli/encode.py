@@ -83,6 +83,7 @@ def encode(
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    delimiter: options.Delimiter = None,
     max_row_bytes: options.MaxRowBytes = None,
     resume: Resume = False,
     truncation: options.Truncation = "warn",
@@ -112,11 +113,11 @@ def encode(
     defined order. Blank lines of plain text have no row. --resume skips the ids that are already written. --threads counts the
     threads of each worker; by default they share the cores. Workers are spread evenly over the nodes.
     """
-    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     settings: dict[str, Any] = {"dim": dim, "prompt": prompt, "truncation": truncation, "batch_size": batch_size}
     quiet_notes(quiet)
     if engine == "ray":
-        others = precision != "float32" or on_error == "skip" or rejects is not None or bool(input_format)
+        others = precision != "float32" or on_error == "skip" or rejects is not None or bool(input_format or delimiter)
         paths, folder = _checked_for_ray(texts, input, output, others=others)
         bulk = {"model": model, "graph": graph, "trust_tokenizer": trust_tokenizer, **settings, **reading}
         _on_ray(paths, folder, bulk, address, workers, threads, resume=resume, offline=offline, quiet=quiet)
@@ -126,7 +127,6 @@ def encode(
     input = options.checked_input(texts, input, reading)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
     output = _checked_output(output, input, resume=resume)
-
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
     from sbert_mini.runtime.stream import EncodeCounts
@@ -214,7 +214,9 @@ def _checked_for_ray(
     if texts or not input or output is None:
         raise UsageError("--engine ray needs --input (files, folders or patterns) and --output (a folder)")
     if others:
-        raise UsageError("--engine ray goes without --precision, --on-error skip, --rejects and --input-format")
+        raise UsageError(
+            "--engine ray goes without --precision, --on-error skip, --rejects, --input-format and --delimiter"
+        )
     return input, output
 
 

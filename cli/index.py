@@ -88,7 +88,9 @@ Input = Annotated[
     typer.Option(
         "--input",
         "-i",
-        help="A file of rows: txt, csv, tsv, jsonl or parquet; - for stdin. Several (-i A -i B) are read in order as one.",
+        callback=options.matching_files,
+        help="A file of rows: txt, csv, tsv, jsonl, json or parquet, or a pattern; - for stdin. "
+        "Several (-i A -i B) are read in order as one.",
         show_default=False,
     ),
 ]
@@ -118,6 +120,7 @@ def create(
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    delimiter: options.Delimiter = None,
     max_row_bytes: options.MaxRowBytes = None,
     prompt: Annotated[
         str | None,
@@ -158,7 +161,7 @@ def create(
     rows = _RowOptions(
         directory,
         input,
-        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
+        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter),
         vectors,
         _column_types(column_type),
         truncation,
@@ -195,6 +198,7 @@ def add(
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    delimiter: options.Delimiter = None,
     max_row_bytes: options.MaxRowBytes = None,
     truncation: options.LongTexts = None,
     passage_tokens: options.PassageTokens = None,
@@ -215,7 +219,7 @@ def add(
     rows = _RowOptions(
         directory,
         input,
-        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
+        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter),
         vectors,
         _column_types(column_type),
         truncation,
@@ -248,6 +252,7 @@ def update(
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    delimiter: options.Delimiter = None,
     max_row_bytes: options.MaxRowBytes = None,
     truncation: options.LongTexts = None,
     passage_tokens: options.PassageTokens = None,
@@ -264,7 +269,7 @@ def update(
     rows = _RowOptions(
         directory,
         input,
-        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes),
+        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter),
         vectors,
         _column_types(column_type),
         truncation,
@@ -580,6 +585,8 @@ def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: 
         note(f"{counts.split} long rows were split into {counts.passages} passages")
     if counts.repeated:
         note(f"{counts.repeated} rows were the same as an earlier one, and are stored once")
+    if counts.unchanged:
+        note(f"{counts.unchanged} rows were stored already, and stay as they are")
     replaced = f" ({counts.replaced} of them in the place of older ones)" if counts.replaced else ""
     note(f"{counts.rows} rows{replaced} -> {directory}")
     if segments > MANY_SEGMENTS:

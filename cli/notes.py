@@ -24,6 +24,7 @@ OPTION_OF = {
     "threshold": "--threshold",
     "passage_tokens": "--passage-tokens",
     "the overlap": "--overlap",
+    "the delimiter": "--delimiter",
     "pca": "--pca",
     "dim": "--dim",
     "resume=True": "--resume",

@@ -102,7 +102,15 @@ InputFormat = Annotated[
     str | None,
     typer.Option(
         "--input-format",
-        help="txt, csv, tsv, jsonl or parquet; by default by the suffix. Text may be gzipped (.gz).",
+        help="txt, csv, tsv, jsonl, json or parquet; by default by the suffix. Text may be gzipped (.gz).",
+        show_default=False,
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        help="The character between the columns of CSV; by default a comma, or the tab of a header without one.",
         show_default=False,
     ),
 ]
@@ -137,12 +145,25 @@ IdColumn = Annotated[
         show_default=False,
     ),
 ]
+
+
+def matching_files(paths: list[Path] | None) -> list[Path] | None:
+    """Return the files of an --input, patterns replaced by the files that match."""
+    if not paths or not any(set("*?[").intersection(str(path)) for path in paths):
+        return paths
+    from sbert_mini.files.paths import matching
+
+    return [file for path in paths for file in matching(path)]
+
+
 InputFiles = Annotated[
     list[Path] | None,
     typer.Option(
         "--input",
         "-i",
-        help="A file of texts: txt, csv, tsv, jsonl or parquet; - for stdin. Several (-i A -i B) are read in order as one.",
+        callback=matching_files,
+        help="A file of texts: txt, csv, tsv, jsonl, json or parquet, or a pattern ('news/*.csv'); - for stdin. "
+        "Several (-i A -i B) are read in order as one.",
         show_default=False,
     ),
 ]
@@ -174,6 +195,7 @@ def reading(
     text_separator: str | None = None,
     id_column: str | None = None,
     max_row_bytes: int | None = None,
+    delimiter: str | None = None,
 ) -> dict[str, Any]:
     """Return what `read_records` is given for the options of a command.
 
@@ -188,6 +210,7 @@ def reading(
         "text_separator": text_separator,
         "id_column": id_column,
         "max_row_bytes": max_row_bytes,
+        "delimiter": delimiter,
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -227,6 +250,7 @@ def check_no_input_options(reading: dict[str, Any]) -> None:
         "text_column": "--text-column",
         "id_column": "--id-column",
         "max_row_bytes": "--max-row-bytes",
+        "delimiter": "--delimiter",
     }
     used = [name for key, name in names.items() if key in reading]
     if used:

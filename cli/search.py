@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import InputError, UsageError
 from sbert_mini.scale import address
 from sbert_mini.search.fusion import DEFAULT_WEIGHT, SearchBy
 from sbert_mini.text.shown import columns, fitted
@@ -36,6 +36,8 @@ EXAMPLE = """Examples:
 
   sbmini search manuals.index "reset the printer" --passages
 
+  sbmini search notes.index --like notes/bread.md
+
   sbmini search milvus://search.example.org/news "interest rates"
 
   sbmini --raw search notes.index "tax law" > hits.tsv
@@ -47,6 +49,10 @@ Index = Annotated[
     typer.Argument(metavar="INDEX", help=f"The index directory, or {address.FORM}.", show_default=False),
 ]
 Query = Annotated[str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)]
+Like = Annotated[
+    str | None,
+    typer.Option("--like", metavar="ID", help="In place of a query: the rows closest to this one.", show_default=False),
+]
 MinScore = Annotated[
     float | None,
     typer.Option("--min-score", help="Leave out hits with a lower cosine, in [-1, 1].", show_default=False),
@@ -56,7 +62,9 @@ Input = Annotated[
     typer.Option(
         "--input",
         "-i",
-        help="A file of queries: txt, csv, tsv, jsonl or parquet; - for stdin. Several are read in order as one.",
+        callback=options.matching_files,
+        help="A file of queries: txt, csv, tsv, jsonl, json or parquet, or a pattern; - for stdin. "
+        "Several are read in order as one.",
         show_default=False,
     ),
 ]
@@ -103,6 +111,7 @@ def search(
     context: typer.Context,
     directory: Index,
     query: Query = None,
+    like: Like = None,
     k: TopK = 10,
     min_score: MinScore = None,
     filter: options.Filter = None,
@@ -116,6 +125,7 @@ def search(
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
     id_column: options.IdColumn = None,
+    delimiter: options.Delimiter = None,
     max_row_bytes: options.MaxRowBytes = None,
     as_json: AsJson = False,
     as_json_lines: AsJsonLines = False,
@@ -150,16 +160,23 @@ def search(
     _check_exclusive({"--passages": passages, "--without-text": not with_text})
     _check_exclusive({"--json": as_json, "--jsonl": as_json_lines})
     ranked_by = _ranked_by(by, hybrid, weight)
-    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes)
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     options.check_trust(trust_tokenizer, model)
     if directory.startswith(address.SCHEME) and "filter_timeout" in options.given(context):
         raise UsageError("--filter-timeout is not for Milvus: its server evaluates the filter, and takes no time limit")
     quiet_notes(quiet)
-    queries = _queries(query, input, reading)
+    if like is not None and (query is not None or input or (ranked_by or "meaning") != "meaning"):
+        raise UsageError(
+            "--like takes the place of the query, and compares by meaning: give no query, --input or --by with it"
+        )
+    queries: list[tuple[str | None, str]] = [(None, like)] if like is not None else _queries(query, input, reading)
     index = _opened(directory, threads, offline, filter_timeout)
     embedder = None if model is None else _embedder(model, index, threads, offline, trust_tokenizer)
     asked: dict[str, Any] = {"min_score": min_score, "filter": filter, "by": ranked_by, "weight": weight}
-    results = index.search([text for _, text in queries], k, embedder=embedder, exact=exact, **asked)
+    if like is None:
+        results = index.search([text for _, text in queries], k, embedder=embedder, exact=exact, **asked)
+    else:
+        results = [_similar(index, like, k, exact=exact, min_score=min_score, filter=filter)]
     if as_json or as_json_lines:
         answers = _answers(queries, results, with_text, passages)
         whole = [{"index": directory, "model": index.model.name, "results": answers}]
@@ -169,6 +186,24 @@ def search(
         _print_all(queries, results, with_text, passages)
     if fail_if_empty and not any(results):
         raise typer.Exit(1)
+
+
+def _similar(index: "Searchable", identity: str, k: int, **asked: Any) -> "list[Hit]":
+    """Return the rows closest to a row of the index, without itself.
+
+    Raises:
+        UsageError: the index is in Milvus.
+        InputError: there is no row with this id.
+    """
+    from sbert_mini.search.index import SearchIndex
+
+    if not isinstance(index, SearchIndex):
+        raise UsageError("--like is not for Milvus: give the row's text as the query")
+    vector = index.vector(identity)
+    if vector is None:
+        raise InputError(f"the id {identity!r} is not in the index {index.path}")
+    (hits,) = index.search(vector[None], k + 1, **asked)
+    return [hit for hit in hits if hit.id != identity][:k]
 
 
 def _check_exclusive(flags: dict[str, bool]) -> None:
@@ -267,6 +302,11 @@ def _shown(rank: int, hit: "Hit", with_text: bool, passages: bool) -> dict[str, 
     if passages:
         fields = {"passage" if name == "text" else name: value for name, value in fields.items()}
         fields["passage"] = hit.passage
+    if with_text and "file_path" in hit.columns:
+        from sbert_mini.documents.places import place_of
+
+        if (place := place_of(hit)) is not None:
+            fields["place"] = vars(place)
     return {"rank": rank, **fields}
 
 

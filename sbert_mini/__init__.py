@@ -7,6 +7,8 @@ half never imports torch.
 | --- | --- | --- |
 | `Embedder` | texts -> vectors, int8 or fp32, without torch | |
 | `IndexWriter` | makes an index of texts, and changes it | |
+| `Collection` | an index that grows: upsert, get, delete, query | |
+| `FolderSync`, `SyncOptions` | makes an index agree with folders of documents | |
 | `Hit` | a row that a search returns: its id, score, text and columns | |
 | `Record` | a row to index: a text with its id and columns | |
 | `SearchIndex` | an index, opened for search: FAISS with the rows that it was made from | |
@@ -32,10 +34,12 @@ _HOMES = {
     "AdamW": "sbert_mini.training.adamw",
     "AverageConfig": "sbert_mini.training.config",
     "BertConfig": "sbert_mini.model.layout",
+    "Collection": "sbert_mini.search.collection",
     "CosineEmbeddingLoss": "sbert_mini.training.losses",
     "Embedder": "sbert_mini.runtime.embedder",
     "Examples": "sbert_mini.training.examples",
     "FitterConfig": "sbert_mini.training.config",
+    "FolderSync": "sbert_mini.documents.sync",
     "FixedMargin": "sbert_mini.training.losses",
     "HardNegativeMargin": "sbert_mini.training.losses",
     "Hit": "sbert_mini.search.queries",
@@ -50,6 +54,7 @@ _HOMES = {
     "SbertMiniError": "sbert_mini.errors",
     "ScheduledMargin": "sbert_mini.training.losses",
     "SearchIndex": "sbert_mini.search.index",
+    "SyncOptions": "sbert_mini.documents.sync",
     "Task": "sbert_mini.training.tasks",
     "TaskConfig": "sbert_mini.training.task_config",
     "UsageError": "sbert_mini.errors",
@@ -58,12 +63,14 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from sbert_mini.documents.sync import FolderSync, SyncOptions
     from sbert_mini.encoder.bert import MiniBert
     from sbert_mini.encoder.module import MiniBertModule, load
     from sbert_mini.errors import SbertMiniError, UsageError
     from sbert_mini.model.layout import BertConfig
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.predictor import Predictor
+    from sbert_mini.search.collection import Collection
     from sbert_mini.search.index import SearchIndex
     from sbert_mini.search.queries import Hit
     from sbert_mini.search.writer import IndexWriter
@@ -81,11 +88,13 @@ __all__ = [
     "AdamW",
     "AverageConfig",
     "BertConfig",
+    "Collection",
     "CosineEmbeddingLoss",
     "Embedder",
     "Examples",
     "FitterConfig",
     "FixedMargin",
+    "FolderSync",
     "HardNegativeMargin",
     "Hit",
     "IndexWriter",
@@ -99,6 +108,7 @@ __all__ = [
     "SbertMiniError",
     "ScheduledMargin",
     "SearchIndex",
+    "SyncOptions",
     "Task",
     "TaskConfig",
     "UsageError",

@@ -27,6 +27,10 @@ EXTRA_OF = {
     **dict.fromkeys(("scipy", "sklearn", "matplotlib", "pandas", "pytrec_eval", "datasets"), "bench"),
     **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
     "pyarrow": "parquet",
+    "pypdf": "documents",
+    "docx": "documents",
+    "lxml": "documents",
+    "watchfiles": "documents",
     "pymilvus": "milvus",
     "ray": "ray",
 }

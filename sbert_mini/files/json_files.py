@@ -271,6 +271,20 @@ ROW = Object(
     {"id": Required(_ANY_TEXT), "text": Required(_ANY_TEXT), "columns": Required(MapOf(Anything(), Anything()))}
 )
 """A line of `segments/N/rows.jsonl`."""
+_PARTS = ListOf(ListOf(Integer(0, 1 << 31), 2, 2), 1, 4096)
+DOCUMENT_COLUMNS = Object(
+    {
+        "synced_from": Required(_ANY_TEXT),
+        "file_path": Required(_ANY_TEXT),
+        "file_format": Required(
+            OneOf(("text", "markdown", "rst", "html", "code", "jsonl", "csv", "tsv", "pdf", "docx"))
+        ),
+        "file_encoding": Text(r"[a-z0-9_-]{1,40}", "the name of an encoding"),
+        "file_line": Integer(1),
+        "file_places": Object({"line": _PARTS, "page": _PARTS}),
+    }
+)
+"""The columns of a row that a sync of a folder made, from which its place in the file is computed (`columns` of `rows.jsonl`)."""
 COLUMNS = Object(
     {
         "rows": Required(_COUNT),

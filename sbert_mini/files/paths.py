@@ -24,6 +24,19 @@ def expanded(path: str | Path) -> Path:
         ) from None
 
 
+def matching(path: str | Path) -> list[Path]:
+    """Return the files that a path stands for: itself, or, if there is none of this name, those that match it as a pattern.
+
+    Files are sorted. What matches nothing stands for itself.
+    """
+    pattern = str(path)
+    if not any(character in pattern for character in "*?[") or os.path.lexists(path):
+        return [Path(path)]
+    from glob import glob
+
+    return sorted(Path(name) for name in glob(pattern, recursive=True)) or [Path(path)]  # noqa: PTH207  # may be absolute
+
+
 def is_utf8(path: str | Path) -> bool:
     """Return whether a path is UTF-8; libraries that keep names as UTF-8 cannot open others by name."""
     try:

@@ -1,8 +1,9 @@
 """Rows -> blocks of rows with their vectors: encoded, whole or in passages, or given by the caller."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol, Unpack
 
 import numpy as np
 
@@ -11,15 +12,29 @@ from sbert_mini.progress import Counted, ProgressBar, expected
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.choices import LONG_TEXTS, LongTexts
 from sbert_mini.runtime.embedder import Embedder
-from sbert_mini.runtime.stream import EncodeCounts
+from sbert_mini.runtime.stream import EncodeCounts, RowT, StreamOptions
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import LongTextRule
 from sbert_mini.shapes import FloatArray, IntArray
-from sbert_mini.text.passages import PassageSize, PassageSplitter, passage_size
+from sbert_mini.text.passages import PassageSize, PassageSplitter, Span, passage_size
+from sbert_mini.text.tokenizer import TextTokenizer
 
 NEW_INDEX: LongTexts = "passages"
 """What a new index does with long texts, unless the caller says otherwise (EXPERIMENTS.md)."""
 _BLOCK_ROWS = 4096
+
+
+class PassageEncoder(Protocol):
+    """What encodes passages: an `Embedder`, or something that asks one."""
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The model's."""
+
+    def encode_records(
+        self, records: Iterable[RowT], **options: Unpack[StreamOptions]
+    ) -> Iterator[tuple[list[RowT], FloatArray]]:
+        """Yield records with the vectors of their texts; see `Embedder.encode_records`."""
 
 
 @dataclass
@@ -31,6 +46,7 @@ class IndexCounts:
         rows: rows stored.
         replaced: rows among them that took the place of one with the same id.
         repeated: rows without an id of their own that were the same, in every column, as one before; stored once.
+        unchanged: rows of an update that were stored already, with the same text and columns; left as they are.
         split: rows whose text was split into passages.
         passages: passages of those rows.
         encoding: counts of the encoding; a passage counts as a text.
@@ -40,6 +56,7 @@ class IndexCounts:
     rows: int = 0
     replaced: int = 0
     repeated: int = 0
+    unchanged: int = 0
     split: int = 0
     passages: int = 0
     encoding: EncodeCounts = field(default_factory=EncodeCounts)
@@ -87,6 +104,8 @@ class EncodingOptions:
         overlap: word pieces that passages share; None for what the index notes, else for the usual number.
         batch_size: see `Embedder.encode`.
         show_progress_bar: draw a progress bar on stderr.
+        parts: where passages divide a row's text in any case: a row -> consecutive parts of its text, each of which is split by
+            itself; None for the whole text.
     """
 
     truncation: LongTexts | None = None
@@ -94,6 +113,7 @@ class EncodingOptions:
     overlap: int | None = None
     batch_size: int = 32
     show_progress_bar: bool = False
+    parts: Callable[[StoredRow], Sequence[Span]] | None = None
 
     def rule(self, noted: LongTextRule | None, embedder: Embedder, prompt: str) -> LongTextRule:
         """Return what happens to long texts.
@@ -126,7 +146,7 @@ class EncodingOptions:
 
 def encoded_blocks(
     rows: Iterable[StoredRow],
-    embedder: Embedder,
+    embedder: PassageEncoder,
     prompt: str,
     rule: LongTextRule,
     options: EncodingOptions,
@@ -153,7 +173,7 @@ def encoded_blocks(
     splitter = PassageSplitter(embedder.tokenizer, PassageSize(rule.tokens, rule.overlap))
     progress = ProgressBar("encoding", total) if options.show_progress_bar else None
     try:
-        for passages, vectors in encode(_passages(rows, splitter, counts)):
+        for passages, vectors in encode(_passages(rows, splitter, counts, options.parts)):
             spans = np.array([(p.position, p.start, p.end) for p in passages], np.int64)
             block = [p.row for p in passages if p.is_first]
             yield RowBlock(block, vectors, spans)
@@ -179,9 +199,14 @@ class _Passage:
         return self.row.text[self.start : self.end]
 
 
-def _passages(rows: Iterable[StoredRow], splitter: PassageSplitter, counts: IndexCounts) -> Iterator[_Passage]:
+def _passages(
+    rows: Iterable[StoredRow],
+    splitter: PassageSplitter,
+    counts: IndexCounts,
+    parts: Callable[[StoredRow], Sequence[Span]] | None,
+) -> Iterator[_Passage]:
     for position, row in enumerate(rows):
-        spans = splitter.spans(row.text)
+        spans = splitter.spans(row.text) if parts is None else splitter.spans_in_parts(row.text, parts(row))
         if len(spans) > 1:
             counts.split += 1
             counts.passages += len(spans)

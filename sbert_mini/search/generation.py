@@ -71,6 +71,19 @@ def stored_rows(store: Store) -> Iterator[StoredRow]:
                 yield segment.row(position)
 
 
+def row_ids(store: Store, filter: str | None, timeout_s: float | None) -> Iterator[str]:
+    """Yield the ids of the rows that meet an SQL condition, or of all, in the order of their numbers.
+
+    Args:
+        store: the generation.
+        filter: the condition; None for all rows.
+        timeout_s: seconds after which the filter is given up; None for no limit.
+    """
+    for segment, mask in zip(store.segments, allowed_rows(store, filter, timeout_s), strict=True):
+        for position in range(segment.rows) if mask is None else np.flatnonzero(mask).tolist():
+            yield segment.row(position).id
+
+
 def row_blocks(store: Store) -> Iterator[tuple[list[StoredRow], FloatArray]]:
     """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time.
 
@@ -90,6 +103,17 @@ def row_of(store: Store, identity: str) -> StoredRow | None:
         return None
     segment, position = store.locate(row)
     return segment.row(position)
+
+
+def vector_of(store: Store, identity: str) -> FloatArray | None:
+    """Return the vector of the row with this id, (dim,), the mean of its passages; None where there is no such row."""
+    row = store.find(identity)
+    if row is None:
+        return None
+    segment, position = store.locate(row)
+    positions = np.array([position]) if segment.passages is None else segment.passages.of_row(position)
+    vectors = segment.vectors_at(positions, store.model.dimension)
+    return vectors[0] if segment.passages is None else segment.passages.averaged(vectors, positions)[0]
 
 
 def stored_hit(store: Store, ranked: RankedRow, query: FloatArray) -> Hit:

@@ -18,6 +18,7 @@ from sbert_mini.search.generation import (
     row_of,
     stored_hit,
     stored_rows,
+    vector_of,
 )
 from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.nearest import SegmentSearch, segment_searches
@@ -260,6 +261,10 @@ class SearchIndex:
     def get(self, identity: str) -> StoredRow | None:
         """Return the row with this id, or None where there is none."""
         return row_of(self._store, identity)
+
+    def vector(self, identity: str) -> FloatArray | None:
+        """Return the vector of the row with this id, (dim,), the mean of its passages; None where there is none."""
+        return vector_of(self._store, identity)
 
     def verify(self) -> list[str]:
         """Check every stored block, the caches included, and return a line for each damaged file; none for sound."""

@@ -21,6 +21,7 @@ from sbert_mini.search.creation import creating_index
 from sbert_mini.search.deadline import TIME_LIMIT_S
 from sbert_mini.search.deletion import publish_without, rows_to_delete
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts, VectorsById, encoded_blocks, given_blocks
+from sbert_mini.search.generation import row_of
 from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind, requested_kind
 from sbert_mini.search.queries import IndexModel, check_model
@@ -36,6 +37,7 @@ from sbert_mini.search.store import (
 )
 from sbert_mini.search.word_writer import write_generation
 from sbert_mini.shapes import FloatArray
+from sbert_mini.text.frames import rows_of
 from sbert_mini.text.records import Record, Reject
 
 Row: TypeAlias = Record | StoredRow | Mapping[str, Any] | str
@@ -131,7 +133,7 @@ class IndexWriter:
         if self._embedder is None:
             raise UsageError(f"a new index needs a model: IndexWriter({str(self.path)!r}, Embedder())")
         check_kind(kind, self._embedder.dimension, pca)
-        model = _identity(self._embedder, prompt)
+        model = model_identity(self._embedder, prompt)
         with creating_index(self.path):
             schema = Schema(declared=column_types)
             rows = self._row_writer(embedder=self._embedder)
@@ -169,6 +171,9 @@ class IndexWriter:
         column_types: Mapping[str, str] | None = None,
     ) -> SearchIndex:
         """Replace the rows with the same ids, add the others, and return the index, opened.
+
+        A row that is stored already, with the same text and columns, is left as it is, unless its vector or another way with long
+        texts is given.
 
         Args:
             records: the rows.
@@ -330,12 +335,16 @@ class _RowWriter:
             InputError: a row cannot be stored, or there is none.
         """
         counts = self._counts
-        counts.records = counts.rows = counts.replaced = counts.repeated = counts.split = counts.passages = 0
+        counts.records = counts.rows = counts.replaced = counts.repeated = counts.unchanged = 0
+        counts.split = counts.passages = 0
         rule = self._options.rule(None if old is None else old.long_texts, self._embedder, model.prompt)
         first_row = 0 if old is None else int(old.manifest["next_row"])
         generation = 1 if old is None else old.generation + 1
         replaced: list[int] = []
-        accepted = Counted(self._accepted(records, old, replaced if replace else None, schema), expected(records))
+        options = self._options
+        same_vectors = vectors is None and (options.truncation, options.passage_tokens, options.overlap) == (None,) * 3
+        taken = self._accepted(rows_of(records), old, replaced if replace else None, schema, leave_equal=same_vectors)
+        accepted = Counted(taken, expected(records))
         segments = self._path / "segments"
         with SegmentWriter(segments, f"{generation:06d}", model.dimension, schema, first_row) as segment:
             if vectors is None:
@@ -345,7 +354,7 @@ class _RowWriter:
                 blocks = given_blocks(accepted, vectors, model.dimension, counts)
             for block in blocks:
                 segment.write(block.rows, block.vectors, spans=block.spans)
-            if not segment.rows and not counts.repeated:
+            if not segment.rows and not counts.repeated and not counts.unchanged:
                 raise InputError("there is no text to index")
         if not segment.rows:
             return
@@ -362,9 +371,15 @@ class _RowWriter:
         publish(self._path, generation, model, entries, next_row, deleted, kind, columns=columns, long_texts=rule)
 
     def _accepted(
-        self, records: Iterable[Row], old: Store | None, replaced: list[int] | None, schema: Schema
+        self,
+        records: Iterable[Row],
+        old: Store | None,
+        replaced: list[int] | None,
+        schema: Schema,
+        *,
+        leave_equal: bool,
     ) -> Iterator[tuple[int, StoredRow]]:
-        """Yield the rows to store, with their records' positions."""
+        """Yield the rows to store, with their records' positions; with `leave_equal` without those that are stored already."""
         origins: dict[str, tuple[str, int]] = {}
         for position, item in enumerate(records):
             self._counts.records += 1
@@ -392,12 +407,16 @@ class _RowWriter:
                 self._on_reject(Reject(line, str(error), str(getattr(item, "text", item))[:1000], file))
                 continue
             origins[identity] = (file, line)
+            stored = StoredRow(identity, record.text, record.columns)
             if row is not None and replaced is not None:
+                if leave_equal and old is not None and row_of(old, identity) == stored:
+                    self._counts.unchanged += 1
+                    continue
                 replaced.append(row)
-            yield position, StoredRow(identity, record.text, record.columns)
+            yield position, stored
 
 
-def _identity(embedder: Embedder, prompt: str | None) -> ModelIdentity:
+def model_identity(embedder: Embedder, prompt: str | None) -> ModelIdentity:
     """Return what an index notes of its model; a prompt of None stands for the model's own for documents."""
     name = embedder.model_name
     return ModelIdentity(

@@ -1,7 +1,7 @@
 """Long texts -> passages: parts that a model reads whole, cut at the borders of paragraphs, sentences or words."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -117,6 +117,23 @@ class PassageSplitter:
             last = spans[-1:]
             spans[-1:] = self._joined(text, last[0], span) if last else [span]
         return spans if len(spans) > 1 else whole
+
+    def spans_in_parts(self, text: str, parts: Sequence[Span]) -> list[Span]:
+        """Return the passages of a text, none of which crosses the border of two parts.
+
+        Args:
+            text: the text.
+            parts: of the text, ascending. Blanks at the ends of a part are left out, and parts of which nothing can be read.
+        """
+        if len(parts) < 2:
+            return self.spans(text)
+        spans: list[Span] = []
+        for start, end in parts:
+            part = text[start:end]
+            first = start + len(part) - len(part.lstrip())
+            if not is_silent(part):
+                spans += [(first + s, first + e) for s, e in self.spans(part.strip())]
+        return spans or [(0, len(text))]
 
     def _cut(self, text: str, span: Span, tokens: int) -> list[Span]:
         """Return consecutive passages of a part of a text, of at most so many word pieces."""

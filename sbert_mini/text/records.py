@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn, TypeAlias, get_args
 
 from sbert_mini.errors import InputError, UsageError
-from sbert_mini.files.paths import expanded
+from sbert_mini.files.paths import expanded, matching
+from sbert_mini.text.json_array import read_array
 from sbert_mini.text.json_lines import json_object
 from sbert_mini.text.limits import MAX_ROW_BYTES
 from sbert_mini.text.lines import SHOWN_CHARACTERS, Line, UnreadableError, read_lines
 from sbert_mini.text.parquet import read_rows
 from sbert_mini.text.tables import listed, read_table
 
-Format: TypeAlias = Literal["txt", "csv", "tsv", "jsonl", "parquet"]
+Format: TypeAlias = Literal["txt", "csv", "tsv", "jsonl", "json", "parquet"]
 FORMATS: tuple[str, ...] = get_args(Format)
 _SUFFIXES: dict[str, Format] = {
     ".txt": "txt",
@@ -35,6 +36,7 @@ _SUFFIXES: dict[str, Format] = {
     ".tsv": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
     ".parquet": "parquet",
 }
 STANDARD_INPUT = "-"
@@ -252,14 +254,16 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
     """Return the files of an input with their formats, after a check that they exist and are no directories.
 
     Args:
-        paths: a file or several, in order; `-` for standard input.
+        paths: a file or several, in order; `-` for standard input. A pattern, such as `news/*.csv`, stands for the files that
+            match it.
         format: that of all of them; None to tell each by its suffix.
 
     Raises:
         UsageError: none is named, one is named twice or a directory, or a format is unknown.
         InputError: one is absent.
     """
-    given_paths = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    patterns = [paths] if isinstance(paths, (str, Path)) else paths
+    given_paths = [path for pattern in patterns for path in matching(pattern)]
     if not given_paths:
         raise UsageError("no input file is named")
     path_of: dict[tuple[int, int], Path] = {}
@@ -275,7 +279,8 @@ def inputs(paths: str | Path | Sequence[str | Path], format: str | None = None) 
             raise InputError(f"{str(path)!r} cannot be opened: {error}") from error
         if path.is_dir() and str(path) != STANDARD_INPUT:
             raise UsageError(
-                f"{path} is a directory, and directories are not read: name its files, each with --input (-i)"
+                f"{path} is a directory, and directories are not read: 'sbmini index sync INDEX {path}' reads the documents of "
+                f"a folder, and --input '{path}/*.jsonl' reads its files of rows"
             )
         other = path_of.setdefault((status.st_dev, status.st_ino), path)
         if other is not path:
@@ -293,26 +298,28 @@ def read_records(
     text_separator: str = " ",
     id_column: str | None = None,
     max_row_bytes: int = MAX_ROW_BYTES,
+    delimiter: str | None = None,
     counts: ReadCounts | None = None,
     on_reject: Callable[[Reject], None] | None = None,
 ) -> Iterator[Record]:
     """Yield the records of a file, or of several one after the other, in order.
 
     Plain text: one text a line. CSV and TSV: a header line, then rows (CSV quoting in CSV, none in TSV; a CSV whose header
-    holds tabs and no comma is separated by tabs). JSON lines: one object a line. Parquet: a table.
+    holds tabs and no comma is separated by tabs). JSON lines: one object a line. JSON: an array of objects. Parquet: a table.
 
     Text is UTF-8. A byte order mark is left out where a file, or a line of plain text or JSON, begins with one. After a
     quotation mark that is never closed reading is taken up again at the next line.
 
     Args:
         paths: the file or the files, or `-` for standard input. Each is read by its own suffix, or all by `format`.
-        format: `txt`, `csv`, `tsv`, `jsonl` or `parquet`; None to tell by the suffix.
+        format: `txt`, `csv`, `tsv`, `jsonl`, `json` or `parquet`; None to tell by the suffix.
         text_column: the column that holds the text. Of several the texts are joined; what is empty or null is left out of that,
             and the columns stay among the record's columns. None for `text`; or for `title` and `text`, joined, where a row is
             in BEIR's layout: it has `_id`, `title` and `text`, and no `id`.
         text_separator: stands between joined texts.
         id_column: the column that holds the id; None for `id`, or else `_id`, where there is one.
         max_row_bytes: the most bytes of a line, or of a row of several lines; a longer one is not read.
+        delimiter: the character between the columns of CSV and TSV, with CSV's quoting; None for a comma or a tab.
         counts: filled in, if given.
         on_reject: takes each row that cannot be read; None for an error at the first. A file that cannot be read at all
             (absent, damaged, without the text column) is an error in any case.
@@ -331,10 +338,16 @@ def read_records(
         )
     if max_row_bytes < 1:
         raise UsageError(f"max_row_bytes must be at least 1; found {max_row_bytes}")
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0' or not delimiter.isascii()):
+        raise UsageError(
+            f"the delimiter must be one ASCII character, such as ';'; found {delimiter!r}", "the delimiter"
+        )
+    if delimiter is not None and (other := next((path for path, kind in files if kind not in ("csv", "tsv")), None)):
+        raise UsageError(f"the delimiter is for CSV and TSV, and {other} is neither", "the delimiter")
     max_row_bytes = min(max_row_bytes, sys.maxsize - 1)
     columns = _Columns.named(text_column, text_separator, id_column)
     counts = counts if counts is not None else ReadCounts()
-    return _records(files, columns, max_row_bytes, counts, on_reject)
+    return _records(files, columns, max_row_bytes, counts, on_reject, delimiter)
 
 
 def _records(
@@ -343,12 +356,15 @@ def _records(
     max_row_bytes: int,
     counts: ReadCounts,
     on_reject: Callable[[Reject], None] | None,
+    delimiter: str | None,
 ) -> Iterator[Record]:
     for path, kind in files:
         name = "standard input" if str(path) == STANDARD_INPUT else str(path)
         source = _Source(name, "row" if kind == "parquet" else "line", max_row_bytes, on_reject)
         rows = (
-            _parquet(path, source, columns) if kind == "parquet" else _text_records(path, kind, source, columns, counts)
+            _parquet(path, source, columns)
+            if kind == "parquet"
+            else _text_records(path, kind, source, columns, counts, delimiter)
         )
         for record in rows:
             counts.records += 1
@@ -356,15 +372,19 @@ def _records(
             yield record
 
 
-def _text_records(path: Path, kind: Format, source: _Source, columns: _Columns, counts: ReadCounts) -> Iterator[Record]:
+def _text_records(
+    path: Path, kind: Format, source: _Source, columns: _Columns, counts: ReadCounts, delimiter: str | None
+) -> Iterator[Record]:
     with open_file(path) as stream:
         lines = read_lines(stream, source.name, source.max_row_bytes, by_itself=kind in ("txt", "jsonl"))
         if kind == "txt":
             yield from _plain(lines, source, counts)
+        elif kind == "json":
+            yield from _json_rows(read_array(stream, source.name, source.max_row_bytes), source, columns)
         elif kind == "jsonl":
-            yield from _json_lines(lines, source, columns)
+            yield from _json_rows(lines, source, columns)
         else:
-            yield from _table(lines, source, columns, kind)
+            yield from _table(lines, source, columns, kind, delimiter)
 
 
 def _standard_input() -> int:
@@ -407,8 +427,11 @@ def _plain(lines: Iterator[Line], source: _Source, counts: ReadCounts) -> Iterat
             counts.blank += 1
 
 
-def _table(lines: Iterator[Line], source: _Source, columns: _Columns, kind: Format) -> Iterator[Record]:
-    rows = read_table(lines, source.name, source.max_row_bytes, "," if kind == "csv" else "\t", columns.missing)
+def _table(
+    lines: Iterator[Line], source: _Source, columns: _Columns, kind: Format, delimiter: str | None
+) -> Iterator[Record]:
+    usual: Literal[",", "\t"] = "," if kind == "csv" else "\t"
+    rows = read_table(lines, source.name, source.max_row_bytes, usual, columns.missing, delimiter)
     for line, values, problem, content, span in rows:
         try:
             if values is None:
@@ -420,7 +443,7 @@ def _table(lines: Iterator[Line], source: _Source, columns: _Columns, kind: Form
             yield record
 
 
-def _json_lines(lines: Iterator[Line], source: _Source, columns: _Columns) -> Iterator[Record]:
+def _json_rows(lines: Iterator[Line], source: _Source, columns: _Columns) -> Iterator[Record]:
     for number, line, problem, content in lines:
         try:
             if problem:

@@ -71,6 +71,7 @@ def read_table(
     max_row_bytes: int,
     delimiter: Literal[",", "\t"],
     missing: Callable[[Sequence[str]], str],
+    stated: str | None = None,
 ) -> Iterator[TableRow]:
     """Yield the rows after the header. After a quotation mark that is never closed reading goes on at the next line.
 
@@ -81,12 +82,13 @@ def read_table(
         delimiter: a comma, with quotation marks, or a tab, without. A file of the first kind whose header holds tabs and no comma
             is separated by tabs.
         missing: says what is wrong with a header's columns, or "".
+        stated: another delimiter, with quotation marks, in place of these; None for none.
 
     Raises:
         InputError: there is no header, or it cannot be read or lacks a column.
     """
     feed = _Feed(lines, max_row_bytes)
-    reader = _reader(feed, delimiter)
+    reader = _reader(feed, delimiter) if stated is None else _quoted(feed, stated)
     header = _header(feed, reader, name, missing)
     while True:
         feed.begin()
@@ -119,6 +121,11 @@ def _reader(feed: _Feed, delimiter: str) -> Iterator[list[str]]:
         delimiter = "\t" if "\t" in first and "," not in first else ","
         feed.put_back(0)
     return csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)
+
+
+def _quoted(feed: _Feed, delimiter: str) -> Iterator[list[str]]:
+    csv.field_size_limit(sys.maxsize)
+    return csv.reader(feed, delimiter=delimiter, strict=True)
 
 
 def _header(feed: _Feed, reader: Iterator[list[str]], name: str, missing: Callable[[Sequence[str]], str]) -> list[str]:

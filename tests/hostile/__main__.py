@@ -38,6 +38,7 @@ QUICK = {
     "filter": 500,
     "head": 300,
     "recipe": 200,
+    "folder": 400,
 }
 LONG = {
     "model": 20_000,
@@ -82,6 +83,8 @@ def _work(
     import pyarrow.parquet  # noqa: F401
     import tantivy  # noqa: F401
 
+    import sbert_mini.documents.sync
+    import sbert_mini.documents.worker
     import sbert_mini.recipes.data
     import sbert_mini.recipes.reader
     import sbert_mini.runtime.embedder

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.generated import files as row_files
-from tests.hostile import judged
+from tests.hostile import folders, judged
 from tests.native import fuzz, messages
 from tests.search.fixtures.make import HERE as OLD_INDEXES
 
@@ -412,6 +412,11 @@ def judgments_case(bases: Path, folder: Path, rng: random.Random) -> Case:
     return Case(*judged.make(folder, rng))
 
 
+def folder_case(bases: Path, folder: Path, rng: random.Random) -> Case:
+    """Write a folder of documents, or what a sync reads beside it."""
+    return Case(*folders.make(folder, rng))
+
+
 def change_npy(file: Path, rng: random.Random) -> str:
     """Give a .npy file another header, or other bytes."""
     data = file.read_bytes()
@@ -546,6 +551,7 @@ KINDS: Mapping[str, Callable[[Path, Path, random.Random], Case]] = {
     "json": json_case,
     "rows": rows_case,
     "judgments": judgments_case,
+    "folder": folder_case,
     "header": header_case,
     "head": head_case,
     "recipe": recipe_case,

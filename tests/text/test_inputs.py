@@ -507,7 +507,7 @@ def test_paths_that_are_not_utf8_work_in_every_command(sbmini, tmp_path, make_mo
 
 
 def test_files_of_no_known_format_say_what_is_read(sbmini, tmp_path):
-    for name in ("README.md", "w.json", "none"):
+    for name in ("README.md", "w.xml", "none"):
         (tmp_path / name).write_text("[]")
         one_error(sbmini("encode", "-i", name), 2, name, ".jsonl", "--input-format")
     (tmp_path / "notes").mkdir()
