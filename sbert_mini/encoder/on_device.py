@@ -47,6 +47,7 @@ class DeviceEngine:
         self._head = SentenceHead(layout).to(self._device)
         self._pad_id = layout.config.pad_token_id
         self.tokens_per_batch = 512 if self._device.type == "cpu" else GPU_TOKENS
+        self.divides_batches = False
 
     @property
     def name(self) -> str:

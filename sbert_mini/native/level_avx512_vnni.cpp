@@ -17,47 +17,53 @@ namespace sbmini {
 namespace LEVEL {
 namespace {
 
-constexpr int ROWS = 12, PANEL = 32, PREPARED = 0;
+constexpr int ROWS = 6, PANEL = 64, PREPARED = 0;
 using Prepared = uint8_t;
 struct Tiles {
     INLINE Tiles() {}
 };
-#define TWELVE(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11)
+#define SIX(M) M(0) M(1) M(2) M(3) M(4) M(5)
 
 INLINE const Prepared* prepare(const uint8_t* x, size_t, void*) { return x; }
 
-// Sums of R rows and 32 columns; out: [R][32]. Many rows and few columns: a panel of weights stays in the first cache, and is read
-// once for twelve rows. Not inlined: what follows would take its registers.
+// Sums of R rows and 64 columns; out: [R][64]. Not inlined: what follows would take its registers.
 template <int R>
 __attribute__((noinline)) void sums(const Prepared* x, const Product& p, int column, int32_t* out) {
     const int groups = p.in / 4;
     const size_t next = static_cast<size_t>(p.in) * LANES;  // bytes from one panel of 16 columns to the next
     const int8_t* panel = p.packed + static_cast<size_t>(column) * p.in;
-#define DECLARE(r) __m512i low##r = _mm512_setzero_si512(), high##r = low##r;
-    TWELVE(DECLARE)
+#define DECLARE(r) __m512i s##r##0 = _mm512_setzero_si512(), s##r##1 = s##r##0, s##r##2 = s##r##0, s##r##3 = s##r##0;
+    SIX(DECLARE)
 #undef DECLARE
 #pragma GCC unroll 4
     for (int g = 0; g < groups; ++g, panel += 64, x += 4) {
-        const __m512i low = _mm512_load_si512(panel), high = _mm512_load_si512(panel + next);
+        const __m512i w0 = _mm512_load_si512(panel), w1 = _mm512_load_si512(panel + next);
+        const __m512i w2 = _mm512_load_si512(panel + 2 * next), w3 = _mm512_load_si512(panel + 3 * next);
 #define ADD(r)                                               \
     if (R > r) {                                             \
         int32_t four;                                        \
         memcpy(&four, x + static_cast<size_t>(r) * p.in, 4); \
         const __m512i v = _mm512_set1_epi32(four);           \
-        low##r = _mm512_dpbusd_epi32(low##r, v, low);        \
-        high##r = _mm512_dpbusd_epi32(high##r, v, high);     \
+        s##r##0 = _mm512_dpbusd_epi32(s##r##0, v, w0);       \
+        s##r##1 = _mm512_dpbusd_epi32(s##r##1, v, w1);       \
+        s##r##2 = _mm512_dpbusd_epi32(s##r##2, v, w2);       \
+        s##r##3 = _mm512_dpbusd_epi32(s##r##3, v, w3);       \
     }
-        TWELVE(ADD)
+        SIX(ADD)
 #undef ADD
     }
 #define FINISH(r)                                          \
     if (R > r) {                                           \
-        _mm512_store_si512(out + r * PANEL, low##r);       \
-        _mm512_store_si512(out + r * PANEL + 16, high##r); \
+        _mm512_store_si512(out + r * PANEL, s##r##0);      \
+        _mm512_store_si512(out + r * PANEL + 16, s##r##1); \
+        _mm512_store_si512(out + r * PANEL + 32, s##r##2); \
+        _mm512_store_si512(out + r * PANEL + 48, s##r##3); \
     }
-    TWELVE(FINISH)
+    SIX(FINISH)
 #undef FINISH
 }
+
+#define TWELVE(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11)
 
 int64_t peak(int64_t rounds) {
     __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(-5);

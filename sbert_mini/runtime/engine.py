@@ -66,9 +66,12 @@ class Engine(Protocol):
 
     Attributes:
         tokens_per_batch: how many tokens, padding included, it computes best at a time.
+        divides_batches: whether several threads may compute one batch together. A batch alone is computed in the calling thread
+            then; else in a thread of its own, because torch keeps threads for each thread that calls it, which a fork loses.
     """
 
     tokens_per_batch: int
+    divides_batches: bool
 
     @property
     def name(self) -> str:
@@ -286,6 +289,7 @@ class OnnxEngine:
         self._pad_id = converted.layout.config.pad_token_id
         self._dimension = converted.layout.dimension
         self.tokens_per_batch = CPU_TOKENS
+        self.divides_batches = False
 
     def __repr__(self) -> str:
         return f"OnnxEngine({str(self._file)!r})"

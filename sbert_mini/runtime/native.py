@@ -87,6 +87,7 @@ class NativeEngine:
         self._model: int | None = None
         self._batches_alone = 0
         self.tokens_per_batch = TOKENS
+        self.divides_batches = True
         finish_check = start_check(converted)  # beside the packing
         failure: Exception | None = None
         try:

@@ -483,7 +483,7 @@ class TextStream:
             vectors[positions] = self._engine.run(window.pieces.take(positions), threads)
 
         batches = batches_by_length(window.pieces.lengths, plan.batch_size, plan.max_tokens)
-        if len(batches) == 1:  # computed here, by all threads together
+        if len(batches) == 1 and self._engine.divides_batches:  # computed here, by all threads together
             run(batches[0], self._threads)
             return vectors, []
         return vectors, [pool.submit(run, positions) for positions in batches]
