@@ -30,6 +30,7 @@ from benchmarks import (
     fusion,
     hybrid,
     large_index,
+    levels,
     libraries,
     memory,
     optimizer,
@@ -194,6 +195,7 @@ TITLED: dict[str, Callable[[Json], list[Table]]] = {
     "words": words.tables,
     "fusion": fusion.tables,
     "libraries": libraries.tables,
+    "levels": levels.tables,
 }
 """The parts whose tables stand below their titles."""
 
