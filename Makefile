@@ -51,8 +51,8 @@ test: lint               ## install everything, lint, type-check, run the tests
 check-files: $(VENV)/all.done  ## read 10,000 generated files like pandas and pyarrow, or refuse them with a one-line error
 	$(BIN)/python -m tests.generated.files --count 10000
 
-check-commands: $(VENV)/all.done  ## run 2,000 generated command lines: no traceback, and each option changes something
-	$(BIN)/python -m tests.generated.commands --count 2000
+check-commands: $(VENV)/all.done  ## run 2,600 generated command lines: no traceback, and each option changes something
+	$(BIN)/python -m tests.generated.commands --count 2600
 
 check-frameworks: $(VENV)/all.done  ## bulk encoding on Ray and an index in Milvus, with the real frameworks
 	$(BIN)/python -m pytest -m "frameworks and not long"

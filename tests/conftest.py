@@ -25,7 +25,8 @@ signal.signal(
 )  # a runner in the background ignores it, and children inherit that
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
-os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="2")
+THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"  # threads of several workers would wait for each other
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS=THREADS)
 
 ROOT = Path(__file__).parent.parent
 MINILM = "all-MiniLM-L6-v2"

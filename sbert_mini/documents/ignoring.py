@@ -88,7 +88,13 @@ class Globs:
 def _spec(lines: tuple[str, ...]) -> "GitIgnoreSpec":
     from pathspec import GitIgnoreSpec
 
-    return GitIgnoreSpec.from_lines(lines)
+    return GitIgnoreSpec.from_lines(map(_inside, lines))
+
+
+def _inside(line: str) -> str:
+    """Return a pattern that ends in `/**` as one of what lies inside alone: to git it does not match the folder itself."""
+    stripped = line.rstrip()
+    return f"{stripped}/*" if stripped.endswith("/**") else line
 
 
 def _lines(file: Path) -> list[str]:

@@ -194,6 +194,7 @@ def test_the_stock_trainer_trains_saves_and_resumes(make_model, tmp_path):
     assert (tmp_path / "run" / "checkpoint-4").is_dir()
 
 
+@pytest.mark.long
 def test_a_spawn_pool_gives_the_same_vectors(make_model):
     model = sbert_mini.load(make_model())
     texts = ["the cat", "a dog runs", "red [SEP] bread", "bread dough rises ."]

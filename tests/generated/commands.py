@@ -1,6 +1,6 @@
 """Generated command lines over all commands and options: none ends in a traceback, and no option is dropped silently.
 
-    python -m tests.generated.commands --count 2000 --seed 0
+    python -m tests.generated.commands --count 2600 --seed 0
 
 Commands and options are those of the application itself, so that a new option is tried as soon as there is one. Each line runs in
 this process, in a folder of its own with tiny files and models. Laws that are checked:
@@ -49,11 +49,16 @@ NEUTRAL = {
     "--exact",
     "--filter-timeout",
     "--yes",
+    "--checksum",
+    "--allow-removals",
+    "--encoding",
 }
 """A right value of these may change nothing that can be seen here (exact search of a few rows finds what the index finds); a
 wrong one and a second one still do."""
 ARGUMENTS_ONLY = {("bench", "speed"), ("bench", "search"), ("bench", "pairs"), ("index", "push"), ("train",)}
 """Commands that take too long, or need a server: their lines end at an error in the arguments."""
+ENDLESS = {"--watch"}
+"""Options with which a command goes on until it is interrupted: they are not given."""
 EXIT_CODES = {0, 1, 2, 4}
 
 BASES: dict[tuple[str, ...], list[str]] = {
@@ -72,6 +77,10 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("index", "push"): ["missing", "milvus://127.0.0.1:1/x"],
     ("index", "info"): ["index"],
     ("index", "verify"): ["index"],
+    ("index", "list"): ["index"],
+    ("index", "get"): ["index", "1"],
+    ("index", "export"): ["index", "-o", "e.jsonl"],
+    ("index", "sync"): ["docs.index", "notes"],
     ("reduce", "fit"): ["x.npy", "-d", "3", "-o", "new.safetensors"],
     ("reduce", "apply"): ["pca.safetensors", "x.npy", "-o", "new.npy"],
     ("models", "list"): [],
@@ -119,6 +128,12 @@ RIGHT: dict[str, list[list[str]]] = {
     "--pooling": [["mean"]],
     "--report": [["report"]],
     "--text-separator": [["; "]],
+    "--limit": [["1"]],
+    "--include": [["*.txt"]],
+    "--exclude": [["*.txt"]],
+    "--as": [["papers"]],
+    "--like": [["1"]],
+    "--delimiter": [[";"]],
 }
 """Right values of options, by the long name; of the others they come from their type."""
 AROUND: dict[tuple[tuple[str, ...], str], tuple[list[str], list[str]]] = {
@@ -151,6 +166,8 @@ AROUND: dict[tuple[tuple[str, ...], str], tuple[list[str], list[str]]] = {
     (("bench", "sts"), "--data"): (["--sets", "stsb_test"], ["."]),
     (("bench", "sts"), "--columns"): (["--pairs", "p.tsv", "--resamples", "100"], ["sentence2,sentence1,other"]),
     (("bench", "sts"), "--pooling"): (["--pairs", "p.tsv", "--resamples", "100", "--json"], ["mean"]),
+    (("index", "export"), "--output"): (["index"], ["e.parquet"]),
+    (("search",), "--like"): (["index"], ["1"]),
     (("soup",), "--output"): (["model", "model2"], ["soup"]),
 }  # fmt: skip
 for _command in ("create", "add", "update"):
@@ -241,6 +258,8 @@ def options() -> Iterator[Option]:
     def walk(command: Any, words: tuple[str, ...]) -> Iterator[Option]:
         for parameter in command.params:
             if parameter.param_type_name != "option" or parameter.name in ("install_completion", "show_completion"):
+                continue
+            if ENDLESS.intersection(parameter.opts):
                 continue
             choices = tuple(str(getattr(c, "value", c)) for c in getattr(parameter.type, "choices", ()) or ())
             kind = "flag" if parameter.is_flag else "choice" if choices else KINDS[parameter.type.name]
@@ -346,6 +365,9 @@ def make_files(folder: Path) -> None:
     (folder / "noid.csv").write_text("text,year\nthe cat,2001\na dog,2002\nthe  CAT,2003\n")
     (folder / "bad.csv").write_text("id,text,body,year\n7,the red cat,a dog,2009\n8,,x,1\n9,short\n10,a dog,b,2\n")
     (folder / "t.jsonl").write_text('{"id": 5, "text": "the red dog", "year": 2001}\n{"id": 6, "text": "bread"}\n')
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.md").write_text("# bread\n\nbread rises\n\n" + "the cat sleeps. " * 9)
+    (folder / "notes" / "b.txt").write_text("a dog runs\n")
     (folder / "t.txt").write_text("the cat\na dog\n\nthe  CAT\n")
     (folder / "near.csv").write_text(
         "text,body\nthe cat sleeps,a\nthe cat sleeps a,a\nThe cat  sleeps,A\nthe cat runs,b\n"
@@ -508,7 +530,7 @@ def check(count: int, seed: int, folder: Path, *, whole: bool) -> tuple[Counter[
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--count", type=int, default=2600)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     start = time.monotonic()

@@ -114,10 +114,10 @@ def test_poolings_and_projections_are_those_of_torch(make_model, pooling):
 
 
 @pytest.mark.parametrize("level", HERE)
-def test_threads_that_share_a_batch_give_the_same_bits(make_model, level):
+def test_threads_that_share_a_batch_give_the_same_bits(converted_model, level):
     """Sizes whose blocks of 64 columns fall to the threads unevenly; of 16 threads some have no column."""
     sizes = {"hidden_size": 390, "num_attention_heads": 5, "intermediate_size": 700, "num_hidden_layers": 2}
-    engine = NativeEngine(find(make_model(seed=4, **sizes)), level)
+    engine = NativeEngine(find(converted_model(seed=4, **sizes)), level)
     tokens = [Tokens([i % 30 for i in range(n)], [0] * n, False) for n in (23, 1, 17)]
     expected = engine.run(tokens)
     for threads in (2, 3, 5, 16, 1000):

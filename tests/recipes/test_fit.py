@@ -294,6 +294,7 @@ def fit_as_one_of_several(folder, rank):
     processes.leave()
 
 
+@pytest.mark.long
 def test_two_processes_carry_a_plan_out_as_one_does(tmp_path):
     """The first one alone computes the teacher's vectors, and writes the log, the checkpoints and the model."""
     (tmp_path / "teacher").mkdir()

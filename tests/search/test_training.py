@@ -76,6 +76,7 @@ def test_a_slow_kind_of_a_strangers_manifest_is_not_trained(index, kind, caplog)
     assert f"'sbmini index compact {path}' makes the file, and 'sbmini index verify {path}'" in record.message
 
 
+@pytest.mark.long
 def test_compaction_makes_the_file_that_a_reader_does_not(index):
     path, vectors = index
     resealed(path, lambda manifest: manifest.update(kind={"factory": "PQ14", "pca": None}))
@@ -88,6 +89,7 @@ def test_compaction_makes_the_file_that_a_reader_does_not(index):
     assert opened.segment_kinds == ["PQ14"]
 
 
+@pytest.mark.long
 def test_a_damaged_file_of_a_slow_kind_is_left_and_its_rows_are_searched_exactly(index, caplog):
     path, vectors = index
     resealed(path, lambda manifest: manifest.update(kind={"factory": "PQ14", "pca": None}))

@@ -511,7 +511,7 @@ def test_files_of_no_known_format_say_what_is_read(sbmini, tmp_path):
         (tmp_path / name).write_text("[]")
         one_error(sbmini("encode", "-i", name), 2, name, ".jsonl", "--input-format")
     (tmp_path / "notes").mkdir()
-    one_error(sbmini("encode", "-i", "notes"), 2, "notes is a directory", "--input (-i)")
+    one_error(sbmini("encode", "-i", "notes"), 2, "notes is a directory", "index sync INDEX notes", "--input")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def test_a_template_that_gives_other_ids_is_refused(folder):
         read_tokenizer(path, {})
 
 
+@pytest.mark.long
 def test_a_trusted_tokenizer_is_taken_as_it_is_by_every_door(folder, sbmini, tmp_path):
     import sbert_mini
 
