@@ -40,7 +40,7 @@ def read_spans(file: int, starts: IntArray, size: int, out: AnyArray) -> bool:
     if native is not None:
         positions = np.ascontiguousarray(starts, np.int64)
         return int(native.sbmini_read_spans(file, Array.of(positions), size, Array.of(out))) == 0
-    spans = memoryview(out)
+    spans = out.data
     for number, start in enumerate(starts.tolist()):
         if start < 0 or os.preadv(file, [spans[number * size : (number + 1) * size]], start) < size:
             return False
