@@ -216,6 +216,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.long
 @needs_native
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_models_of_other_sizes(make_model, shape):

@@ -137,6 +137,7 @@ def check_every_character(flags):
         assert list(batch.unknown_of(0)) == words
 
 
+@pytest.mark.long
 def test_every_character_becomes_what_the_library_makes_of_it():
     check_every_character({})
 

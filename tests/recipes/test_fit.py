@@ -137,6 +137,7 @@ def test_every_recipe_that_ships_trains(name, tmp_path, make_model, monkeypatch)
         assert "stsb_test" in trained_on(tmp_path / recipe.model.output)
 
 
+@pytest.mark.long
 def test_a_run_of_another_recipe_is_not_gone_on_with(workshop):
     (workshop / "recipe.toml").write_text(RECIPE.replace("steps = 60", "steps = 600"))
     with started(workshop, stderr=subprocess.PIPE) as process:

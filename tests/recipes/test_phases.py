@@ -20,6 +20,7 @@ TABLES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TABLES)
 def test_killed_and_resumed_with_each_rule_a_run_ends_in_the_same_bytes(workshop, name):
     changed(workshop, ("steps = 60", "steps = 8"), ("[model]", TABLES[name] + "[model]"))
