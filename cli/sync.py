@@ -33,7 +33,11 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be added, changed and removed, and change nothing.")
 ]
 Watch = Annotated[
-    bool, typer.Option("--watch", help="Go on until Ctrl-C: a file that changes is searchable within a second.")
+    bool,
+    typer.Option(
+        "--watch",
+        help="Go on until Ctrl-C: a file that changes is searchable within a second. Needs the extra 'documents'.",
+    ),
 ]
 Name = Annotated[
     str | None,
@@ -199,9 +203,12 @@ def _watch(syncing: "FolderSync") -> None:
     from sbert_mini.documents.watch import watch
 
     note(f"watching {', '.join(str(folder.path) for folder in syncing.folders)}; Ctrl-C ends it")
-    for counts in watch(syncing):
-        if counts.is_change or counts.failed:
-            _tell(counts, syncing.path)
+    try:
+        for counts in watch(syncing):
+            if counts.is_change or counts.failed:
+                _tell(counts, syncing.path)
+    except KeyboardInterrupt:
+        raise Interrupted("the index holds every sync that was reported") from None
 
 
 def _tell(counts: "SyncCounts", directory: Path) -> None:

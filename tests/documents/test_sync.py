@@ -378,5 +378,6 @@ def test_watching_makes_a_change_searchable(notes):
                 time.sleep(0.02)
     finally:
         child.send_signal(signal.SIGINT)
-        child.communicate()
+        errors = child.communicate()[1]
     assert child.returncode == 130
+    assert errors.splitlines()[-1] == "sbmini: interrupted; the index holds every sync that was reported"
