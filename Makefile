@@ -15,7 +15,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.done: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing sbert-mini and its model into $(VENV): 0.35 GB, no torch."
+	@echo "Installing sbert-mini and its model into $(VENV): 0.3 GB, no torch."
 	$(PIP) -e .
 	@touch $@
 

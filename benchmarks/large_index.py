@@ -90,9 +90,10 @@ def capacity(result: Json, sentences_per_s: float) -> list[Table]:
         result: the record of this module.
         sentences_per_s: how fast `sbmini encode` encodes them.
     """
+    building = 10 * result["build_peak_bytes"] / 1e9
     notes = {
         1: "measured",
-        10: "extrapolated; a building process needs about 20 GB of memory",
+        10: f"extrapolated; a building process needs about {building:.0f} GB of memory",
         100: "extrapolated; encode on Ray and serve from Milvus: one machine would build it in parts, and hold the only copy",
     }
     fixed = 150e6  # bytes of the process with its model, in what was measured

@@ -213,7 +213,7 @@ def tables(result: Json) -> list[Table]:
                     "" if single is None else f"{single:.2f} ms",
                 ]
             rows.append(tuple(row))
-        made.append(Table(f"levels-{threads}", tuple(header), tuple(rows)))
+        made.append(Table(f"{threads} thread{'s' * (threads != '1')}", tuple(header), tuple(rows)))
     return made
 
 

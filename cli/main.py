@@ -204,9 +204,16 @@ def _report(error: BaseException) -> int:
         else:
             print_error(f"sbmini: error: {text} (see '{context.command_path if context else 'sbmini'} --help')")
         return error.exit_code
-    text = in_options(" ".join(str(error).split()), getattr(error, "parameter", None)) or type(error).__name__
+    text = in_options(" ".join(_text_of(error).split()), getattr(error, "parameter", None)) or type(error).__name__
     print_error(f"sbmini: error: {text}")
     return error.exit_code if isinstance(error, SbertMiniError) else 1
+
+
+def _text_of(error: BaseException) -> str:
+    """Return an error's text; of one of the system without its number, which says nothing to most people."""
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, (str, bytes)):
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def _watch(syncing: "FolderSync") -> None:
     note(f"watching {', '.join(str(folder.path) for folder in syncing.folders)}; Ctrl-C ends it")
     try:
         for counts in watch(syncing):
-            if counts.is_change or counts.failed:
+            if counts.is_change or counts.failed or counts.rejected:
                 _tell(counts, syncing.path)
     except KeyboardInterrupt:
         raise Interrupted("the index holds every sync that was reported") from None
@@ -216,7 +216,7 @@ def _tell(counts: "SyncCounts", directory: Path) -> None:
     for identity, why in counts.failed.items():
         note(f"{identity} could not be read, and its rows stay as they were: {why}")
     for identity, why in counts.rejected.items():
-        note(f"{identity}: {why} could not be read")
+        note(f"{identity}: {why}")
     if counts.encodings:
         told = ", ".join(f"{count} in {name}" for name, count in sorted(counts.encodings.items()))
         note(f"not in UTF-8, read as detected or stated: {told}")

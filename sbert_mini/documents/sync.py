@@ -81,7 +81,7 @@ class SyncCounts:
         empty: files without any text.
         hidden, ignored, binary, links: see `selection.Selection`.
         failed: ids of files, and of folders, that could not be read -> why. Their rows stay.
-        rejected: ids of files of which rows could not be read -> how many, and why the first.
+        rejected: ids of files that were read, but not all their rows -> how many, and why the first.
         encodings: encodings other than UTF-8 -> how many files are in them.
         index: of the rows and passages that were written.
         resumed: passages whose vectors an earlier sync computed that was not finished.
@@ -337,7 +337,10 @@ class _Rows:
             if self._taken == first:
                 return
         if content.rejected:
-            counts.rejected[identity] = f"{len(content.rejected)} rows, the first on {content.rejected[0]}"
+            rows = len(content.rejected)
+            counts.rejected[identity] = (
+                f"{rows} {'row' if rows == 1 else 'rows'} could not be read; the first: {content.rejected[0]}"
+            )
             if self._taken == first:
                 return
         self._gone += replaced

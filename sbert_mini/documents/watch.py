@@ -12,14 +12,16 @@ _QUIET_MS = 30
 """A change is taken once so long nothing else changed."""
 _LONGEST_MS = 300
 """Or after so long."""
+_FIRST_MS = 200
+"""How long the first changes are waited for before the folders are read."""
 _LOCKED_S = 0.2
 
 
 def watch(syncing: FolderSync) -> Iterator[SyncCounts]:
-    """Yield the counts of a sync after each change in the folders, until the process is interrupted.
+    """Yield the counts of a sync once the folders are watched, and after each change in them, until the process is interrupted.
 
     Args:
-        syncing: the folders and their index, in agreement.
+        syncing: the folders and their index.
 
     Raises:
         MissingExtraError: watchfiles is not installed.
@@ -45,7 +47,17 @@ def watch(syncing: FolderSync) -> Iterator[SyncCounts]:
             for part in Path(path).relative_to(root).parts
         )
 
-    for _ in changes_in(*roots, watch_filter=is_document, debounce=_LONGEST_MS, step=_QUIET_MS):
+    watched = changes_in(
+        *roots,
+        watch_filter=is_document,
+        debounce=_LONGEST_MS,
+        step=_QUIET_MS,
+        rust_timeout=_FIRST_MS,
+        yield_on_timeout=True,
+    )
+    for number, changes in enumerate(watched):
+        if number and not changes:
+            continue  # the first sync is for what changed before the folders were watched
         while True:
             try:
                 counts = syncing.run()

@@ -130,7 +130,7 @@ def measure(
     from sbert_mini.runtime.embedder import Embedder
 
     path = registry.resolve(model, offline=offline)
-    # the cross-encoders first: what is missing is told before the long work
+    # the cross-encoders first: a missing one ends the run before the long work
     encoders = _cross_encoders(path, short_name(model), threads, trust_tokenizer)
     embedder = Embedder(path, threads=threads, trust_tokenizer=trust_tokenizer)
     faiss.omp_set_num_threads(threads)

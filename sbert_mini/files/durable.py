@@ -44,7 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UsageError(f"{path} is not a regular file: name another one")
     remove_dead_parts(path)
     part = _part_name(path)
-    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    with _named_as(path):
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         _try_lock(handle)
         yield part
@@ -60,6 +61,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def _named_as(path: Path) -> Iterator[None]:
+    """Let an error name the path that a user knows, and not that of a temporary file beside it.
+
+    Raises:
+        OSError: the one of the block, with the path; where its folder is missing, with the folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = path if path.parent.is_dir() else path.parent
+        raise OSError(error.errno, error.strerror, str(named)) from error
+
+
+@contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` for what is needed meanwhile; it is removed in the end.
 
@@ -67,7 +82,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     """
     remove_dead_parts(path)
     folder = _part_name(path)
-    folder.mkdir()
+    with _named_as(path):
+        folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
     try:
         _try_lock(handle)

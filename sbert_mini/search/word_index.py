@@ -216,7 +216,10 @@ class WordIndex:
         if any(row is None for row in rows):
             raise CorruptIndexError(f"{self._folder} holds a row without a number")
         scores, numbers = np.array([score for score, _ in hits], np.float32), np.array(rows, np.int64)
-        scores, numbers = scores[scores > 0], numbers[scores > 0]  # few rows come back without a word of the query, too
+        scores, numbers = (
+            scores[scores > 0],
+            numbers[scores > 0],
+        )  # where few rows come back, some share no word with the query
         if not np.isfinite(scores).all() or len(np.unique(numbers)) < len(numbers) or not self._holds(numbers):
             raise CorruptIndexError(f"{self._folder} names rows that the generation does not hold")
         return scores, numbers

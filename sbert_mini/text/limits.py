@@ -34,8 +34,15 @@ def most_lines(max_row_bytes: int) -> int:
     return max(1000, max_row_bytes // 64)
 
 
-def window_of(source: Iterator[ItemT], rows: int, most_bytes: int = WINDOW_BYTES) -> list[ItemT]:
-    """Return the next items, texts or pairs of texts: at most `rows`, and none after those that fill `most_bytes`."""
+def window_of(source: Iterator[ItemT], rows: int, most_bytes: int | None = None) -> list[ItemT]:
+    """Return the next items, texts or pairs of texts: at most `rows`, and none after those that fill `most_bytes`.
+
+    Args:
+        source: the items.
+        rows: the most items.
+        most_bytes: of the items; None for `WINDOW_BYTES`.
+    """
+    most_bytes = WINDOW_BYTES if most_bytes is None else most_bytes
     window: list[ItemT] = []
     size = 0
     while len(window) < rows and size < most_bytes:

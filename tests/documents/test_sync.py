@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sbert_mini import IndexWriter, Record, SearchIndex
 from sbert_mini.documents.journal import journal_folder
 from sbert_mini.documents.sync import FolderSync, RemovalError, SyncOptions
+from sbert_mini.documents.watch import watch
 from sbert_mini.errors import IndexNotFoundError, InputError, UsageError
 
 
@@ -369,7 +370,6 @@ def test_watching_makes_a_change_searchable(notes):
         for line in child.stderr:
             if "watching notes" in line:
                 break
-        time.sleep(0.5)
         for text in ("one", "two"):
             put(notes, c_md=text)
             deadline = time.monotonic() + 60
@@ -381,3 +381,16 @@ def test_watching_makes_a_change_searchable(notes):
         errors = child.communicate()[1]
     assert child.returncode == 130
     assert errors.splitlines()[-1] == "sbmini: interrupted; the index holds every sync that was reported"
+
+
+def test_a_change_before_the_folders_are_watched_is_not_lost(notes, default_embedder):
+    put(notes, a_md="about bread")
+    syncing = FolderSync("x.index", ["notes"], embedder=default_embedder)
+    syncing.run()
+    put(notes, b_md="about cats")  # after the sync, before the watch
+    watching = watch(syncing)
+    try:
+        assert next(watching).added == 1
+    finally:
+        watching.close()
+    assert rows("x.index")["notes/b.md"] == "about cats"

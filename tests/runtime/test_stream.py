@@ -11,7 +11,6 @@ from sbert_mini import Embedder
 from sbert_mini.errors import TextTooLongError, UsageError
 from sbert_mini.progress import Counted
 from sbert_mini.runtime.stream import EncodeCounts, join_records
-from sbert_mini.text.limits import window_of
 from sbert_mini.text.records import Record
 
 TEXTS = [f"a {'very ' * (i % 5)}small cat, number {i}" for i in range(23)]
@@ -106,7 +105,7 @@ def test_an_opened_model_and_its_tokenizer_say_what_they_are(make_model):
 
 
 def test_a_window_of_long_texts_has_few_of_them(default_embedder, monkeypatch):
-    monkeypatch.setattr(window_of, "__defaults__", (5000,))
+    monkeypatch.setattr("sbert_mini.text.limits.WINDOW_BYTES", 5000)
     texts = ["a cat " * 400, "a dog", "red " * 2000, "x", "y"] * 3
     windows = list(default_embedder.encode_stream(texts))
     assert [len(window) for window in windows] == [3, 5, 5, 2]
