@@ -5,7 +5,7 @@
 The method, its normalization and its weight are chosen on the tuning queries of five sets: the best mean nDCG@10 of both models
 among the settings that are nowhere significantly worse there than meaning alone; the best mean where each is worse somewhere.
 What `search` does has a row of its own, with the settings that an earlier run chose. Figures are those of the other queries.
-SciFact has qrels_train and a test set; of the others, half of the queries are for tuning (seed 0). build/fusion keeps the indexes.
+SciFact has qrels_train and a test set; of the others, half of the queries are for tuning (seed 0). build/fusion has the indexes.
 
     scifact, cranfield    the collections of the data folder
     quora     a question of quora_cs224n_dev -> its duplicates among 20,000 questions; none of them is in quora_train
