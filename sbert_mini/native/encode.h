@@ -532,4 +532,12 @@ void apply(int function, float* row, int columns, int padded) {
 
 }  // namespace
 }  // namespace LEVEL
+
+// The level's functions, by the name that levels.cpp knows them by.
+#define NAMED(level) level##_kernels
+#define KERNELS(level) NAMED(level)
+const Kernels KERNELS(LEVEL) = {LEVEL::scratch_bytes, LEVEL::encode, LEVEL::encode_share, LEVEL::multiply_alone, LEVEL::apply, LEVEL::peak};
+#undef KERNELS
+#undef NAMED
+
 }  // namespace sbmini

@@ -83,11 +83,6 @@ int64_t peak(int64_t rounds) {
 #include "rows.h"
 #include "encode.h"
 
-namespace sbmini {
-const Kernels avx_vnni_kernels = {LEVEL::scratch_bytes,  LEVEL::encode, LEVEL::encode_share,
-                                  LEVEL::multiply_alone, LEVEL::apply,  LEVEL::peak};
-}  // namespace sbmini
-
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

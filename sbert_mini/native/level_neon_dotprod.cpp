@@ -101,11 +101,6 @@ int64_t peak(int64_t rounds) {
 #include "rows.h"
 #include "encode.h"
 
-namespace sbmini {
-const Kernels neon_dotprod_kernels = {LEVEL::scratch_bytes,  LEVEL::encode, LEVEL::encode_share,
-                                      LEVEL::multiply_alone, LEVEL::apply,  LEVEL::peak};
-}  // namespace sbmini
-
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -96,8 +96,3 @@ int64_t peak(int64_t rounds) {
 
 #include "rows.h"
 #include "encode.h"
-
-namespace sbmini {
-const Kernels portable_kernels = {LEVEL::scratch_bytes,  LEVEL::encode, LEVEL::encode_share,
-                                  LEVEL::multiply_alone, LEVEL::apply,  LEVEL::peak};
-}  // namespace sbmini
