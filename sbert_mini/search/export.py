@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.durable import replacing
 from sbert_mini.search.columns import converted
 from sbert_mini.search.index import SearchIndex
@@ -38,23 +37,36 @@ def export(index: SearchIndex, path: Path, *, with_vectors: bool) -> int:
         with_vectors: whether the file has a column `embedding`.
 
     Raises:
-        UsageError: the suffix is another one.
+        UsageError: the suffix is another one, or the vectors would take the place of a column.
+        InputError: a text is not Unicode, and the file is Parquet. An earlier file stays.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
     kind = path.suffix.lower()
     if kind not in (".jsonl", ".ndjson", ".parquet"):
         raise UsageError(f"an export is a .jsonl or .parquet file; found {path}")
+    if with_vectors and VECTOR in index.columns:
+        raise UsageError(f"the rows have a column {VECTOR!r}, the name of the vectors: export them without vectors")
     if kind == ".parquet":
         need_pyarrow()
     with replacing(path) as part:
         if kind == ".parquet":
             return _write_parquet(index, part, with_vectors=with_vectors)
         count = 0
-        with part.open("w", encoding="utf-8", errors="surrogatepass") as stream:
+        with part.open("w", encoding="utf-8") as stream:
             for row, vector in _rows(index):
-                stream.write(json.dumps(row_of(row, vector if with_vectors else None), ensure_ascii=False) + "\n")
+                stream.write(_line(row_of(row, vector if with_vectors else None)) + "\n")
                 count += 1
         return count
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """Return a row as JSON; half of a surrogate pair, which UTF-8 does not have, is escaped."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return line
 
 
 def _rows(index: SearchIndex) -> Iterator[tuple[StoredRow, FloatArray]]:
@@ -66,7 +78,7 @@ def _write_parquet(index: SearchIndex, path: Path, *, with_vectors: bool) -> int
     import pyarrow as arrow
     from pyarrow import parquet
 
-    types = {name: type or "text" for name, type in index.columns.items() if name not in (ID, TEXT, VECTOR)}
+    types = {name: type or "text" for name, type in index.columns.items() if name not in (ID, TEXT)}
     fields = {ID: "text", TEXT: "text", **types}
     schema = arrow.schema([(name, getattr(arrow, _ARROW_TYPES[type])()) for name, type in fields.items()])
     if with_vectors:
@@ -88,8 +100,20 @@ def _write_parquet(index: SearchIndex, path: Path, *, with_vectors: bool) -> int
 
 
 def _cell(row: Mapping[str, Any], name: str, type: str) -> Any:
-    """Return a value as the column's type has it; None where it has none."""
-    with suppress(ValueError):
+    """Return a value as the column's type has it; None where it has none.
+
+    Raises:
+        InputError: Parquet cannot hold it.
+    """
+    try:
         value = converted(row.get(name), type)
-        return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-    return None
+    except ValueError:
+        return None
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"the row {row[ID]!r} has half of a surrogate pair in {name!r}, which Parquet cannot hold: export JSON lines"
+            ) from None
+    return value

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sbert_mini import IndexWriter, SearchIndex
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import InputError, UsageError
 from sbert_mini.search.export import export
 
 ROWS = [
@@ -54,6 +54,32 @@ def test_json_lines_make_the_same_index_again(index, tmp_path, default_embedder)
     assert np.array_equal(np.array([line["embedding"] for line in lines], np.float32), vectors)
     with pytest.raises(UsageError, match=r"\.jsonl or \.parquet"):
         export(index, tmp_path / "x.csv", with_vectors=True)
+
+
+def test_what_a_format_cannot_hold_is_escaped_or_refused(tmp_path, default_embedder):
+    rows = [{"id": "a", "text": "a cat", "note": "half \ud800"}, {"id": "b", "text": "a dog", "note": "中"}]
+    IndexWriter(tmp_path / "x", default_embedder).create(rows)
+    index = SearchIndex(tmp_path / "x")
+    export(index, tmp_path / "x.jsonl", with_vectors=False)
+    lines = (tmp_path / "x.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    assert "中" in lines[1]
+    (tmp_path / "x.parquet").write_text("an earlier file")
+    with pytest.raises(InputError, match="row 'a' has half of a surrogate pair in 'note'"):
+        export(index, tmp_path / "x.parquet", with_vectors=False)
+    assert (tmp_path / "x.parquet").read_text() == "an earlier file"
+
+
+def test_a_column_of_the_vectors_name_is_not_lost(tmp_path, default_embedder):
+    IndexWriter(tmp_path / "x", default_embedder).create([{"id": "a", "text": "a cat", "embedding": "mine"}])
+    index = SearchIndex(tmp_path / "x")
+    for name in ("x.jsonl", "x.parquet"):
+        with pytest.raises(UsageError, match="a column 'embedding'"):
+            export(index, tmp_path / name, with_vectors=True)
+        assert not (tmp_path / name).exists()
+        export(index, tmp_path / name, with_vectors=False)
+    assert json.loads((tmp_path / "x.jsonl").read_text())["embedding"] == "mine"
+    assert pq.read_table(tmp_path / "x.parquet").column("embedding").to_pylist() == ["mine"]
 
 
 def test_the_commands(index, sbmini, tmp_path):
