@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -388,9 +389,14 @@ def test_a_change_before_the_folders_are_watched_is_not_lost(notes, default_embe
     syncing = FolderSync("x.index", ["notes"], embedder=default_embedder)
     syncing.run()
     put(notes, b_md="about cats")  # after the sync, before the watch
-    watching = watch(syncing)
+    watching, later = (
+        watch(syncing),
+        threading.Timer(30, put, [notes], {"c_md": "too late"}),
+    )  # so that a fault does not wait for ever
+    later.start()
     try:
         assert next(watching).added == 1
     finally:
+        later.cancel()
         watching.close()
     assert rows("x.index")["notes/b.md"] == "about cats"

@@ -117,3 +117,12 @@ def test_files_have_the_mode_that_the_umask_leaves(tmp_path, umask, mode):
     finally:
         os.umask(before)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [mode, mode]
+
+
+def test_an_error_names_the_path_of_the_user_and_no_temporary_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as missing:
+        write_durably(tmp_path / "none" / "v.npy", b"x")
+    assert missing.value.filename == str(tmp_path / "none")
+    with pytest.raises(FileNotFoundError) as missing, scratch_folder(tmp_path / "none" / "v.npy"):
+        pass
+    assert missing.value.filename == str(tmp_path / "none")
