@@ -22,6 +22,8 @@ from typing import Any
 LIMIT_S = 20
 LIMIT_BYTES = 1 << 30
 """Of memory that a case takes beyond what its parent has."""
+LIMIT_FILE = 1 << 28
+"""Bytes of a file that a case writes, its output included."""
 BAD = ("crash", "hang", "memory", "traceback", "escape")
 _CLONE_NEWNET = 0x40000000
 _NETWORK = {"socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
@@ -143,6 +145,8 @@ def attempt(use: Callable[[Path], str], folder: Path) -> str:
         room = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE") + 6 * LIMIT_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (room, room))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_FILE, LIMIT_FILE))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
         inside = folder / "inside"
         os.environ |= {"SBMINI_CACHE_DIR": "/dev/null/none", "TMPDIR": str(inside), "HOME": str(inside)}
         tempfile.tempdir = str(inside)
@@ -159,7 +163,9 @@ def attempt(use: Callable[[Path], str], folder: Path) -> str:
             say(f"traceback {Path(ours[-1].filename).name}:{ours[-1].lineno} {error!r:.300}")
         os._exit(0)
     _, status, usage = os.wait4(child, 0)
-    said = output.read_bytes()
+    with output.open("rb") as stream:
+        stream.seek(max(0, output.stat().st_size - 10_000))
+        said = stream.read()
     output.unlink()
     outcome = said.rpartition(b"\noutcome ")[2].decode("utf-8", "replace")
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
