@@ -64,14 +64,18 @@ def _run_case(kind: str, number: int, seed: int, bases: Path, scratch: Path, fai
     inside = sandbox.place(folder)
     started = time.monotonic()
     make = lines.line_case if kind == "line" else cases.KINDS[kind]
-    case = make(bases, inside, rng)
-    outcome = sandbox.attempt(case.use, folder)
+    try:
+        case = make(bases, inside, rng)
+    except Exception as error:  # of the case itself: the others go on
+        how, outcome = "not made", f"traceback in the making {error!r:.300}"
+    else:
+        how, outcome = case.how, sandbox.attempt(case.use, folder)
     if outcome.startswith(sandbox.BAD) or not outcome:
         shutil.rmtree(failed / folder.name, ignore_errors=True)
         shutil.copytree(folder, failed / folder.name, symlinks=True)
     sandbox.remove(folder)
     seconds = round(time.monotonic() - started, 2)
-    return {"kind": kind, "case": number, "how": case.how, "outcome": outcome or "crash no outcome", "s": seconds}
+    return {"kind": kind, "case": number, "how": how, "outcome": outcome or "crash no outcome", "s": seconds}
 
 
 def _work(

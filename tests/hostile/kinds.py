@@ -246,7 +246,7 @@ def _change_index(path: Path, rng: random.Random) -> str:
             rng.choice(["segments/000099", "faiss/x", "generations/000009.json", "words/000099"]),
             rng.choice(["../../outside", "/etc"]),
         )
-        if (path / link).is_symlink():  # drawn twice
+        if (path / link).is_symlink() or not (path / link).parent.is_dir():  # drawn twice, or an index without words
             return "nothing"
         (path / link).symlink_to(target)
         return f"{link} -> {target}"
