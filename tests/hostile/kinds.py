@@ -198,7 +198,7 @@ def _resealed_words(record: dict[str, Any], file: Path, path: Path, manifest: di
 
     for name, sums in record["files"].items():
         with contextlib.suppress(Exception):
-            data = (file.parent / name).read_bytes()
+            data = (file.parent / name).read_bytes() if (file.parent / name).is_file() else b""  # not /dev/zero
             sums.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
     deleted = path / "generations" / f"{manifest['generation']:06d}.npy"
     rows = np.load(deleted) if deleted.exists() else np.empty(0, np.int64)
