@@ -234,10 +234,10 @@ def test_nothing_to_index_leaves_nothing(notes, sync):
     assert sync().added == 1
 
 
-def test_a_package_that_is_missing_fails_its_files_alone(notes, sbmini):
+def test_a_package_that_is_missing_fails_its_files_alone(notes, sbmini_here):
     put(notes, a_md="one", b_pdf=b"x")
     put(notes.parent / "site", pypdf_py="raise ModuleNotFoundError(name='pypdf')")
-    done = sbmini("index", "sync", "x.index", "notes", env={"PYTHONPATH": str(notes.parent / "site")})
+    done = sbmini_here("index", "sync", "x.index", "notes", env={"PYTHONPATH": str(notes.parent / "site")})
     assert done.returncode == 4
     assert "pip install 'sbert-mini[documents]'" in done.stderr
     assert rows("x.index") == {"notes/a.md": "one"}
@@ -321,7 +321,7 @@ def test_ctrl_c_keeps_what_was_encoded_for_a_new_index_too(notes, sync):
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_the_command_says_what_it_did(notes, sbmini):
+def test_the_command_says_what_it_did(notes, sbmini_here):
     put(
         notes,
         a_md="# Bread\n\nKeep it in a paper bag.",
@@ -330,10 +330,10 @@ def test_the_command_says_what_it_did(notes, sbmini):
         c_pdf=b"junk",
     )
     put(notes, _hidden="x")
-    planned = sbmini("index", "sync", "x.index", "notes", "--dry-run")
+    planned = sbmini_here("index", "sync", "x.index", "notes", "--dry-run")
     assert planned.stdout == "add\tnotes/a.md\nadd\tnotes/c.pdf\nadd\tnotes/l.txt\n"
     assert not Path("x.index").exists()
-    done = sbmini("index", "sync", "x.index", "notes/")
+    done = sbmini_here("index", "sync", "x.index", "notes/")
     assert done.returncode == 4
     assert done.stdout == ""
     assert "notes/c.pdf could not be read" in done.stderr
@@ -342,11 +342,11 @@ def test_the_command_says_what_it_did(notes, sbmini):
     assert done.stderr.splitlines()[-1] == "sbmini: 2 added, 0 changed, 0 removed, 0 unchanged, 1 failed -> x.index"
     (notes / "c.pdf").unlink()
     notes.rename(notes.with_name("moved"))
-    again = sbmini("index", "sync", "x.index", "moved", "--as", "notes")
+    again = sbmini_here("index", "sync", "x.index", "moved", "--as", "notes")
     assert again.returncode == 0
     assert "2 unchanged" in again.stderr
     shutil.rmtree("moved")
-    gone = sbmini("index", "sync", "x.index", "moved", "--as", "notes")
+    gone = sbmini_here("index", "sync", "x.index", "moved", "--as", "notes")
     assert gone.returncode == 1
     assert (
         gone.stderr
