@@ -1,6 +1,7 @@
 """An index agrees with its folders after every sync, whatever happened to the files, the process or the index."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -74,7 +75,7 @@ def test_after_any_changes_the_index_holds_the_files_and_only_new_texts_were_enc
         files = {f"notes/{p.relative_to(folder)}": p.read_text() for p in folder.rglob("*") if p.is_file()}
         options = SyncOptions(name="notes", allow_removals=True)
         syncing = FolderSync(index, [folder], options, embedder=default_embedder)
-        planned = syncing.plan()
+        planned = syncing.plan().actions
         generation = SearchIndex(index).generation if held else 0
         counts = syncing.run()
         assert rows(index) == files
@@ -144,9 +145,13 @@ def test_more_than_half_of_a_folders_rows_need_a_word(notes, sync):
     put(notes, d_md="changed")
     sync()
     put(notes, _gitignore="*")
-    for run in (sync, lambda: FolderSync("x.index", ["notes"]).plan()):
-        with pytest.raises(RemovalError, match=r"1 of the 1 rows of notes would be removed.*--allow-removals"):
-            run()
+    refusal = r"1 of the 1 rows of notes would be removed.*--allow-removals"
+    with pytest.raises(RemovalError, match=refusal):
+        sync()
+    plan = FolderSync("x.index", ["notes"]).plan()
+    assert plan.actions == [("remove", "notes/d.md")]
+    assert re.match(refusal, plan.refusal)
+    assert FolderSync("x.index", ["notes"], SyncOptions(allow_removals=True)).plan().refusal is None
     assert rows("x.index") == {"notes/d.md": "changed"}
     with pytest.raises(InputError, match="no row would be left"):
         sync(allow_removals=True)
@@ -329,10 +334,13 @@ def test_the_command_says_what_it_did(notes, sbmini_here):
         b_png=b"x",
         c_pdf=b"junk",
     )
-    put(notes, _hidden="x")
+    put(notes, _hidden="x", e_md=" ", n_txt=b"a\0b")
     planned = sbmini_here("index", "sync", "x.index", "notes", "--dry-run")
     assert planned.stdout == "add\tnotes/a.md\nadd\tnotes/c.pdf\nadd\tnotes/l.txt\n"
+    assert planned.stderr == "sbmini: 3 to add, 0 to change, 0 to remove, 1 empty, 1 binary; nothing was changed\n"
     assert not Path("x.index").exists()
+    (notes / "e.md").unlink()
+    (notes / "n.txt").unlink()
     done = sbmini_here("index", "sync", "x.index", "notes/")
     assert done.returncode == 4
     assert done.stdout == ""
