@@ -45,7 +45,7 @@ from benchmarks.harness import RESULTS
 from benchmarks.models import card
 from benchmarks.paper import train as paper
 from sbert_mini.evaluation import tables
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.files import json_files as schemas
 from sbert_mini.files.json_schema import Either, ListOf, MapOf, Object, Required, Schema
 from sbert_mini.recipes.recipe import TABLES, PhasePart, TaskPart

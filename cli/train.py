@@ -12,6 +12,7 @@ from sbert_mini.errors import ModelNotFoundError, UsageError
 from . import options
 from .notes import Interrupted, note, progress_wanted, quiet_notes
 from .printing import print_json, print_text
+from .rejects import PARTLY_DONE
 
 if TYPE_CHECKING:
     from sbert_mini.recipes.plan import Fit, Plan
@@ -116,9 +117,32 @@ def train(
         print_json(_document(plan, done), flush=True)
     for name, value in done.figures.items() if not as_json else ():
         print_text(f"{name.replace('_', ' '):<24}{_figure(value)}", flush=True)
-    note(f"the weights of step {done.steps} -> {done.output}")
     if report is not None:
-        _report(plan, report, budget, offline)
+        _report(plan, done, report, budget, offline)
+    _conclude(plan, done, as_json=as_json)
+
+
+def _conclude(plan: "Plan", done: "Fit", *, as_json: bool) -> None:
+    """Say where the model is, and what it is beside its start.
+
+    Raises:
+        typer.Exit: it is worse than its start, and not kept.
+    """
+    from sbert_mini.evaluation.gain_tables import against_start
+
+    comparison = done.comparison
+    if comparison is not None and not as_json:
+        print_text("\n" + against_start(comparison.to_json()).terminal(), flush=True)
+    note(f"the weights of step {done.steps} -> {done.output}")
+    if comparison is None:
+        return
+    for warning in comparison.warnings:
+        note(warning)
+    if done.output == plan.output:
+        note(comparison.text)
+        return
+    note(f"{comparison.text}: {plan.output} is not made; the weights are in {done.output}")
+    raise typer.Exit(PARTLY_DONE)
 
 
 def _plan(name: str, output: Path | None, report: Path | None, offline: bool, *, only_report: bool) -> "Plan":
@@ -165,8 +189,8 @@ def _trained_already(plan: "Plan", seed: int | None, offline: bool) -> "Fit | No
 
     if is_finished(plan, seed=seed, offline=offline):
         note(f"{plan.output} is trained already")
-        return saved_fit(plan)
-    if (plan.output / "modules.json").is_file():
+        return saved_fit(plan, offline=offline)
+    if plan.written() is not None:
         raise UsageError(
             f"{plan.output} is not what this recipe, seed and data gave: there is no report of it; name another output to train"
         )
@@ -210,22 +234,23 @@ def _figure(value: float | None) -> str:
 def _document(plan: "Plan", done: "Fit") -> dict[str, Any]:
     """Return what `--json` prints of a run that is over."""
     return {
-        "output": str(plan.output),
+        "output": str(done.output),
         "steps": done.steps,
         "resumed_from": done.resumed_from,
         "figures": dict(done.figures),
         "overlap": {name: dict(counts) for name, counts in plan.overlap.items()},
+        "start": done.comparison.to_json() if done.comparison is not None else None,
     }
 
 
-def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> None:
+def _report(plan: "Plan", done: "Fit", folder: Path, threads: int, offline: bool) -> None:
     """Write the report of a run that is over."""
     from sbert_mini.evaluation.measure import command_line, machine
     from sbert_mini.evaluation.report import write_report
     from sbert_mini.recipes.record import training_record
 
     note("predicting the dev sets once more, for the report")
-    record = training_record(plan, threads=threads, offline=offline)
+    record = training_record(plan, comparison=done.comparison, threads=threads, offline=offline)
     document = {"command": command_line(), "machine": machine(threads), **record}
     note(f"report -> {write_report(folder, 'training', document)}")
 

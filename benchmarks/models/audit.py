@@ -9,7 +9,7 @@ from benchmarks.harness import data_file
 from benchmarks.models.data import titles_dev
 from sbert_mini import Embedder
 from sbert_mini.evaluation.choices import PEER_MODEL
-from sbert_mini.evaluation.tables import Json
+from sbert_mini.evaluation.table import Json
 from sbert_mini.model.layout import read_layout
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import read_records

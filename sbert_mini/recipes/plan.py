@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
+from sbert_mini.evaluation.gains import Comparison
 from sbert_mini.evaluation.log_keys import EVAL_MEAN
 from sbert_mini.files import outputs
 from sbert_mini.model import registry
@@ -20,7 +21,7 @@ from sbert_mini.training.losses import margin_of
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task
 
-RUN_SUFFIX = ".run"
+RUN_SUFFIX, WORSE_SUFFIX = ".run", ".worse"
 _SAVE_EVERY = 250
 _SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -121,12 +122,13 @@ class Fit:
     """What a training run gave.
 
     Attributes:
-        output: the model directory.
+        output: the model directory; the plan's `worse` where the model is worse than the start and is not kept.
         steps: optimizer steps to the weights that are saved: those of the best mean, where there are dev sets and a mean is
             defined; else the last ones.
         figures: their dev figures, by `<task>_<metric>`, and the mean; None for one that is not defined; empty without dev sets.
         history: the batch sizes over time.
         resumed_from: the step that the run went on from; 0 for a fresh one.
+        comparison: the model beside the starting model; None without dev sets.
     """
 
     output: Path
@@ -134,6 +136,7 @@ class Fit:
     figures: Mapping[str, float | None]
     history: tuple[Change, ...]
     resumed_from: int
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,20 @@ class Plan:
         runs = [self.run / f"phase-{number}" for number in range(1, len(earlier) + 2)] if earlier else [self.run]
         phases = [_phase(recipe, self.tasks, n, runs[n - 1], None) for n, recipe in enumerate(earlier, start=1)]
         return (*phases, _phase(last, self.tasks, len(runs), runs[-1], self.output))
+
+    @property
+    def worse(self) -> Path:
+        """The directory of a model that is worse than its start, where the recipe does not keep such a model."""
+        return self.output.with_name(self.output.name + WORSE_SUFFIX)
+
+    def place_of(self, comparison: Comparison | None) -> Path:
+        """Return the directory that a model of this comparison belongs in."""
+        refused = self.recipe.evaluation.keep == "not-worse" and comparison is not None
+        return self.worse if refused and comparison.verdict == "worse" else self.output  # type: ignore[union-attr]
+
+    def written(self) -> Path | None:
+        """Return the directory of the model that a run of this plan has written; None for none."""
+        return next((path for path in (self.output, self.worse) if (path / "modules.json").is_file()), None)
 
     @property
     def steps(self) -> int:

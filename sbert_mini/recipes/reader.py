@@ -115,6 +115,8 @@ def _check_evaluation(recipe: Recipe, reader: "_Reader") -> None:
             ["train", "save_every"],
             "train.save_every is for runs without a dev file: each evaluation (evaluation.every) saves",
         )
+    if recipe.evaluation.keep == "not-worse" and not with_dev:
+        raise reader.error(["evaluation", "keep"], 'evaluation.keep = "not-worse" needs a task with a dev file')
     if recipe.evaluation.patience and not with_dev:
         raise reader.error(["evaluation", "patience"], "evaluation.patience needs a task with a dev file")
 

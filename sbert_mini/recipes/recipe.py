@@ -190,11 +190,14 @@ class EvaluationPart:
             steps.
         patience: evaluations without a better mean after which training stops; 0 for never.
         train_rows: how many training rows of each task are measured beside the dev rows; 0 for none.
+        keep: whether the model is written to `model.output` `always`; or with `not-worse` only where it is not significantly
+            worse than the starting model on the dev rows. A worse one is written to OUTPUT.worse, with exit code 4.
     """
 
     every: int | None = key(None, low=1)
     patience: int = key(0, low=0)
     train_rows: int = same(FitterConfig, "train_rows")
+    keep: str = key("always", choices=("always", "not-worse"))
 
     def __post_init__(self) -> None:
         check(self, "evaluation")

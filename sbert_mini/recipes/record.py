@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.evaluation.gains import Comparison
 from sbert_mini.evaluation.log_keys import CONFLICT, COSINE, EVAL_MEAN, by_depth, dev_figures, figures_in, pairs_in
 from sbert_mini.evaluation.sets import card_metadata
 from sbert_mini.files.json_files import LOG_LINE
 from sbert_mini.files.json_schema import check, parse
 from sbert_mini.model.heads import head_names
+from sbert_mini.recipes.comparison import compare_with_start
 from sbert_mini.recipes.plan import Fit, Plan
 from sbert_mini.recipes.run_folder import LOG, run_notes
 from sbert_mini.runtime.predictor import Predictor
@@ -23,7 +25,9 @@ POINTS = 200
 """The most points of a curve over the steps: neighbours are averaged."""
 
 
-def training_record(plan: Plan, *, threads: int | None = None, offline: bool = False) -> dict[str, Any]:
+def training_record(
+    plan: Plan, *, comparison: Comparison | None = None, threads: int | None = None, offline: bool = False
+) -> dict[str, Any]:
     """Return the record of a run that is over, from its log and its model, as `evaluation.report` shows it.
 
     The dev sets of the tasks with a head are predicted once more, in float32 and without torch: what is shown is what the saved
@@ -31,6 +35,7 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
 
     Args:
         plan: the plan that was carried out.
+        comparison: of its model and the start, where it is known; None to make it again.
         threads: for predicting.
         offline: open no socket.
 
@@ -38,8 +43,10 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
         UsageError: the plan's output is no model.
         InputError: the log of a phase is missing or damaged.
     """
-    if not (plan.output / "modules.json").is_file():
+    model = plan.written()
+    if model is None:
         raise UsageError(f"{plan.output} is no trained model: train it first")
+    comparison = comparison or compare_with_start(plan, model, offline=offline)
     recipe = plan.recipe
     phases = [
         {"number": phase.number, "encoder": phase.fitter.encoder, **_phase(_lines(phase.run / LOG))}
@@ -47,9 +54,9 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
     ]
     notes = run_notes(plan.run)
     datasets = card_metadata(plan.start_directory(offline=offline)).get("datasets") or []
-    with_head = head_names(plan.output)
+    with_head = head_names(model)
     return {
-        "model": plan.output.name,
+        "model": model.name,
         "start": str(recipe.model.start),
         "start_trained_on": [datasets] if isinstance(datasets, str) else [str(name) for name in datasets],
         "seed": notes.get("seed"),
@@ -69,24 +76,27 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
             for task in plan.tasks
         ],
         "phases": phases,
+        "start_comparison": comparison.to_json() if comparison is not None else None,
         "saved": _saved(phases[-1], [task.config for task in plan.tasks]),
         "predictions": {
-            task.config.name: _predictions(plan.output, task, threads, trust_tokenizer=plan.start.trust_tokenizer)
+            task.config.name: _predictions(model, task, threads, trust_tokenizer=plan.start.trust_tokenizer)
             for task in plan.tasks
             if task.dev is not None and task.config.name in with_head
         },
     }
 
 
-def saved_fit(plan: Plan) -> Fit:
-    """Return what a run that is over gave, from its log: the step whose weights were saved, and their figures.
+def saved_fit(plan: Plan, *, offline: bool = False) -> Fit:
+    """Return what a run that is over gave: step and figures of the saved weights, from its log; the comparison is made anew.
 
     Raises:
         InputError: the log is missing or damaged.
     """
     last = _phase(_lines(plan.phases[-1].run / LOG))
     saved = _saved(last, [task.config for task in plan.tasks])
-    return Fit(plan.output, saved["step"], saved["figures"], (), saved["step"])
+    model = plan.written()
+    comparison = compare_with_start(plan, model, offline=offline) if model is not None else None
+    return Fit(model or plan.output, saved["step"], saved["figures"], (), saved["step"], comparison)
 
 
 def _saved(phase: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def has_no_rivals(rows: Sequence[Sequence[str]]) -> bool:
     """
     if rows and len(rows[0]) > 2:
         return all(row[1] == row[2] for row in rows)
-    return len({row[1] for row in rows}) < 2
+    return min(len({row[column] for row in rows}) for column in (0, 1)) < 2 if rows else True
 
 
 def why_unmeasurable(dev: Examples, *, scored: bool, ranked: bool) -> str:

@@ -80,7 +80,11 @@ def test_a_recipe_is_read(tmp_path):
         ("[[task]]", "[task]", "not TOML"),
         ('loss = "cross-entropy"', 'loss = "hinge"', "line 10: task.loss must be one of cross-entropy, regression"),
         ('loss = "cross-entropy"', 'loss = "cosent"', "line 10: task.loss: cosent is for the structures siamese"),
-        ('dev = "c.csv"', 'dev = "c.csv"\nmetric = "accuracy"', "has pearson, spearman; found 'accuracy'"),
+        (
+            'dev = "c.csv"',
+            'dev = "c.csv"\nmetric = "accuracy"',
+            "has pearson, spearman, average_precision; found 'accuracy'",
+        ),
         ('dev = "c.csv"', "head_dropout = 1.5", "line 18: task.head_dropout must be at most 0.95; found 1.5"),
         ('train = "a.csv"', "train = []", "line 11: task.train names no file"),
         ("steps = 10", "epochs = inf", "line 5: train.epochs must be finite"),

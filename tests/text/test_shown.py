@@ -12,7 +12,8 @@ import pytest
 from conftest import one_error
 
 from sbert_mini import cli
-from sbert_mini.evaluation.tables import Table, machine_note
+from sbert_mini.evaluation.table import Table
+from sbert_mini.evaluation.tables import machine_note
 from sbert_mini.text.markdown import code, code_block, no_markup, plain, table_cell
 from sbert_mini.text.shown import columns, fitted, shown, shown_json
 
