@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = """Examples:
 
+  sbmini train pairs.csv -o my-model
+
   sbmini recipes show paraphrase > recipe.toml
 
   sbmini train recipe.toml --dry-run
@@ -42,53 +44,78 @@ SOUP_EXAMPLE = """Example:
 recipes = typer.Typer(help="The training recipes in the package.", no_args_is_help=True, rich_markup_mode=None)
 
 
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe: a TOML file, or the name of a built-in one; ./NAME is always a file. Or a table to train from: csv, "
+        "tsv, jsonl, json or parquet, with --output.",
+        show_default=False,
+    ),
+]
+OutputDirectory = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The model directory, in place of the recipe's.", show_default=False),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint, if there is one.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="In place of the recipe's.", show_default=False)]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        help="A folder for tables, pictures, JSON and one HTML page of the run; those of `sbmini bench` may share it. With "
+        "--resume, and a run that is over, the report alone is made.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check recipe and data, print the plan and its cost, and train nothing."),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="The folder that $SBMINI_DATA means in the recipe. [env: SBMINI_DATA]", show_default=False
+    ),
+]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option("--text-column", help="Of a table: a column of text. [default: found]", show_default=False),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label-column", help="Of a table: the column of labels. [default: found]", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, the last line of stdout.")]
+
+
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="A recipe: a TOML file, or the name of a built-in one; ./NAME is always a file.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The model directory, in place of the recipe's.", show_default=False),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest checkpoint, if there is one.")
-    ] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="In place of the recipe's.", show_default=False)
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            help="A folder for tables, pictures, JSON and one HTML page of the run; those of `sbmini bench` may share it. With "
-            "--resume, and a run that is over, the report alone is made.",
-            show_default=False,
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check recipe and data, print the plan and its cost, and train nothing."),
-    ] = False,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", help="The folder that $SBMINI_DATA means in the recipe. [env: SBMINI_DATA]", show_default=False
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, the last line of stdout.")] = False,
+    recipe: RecipeName,
+    output: OutputDirectory = None,
+    resume: Resume = False,
+    seed: Seed = None,
+    report: ReportFolder = None,
+    dry_run: DryRun = False,
+    data: DataFolder = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = None,
+    as_json: AsJson = False,
     threads: options.Threads = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a model on one or several tasks, by a recipe.
+    """Train a model on one or several tasks, by a recipe or from a table.
+
+    A table is enough: pairs with 0 and 1, with grades, or pairs that match; anchor, positive and negatives; texts with a label.
+    Columns, loss, batch and epochs follow by the rules in docs/training.md. A fifth of the rows is held back to measure on. The
+    recipe is written to OUTPUT.recipe/.
 
     The recipe names tasks, files, columns, losses, heads, batch sizes, schedule, gradient surgery, optimizer and evaluation;
     docs/recipes.md describes each key. Data are checked first. Checkpoints are in OUTPUT.run/ during training. --resume continues
     an interrupted or killed run, and gives the same weights as an uninterrupted one. The model directory loads in plain
     sentence-transformers; `sbmini predict` uses its task heads. Several processes train one model under torchrun.
+
+    In the end the model is compared with the starting model on the same dev rows. If a model from a table is worse, OUTPUT is not
+    made: the weights are in OUTPUT.worse, and the exit code is 4. For a recipe, evaluation.keep decides.
     """
     from sbert_mini.recipes.launchers import is_first_process
     from sbert_mini.runtime.engine import thread_count
@@ -104,6 +131,7 @@ def train(
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    recipe = _of_table(recipe, output, text_column or [], label_column, seed, resume=resume)
     plan = _plan(recipe, output, report, offline, only_report=report is not None and resume)
     if dry_run:
         _describe(plan, as_json, offline)
@@ -120,6 +148,34 @@ def train(
     if report is not None:
         _report(plan, done, report, budget, offline)
     _conclude(plan, done, as_json=as_json)
+
+
+def _of_table(
+    name: str, output: Path | None, texts: list[str], label: str | None, seed: int | None, *, resume: bool
+) -> str:
+    """Return the recipe of a table, which is written; any other name as it is.
+
+    Raises:
+        UsageError: the options and the name do not go together, or the output is there already.
+    """
+    from sbert_mini.recipes.from_table import is_table, recipe_from_table
+
+    if not is_table(name):
+        if texts or label is not None:
+            raise UsageError("--text-column and --label-column are for a table; a recipe names its columns")
+        return name
+    from sbert_mini.files.outputs import check_new
+    from sbert_mini.recipes.launchers import process_count
+
+    if output is None:
+        raise UsageError(f"--output (-o) is needed: the directory of the model that is trained from {name}")
+    if process_count() is not None:
+        raise UsageError("one process trains from a table; several train its recipe, OUTPUT.recipe/recipe.toml")
+    if not resume:  # a run that is over may be reported on
+        check_new(output)
+    return str(
+        recipe_from_table(Path(name), output, text_columns=texts, label_column=label, seed=seed or 0, on_note=note)
+    )
 
 
 def _conclude(plan: "Plan", done: "Fit", *, as_json: bool) -> None:

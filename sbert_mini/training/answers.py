@@ -148,7 +148,8 @@ def _by_regression(
     tuned = order[:_TUNED_ROWS]
     strength = _STRENGTHS[1]
     if counts.min() >= 3 and np.unique(y[tuned], return_counts=True)[1].min() >= 3:
-        search = GridSearchCV(model, {"C": _STRENGTHS}, cv=StratifiedKFold(3))
+        by = "f1_macro" if task.config.main_metric == "macro_f1" else "accuracy"
+        search = GridSearchCV(model, {"C": _STRENGTHS}, scoring=by, cv=StratifiedKFold(3))
         strength = search.fit(x[tuned], y[tuned]).best_params_["C"]
     model.set_params(C=strength).fit(x, y)
     kind = f"logistic regression on its vectors, fitted on {len(y):,} training rows"
