@@ -92,3 +92,21 @@ def _precision(task: Json) -> list[Table]:
     header = ("recall", "precision, start", "threshold, start", "precision, trained", "threshold, trained")
     note = "The precision where a threshold lets through at least this share of the positive rows."
     return [Table(f"{task['task']}: precision at a recall", header, rows, (note,))]
+
+
+def by_graph(predictions: Json) -> list[Table]:
+    """Return what int8 changes in the dev figures of each head; none without heads."""
+    rows = tuple(
+        (
+            task,
+            FIGURES[name],
+            _text(values["fp32"]),
+            _text(values["int8"]),
+            f"{values['int8'] - values['fp32']:+.4f}" if None not in values.values() else "undefined",
+        )
+        for task, entry in predictions.items()
+        for name, values in entry.get("int8", {}).items()
+    )
+    header = ("head", "figure", "float32", "int8", "difference")
+    note = "Of the dev rows. sbmini predict computes int8 by default."
+    return [Table("What int8 changes in the heads", header, rows, (note,))] if rows else []

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sbert_mini.evaluation.gain_tables import comparison, start_figures
+from sbert_mini.evaluation.gain_tables import by_graph, comparison, start_figures
 from sbert_mini.evaluation.gains import FIGURES
 from sbert_mini.evaluation.log_keys import MEAN, TRAIN
 from sbert_mini.evaluation.table import Json, Table
@@ -372,7 +372,7 @@ def training(result: Json) -> list[Table]:
             note = f"Accuracy {entry['accuracy']:.4f}, macro F1 {entry['macro_f1']:.4f}: the saved model, float32, without torch."
             header = ("dev set", *(f"predicted {label}" for label in entry["labels"]))
             tables.append(Table(f"Confusions of {name}", header, rows, (note,)))
-    return [*tables, *_gradients(result), _cost(result)]
+    return [*tables, *by_graph(result["predictions"]), *_gradients(result), _cost(result)]
 
 
 def _start_notes(result: Json) -> list[str]:

@@ -96,6 +96,10 @@ def _introduction(recipe: Recipe, tasks: Sequence[Task], steps: int) -> list[str
         f"The encoder loads in plain sentence-transformers{where}.",
         f"```sh\nsbmini encode 'a sentence' -m .\n{predict}```",
     ]
+    if any(task.config.has_weights for task in tasks):
+        parts.append(
+            "A head reads the model's sentence vectors, of length 1, times the square root of their dimension."
+        )
     dimensions = sorted({d for task in tasks for d in task.config.dimensions}, reverse=True)
     if dimensions:
         parts.append(

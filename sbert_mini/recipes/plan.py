@@ -220,6 +220,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | No
         findings=(
             *_row_findings(tasks),
             *_dev_findings(tasks),
+            *_schedule_findings(recipe, tasks),
             *_hidden_models(recipe),
             *_overlap_findings(counts),
         ),
@@ -267,6 +268,24 @@ def _dev_findings(tasks: Sequence[Task]) -> list[Finding]:
     if undefined and all(reasons.values()):
         undefined.append(Finding("", "no dev set can be measured: the weights of the last step will be saved"))
     return undefined
+
+
+def _schedule_findings(recipe: Recipe, tasks: Sequence[Task]) -> list[Finding]:
+    """Return in which phases an annealed schedule has one epoch at most, and so never anneals."""
+    found = []
+    phases = recipe.in_phases() if recipe.train.schedule == "annealed" else ()
+    for number, phase in enumerate(phases, start=1):
+        taking_part = _tasks_of(phase, tasks)
+        steps, epoch = _steps(phase, taking_part), _steps_per_epoch(phase, taking_part)
+        if steps <= epoch:
+            where = f"phase {number}: " if len(phases) > 1 else ""
+            found.append(
+                Finding(
+                    "",
+                    f"{where}{steps} steps are at most an epoch of {epoch}: the schedule annealed stays proportional",
+                )
+            )
+    return found
 
 
 def _hidden_models(recipe: Recipe) -> list[Finding]:
@@ -339,9 +358,12 @@ def _steps(recipe: Recipe, tasks: Sequence[Task]) -> int:
     train = recipe.train
     if train.steps is not None:
         return train.steps
+    return math.ceil(_steps_per_epoch(recipe, tasks) * (train.epochs or 0))
+
+
+def _steps_per_epoch(recipe: Recipe, tasks: Sequence[Task]) -> int:
     examples = sum(len(task.train) for task in tasks)
-    batches = math.ceil(examples / train.batch_size)
-    return math.ceil(math.ceil(batches / train.gradient_accumulation) * (train.epochs or 0))
+    return math.ceil(math.ceil(examples / recipe.train.batch_size) / recipe.train.gradient_accumulation)
 
 
 def _arguments(recipe: Recipe, steps: int, *, with_dev: bool) -> dict[str, object]:

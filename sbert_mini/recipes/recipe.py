@@ -62,7 +62,8 @@ class ModelPart:
         encoder: `trained`; or `frozen`, to train heads alone.
         layers: which of the starting model's layers are kept, in order, counted from 0; by default all.
         max_seq_length: the longest input in tokens; by default the starting model's.
-        dropout: the probability of dropout in the encoder, 0 to 0.95; by default the starting model's.
+        dropout: the probability of dropout in the encoder while it is trained, 0 to 0.95, whatever the starting model's was;
+            R-Drop and unsupervised SimCSE need one above 0.
         trust_tokenizer: use a tokenizer.json that is not BERT's, of a source that you trust; its rules can hang or stop the run.
     """
 
@@ -71,7 +72,7 @@ class ModelPart:
     encoder: str = same(FitterConfig, "encoder")
     layers: list[int] = key([])
     max_seq_length: int | None = key(None, low=4)
-    dropout: float | None = key(None, low=0, high=0.95)
+    dropout: float = key(0.1, low=0, high=0.95)
     trust_tokenizer: bool = key(False)
 
     def __post_init__(self) -> None:

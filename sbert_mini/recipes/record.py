@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation.gains import Comparison
 from sbert_mini.evaluation.log_keys import CONFLICT, COSINE, EVAL_MEAN, by_depth, dev_figures, figures_in, pairs_in
 from sbert_mini.evaluation.sets import card_metadata
+from sbert_mini.evaluation.sts import pearson, spearman
 from sbert_mini.files.json_files import LOG_LINE
 from sbert_mini.files.json_schema import check, parse
+from sbert_mini.model.choices import Graph
 from sbert_mini.model.heads import head_names
 from sbert_mini.recipes.comparison import compare_with_start
 from sbert_mini.recipes.plan import Fit, Plan
@@ -176,14 +180,27 @@ def _predictions(model: Path, task: Task, threads: int | None, *, trust_tokenize
     dev = task.dev
     assert dev is not None  # noqa: S101
     inputs: Any = [row[0] if len(row) == 1 else row for row in dev.texts]
-    options: dict[str, Any] = {"graph": "fp32", "threads": threads, "trust_tokenizer": trust_tokenizer}
-    predictions = Predictor(model, task.config.name, **options).predict(inputs)
+    graphs: tuple[Graph, ...] = ("fp32", "int8")
+    options: dict[str, Any] = {"threads": threads, "trust_tokenizer": trust_tokenizer}
+    fp32, int8 = (Predictor(model, task.config.name, graph, **options).predict(inputs) for graph in graphs)
     if task.config.graded:
-        predicted = [round(float(p.score if p.cosine is None else p.cosine), 5) for p in predictions]  # type: ignore[arg-type]
-        return {"gold": [float(x) for x in dev.labels or ()], "predicted": predicted}
-    truth, named = [str(label) for label in dev.labels or ()], [str(p.label) for p in predictions]
+        scores = np.array([float(x) for x in dev.labels or ()])
+        values = [np.array([p.score if p.cosine is None else p.cosine for p in each], float) for each in (fp32, int8)]
+        figures = [{"pearson": pearson(each, scores), "spearman": spearman(each, scores)} for each in values]
+        predicted = [round(value, 5) for value in values[0].tolist()]
+        return {"gold": scores.tolist(), "predicted": predicted, "int8": _by_graph(graphs, figures)}
+    truth = [str(label) for label in dev.labels or ()]
+    named, by_int8 = ([str(p.label) for p in each] for each in (fp32, int8))
     numbers = {label: number for number, label in enumerate(task.labels)}
     counts = [[0] * len(numbers) for _ in numbers]
     for gold, label in zip(truth, named, strict=True):
         counts[numbers[gold]][numbers[label]] += 1
-    return {"labels": list(task.labels), "counts": counts, **classification_figures(truth, named)}
+    figures = [dict(classification_figures(truth, each)) for each in (named, by_int8)]
+    return {"labels": list(task.labels), "counts": counts, **figures[0], "int8": _by_graph(graphs, figures)}
+
+
+def _by_graph(
+    graphs: Sequence[str], figures: Sequence[Mapping[str, float | None]]
+) -> dict[str, dict[str, float | None]]:
+    """Return figure -> graph -> value."""
+    return {name: {graph: each[name] for graph, each in zip(graphs, figures, strict=True)} for name in figures[0]}

@@ -97,7 +97,7 @@ def has_no_rivals(rows: Sequence[Sequence[str]]) -> bool:
     """Return whether no positive has another text to be nearer than, so that a ranking of the rows is not defined.
 
     Args:
-        rows: of anchor and positive: the others are the positives of rows with another anchor; or of triplets: the other is the negative.
+        rows: of anchor and positive: the others are the positives of rows with another anchor; or of triplets, with the negative.
     """
     if rows and len(rows[0]) > 2:
         return all(row[1] == row[2] for row in rows)

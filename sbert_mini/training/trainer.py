@@ -26,7 +26,7 @@ from sbert_mini.training.optimizers import make_optimizer
 from sbert_mini.training.rates import depth, set_trained, unfrozen_depth
 from sbert_mini.training.regularization import regularizers
 from sbert_mini.training.schedule import BundleSampler
-from sbert_mini.training.setup import check_arguments, make_evaluator, make_schedule
+from sbert_mini.training.setup import check_arguments, make_evaluator, make_schedule, warn_without_dropout
 from sbert_mini.training.surgery import Surgeon
 from sbert_mini.training.task_loss import task_loss
 from sbert_mini.training.tasks import Task
@@ -72,6 +72,7 @@ class MultiTaskTrainer(BaseFitter):
         )
         if not isinstance(model[0], MiniBertModule):
             raise UsageError("the model's encoder must be MiniBert: load it with sbert_mini.load")
+        warn_without_dropout(model[0].model, [t.config for t in tasks if not t.only_measured], self.fitter)
         all_tasks = [task.trained() for task in tasks]
         self.tasks = [task for task in all_tasks if not task.only_measured]
         self.measured_tasks = [task.config for task in all_tasks]
@@ -116,7 +117,8 @@ class MultiTaskTrainer(BaseFitter):
             frozen = self.fitter.encoder == "frozen"
             self.model.train(self.model.training and not frozen)
             fixed = self._embed if frozen else None
-            with self.accelerator.autocast():  # in the precision of the steps
+            # in the precision of the steps, and before their clock
+            with self.accelerator.autocast(), self.telemetry.clock_stopped():
                 self._rows = [task_rows(task, self._encoder.text_tokenizer, fixed) for task in self.tasks]
         self._sampler = BundleSampler(
             self.schedule,

@@ -82,7 +82,15 @@ def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
     text, page = (out / "report.md").read_text(), (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(names)
     assert "http" not in page.replace("http-equiv", "")
-    for part in ("was itself trained on snli", "Confusions of mood", "steps in conflict", "peak memory of the process"):
+    for part in (
+        "was itself trained on snli",
+        "Confusions of mood",
+        "What int8 changes in the heads",
+        "Against the start",
+        "mood by class",
+        "steps in conflict",
+        "peak memory of the process",
+    ):
         assert part in text
         assert part in page
     best = max(found["phases"][1]["evaluations"], key=lambda e: e["figures"]["mean"])

@@ -71,6 +71,11 @@ def test_a_recipe_is_read(tmp_path):
             "line 6: train.batch_size: 6 examples cannot hold floor = 4",
         ),
         ('output = "out"', "", "line 1: model.output is missing"),
+        (
+            "[train]",
+            "dropout = 0\n[regularization]\nr_drop = 1.0\n[train]",
+            "model.dropout is 0, and R-Drop (regularization.r_drop) compares two dropout masks",
+        ),
         ("[model]", "[models]", "line 1: there is no table or key 'models' (did you mean model?)"),
         ('name = "two"', 'name = "one"', "line 14: task.name: two tasks are called 'one'"),
         ('structure = "siamese"', 'structure = "siames"', "line 15: task.structure must be one of single, siamese"),
