@@ -6,6 +6,7 @@ tasks' files are relative to `data.folder`; without it, and for every other path
 recipe: the working directory). `$NAME` in a path is an environment variable.
 """
 
+import difflib
 import logging
 import os
 import re
@@ -427,7 +428,13 @@ def find_recipe(name: str) -> Path:
     path = Path(name).expanduser()
     if shipped is None and not path.is_file():
         what = "is a folder" if path.is_dir() else "is no file"
-        raise UsageError(f"there is no recipe {name!r}: it {what}, and not one of the built-in {', '.join(built_in())}")
+        folder = path.parent
+        files = [str(file) for file in folder.glob("*.toml")] if folder.is_dir() else []
+        close = difflib.get_close_matches(name, [*built_in(), *files], n=1)
+        near = f" (did you mean {close[0]}?)" if close else ""
+        raise UsageError(
+            f"there is no recipe {name!r}: it {what}, and not one of the built-in {', '.join(built_in())}{near}"
+        )
     if shipped is not None and path.exists():
         log.warning("%s is the built-in recipe; ./%s means what lies here under that name", name, name)
     return path if shipped is None else shipped
