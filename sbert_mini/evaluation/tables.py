@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sbert_mini.evaluation.audit import audit_tables
 from sbert_mini.evaluation.gain_tables import by_graph, comparison, start_figures
 from sbert_mini.evaluation.gains import FIGURES
 from sbert_mini.evaluation.log_keys import MEAN, TRAIN
@@ -487,6 +488,7 @@ TABLES = {
     "search": search,
     "own_data": own_data,
     "pairs": pairs,
+    "audit": audit_tables,
     "training": training,
 }
 """The kinds of result, in the order of a report, each with what makes its tables."""
