@@ -23,7 +23,7 @@ from sbert_mini.training.tasks import Task
 log = logging.getLogger("sbert_mini")
 
 
-def check_arguments(args: SentenceTransformerTrainingArguments, batch_size: int, *, is_sharded: bool) -> None:
+def check_arguments(args: SentenceTransformerTrainingArguments, batch_size: int, is_sharded: bool) -> None:
     """Refuse training arguments that the fitter cannot do.
 
     Args:

@@ -72,7 +72,6 @@ class MultiTaskTrainer(BaseFitter):
         )
         if not isinstance(model[0], MiniBertModule):
             raise UsageError("the model's encoder must be MiniBert: load it with sbert_mini.load")
-        warn_without_dropout(model[0].model, [t.config for t in tasks if not t.only_measured], self.fitter)
         all_tasks = [task.trained() for task in tasks]
         self.tasks = [task for task in all_tasks if not task.only_measured]
         self.measured_tasks = [task.config for task in all_tasks]
@@ -81,6 +80,7 @@ class MultiTaskTrainer(BaseFitter):
         self.lora = Lora(model[0].model, self.fitter.lora) if self.fitter.lora is not None else None
         self.averages = {}
         trained = [task.config for task in self.tasks]
+        warn_without_dropout(model[0].model, trained, self.fitter)
         self.telemetry = Telemetry([config.name for config in trained])
         self._encoder: MiniBertModule = model[0]
         self._rows: list[TaskRows] = []
@@ -97,8 +97,7 @@ class MultiTaskTrainer(BaseFitter):
             evaluator=make_evaluator(all_tasks, self.fitter, self.objectives, tokenizer, self._embed),
             **options,
         )
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        check_arguments(self.args, self.fitter.batch_size, is_sharded=sharded)
+        check_arguments(self.args, self.fitter.batch_size, self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self.add_callback(AfterStep(self))
         self.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
         self.schedule = make_schedule(self.tasks, self.fitter, self.args, self.steps_per_epoch)
@@ -117,8 +116,7 @@ class MultiTaskTrainer(BaseFitter):
             frozen = self.fitter.encoder == "frozen"
             self.model.train(self.model.training and not frozen)
             fixed = self._embed if frozen else None
-            # in the precision of the steps, and before their clock
-            with self.accelerator.autocast(), self.telemetry.clock_stopped():
+            with self.accelerator.autocast(), self.telemetry.clock_stopped():  # in the precision of the steps
                 self._rows = [task_rows(task, self._encoder.text_tokenizer, fixed) for task in self.tasks]
         self._sampler = BundleSampler(
             self.schedule,
