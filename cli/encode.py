@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
     from sbert_mini.runtime.stream import EncodeCounts
+    from sbert_mini.text.arrivals import Arrivals
     from sbert_mini.text.records import ReadCounts, Record
 
 EXAMPLE = """Examples:
@@ -102,7 +103,8 @@ def encode(
 
     The texts are the arguments, the rows of a file, or the lines of stdin. Rows keep their columns, and values their types.
     The output adds "embedding" (in CSV and TSV e0, e1 ...), and, if no column has that name, "text" and the row's "id" if it has
-    one. A .npy file holds an array of shape (texts, dim). Memory stays small for inputs of any length. --resume continues an
+    one. A .npy file holds an array of shape (texts, dim). Memory stays small for inputs of any length. Without an --output each
+    line that arrives in a pipe is answered at once. --resume continues an
     interrupted run.
 
     int8 and uint8 values are quantized with fixed ranges of the model, so a text has the same values in every file. The ranges
@@ -130,20 +132,23 @@ def encode(
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
     from sbert_mini.runtime.stream import EncodeCounts
+    from sbert_mini.text.arrivals import Arrivals
     from sbert_mini.text.records import ReadCounts, Record, read_records
 
     counts, read, job_settings = EncodeCounts(), ReadCounts(), EncodeSettings(precision=precision, **settings)
+    arrivals = Arrivals()
     default = None if output is None else rejects_beside(output)
     with Rejects(on_error == "skip", rejects, default, input) as taken:
         rows: Iterable[Record] = (Record(text) for text in texts or [])
         if input:
-            rows = read_records(input, counts=read, on_reject=taken.take, **reading)
+            watched = arrivals if output is None else None  # a file is written in whole windows
+            rows = read_records(input, counts=read, on_reject=taken.take, arrivals=watched, **reading)
         records = _at_least_one(rows)
         embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
         if taken.take is not None and truncation == "error":
             records = embedder.short_enough(records, prompt, taken.take)
         if output is None:
-            _to_stdout(records, embedder, job_settings, counts)
+            _to_stdout(records, embedder, job_settings, counts, arrivals)
         else:
             bar = progress_wanted(quiet) and bool(input)
             rows = counted(records, input, input_format, bar=bar)
@@ -261,7 +266,11 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _to_stdout(
-    records: "Iterable[Record]", embedder: "Embedder", settings: "EncodeSettings", counts: "EncodeCounts"
+    records: "Iterable[Record]",
+    embedder: "Embedder",
+    settings: "EncodeSettings",
+    counts: "EncodeCounts",
+    arrivals: "Arrivals",
 ) -> None:
     from sbert_mini.runtime.job import OutputRows, json_line
     from sbert_mini.runtime.precision import quantize_vectors
@@ -276,6 +285,7 @@ def _to_stdout(
         prompt=settings.prompt,
         truncation=settings.truncation,
         counts=counts,
+        waits=arrivals.waits,
     )
     for encoded, block in windows:
         for record, vector in zip(encoded, quantize_vectors(block, settings.precision, ranges), strict=True):

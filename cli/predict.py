@@ -55,7 +55,7 @@ def predict(
     """Predict with a task head of a trained model: labels with probabilities, or scores. Needs no torch.
 
     JSON lines on stdout: "text" or "texts", "id" if the input has one, and "label" with "probabilities", or "score" (and
-    "cosine" for a similarity).
+    "cosine" for a similarity). Each line that arrives in a pipe is answered at once.
     """
     reading = options.reading(input_format, max_row_bytes=max_row_bytes)
     input = options.checked_input(texts, input, reading)
@@ -63,18 +63,21 @@ def predict(
         raise UsageError("--columns is for the rows of an --input, and the texts are given as arguments here")
     quiet_notes(quiet)
     from sbert_mini.runtime.predictor import Predictor
+    from sbert_mini.text.arrivals import Arrivals
 
+    arrivals = Arrivals()
     predictor = Predictor(model, task, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     if input:
         names = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
-        rows = _read(input, names, predictor.texts_each, reading)
+        rows = _read(input, names, predictor.texts_each, {**reading, "arrivals": arrivals})
     else:
         rows = _of_arguments(texts or [], predictor.texts_each, predictor.config.task)
     pending: deque[tuple[Any, Any]] = deque()
     count = 0
     inputs = _remembered(rows, pending)
-    for prediction in predictor.predict_stream(inputs, batch_size=batch_size, truncation=truncation):
-        print_json(_document(*pending.popleft(), prediction))
+    settings: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "waits": arrivals.waits}
+    for prediction in predictor.predict_stream(inputs, **settings):
+        print_json(_document(*pending.popleft(), prediction), flush=arrivals.waits())
         count += 1
     if not count:
         raise InputError("there is no text to predict")

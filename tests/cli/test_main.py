@@ -172,6 +172,18 @@ def test_empty_input_is_an_error(sbmini, index):
     one_error(sbmini("index", "create", "x", "-i", "-", stdin="\n"), 1, "no text")
 
 
+def test_a_line_is_answered_before_the_next_one_comes():
+    command = [SBMINI, "encode", "-m", "sbert-mini-fast"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        for text in ("a cat", "a dog"):
+            run.stdin.write(f"{text}\n")
+            run.stdin.flush()
+            assert json.loads(run.stdout.readline())["text"] == text
+        run.stdin.close()
+        assert run.stdout.read() == ""
+    assert run.returncode == 0
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path, minilm):
     (tmp_path / "t.txt").write_text("".join(f"text {i}\n" for i in range(3000)))
     command = f"{SBMINI} encode -i t.txt | head -n 1"
