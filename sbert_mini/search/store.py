@@ -400,10 +400,13 @@ def require_index(path: Path) -> None:
         if path.is_dir() and any(entry.name != "LOCK" for entry in path.iterdir()):
             raise IndexNotFoundError(
                 f"{path} holds no index but other files: name an index, or make one in an empty or absent directory with "
-                "'sbmini index create DIRECTORY --input FILE'"
+                "'sbmini index create DIRECTORY --input FILE' or 'sbmini index sync DIRECTORY FOLDER'"
             )
         what = "holds no index" if path.is_dir() else "does not exist"
-        raise IndexNotFoundError(f"{path} {what}: make one with 'sbmini index create {path} --input FILE'")
+        raise IndexNotFoundError(
+            f"{path} {what}: make one of rows with 'sbmini index create {path} --input FILE', or of a folder of documents with "
+            f"'sbmini index sync {path} FOLDER'"
+        )
 
 
 @contextmanager

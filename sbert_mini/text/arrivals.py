@@ -4,6 +4,7 @@ import io
 import os
 import select
 import stat
+import time
 
 _BLOCK_BYTES = 1 << 16
 _LONG_BYTES = 1 << 20
@@ -64,6 +65,15 @@ class PipeLines(io.RawIOBase):
             else:
                 return False
 
+    def is_over(self, patience_s: float) -> bool:
+        """Return whether the end comes within so many seconds, and no further line that is not blank."""
+        until = time.monotonic() + patience_s
+        while not self._ended:
+            if self._buffer.strip() or not self._poll.poll(max(until - time.monotonic(), 0) * 1000):
+                return False
+            self._fill()
+        return not self._buffer.strip()
+
     def _take(self, size: int) -> bytes:
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
@@ -97,6 +107,15 @@ class Arrivals:
         self._lines = PipeLines(descriptor)
         return self._lines
 
+    @property
+    def is_pipe(self) -> bool:
+        """Whether rows arrive one after the other."""
+        return self._lines is not None
+
     def waits(self) -> bool:
         """Return whether the next row would have to be waited for."""
         return self._lines is not None and not self._lines.is_there()
+
+    def is_over(self, patience_s: float) -> bool:
+        """Return whether the input ends within so many seconds, and has no further row."""
+        return self._lines is None or self._lines.is_over(patience_s)
