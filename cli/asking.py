@@ -7,7 +7,7 @@ from contextlib import suppress
 from sbert_mini.errors import SbertMiniError
 
 from . import signals
-from .printing import print_error
+from .printing import print_error, print_text
 
 PROMPT = "query> "
 
@@ -36,11 +36,11 @@ def ask(answer: Callable[[str], None]) -> None:
                     return
                 answer(query)
             except EOFError:
-                print()
+                print_text()
                 return
             except KeyboardInterrupt:
                 if signals.came():  # SIGTERM or SIGHUP
                     raise
-                print()
+                print_text()
             except SbertMiniError as error:
                 print_error(f"sbmini: error: {' '.join(str(error).split())}")

@@ -32,6 +32,8 @@ EXAMPLE = """Examples:
 
   sbmini encode -i news.csv --text-column body -o news.parquet --resume
 
+  sbmini encode -i news.csv --text-column body --keep-columns id,year -o news.jsonl
+
   cut -f2 table.tsv | sbmini encode -o vectors.jsonl
 
   sbmini encode --engine ray --workers 8 -i "corpus/*.jsonl.gz" -o vectors/ --resume
@@ -56,6 +58,15 @@ Dim = Annotated[
     ),
 ]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="A text put before each text.", show_default=False)]
+KeepColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-columns",
+        metavar="NAMES",
+        help="The columns that stand beside the vectors, separated by commas. [default: all]",
+        show_default=False,
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue an interrupted run of the same command, if there is one.")
 ]
@@ -80,6 +91,7 @@ def encode(
     precision: options.PrecisionOption = "float32",
     dim: Dim = None,
     prompt: Prompt = None,
+    keep_columns: KeepColumns = None,
     input_format: options.InputFormat = None,
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
@@ -101,7 +113,8 @@ def encode(
 ) -> None:
     """Encode texts as vectors of length 1.
 
-    The texts are the arguments, the rows of a file, or the lines of stdin. Rows keep their columns, and values their types.
+    The texts are the arguments, the rows of a file, or the lines of stdin. Rows keep their columns, or those of --keep-columns,
+    and values their types.
     The output adds "embedding" (in CSV and TSV e0, e1 ...), and, if no column has that name, "text" and the row's "id" if it has
     one. A .npy file holds an array of shape (texts, dim). Memory stays small for inputs of any length. Without an --output each
     line that arrives in a pipe is answered at once. --resume continues an
@@ -119,7 +132,8 @@ def encode(
     settings: dict[str, Any] = {"dim": dim, "prompt": prompt, "truncation": truncation, "batch_size": batch_size}
     quiet_notes(quiet)
     if engine == "ray":
-        others = precision != "float32" or on_error == "skip" or rejects is not None or bool(input_format or delimiter)
+        others = precision != "float32" or on_error == "skip" or rejects is not None
+        others = others or keep_columns is not None or bool(input_format or delimiter)
         paths, folder = _checked_for_ray(texts, input, output, others=others)
         bulk = {"model": model, "graph": graph, "trust_tokenizer": trust_tokenizer, **settings, **reading}
         _on_ray(paths, folder, bulk, address, workers, threads, resume=resume, offline=offline, quiet=quiet)
@@ -129,13 +143,18 @@ def encode(
     input = options.checked_input(texts, input, reading)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
     output = _checked_output(output, input, resume=resume)
+    kept = options.names_in("--keep-columns", keep_columns)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
     from sbert_mini.runtime.stream import EncodeCounts
     from sbert_mini.text.arrivals import Arrivals
     from sbert_mini.text.records import ReadCounts, Record, read_records
 
-    counts, read, job_settings = EncodeCounts(), ReadCounts(), EncodeSettings(precision=precision, **settings)
+    counts, read, job_settings = (
+        EncodeCounts(),
+        ReadCounts(),
+        EncodeSettings(precision=precision, columns=kept, **settings),
+    )
     arrivals = Arrivals()
     default = None if output is None else rejects_beside(output)
     with Rejects(on_error == "skip", rejects, default, input) as taken:
@@ -220,7 +239,7 @@ def _checked_for_ray(
         raise UsageError("--engine ray needs --input (files, folders or patterns) and --output (a folder)")
     if others:
         raise UsageError(
-            "--engine ray goes without --precision, --on-error skip, --rejects, --input-format and --delimiter"
+            "--engine ray goes without --precision, --keep-columns, --on-error skip, --rejects, --input-format and --delimiter"
         )
     return input, output
 
@@ -277,7 +296,7 @@ def _to_stdout(
 
     eight_bits = settings.precision in ("int8", "uint8")
     ranges = embedder.component_ranges(settings.dim) if eight_bits else None
-    rows = OutputRows("jsonl", embedder.dimension)
+    rows = OutputRows("jsonl", embedder.dimension, settings.columns)
     windows = embedder.encode_records(
         records,
         batch_size=settings.batch_size,

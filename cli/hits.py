@@ -36,6 +36,7 @@ class Layout:
         full: readable: all of the text, in place of the closest sentences.
         columns: names of columns.
         coloured: readable: in colours.
+        by_words: readable: sentences with more words of the query are closer to it.
     """
 
     format: str
@@ -44,6 +45,7 @@ class Layout:
     full: bool
     columns: tuple[str, ...]
     coloured: bool
+    by_words: bool
 
 
 def print_fields(queries: Sequence[Query], results: "list[list[Hit]]", layout: Layout, *, several: bool) -> None:
@@ -110,8 +112,8 @@ def print_readably(
             from sbert_mini.search.excerpts import excerpts as excerpts_of
 
             of_query = embedder.encode_query(query) if vector is None else vector
-            excerpts = excerpts_of(hits, of_query, embedder)
             words = QueryWords(query if vector is None else "")
+            excerpts = excerpts_of(hits, of_query, embedder, words if layout.by_words else None)
         for rank, (hit, excerpt) in enumerate(zip(hits, excerpts, strict=True), start=1):
             _print_hit(rank, hit, excerpt, layout, words)
 

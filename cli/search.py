@@ -205,8 +205,8 @@ def search(
     A long row that is stored in passages has the cosine of its closest passage. --passages shows that passage; JSON then has
     "passage" in place of "text". "start" and "end" count the characters of the text.
     """
-    layout = _layout(as_json, as_json_lines, with_text, passages, full, columns, color)
     ranked_by = _ranked_by(by, hybrid, weight)
+    layout = _layout(as_json, as_json_lines, with_text, passages, full, columns, color, by_words=ranked_by == "words")
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     options.check_trust(trust_tokenizer, model)
     if directory.startswith(address.SCHEME) and "filter_timeout" in options.given(context):
@@ -367,6 +367,8 @@ def _layout(
     full: bool,
     columns: str | None,
     color: Color,
+    *,
+    by_words: bool,
 ) -> Layout:
     """Return how hits are printed.
 
@@ -379,15 +381,13 @@ def _layout(
     _check_exclusive({"--columns": columns is not None, "--without-text": not with_text})
     if columns is not None and (as_json or as_json_lines):
         raise UsageError("--columns is for a terminal and for lines of fields: JSON has all columns")
-    names = tuple(name.strip() for name in columns.split(",")) if columns is not None else ()
-    if not all(names):
-        raise UsageError(f"--columns names columns, separated by commas; found {columns!r}")
+    names = options.names_in("--columns", columns) or ()
     on_terminal = sys.stdout.isatty()
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     coloured = color == "always" or (color == "auto" and on_terminal and not plain)
     format = "readable" if on_terminal or color == "always" else "fields"
     format = "json" if as_json else "jsonl" if as_json_lines else format
-    return Layout(format, with_text, passages, full, names, coloured)
+    return Layout(format, with_text, passages, full, names, coloured, by_words)
 
 
 def _check_columns(names: tuple[str, ...], index: "Searchable") -> None:

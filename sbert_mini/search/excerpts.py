@@ -38,7 +38,13 @@ class Excerpt:
     closest: Span
 
 
-def excerpts(hits: Sequence[Hit], query: FloatArray, embedder: Embedder, most: int = SENTENCES) -> list[Excerpt]:
+def excerpts(
+    hits: Sequence[Hit],
+    query: FloatArray,
+    embedder: Embedder,
+    words: "QueryWords | None" = None,
+    most: int = SENTENCES,
+) -> list[Excerpt]:
     """Return the excerpt of each hit. The sentences of all are encoded together.
 
     Of a passage of more than 100 sentences the first 100 are compared. In source code a line is a sentence.
@@ -47,6 +53,7 @@ def excerpts(hits: Sequence[Hit], query: FloatArray, embedder: Embedder, most: i
         hits: of one query.
         query: its vector.
         embedder: the model that the query was encoded with.
+        words: of the query; given, sentences with more of them are closer, whatever their cosine.
         most: sentences of an excerpt.
 
     Shapes:
@@ -57,6 +64,8 @@ def excerpts(hits: Sequence[Hit], query: FloatArray, embedder: Embedder, most: i
     prompt = embedder.document_prompt()
     blocks = list(embedder.encode_stream(texts, truncation="chunk", warn_of_unknown=False, prompt=prompt))
     cosines = np.concatenate(blocks) @ query if blocks else np.empty(0, np.float32)
+    if words is not None:
+        cosines = cosines + np.array([2 * words.count(text) for text in texts], np.float32)
     made, first = [], 0
     for spans in spans_of:
         own = cosines[first : first + len(spans)]
@@ -92,6 +101,10 @@ class QueryWords:
         terms = set(query_terms(query))
         self._terms = (terms - _function_words()) or terms
         self._in_pairs = {character for term in terms if len(term) == 2 for character in term}
+
+    def count(self, text: str) -> int:
+        """Return how many different words of the query a text holds."""
+        return len(self._terms.intersection(terms_of(text)))
 
     def spans(self, text: str) -> list[Span]:
         """Return where the query's words stand in a text, ascending, in characters."""

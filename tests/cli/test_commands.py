@@ -235,9 +235,9 @@ def test_search_takes_queries_from_a_file_and_shows_what_is_asked_for(sbmini_her
     assert set(first["hits"][0]) == {"rank", "id", *scores}
     lines = sbmini_here("search", "ix", "bread", "--without-text").stdout.splitlines()
     assert [line.count("\t") for line in lines] == [1, 1, 1]
-    assert sbmini_here("search", "ix", "bread", "--min-score", 1.1, "--fail-if-empty").returncode == 1
+    assert sbmini_here("search", "ix", "bread", "--min-score", 1, "--fail-if-empty").returncode == 1
     assert sbmini_here("search", "ix", "bread", "--fail-if-empty").returncode == 0
-    assert sbmini_here("search", "ix", "bread", "--min-score", 1.1).returncode == 0
+    assert sbmini_here("search", "ix", "bread", "--min-score", 1).returncode == 0
     one_error(sbmini_here("search", "ix", "bread", "-i", "q.csv"), 2, "both")
     one_error(sbmini_here("search", "ix", "bread", "--json", "--jsonl"), 2, "exclude")
     everything = json.loads(sbmini_here("search", "ix", "bread", "-k", 9999, "--json").stdout)["results"][0]["hits"]
@@ -345,7 +345,7 @@ def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini_here, tmp_p
         "no such column: yeer",
         "Columns: id (text), year (integer), lang (text)",
     )
-    assert sbmini_here("search", "ix", "E-1042", "--hybrid", "--min-score", 1.01).stdout == ""
+    assert sbmini_here("search", "ix", "E-1042", "--hybrid", "--min-score", 1).stdout == ""
     doomed = ("index", "delete", "ix", "--filter", "year < 2010")
     assert sbmini_here(*doomed, "--dry-run").stderr == "sbmini: 10 rows would be deleted from ix\n"
     assert sbmini_here(*doomed).stderr == "sbmini: 10 rows deleted from ix\n"

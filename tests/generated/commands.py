@@ -159,7 +159,7 @@ AROUND: dict[tuple[tuple[str, ...], str], tuple[list[str], list[str]]] = {
     (("index", "create"), "--prompt"): (["new", "-i", "t.csv"], ["red: "]),
     (("search",), "--input"): (["index"], ["q.csv"]),
     (("search",), "--exact"): (["index", "the cat sleeps"], []),
-    (("search",), "--fail-if-empty"): (["index", "the cat sleeps", "--min-score", "2"], []),
+    (("search",), "--fail-if-empty"): (["index", "the cat sleeps", "--min-score", "1", "--filter", "year < 0"], []),
     (("index", "delete"), "--filter"): (["index"], ["year > 2003"]),
     (("index", "delete"), "--ids-from"): (["index"], ["ids.txt"]),
     (("index", "compact"), "--pca"): (["index", "--kind", "auto"], ["3"]),
@@ -168,6 +168,10 @@ AROUND: dict[tuple[tuple[str, ...], str], tuple[list[str], list[str]]] = {
     (("bench", "sts"), "--pooling"): (["--pairs", "p.tsv", "--resamples", "100", "--json"], ["mean"]),
     (("index", "export"), "--output"): (["index"], ["e.parquet"]),
     (("search",), "--like"): (["index"], ["1"]),
+    (("search",), "--columns"): (["index", "the cat sleeps"], ["year"]),
+    (("search",), "--color"): (["index", "the cat sleeps"], ["always"]),
+    (("search",), "--full"): (["index", "the cat sleeps", "--color", "always"], []),
+    (("encode",), "--keep-columns"): (["-i", "t.csv"], ["year"]),
     (("soup",), "--output"): (["model", "model2"], ["soup"]),
 }  # fmt: skip
 for _command in ("create", "add", "update"):
