@@ -141,39 +141,59 @@ def encode(
     if address is not None or workers > 1:
         raise UsageError("--address and --workers go with --engine ray")
     input = options.checked_input(texts, input, reading)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
     output = _checked_output(output, input, resume=resume)
-    kept = options.names_in("--keep-columns", keep_columns)
+    settings |= {"precision": precision, "columns": options.names_in("--keep-columns", keep_columns)}
+    opening = {
+        "model": model,
+        "graph": graph,
+        "threads": threads,
+        "offline": offline,
+        "trust_tokenizer": trust_tokenizer,
+    }
+    with Rejects(on_error == "skip", rejects, None if output is None else rejects_beside(output), input) as taken:
+        read, counts = _encode(
+            texts or [], input, output, settings, reading, opening, taken, resume=resume, quiet=quiet
+        )
+    _tell(read, counts, truncation)
+    raise typer.Exit(taken.exit_code())
+
+
+def _encode(
+    texts: list[str],
+    input: list[Path] | None,
+    output: Path | None,
+    settings: dict[str, Any],
+    reading: dict[str, Any],
+    opening: dict[str, Any],
+    taken: Rejects,
+    *,
+    resume: bool,
+    quiet: bool,
+) -> "tuple[ReadCounts, EncodeCounts]":
+    """Encode texts, or the rows of files, into a file or to stdout, and return what was met."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
     from sbert_mini.runtime.stream import EncodeCounts
     from sbert_mini.text.arrivals import Arrivals
     from sbert_mini.text.records import ReadCounts, Record, read_records
 
-    counts, read, job_settings = (
-        EncodeCounts(),
-        ReadCounts(),
-        EncodeSettings(precision=precision, columns=kept, **settings),
-    )
-    arrivals = Arrivals()
-    default = None if output is None else rejects_beside(output)
-    with Rejects(on_error == "skip", rejects, default, input) as taken:
-        rows: Iterable[Record] = (Record(text) for text in texts or [])
-        if input:
-            watched = arrivals if output is None else None  # a file is written in whole windows
-            rows = read_records(input, counts=read, on_reject=taken.take, arrivals=watched, **reading)
-        records = _at_least_one(rows)
-        embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
-        if taken.take is not None and truncation == "error":
-            records = embedder.short_enough(records, prompt, taken.take)
-        if output is None:
-            _to_stdout(records, embedder, job_settings, counts, arrivals)
-        else:
-            bar = progress_wanted(quiet) and bool(input)
-            rows = counted(records, input, input_format, bar=bar)
-            _to_file(rows, output, embedder, job_settings, counts, resume=resume, bar=bar)
-    _tell(read, counts, truncation)
-    raise typer.Exit(taken.exit_code())
+    counts, read, job_settings, arrivals = EncodeCounts(), ReadCounts(), EncodeSettings(**settings), Arrivals()
+    rows: Iterable[Record] = (Record(text) for text in texts)
+    if input:
+        watched = arrivals if output is None else None  # a file is written in whole windows
+        rows = read_records(input, counts=read, on_reject=taken.take, arrivals=watched, **reading)
+    records = _at_least_one(rows)
+    embedder = Embedder(**opening)
+    if taken.take is not None and job_settings.truncation == "error":
+        records = embedder.short_enough(records, job_settings.prompt, taken.take)
+    if output is None:
+        _to_stdout(records, embedder, job_settings, counts, arrivals)
+    else:
+        bar = progress_wanted(quiet) and bool(input)
+        rows = counted(records, input, reading.get("format"), bar=bar)
+        _to_file(rows, output, embedder, job_settings, counts, resume=resume, bar=bar)
+    return read, counts
 
 
 def _tell(read: "ReadCounts", counts: "EncodeCounts", truncation: Truncation) -> None:

@@ -10,7 +10,7 @@ _LINE = re.compile(r"[^\n]+")
 _STARTS = re.compile(r"[ \t]*(?:[-*+•|>]|#{1,6}|\d{1,9}[.)])[ \t]")
 _WORD = re.compile(r"\w")
 _SHORTENED = re.compile(
-    r"(?<!\w)(?:[^\W\d_]|e\.g|i\.e|cf|vs|etc|al|approx|ca|no|nos|fig|figs|eq|sec|ch|vol|pp|ed|eds|dr|mr|mrs|ms|prof|st|jr|sr)\.$",
+    r"(?<![\w°])(?<!° )(?:[^\W\d_]|e\.g|i\.e|cf|vs|etc|al|approx|ca|no|fig|figs|eq|sec|ch|vol|pp|eds|dr|mr|mrs|ms|prof|st|jr)\.$",
     re.IGNORECASE,
 )
 

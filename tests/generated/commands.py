@@ -52,6 +52,7 @@ NEUTRAL = {
     "--checksum",
     "--allow-removals",
     "--encoding",
+    "--full",
 }
 """A right value of these may change nothing that can be seen here (exact search of a few rows finds what the index finds); a
 wrong one and a second one still do."""

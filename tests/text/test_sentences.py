@@ -14,6 +14,7 @@ from sbert_mini.text.sentences import sentence_spans
     [
         ("One two. Three!  Four? (Five.) Six", ["One two.", "Three!", "Four?", "(Five.)", "Six"]),
         ("See Fig. 3 of Dr. J. Smith, e.g. here. It is 3.5.", ["See Fig. 3 of Dr. J. Smith, e.g. here.", "It is 3.5."]),
+        ("It boils at 100 °C. Then it rises.", ["It boils at 100 °C.", "Then it rises."]),
         ("He waited ... and left.\nThe line\ngoes on.", ["He waited ... and left.", "The line\ngoes on."]),
         ("今天下雨。「明天呢？」他问。", ["今天下雨。", "「明天呢？」", "他问。"]),
         ("# Title\nText\n\nMore\n- one\n- two\n  three\n---\n", ["# Title", "Text", "More", "- one", "- two\n  three"]),
