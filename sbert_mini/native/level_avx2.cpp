@@ -71,8 +71,8 @@ INLINE __m256i eight_columns(__m256i low, __m256i high) {
 }
 
 // Adds the sums of R rows and 16 columns to out, [R][16], or stores them there. weights: [deep / 4][16][4]; x: rows `stride` apart.
-// Meanwhile the weights that come next, [deep / 4][16][4] bytes, are brought into the cache. Not inlined: what follows would take
-// its registers.
+// `next`, where it is given: the weights that come next, bytes, which are brought into the cache meanwhile. Not inlined: what
+// follows would take its registers.
 template <int R>
 __attribute__((noinline)) void sums(const Prepared* x, size_t stride, const int16_t* weights, int deep, bool first,
                                     const int8_t* next, int32_t* out) {
@@ -80,14 +80,24 @@ __attribute__((noinline)) void sums(const Prepared* x, size_t stride, const int1
 #define DECLARE(r) __m256i a##r = _mm256_setzero_si256(), b##r = a##r, c##r = a##r, d##r = a##r;
     THREE(DECLARE)
 #undef DECLARE
-    for (int k = 0; k < deep; k += 4, w += 4, x += 4, next += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
-        const __m256i wa = _mm256_load_si256(w), wb = _mm256_load_si256(w + 1);
 #define ADD(r) \
     if (R > r) add_products(x + r * stride, wa, wb, w, a##r, b##r, c##r, d##r);
-        THREE(ADD)
-#undef ADD
+#define STEP                                                                       \
+    {                                                                              \
+        const __m256i wa = _mm256_load_si256(w), wb = _mm256_load_si256(w + 1);    \
+        THREE(ADD)                                                                 \
+        w += 4, x += 4;                                                            \
     }
+    for (int k = 0; k < deep; k += 16) {
+        if (next) {
+            const char* at = reinterpret_cast<const char*>(next) + k * PANEL;
+            _mm_prefetch(at, _MM_HINT_T0), _mm_prefetch(at + 64, _MM_HINT_T0);
+            _mm_prefetch(at + 128, _MM_HINT_T0), _mm_prefetch(at + 192, _MM_HINT_T0);
+        }
+        STEP STEP STEP STEP
+    }
+#undef STEP
+#undef ADD
 #define FINISH(r)                                                                                 \
     if (R > r) {                                                                                  \
         __m256i* to = reinterpret_cast<__m256i*>(out + r * PANEL);                                \
@@ -113,10 +123,10 @@ void multiply(const uint8_t* x, int rows, const Product& p, Columns columns, voi
             for (int k = 0; k < p.in; k += DEEP, panel += DEEP * PANEL) {
                 const int deep = p.in - k < DEEP ? p.in - k : DEEP;
                 widen_weights(panel, deep * PANEL, weights);
-                const int8_t* next = panel + deep * PANEL;
                 const Prepared* from = prepared + k;
+                const int8_t* next = panel + deep * PANEL;  // of the first tile alone
                 int row = 0;
-                for (; row + ROWS <= count; row += ROWS, from += ROWS * in)
+                for (; row + ROWS <= count; row += ROWS, from += ROWS * in, next = nullptr)
                     sums<ROWS>(from, in, weights, deep, k == 0, next, buffer + row * PANEL);
                 if (count - row == 2) sums<2>(from, in, weights, deep, k == 0, next, buffer + row * PANEL);
                 if (count - row == 1) sums<1>(from, in, weights, deep, k == 0, next, buffer + row * PANEL);
