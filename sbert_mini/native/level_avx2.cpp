@@ -41,16 +41,10 @@ INLINE void widen_rows(const uint8_t* x, size_t count, Prepared* to) {
                            _mm256_cvtepu8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(x + i))));
 }
 
-// Widens weights to 16 bits: once for all rows.
-INLINE void widen_weights(const int8_t* packed, int count, int16_t* to) {
-    for (int i = 0; i < count; i += 16)
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to + i),
-                           _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(packed + i))));
-}
-
 // Adds the products of a row's next four activations and those of 16 columns' weights, of which the first eight columns' are in
 // registers. As assembler: compilers want more than the sixteen registers, and keep sums in memory.
-INLINE void add_products(const Prepared* x, __m256i wa, __m256i wb, const __m256i* w, __m256i& a, __m256i& b, __m256i& c, __m256i& d) {
+INLINE void add_products(const Prepared* x, __m256i wa, __m256i wb, const __m256i* w, __m256i& a, __m256i& b, __m256i& c,
+                         __m256i& d) {
     __m256i four, sums;
     __asm__("vpbroadcastq %[x], %[four]\n\t"
             "vpmaddwd %[wa], %[four], %[sums]\n\t"
@@ -70,13 +64,22 @@ INLINE __m256i eight_columns(__m256i low, __m256i high) {
     return _mm256_permute4x64_epi64(_mm256_hadd_epi32(low, high), 0xd8);
 }
 
-// Adds the sums of R rows and 16 columns to out, [R][16], or stores them there. weights: [deep / 4][16][4]; x: rows `stride` apart.
-// `next`, where it is given: the weights that come next, bytes, which are brought into the cache meanwhile. Not inlined: what
-// follows would take its registers.
-template <int R>
-__attribute__((noinline)) void sums(const Prepared* x, size_t stride, const int16_t* weights, int deep, bool first,
-                                    const int8_t* next, int32_t* out) {
-    const __m256i* w = reinterpret_cast<const __m256i*>(weights);
+// A block of a panel's weights, [deep / 4][16][4].
+struct Weights {
+    const int8_t* bytes;
+    int16_t* widened;
+    int deep;
+    bool first;  // of the panel
+};
+
+// Adds the sums of R rows and 16 columns to out, [R][16], or stores them there. x: rows `stride` apart. The first rows of all WIDEN
+// the weights for the others. next: the weights that come next, of which a quarter is brought into the cache meanwhile; null
+// where they are there. Not inlined: what follows would take its registers.
+template <int R, bool WIDEN>
+__attribute__((noinline)) void sums(const Prepared* x, size_t stride, const Weights& weights, const int8_t* next, int32_t* out) {
+    const __m128i* bytes = reinterpret_cast<const __m128i*>(weights.bytes);
+    __m256i* w = reinterpret_cast<__m256i*>(weights.widened);
+    const int deep = weights.deep;
 #define DECLARE(r) __m256i a##r = _mm256_setzero_si256(), b##r = a##r, c##r = a##r, d##r = a##r;
     THREE(DECLARE)
 #undef DECLARE
@@ -84,34 +87,46 @@ __attribute__((noinline)) void sums(const Prepared* x, size_t stride, const int1
     if (R > r) add_products(x + r * stride, wa, wb, w, a##r, b##r, c##r, d##r);
 #define STEP                                                                       \
     {                                                                              \
+        for (int i = 0; WIDEN && i < 4; ++i, ++bytes)                              \
+            _mm256_store_si256(w + i, _mm256_cvtepi8_epi16(_mm_load_si128(bytes))); \
         const __m256i wa = _mm256_load_si256(w), wb = _mm256_load_si256(w + 1);    \
         THREE(ADD)                                                                 \
         w += 4, x += 4;                                                            \
     }
     for (int k = 0; k < deep; k += 16) {
-        if (next) {
-            const char* at = reinterpret_cast<const char*>(next) + k * PANEL;
-            _mm_prefetch(at, _MM_HINT_T0), _mm_prefetch(at + 64, _MM_HINT_T0);
-            _mm_prefetch(at + 128, _MM_HINT_T0), _mm_prefetch(at + 192, _MM_HINT_T0);
-        }
+        if (next) _mm_prefetch(reinterpret_cast<const char*>(next + 4 * k), _MM_HINT_T0);
         STEP STEP STEP STEP
     }
 #undef STEP
 #undef ADD
-#define FINISH(r)                                                                                 \
-    if (R > r) {                                                                                  \
-        __m256i* to = reinterpret_cast<__m256i*>(out + r * PANEL);                                \
-        const __m256i low = eight_columns(a##r, b##r), high = eight_columns(c##r, d##r);          \
-        _mm256_store_si256(to, first ? low : _mm256_add_epi32(low, _mm256_load_si256(to)));       \
-        _mm256_store_si256(to + 1, first ? high : _mm256_add_epi32(high, _mm256_load_si256(to + 1))); \
+#define FINISH(r)                                                                        \
+    if (R > r) {                                                                         \
+        __m256i* to = reinterpret_cast<__m256i*>(out + r * PANEL);                       \
+        __m256i low = eight_columns(a##r, b##r), high = eight_columns(c##r, d##r);       \
+        if (!weights.first) {                                                            \
+            low = _mm256_add_epi32(low, _mm256_load_si256(to));                          \
+            high = _mm256_add_epi32(high, _mm256_load_si256(to + 1));                    \
+        }                                                                                \
+        _mm256_store_si256(to, low);                                                     \
+        _mm256_store_si256(to + 1, high);                                                \
     }
     THREE(FINISH)
 #undef FINISH
 }
 
+template <bool WIDEN>
+INLINE void some_sums(int rows, const Prepared* x, size_t stride, const Weights& weights, const int8_t* next, int32_t* out) {
+    if (rows >= 3)
+        sums<3, WIDEN>(x, stride, weights, next, out);
+    else if (rows == 2)
+        sums<2, WIDEN>(x, stride, weights, next, out);
+    else
+        sums<1, WIDEN>(x, stride, weights, next, out);
+}
+
 template <class Then>
 void multiply(const uint8_t* x, int rows, const Product& p, Columns columns, void* space, const Then& then) {
-    alignas(64) int16_t weights[DEEP * PANEL];
+    alignas(64) int16_t widened[DEEP * PANEL];
     alignas(64) int32_t buffer[PREPARED * PANEL];
     Prepared* const prepared = static_cast<Prepared*>(space);
     const size_t in = p.in;
@@ -121,15 +136,13 @@ void multiply(const uint8_t* x, int rows, const Product& p, Columns columns, voi
         for (int column = columns.begin; column < columns.end; column += PANEL) {
             const int8_t* panel = p.packed + column * in;
             for (int k = 0; k < p.in; k += DEEP, panel += DEEP * PANEL) {
-                const int deep = p.in - k < DEEP ? p.in - k : DEEP;
-                widen_weights(panel, deep * PANEL, weights);
+                const Weights weights{panel, widened, p.in - k < DEEP ? p.in - k : DEEP, k == 0};
+                const int8_t* const end = panel + weights.deep * PANEL;
                 const Prepared* from = prepared + k;
-                const int8_t* next = panel + deep * PANEL;  // of the first tile alone
-                int row = 0;
-                for (; row + ROWS <= count; row += ROWS, from += ROWS * in, next = nullptr)
-                    sums<ROWS>(from, in, weights, deep, k == 0, next, buffer + row * PANEL);
-                if (count - row == 2) sums<2>(from, in, weights, deep, k == 0, next, buffer + row * PANEL);
-                if (count - row == 1) sums<1>(from, in, weights, deep, k == 0, next, buffer + row * PANEL);
+                some_sums<true>(count, from, in, weights, end, buffer);
+                for (int row = ROWS; row < count; row += ROWS)
+                    some_sums<false>(count - row, from + row * in, in, weights,
+                                     row < 4 * ROWS ? end + row / ROWS * weights.deep * 4 : nullptr, buffer + row * PANEL);
             }
             finish<PANEL>(buffer, count, begin, column, p, then);
         }
