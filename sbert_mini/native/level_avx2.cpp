@@ -1,7 +1,8 @@
 // AVX2 with FMA: Intel since Haswell, AMD since Zen.
 //
-// The instruction that multiplies bytes (pmaddubsw) adds two products in 16 bits, where they may overflow. So bytes are widened to
-// 16 bits, and pmaddwd adds two products in 32 bits: exact.
+// The instruction that multiplies bytes (pmaddubsw) adds two products in 16 bits, where they may overflow. So bytes are widened
+// to 16 bits, and pmaddwd adds two products in 32 bits: exact. Weights are widened once for all rows of a chunk, into memory that
+// stays in the first cache.
 
 #include "encoder.h"
 
@@ -72,9 +73,9 @@ struct Weights {
     bool first;  // of the panel
 };
 
-// Adds the sums of R rows and 16 columns to out, [R][16], or stores them there. x: rows `stride` apart. The first rows of all WIDEN
-// the weights for the others. next: the weights that come next, of which a quarter is brought into the cache meanwhile; null
-// where they are there. Not inlined: what follows would take its registers.
+// Adds the sums of R rows and 16 columns to out, [R][16], or stores them there. x: rows `stride` apart. WIDEN: the weights, for
+// the rows that follow too. next: the weights that come next, of which a quarter is brought into the cache meanwhile; null where
+// they are there. Not inlined: what follows would take its registers.
 template <int R, bool WIDEN>
 __attribute__((noinline)) void sums(const Prepared* x, size_t stride, const Weights& weights, const int8_t* next, int32_t* out) {
     const __m128i* bytes = reinterpret_cast<const __m128i*>(weights.bytes);
@@ -124,6 +125,7 @@ INLINE void some_sums(int rows, const Prepared* x, size_t stride, const Weights&
         sums<1, WIDEN>(x, stride, weights, next, out);
 }
 
+// Block by block of a panel's weights, all rows of a chunk.
 template <class Then>
 void multiply(const uint8_t* x, int rows, const Product& p, Columns columns, void* space, const Then& then) {
     alignas(64) int16_t widened[DEEP * PANEL];
