@@ -16,7 +16,7 @@ from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
-from sbert_mini.search.compaction import build_new, compact_segments
+from sbert_mini.search.compaction import compact_segments
 from sbert_mini.search.creation import creating_index
 from sbert_mini.search.deadline import TIME_LIMIT_S
 from sbert_mini.search.deletion import publish_without, rows_to_delete
@@ -24,18 +24,17 @@ from sbert_mini.search.encoding import EncodingOptions, IndexCounts, VectorsById
 from sbert_mini.search.generation import row_of
 from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind, requested_kind
+from sbert_mini.search.merging import Generation, publish_change
 from sbert_mini.search.queries import IndexModel, check_model
-from sbert_mini.search.segment import SegmentWriter, StoredRow
+from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import (
     ModelIdentity,
     Store,
     describe,
-    publish,
     require_index,
     sweep,
     write_lock,
 )
-from sbert_mini.search.word_writer import write_generation
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.frames import rows_of
 from sbert_mini.text.records import Record, Reject
@@ -220,6 +219,7 @@ class IndexWriter:
             if not len(rows) or (confirm is not None and not confirm(len(rows))):
                 return 0
             publish_without(old, rows, thread_count(self._threads))
+            old.close()
             sweep(self.path)
         return len(rows)
 
@@ -274,6 +274,7 @@ class IndexWriter:
             schema = Schema(old.columns, column_types)
             rows = self._row_writer(embedder=self._embedder)
             rows.write(records, old.model, old, vectors, old.kind, schema, replace=replace)
+            old.close()
             sweep(self.path)
         return self._opened()
 
@@ -338,37 +339,24 @@ class _RowWriter:
         counts.records = counts.rows = counts.replaced = counts.repeated = counts.unchanged = 0
         counts.split = counts.passages = 0
         rule = self._options.rule(None if old is None else old.long_texts, self._embedder, model.prompt)
-        first_row = 0 if old is None else int(old.manifest["next_row"])
-        generation = 1 if old is None else old.generation + 1
         replaced: list[int] = []
         options = self._options
         same_vectors = vectors is None and (options.truncation, options.passage_tokens, options.overlap) == (None,) * 3
         taken = self._accepted(rows_of(records), old, replaced if replace else None, schema, leave_equal=same_vectors)
         accepted = Counted(taken, expected(records))
-        segments = self._path / "segments"
-        with SegmentWriter(segments, f"{generation:06d}", model.dimension, schema, first_row) as segment:
-            if vectors is None:
-                rows = Counted((row for _, row in accepted), expected(accepted))
-                blocks = encoded_blocks(rows, self._embedder, model.prompt, rule, self._options, counts)
-            else:
-                blocks = given_blocks(accepted, vectors, model.dimension, counts)
-            for block in blocks:
-                segment.write(block.rows, block.vectors, spans=block.spans)
-            if not segment.rows and not counts.repeated and not counts.unchanged:
+        if vectors is None:
+            rows = Counted((row for _, row in accepted), expected(accepted))
+            blocks = encoded_blocks(rows, self._embedder, model.prompt, rule, self._options, counts)
+        else:
+            blocks = given_blocks(accepted, vectors, model.dimension, counts)
+
+        def check(rows: int) -> None:
+            if not rows and not counts.repeated and not counts.unchanged:
                 raise InputError("there is no text to index")
-        if not segment.rows:
-            return
-        counts.rows, counts.replaced = segment.rows, len(replaced)
-        entries = [] if old is None else list(old.manifest["segments"])
-        entries.append(segment.entry)
-        deleted = np.array(replaced, dtype=np.int64)
-        if old is not None:
-            deleted = np.concatenate([old.deleted, deleted])
-            rule = old.long_texts
-        next_row, columns = first_row + segment.rows, schema.described()
-        build_new(self._path, entries[-1], model.dimension, kind, self._embedder.threads)
-        write_generation(self._path, generation, entries, deleted, old, self._embedder.threads)
-        publish(self._path, generation, model, entries, next_row, deleted, kind, columns=columns, long_texts=rule)
+
+        new = Generation(self._path, old, model, kind, rule, schema, self._embedder.threads)
+        counts.rows = publish_change(new, blocks, replaced, check)
+        counts.replaced = len(replaced)
 
     def _accepted(
         self,
