@@ -52,10 +52,11 @@ def tables(result: Json) -> list[Table]:
         ("segments after them", f"{result['segments']}"),
     ]
     for by, figures in result["search"].items():
+        compact = f"after a compaction {figures['compact_ms']:.2f} ms: {figures['ratio']:.2f} times"
         rows.append(
             (
                 f"a search by {by} after them",
-                f"{figures['changed_ms']:.2f} ms; after a compaction {figures['compact_ms']:.2f} ms: {figures['ratio']:.2f} times",
+                f"{figures['changed_ms']:.2f} ms; {compact}",
             )
         )
     return [Table("Changes of single rows", (f"an index of {result['rows']:,} rows", "measured"), tuple(rows))]

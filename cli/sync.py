@@ -8,6 +8,7 @@ import typer
 from sbert_mini.errors import UsageError
 
 from . import options
+from .amounts import amount
 from .notes import Interrupted, note, progress_wanted, quiet_notes
 from .printing import print_text
 from .rejects import PARTLY_DONE
@@ -230,7 +231,8 @@ def _tell(counts: "SyncCounts", directory: Path) -> None:
     if any(left_out.values()):
         note(f"left out: {', '.join(f'{count} {name}' for name, count in left_out.items() if count)}")
     if counts.resumed:
-        note(f"{counts.resumed} passages had been encoded by an earlier sync that did not end")
+        passages = amount(counts.resumed, "passage")
+        note(f"{passages} had been encoded by an earlier sync that did not end")
     done = f"{counts.added} added, {counts.changed} changed, {counts.removed} removed, {counts.unchanged} unchanged"
     failed = f", {len(counts.failed)} failed" if counts.failed else ""
     note(f"{done}{failed} -> {directory}")
