@@ -9,6 +9,7 @@ half never imports torch.
 | `IndexWriter` | makes an index of texts, and changes it | |
 | `Collection` | an index that grows: upsert, get, delete, query | |
 | `FolderSync`, `SyncOptions` | makes an index agree with folders of documents | |
+| `merge_indexes` | several indexes of one model -> a new one | |
 | `Hit` | a row that a search returns: its id, score, text and columns | |
 | `Record` | a row to index: a text with its id and columns | |
 | `SearchIndex` | an index, opened for search: FAISS with the rows that it was made from | |
@@ -59,6 +60,7 @@ _HOMES = {
     "TaskConfig": "sbert_mini.training.task_config",
     "UsageError": "sbert_mini.errors",
     "load": "sbert_mini.encoder.module",
+    "merge_indexes": "sbert_mini.search.joining",
     "pcgrad_weights": "sbert_mini.training.surgery",
 }
 
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from sbert_mini.runtime.predictor import Predictor
     from sbert_mini.search.collection import Collection
     from sbert_mini.search.index import SearchIndex
+    from sbert_mini.search.joining import merge_indexes
     from sbert_mini.search.queries import Hit
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import Record
@@ -114,6 +117,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "load",
+    "merge_indexes",
     "pcgrad_weights",
 ]
 

@@ -63,6 +63,8 @@ def copy_rows(
     dimension: int,
     rows: AnyArray | None,
     on_block: Callable[[], object] | None = None,
+    *,
+    renumbered: bool = False,
 ) -> None:
     """Write rows of a segment into another one, with their numbers, vectors and passages.
 
@@ -72,6 +74,7 @@ def copy_rows(
         dimension: components of a vector.
         rows: which rows, (rows,) bool; None for all.
         on_block: called after each block of some thousand vectors.
+        renumbered: give them the other segment's next numbers instead of their own.
 
     Raises:
         CorruptIndexError: a stored block does not match its checksum.
@@ -82,7 +85,7 @@ def copy_rows(
         if segment.passages is not None:
             spans = segment.passages.spans[vector_positions]
             spans[:, 0] = target.rows + np.searchsorted(block, spans[:, 0])
-        target.write(stored, vectors, segment.row_ids[block], spans)
+        target.write(stored, vectors, None if renumbered else segment.row_ids[block], spans)
         if on_block is not None:
             on_block()
 
