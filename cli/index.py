@@ -16,7 +16,7 @@ from sbert_mini.scale.address import FORM
 
 from . import options
 from .amounts import amount
-from .notes import counted, note, note_input, progress_wanted, quiet_notes
+from .notes import Interrupted, counted, note, note_input, progress_wanted, quiet_notes
 from .rejects import Rejects, rejects_beside
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ Input = Annotated[
 
   sbmini index create manuals.index -i manuals.jsonl --passage-tokens 128 --overlap 16
 
+  sbmini index create news.index -i news.csv --text-column body --resume
+
+  sbmini index create news.index -i news.csv --text-column body --overwrite
+
   sbmini encode -i news.csv --text-column body -o news.npy
 
   sbmini index create news.index -i news.csv --text-column body --vectors news.npy --kind HNSW32_SQ8
@@ -137,6 +141,13 @@ def create(
     overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
     rejects: options.IndexRejectsFile = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted creation: what it encoded is not encoded again.")
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace an index, in one step: it is searched until the new one is whole."),
+    ] = False,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -144,6 +155,9 @@ def create(
     quiet: options.Quiet = False,
 ) -> None:
     """Create an index of a file's rows, in a directory that is absent or empty.
+
+    After Ctrl-C or a crash the vectors that were computed lie beside the index, in INDEX.partial, and the same command with
+    --resume continues. Rows whose text has changed since are encoded.
 
     A row keeps all its columns. Its id is the value of the id column. Without an id column the id is computed from the row's
     content; rows with the same content are stored once, and counted. For filters each column has one type: the narrowest type
@@ -173,12 +187,43 @@ def create(
         quiet,
     )
     quiet_notes(quiet)
+    kept = None if vectors is not None else _kept_vectors(directory, resume)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
 
     embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     before = embedder.document_prompt() if prompt is None else prompt
-    _write(rows, embedder, before, truncation, partial(IndexWriter.create, prompt=prompt, kind=kind, pca=pca))
+    how: dict[str, Any] = {
+        "prompt": prompt,
+        "kind": kind,
+        "pca": pca,
+        "overwrite": overwrite,
+        "resume": kept is not None,
+    }
+    try:
+        _write(rows, embedder, before, truncation, partial(IndexWriter.create, **how))
+    except KeyboardInterrupt:
+        if kept is None or not kept.exists():
+            raise
+        before = "the index is as it was" if (directory / "CURRENT").exists() else "no index was made"
+        text = f"{before}; {kept} keeps what was encoded, and the same command with --resume continues"
+        raise Interrupted(text) from None
+
+
+def _kept_vectors(directory: Path, resume: bool) -> Path:
+    """Return the folder that keeps vectors until an index is whole.
+
+    Raises:
+        UsageError: an interrupted command left it, and this one does not resume.
+    """
+    from sbert_mini.search.journal import journal_folder
+
+    folder = journal_folder(directory)
+    if folder.exists() and not resume:
+        raise UsageError(
+            f"{folder} keeps what an interrupted command encoded: go on with --resume, or delete that folder"
+        )
+    return folder
 
 
 @app.command(
@@ -533,6 +578,8 @@ def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: 
     note_input(read, "not stored")
     if counts.split:
         note(f"{amount(counts.split, 'long row was', 'long rows were')} split into {counts.passages} passages")
+    if counts.resumed:
+        note(f"{amount(counts.resumed, 'passage')} had been encoded by an earlier command that did not end")
     if counts.repeated:
         note(f"{amount(counts.repeated, 'row was', 'rows were')} the same as an earlier one, and stored once")
     done = amount(counts.rows, "row")

@@ -172,8 +172,8 @@ def _print_plan(syncing: "FolderSync") -> None:
 
 def _run(syncing: "FolderSync", quiet: bool) -> "SyncCounts":
     """Run a sync with a progress bar; after Ctrl-C say what was kept."""
-    from sbert_mini.documents.journal import journal_folder
     from sbert_mini.progress import ProgressBar
+    from sbert_mini.search.journal import journal_folder
 
     bar: ProgressBar | None = None
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from sbert_mini.documents import reader
 from sbert_mini.documents.ignoring import Globs
-from sbert_mini.documents.journal import Journal, JournalingEncoder, journal_folder, remove_journal
 from sbert_mini.documents.outline import outline, parts
 from sbert_mini.documents.publishing import no_row_left, publish_rows
 from sbert_mini.documents.reader import BinaryError, DocumentReader, FileContent, failure_of
@@ -25,6 +24,7 @@ from sbert_mini.search.columns import Schema
 from sbert_mini.search.creation import creating_index
 from sbert_mini.search.deletion import publish_without
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts
+from sbert_mini.search.journal import Journal, JournalingEncoder, journal_folder, remove_journal
 from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.merging import Generation
 from sbert_mini.search.queries import IndexModel, check_model

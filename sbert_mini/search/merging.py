@@ -39,6 +39,7 @@ class Generation:
         rule: what happens to long texts that are added to a new index.
         schema: the columns; it notes the values of the rows before they are written.
         threads: for FAISS and the index of words.
+        replaces: for a new index, the present generation of the one whose place it takes; None for an empty directory.
     """
 
     path: Path
@@ -48,16 +49,19 @@ class Generation:
     rule: LongTextRule
     schema: Schema
     threads: int
+    replaces: Store | None = None
 
     @property
     def number(self) -> int:
         """The generation's number."""
-        return 1 if self.old is None else self.old.generation + 1
+        before = self.old or self.replaces
+        return 1 if before is None else before.generation + 1
 
     @property
     def first_row(self) -> int:
         """The number of its first new row."""
-        return 0 if self.old is None else int(self.old.manifest["next_row"])
+        before = self.old or self.replaces
+        return 0 if before is None else int(before.manifest["next_row"])
 
 
 def first_merged(sizes: Sequence[int]) -> int:

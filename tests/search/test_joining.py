@@ -57,7 +57,7 @@ def test_an_id_in_several_indexes_is_an_error(tmp_path, parts):
 
 def test_what_does_not_fit_is_refused(tmp_path, parts, model):
     IndexWriter(tmp_path / "text", model).create([Record("the cat", "t", {"n": "many"})])
-    with pytest.raises(InputError, match="the column 'n' is integer in .*one and text in .*text: "):
+    with pytest.raises(InputError, match=r"the column 'n' is integer in .*one and text in .*text: "):
         merge_indexes(tmp_path / "all", [parts[0], tmp_path / "text"])
     IndexWriter(tmp_path / "prompt", model).create([Record("the cat", "t")], prompt="the ")
     with pytest.raises(ModelMismatchError, match="different prompts, '' and 'the ', and cannot be merged"):
@@ -71,4 +71,4 @@ def test_what_does_not_fit_is_refused(tmp_path, parts, model):
         merge_indexes(tmp_path / "all", parts, on_conflict="both")
     assert not (tmp_path / "all").exists()
     with pytest.raises(IndexExistsError):
-        merge_indexes(parts[0], [parts[1], tmp_path / "text"])
+        merge_indexes(parts[0], [parts[1], parts[0]])
