@@ -10,6 +10,7 @@ half never imports torch.
 | `Collection` | an index that grows: upsert, get, delete, query | |
 | `FolderSync`, `SyncOptions` | makes an index agree with folders of documents | |
 | `merge_indexes` | several indexes of one model -> a new one | |
+| `migrate_index` | an index -> the same rows with another model | |
 | `Hit` | a row that a search returns: its id, score, text and columns | |
 | `Record` | a row to index: a text with its id and columns | |
 | `SearchIndex` | an index, opened for search: FAISS with the rows that it was made from | |
@@ -61,10 +62,12 @@ _HOMES = {
     "UsageError": "sbert_mini.errors",
     "load": "sbert_mini.encoder.module",
     "merge_indexes": "sbert_mini.search.joining",
+    "migrate_index": "sbert_mini.documents.migration",
     "pcgrad_weights": "sbert_mini.training.surgery",
 }
 
 if TYPE_CHECKING:
+    from sbert_mini.documents.migration import migrate_index
     from sbert_mini.documents.sync import FolderSync, SyncOptions
     from sbert_mini.encoder.bert import MiniBert
     from sbert_mini.encoder.module import MiniBertModule, load
@@ -118,6 +121,7 @@ __all__ = [
     "__version__",
     "load",
     "merge_indexes",
+    "migrate_index",
     "pcgrad_weights",
 ]
 

@@ -24,7 +24,7 @@ from sbert_mini.search.columns import Schema
 from sbert_mini.search.creation import creating_index
 from sbert_mini.search.deletion import publish_without
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts
-from sbert_mini.search.journal import Journal, JournalingEncoder, journal_folder, remove_journal
+from sbert_mini.search.journal import MIGRATING, PARTIAL, Journal, JournalingEncoder, journal_folder, remove_journal
 from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.merging import Generation
 from sbert_mini.search.queries import IndexModel, check_model
@@ -195,7 +195,7 @@ class FolderSync:
 
     def _plans(self, store: Store | None) -> list[FolderPlan]:
         self.folders = folders_of(self._given, self.options.name)
-        left_out = [self.path.resolve(), journal_folder(self.path).resolve()]
+        left_out = [self.path.resolve(), *(journal_folder(self.path, s).resolve() for s in (PARTIAL, MIGRATING))]
         plans = []
         for folder in self.folders:
             selection = select(folder, self._include, self._exclude, left_out)
