@@ -41,9 +41,9 @@ def migrate(
 ) -> None:
     """Encode an index's rows again with another model, and switch to it in one step.
 
-    Rows keep their ids, texts and columns, and what 'sbmini index sync' knows of their files. Until the end searches go on with the
-    old model; no other command can change the index meanwhile. After Ctrl-C or a crash the index is as it was, and the same command
-    continues: what was encoded is kept beside the index, in INDEX.migrating.
+    Rows keep their ids, texts and columns, and what 'sbmini index sync' knows of their files. Until the end searches go on with
+    the old model; no other command can change the index meanwhile. After Ctrl-C or a crash the index is as it was, and the same
+    command continues: what was encoded is kept beside the index, in INDEX.migrating.
     """
     quiet_notes(quiet)
     from sbert_mini.documents.migration import migrate_index

@@ -36,8 +36,8 @@ def migrate_index(
 ) -> SearchIndex:
     """Encode an index's rows with another model, and return the index, opened.
 
-    Rows keep their ids, numbers, columns and order, and what a sync knows of its files. Until all rows are encoded, searches go on
-    with the old model; then the index changes in one step. A reader that has it open keeps the old generation, with its model,
+    Rows keep their ids, numbers, columns and order, and what a sync knows of its files. Until all rows are encoded, searches go
+    on with the old model; then the index changes in one step. A reader that has it open keeps the old generation, with its model,
     until it opens the index again. The write lock is held all the time: another writer is refused.
 
     The vectors lie beside the index, in INDEX.migrating, until they are in it: after an error, Ctrl-C or a crash the same call
