@@ -83,12 +83,14 @@ def test_a_collection_follows_a_migration(path, model, fast):
 def test_synced_files_stay_known(tmp_path, monkeypatch, model, fast):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "a.md").write_text("# One\n\nthe cat\n\n# Two\n\na dog\n")
-    sync = FolderSync("x.index", ["notes"], embedder=model)
-    sync.run()
-    passages = SearchIndex("x.index")._store.segments[0].passages.spans.tolist()
-    index = migrate_index("x.index", fast)
-    assert index._store.segments[0].passages.spans.tolist() == passages  # cut at headings, as a sync does
+    sections = [f"# Part {i}\n\n" + "the cat and a dog. " * 30 for i in range(3)]
+    (tmp_path / "notes" / "a.md").write_text("\n\n".join(sections))
+    FolderSync("x.index", ["notes"], embedder=model).run()
+    FolderSync("new.index", ["notes"], embedder=fast).run()
+    index, new = migrate_index("x.index", fast), SearchIndex("new.index")
+    spans, expected = (opened._store.segments[0].passages.spans.tolist() for opened in (index, new))
+    assert spans == expected  # cut at headings, as a sync does
+    assert list(index.rows()) == list(new.rows())
     counts = FolderSync("x.index", ["notes"], threads=1).run()
     assert (counts.unchanged, counts.is_change) == (1, False)
 
