@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sbert_mini.errors import CorruptIndexError
+
 from . import options
 from .amounts import amount, size
 from .printing import print_json, print_text
@@ -114,17 +116,21 @@ def _words(index: "SearchIndex", store: "Store") -> list[tuple[str, str | list[s
 def _columns(index: "SearchIndex") -> list[str]:
     """Return a line a column: its name, its type, and some of its values."""
     examples: dict[str, list[str]] = {name: [] for name in index.columns}
-    for row in islice(index.rows(), _ROWS_READ):
-        for name, value in row.columns.items():
-            found = examples.get(name)
-            text = _example(value)
-            if found is not None and value is not None and text not in found and len(found) < _EXAMPLES:
-                found.append(text)
+    damage = []
+    try:
+        for row in islice(index.rows(), _ROWS_READ):
+            for name, value in row.columns.items():
+                found, text = examples.get(name), _example(value)
+                if found is not None and value is not None and text not in found and len(found) < _EXAMPLES:
+                    found.append(text)
+    except CorruptIndexError as error:
+        damage = [f"examples cannot be read: {error}"]
     lines = []
     for name, type in index.columns.items():
         such_as = f", such as {', '.join(examples[name])}" if examples[name] else ""
-        lines.append(f"{name} ({type}{such_as})" if type else f"{name} (no value yet)")
-    return lines
+        shown = name if name.isprintable() else json.dumps(name)
+        lines.append(f"{shown} ({type}{such_as})" if type else f"{shown} (no value yet)")
+    return lines + damage
 
 
 def _example(value: Any) -> str:

@@ -208,6 +208,10 @@ def create(
         before = "the index is as it was" if (directory / "CURRENT").exists() else "no index was made"
         text = f"{before}; {kept} keeps what was encoded, and the same command with --resume continues"
         raise Interrupted(text) from None
+    except Exception:
+        if kept is not None and kept.exists():
+            note(f"{kept} keeps what was encoded; the same command with --resume takes it from there")
+        raise
 
 
 def _kept_vectors(directory: Path, resume: bool) -> Path:
