@@ -172,41 +172,35 @@ def create(
     values of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read.
     "IVF," without a number selects a suitable number of lists.
     """
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     rows = _RowOptions(
-        directory,
-        input,
-        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter),
-        vectors,
-        _column_types(column_type),
-        truncation,
-        passage_tokens,
-        overlap,
-        on_error,
-        rejects,
-        batch_size,
-        quiet,
+        *(directory, input, reading, vectors, _column_types(column_type), truncation, passage_tokens, overlap),
+        *(on_error, rejects, batch_size, quiet),
     )
     quiet_notes(quiet)
-    kept = None if vectors is not None else _kept_vectors(directory, resume)
+    opening = {"graph": graph, "threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
+    how = {"prompt": prompt, "kind": kind, "pca": pca, "overwrite": overwrite}
+    _create(rows, model, opening, how, resume=resume)
+
+
+def _create(
+    rows: _RowOptions, model: str | None, opening: dict[str, Any], how: dict[str, Any], *, resume: bool
+) -> None:
+    """Open the model, let `IndexWriter.create` write the rows, and say what is kept where that does not end."""
+    kept = None if rows.vectors is not None else _kept_vectors(rows.directory, resume)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
 
-    embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
-    before = embedder.document_prompt() if prompt is None else prompt
-    how: dict[str, Any] = {
-        "prompt": prompt,
-        "kind": kind,
-        "pca": pca,
-        "overwrite": overwrite,
-        "resume": kept is not None,
-    }
+    embedder = Embedder(model, **opening)
+    prompt = embedder.document_prompt() if how["prompt"] is None else how["prompt"]
+    change = partial(IndexWriter.create, **how, resume=kept is not None)
     try:
-        _write(rows, embedder, before, truncation, partial(IndexWriter.create, **how))
+        _write(rows, embedder, prompt, rows.truncation, change)
     except KeyboardInterrupt:
         if kept is None or not kept.exists():
             raise
-        before = "the index is as it was" if (directory / "CURRENT").exists() else "no index was made"
-        text = f"{before}; {kept} keeps what was encoded, and the same command with --resume continues"
+        state = "the index is as it was" if (rows.directory / "CURRENT").exists() else "no index was made"
+        text = f"{state}; {kept} keeps what was encoded, and the same command with --resume continues"
         raise Interrupted(text) from None
     except Exception:
         if kept is not None and kept.exists():

@@ -14,7 +14,7 @@ from sbert_mini.search.columns import Schema
 from sbert_mini.search.compaction import build_new, copy_rows
 from sbert_mini.search.creation import creating_index
 from sbert_mini.search.index import SearchIndex
-from sbert_mini.search.segment import SegmentWriter
+from sbert_mini.search.segment import SegmentWriter, digests_of
 from sbert_mini.search.store import Store, publish
 from sbert_mini.search.word_writer import write_generation
 from sbert_mini.shapes import AnyArray
@@ -154,7 +154,7 @@ def _wanted(stores: Sequence[Store], on_conflict: OnConflict) -> list[list[AnyAr
         for j, segment in enumerate(store.segments):
             present = store.present_rows(segment)
             masks[i].append(np.ones(segment.rows, bool) if present is None else present.copy())
-            of_rows, positions = segment.digests
+            of_rows, positions = digests_of(segment)
             here = masks[i][j][positions]
             digests.append(of_rows[here])
             places.append(np.stack([np.full(int(here.sum()), i), np.full(int(here.sum()), j), positions[here]], axis=1))

@@ -281,11 +281,6 @@ class Segment:
         return index
 
     @property
-    def digests(self) -> tuple[AnyArray, IntArray]:
-        """The rows' `id_digest`s, ascending, and the rows' positions: (rows,) uint64 and (rows,)."""
-        return self._id_index[:, 0], self._id_index[:, 1].astype(np.int64)
-
-    @property
     def has_columns(self) -> bool:
         """Whether it has its columns, for filters; earlier versions wrote none, or in SQLite."""
         return {DATA, DESCRIPTION} <= set(self.files)
@@ -466,6 +461,11 @@ class Segment:
                         pass
             except CorruptIndexError as error:
                 yield str(error)
+
+
+def digests_of(segment: Segment) -> tuple[AnyArray, IntArray]:
+    """Return the `id_digest`s of a segment's rows, ascending, and the rows' positions: (rows,) uint64 and (rows,)."""
+    return segment._id_index[:, 0], segment._id_index[:, 1].astype(np.int64)
 
 
 class SegmentVanishedError(CorruptIndexError):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -149,20 +149,10 @@ class IndexWriter:
             raise UsageError(f"a new index needs a model: IndexWriter({str(self.path)!r}, Embedder())")
         check_kind(kind, self._embedder.dimension, pca)
         model = model_identity(self._embedder, prompt)
-        write = partial(
-            self._row_writer(embedder=self._embedder, resume=resume).write,
-            *(records, model, None, vectors, SearchKind(kind, pca), Schema(declared=column_types)),
-            replace=False,
-        )
-        if overwrite and (self.path / "CURRENT").exists():
-            with write_lock(self.path):
-                replaced = Store(self.path)
-                write(replaces=replaced)
-                replaced.close()
-                sweep(self.path)
-        else:
-            with creating_index(self.path):
-                write()
+        with _directory_of_new(self.path, overwrite=overwrite) as replaced:
+            rows = self._row_writer(embedder=self._embedder, resume=resume)
+            schema, how = Schema(declared=column_types), SearchKind(kind, pca)
+            rows.write(records, model, None, vectors, how, schema, replace=False, replaces=replaced)
         return self._opened()
 
     def add(
@@ -308,6 +298,19 @@ class IndexWriter:
         index = SearchIndex(self.path, threads=self._threads)
         index.prepare()
         return index
+
+
+@contextmanager
+def _directory_of_new(path: Path, *, overwrite: bool) -> Iterator[Store | None]:
+    """Hold the write lock of the directory of a new index, and yield the generation that it replaces, or None."""
+    if not (overwrite and (path / "CURRENT").exists()):
+        with creating_index(path):
+            yield None
+        return
+    with write_lock(path), closing(Store(path)) as replaced:
+        yield replaced
+        replaced.close()
+        sweep(path)
 
 
 class _RowWriter:
