@@ -46,6 +46,7 @@ lint: $(VENV)/all.done   ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint               ## install everything, lint, type-check, run the tests
+	$(BIN)/python -m compileall -q sbert_mini cli
 	$(BIN)/python -m pytest -m "not long and not frameworks and not wheel" -n 2 --dist worksteal
 
 check-files: $(VENV)/all.done  ## read 10,000 generated files like pandas and pyarrow, or refuse them with a one-line error

@@ -29,7 +29,7 @@ SENTENCES = "sentences_wikipedia_1.txt.gz"
 FILES, FILE_BYTES, SECTION = 28_000, 4096, 8
 MODEL = "sbert-mini-fast"
 TARGETS = {"first": 600.0, "unchanged": 5.0, "one changed": 1.0, "watch": 1.0, "peak_mb": 400.0}
-"""Seconds and megabytes to reach on two cores (issue 26)."""
+"""Seconds and megabytes to reach on two cores."""
 
 
 def make_files(data: Path, count: int) -> None:

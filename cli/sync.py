@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sbert_mini.errors import UsageError
+from sbert_mini.errors import InputError, UsageError
 
 from . import options
 from .amounts import amount
@@ -31,7 +31,11 @@ EXAMPLE = """Examples:
 """
 Folders = Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="The folders.", show_default=False)]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would be added, changed and removed, and change nothing.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print what would be added, changed and removed, and change nothing. Tables, HTML, PDF and DOCX are not read.",
+    ),
 ]
 Watch = Annotated[
     bool,
@@ -162,12 +166,17 @@ def _named_model(directory: Path, model: str, opening: dict[str, Any]) -> "Embed
 
 
 def _print_plan(syncing: "FolderSync") -> None:
-    actions = syncing.plan()
-    for action, identity in actions:
+    plan = syncing.plan()
+    for action, identity in plan.actions:
         print_text(f"{action}\t{identity}")
-    numbers = {name: sum(action == name for action, _ in actions) for name in ("add", "change", "remove")}
-    told = ", ".join(f"{count} to {name}" for name, count in numbers.items())
-    note(f"{told}; nothing was changed")
+    for identity, why in plan.failed.items():
+        note(f"{identity} cannot be read: {why}")
+    numbers = {name: sum(action == name for action, _ in plan.actions) for name in ("add", "change", "remove")}
+    parts = [f"{count} to {name}" for name, count in numbers.items()]
+    parts += [f"{count} {name}" for name, count in (("empty", plan.empty), ("binary", plan.binary)) if count]
+    note(f"{', '.join(parts)}; nothing was changed")
+    if plan.refusal is not None:
+        raise InputError(plan.refusal)
 
 
 def _run(syncing: "FolderSync", quiet: bool) -> "SyncCounts":

@@ -56,24 +56,24 @@ def test_the_order_of_equal_pairs_is_undefined(default_embedder, passage_sentenc
     assert spearman(found, np.arange(40)) is None
 
 
-def test_the_commands_find_equal_texts_at_the_bound_one(sbmini, tmp_path):
+def test_the_commands_find_equal_texts_at_the_bound_one(sbmini_here, tmp_path):
     lines = "Hello, world!\nHello , world !\nBread is baked.\nBread is baked .\n"
-    assert sbmini("dedup", "--threshold", 1, "-q", stdin=lines).stdout == "Hello, world!\nBread is baked.\n"
-    sbmini("index", "create", "x.index", "-i", "-", "-q", stdin=lines)
+    assert sbmini_here("dedup", "--threshold", 1, "-q", stdin=lines).stdout == "Hello, world!\nBread is baked.\n"
+    sbmini_here("index", "create", "x.index", "-i", "-", "-q", stdin=lines)
     for query in ("Hello, world!", "Hello , world !"):
-        hits = sbmini("search", "x.index", query, "-q", "--min-score", 1, "--by", "meaning").stdout.splitlines()
+        hits = sbmini_here("search", "x.index", query, "-q", "--min-score", 1, "--by", "meaning").stdout.splitlines()
         assert [line.split("\t")[0] for line in hits] == ["1.0000"] * 2
         assert hits[0].split("\t")[2] == query  # of equal ones the query's own text first
-    done = sbmini("search", "x.index", "bread", "--min-score", "nan")
+    done = sbmini_here("search", "x.index", "bread", "--min-score", "nan")
     assert (done.returncode, done.stderr) == (
         2,
         "sbmini: error: --min-score must be a finite number; found float nan\n",
     )
-    done = sbmini("dedup", "--threshold", "nan", stdin=lines)
+    done = sbmini_here("dedup", "--threshold", "nan", stdin=lines)
     assert (done.returncode, done.stderr) == (
         2,
         "sbmini: error: --threshold must be a finite number; found float nan\n",
     )
     (tmp_path / "p.csv").write_text("sentence1,sentence2,score\na cat,a cat,1\na dog,a dog,2\nbread,bread,3\n")
-    done = sbmini("bench", "sts", "--pairs", "p.csv", "-q", "--resamples", 100)
+    done = sbmini_here("bench", "sts", "--pairs", "p.csv", "-q", "--resamples", 100)
     assert "undefined, since the model gives all pairs the same cosine" in done.stdout

@@ -110,8 +110,8 @@ def check(place, made, query):
 checked = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
-# 150 seeded files; ten thousand others run with `make check-long`
-@settings(max_examples=150, derandomize=True, **checked)
+# 80 seeded files; ten thousand others run with `make check-long`
+@settings(max_examples=80, derandomize=True, **checked)
 @given(made=files(), query=st.text(max_size=40).filter(lambda text: not text.startswith("-")))
 def test_any_file_is_answered(place, made, query):
     check(place, made, query)

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from sbert_mini.documents import reader
+from sbert_mini.documents.formats import CONVERTED_FORMATS, ROW_FORMATS, format_of
 from sbert_mini.documents.ignoring import Globs
 from sbert_mini.documents.outline import outline, parts
 from sbert_mini.documents.publishing import no_row_left, publish_rows
@@ -109,6 +110,25 @@ class SyncCounts:
         return bool(self.added or self.changed or self.removed)
 
 
+@dataclass
+class SyncPlan:
+    """What a sync would do.
+
+    Attributes:
+        actions: the action and the file's id, by folder: what is added, what is changed, what is removed.
+        empty: new and changed files without any text.
+        binary: new and changed files that hold no text.
+        failed: ids of files that cannot be read -> why. Tables, HTML, PDF and DOCX are not read for this.
+        refusal: why `run` would refuse; None where it would not.
+    """
+
+    actions: list[tuple[Action, str]] = field(default_factory=list)
+    empty: int = 0
+    binary: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    refusal: str | None = None
+
+
 class FolderSync:
     """Makes an index agree with folders. The index is made where there is none.
 
@@ -147,23 +167,28 @@ class FolderSync:
     def __repr__(self) -> str:
         return f"FolderSync({str(self.path)!r}, {[folder.name for folder in self.folders]})"
 
-    def plan(self) -> list[tuple[Action, str]]:
-        """Return what `run` would do, by file: the action and the file's id. Nothing is changed or encoded.
+    def plan(self) -> SyncPlan:
+        """Return what `run` would do. Nothing is changed or encoded.
 
         Raises:
             InputError: a folder is missing or cannot be read.
-            RemovalError: see `run`.
         """
         store = Store(self.path) if (self.path / "CURRENT").exists() else None
-        actions: list[tuple[Action, str]] = []
-        for plan in self._plans(store):
-            for action, paths in (
-                ("add", [file.path for file in plan.new]),
-                ("change", [file.path for file in plan.changed]),
-                ("remove", plan.vanished),
-            ):
-                actions += [(action, plan.folder.id_of(path)) for path in paths]  # type: ignore[misc]
-        return actions
+        plans = self._plans(store)
+        made = SyncPlan(refusal=next((refusal for refusal in map(_refusal, plans) if refusal), None))
+        if self.options.allow_removals:
+            made.refusal = None
+        with DocumentReader(self.options.encoding) as documents:
+            for plan in plans:
+                made.failed.update({plan.folder.id_of(path): why for path, why in plan.failed.items()})
+                for action, files in (("add", plan.new), ("change", plan.changed)):
+                    made.actions += [
+                        (action, plan.folder.id_of(file.path))  # type: ignore[misc]
+                        for file in files
+                        if _has_text(documents, plan.folder, file, made)
+                    ]
+                made.actions += [("remove", plan.folder.id_of(path)) for path in plan.vanished]
+        return made
 
     def run(self, on_progress: Callable[[int, int, int], None] | None = None) -> SyncCounts:
         """Make the index agree with the folders, and return what was done.
@@ -200,18 +225,14 @@ class FolderSync:
         for folder in self.folders:
             selection = select(folder, self._include, self._exclude, left_out)
             stored = {} if store is None else stored_files(store, folder)
-            plan = plan_folder(folder, selection, stored, compare_contents=self.options.compare_contents)
-            if not self.options.allow_removals and plan.vanished_rows > LARGEST_LOSS * plan.stored_rows:
-                raise RemovalError(
-                    f"{plan.vanished_rows} of the {plan.stored_rows} rows of {folder.name} would be removed, more than half, "
-                    "because their files are gone or ignored: nothing was changed. If that is right, pass --allow-removals "
-                    "(allow_removals=True)"
-                )
-            plans.append(plan)
+            plans.append(plan_folder(folder, selection, stored, compare_contents=self.options.compare_contents))
         return plans
 
     def _write(self, old: Store | None, on_progress: Callable[[int, int, int], None] | None) -> SyncCounts:
         plans = self._plans(old)
+        if not self.options.allow_removals:
+            for refusal in filter(None, map(_refusal, plans)):
+                raise RemovalError(refusal)
         counts = _first_counts(plans)
         gone = [row for plan in plans for path in plan.vanished for row in plan.stored[path].rows]
         if not any(plan.new or plan.changed for plan in plans):
@@ -269,6 +290,31 @@ def parts_of_row(row: StoredRow) -> list[Span]:
     if reader.LINE in row.columns or not isinstance(format, str):
         return [(0, len(row.text))]
     return parts(row.text, outline(row.text, format, str(path)))
+
+
+def _refusal(plan: FolderPlan) -> str | None:
+    """Return why a folder's rows are not removed without being asked for."""
+    if plan.vanished_rows <= LARGEST_LOSS * plan.stored_rows:
+        return None
+    return (
+        f"{plan.vanished_rows} of the {plan.stored_rows} rows of {plan.folder.name} would be removed, more than half, because "
+        "their files are gone or ignored: nothing was changed. If that is right, pass --allow-removals (allow_removals=True)"
+    )
+
+
+def _has_text(documents: DocumentReader, folder: Folder, file: FolderFile, made: SyncPlan) -> bool:
+    """Return whether a file has text, and note it in the plan where it has none; see `SyncPlan.failed` for what is not read."""
+    if format_of(file.path) in ROW_FORMATS | CONVERTED_FORMATS:
+        return True
+    try:
+        if documents.read(folder, file).records:
+            return True
+        made.empty += 1
+    except BinaryError:
+        made.binary += 1
+    except (InputError, OSError) as error:
+        made.failed[folder.id_of(file.path)] = failure_of(error)
+    return False
 
 
 def _first_counts(plans: Sequence[FolderPlan]) -> SyncCounts:

@@ -423,38 +423,42 @@ def test_the_shell_completes_commands_and_options(sbmini):
     assert "--truncation" in completed("sbmini encode --tr")
 
 
-def test_passages_on_the_command_line(sbmini, tmp_path):
+def test_passages_on_the_command_line(sbmini_here, tmp_path):
     text = "Bread rises with yeast. " * 80 + "\n\n" + "Interest rates rose in Japan. " * 30
     (tmp_path / "t.jsonl").write_text(
         json.dumps({"id": "long", "text": text}) + "\n" + json.dumps({"text": "A dog."}) + "\n"
     )
-    made = sbmini("index", "create", "x.index", "-i", "t.jsonl", "--overlap", "0")
+    made = sbmini_here("index", "create", "x.index", "-i", "t.jsonl", "--overlap", "0")
     assert "1 long row was split into 3 passages" in made.stderr
-    about = json.loads(sbmini("index", "info", "x.index", "--json").stdout)
+    about = json.loads(sbmini_here("index", "info", "x.index", "--json").stdout)
     assert [about[key] for key in ("long_texts", "overlap", "rows", "vectors")] == ["passages", 0, 2, 4]
-    found = json.loads(sbmini("search", "x.index", "interest rates", "-k", "1", "--json", "--passages").stdout)
+    found = json.loads(sbmini_here("search", "x.index", "interest rates", "-k", "1", "--json", "--passages").stdout)
     hit = found["results"][0]["hits"][0]
     assert (hit["id"], hit["passage"]) == ("long", text[hit["start"] : hit["end"]])
     assert hit["passage"].startswith("Interest rates rose")
     assert "text" not in hit
-    line = sbmini("search", "x.index", "interest rates", "-k", "1", "--passages").stdout
+    line = sbmini_here("search", "x.index", "interest rates", "-k", "1", "--passages").stdout
     assert line.split("\t")[1:] == ["long", hit["passage"] + "\n"]
-    assert sbmini("search", "x.index", "interest rates", "-k", "1").stdout.count("Bread") == 80
+    assert sbmini_here("search", "x.index", "interest rates", "-k", "1").stdout.count("Bread") == 80
     (tmp_path / "q.csv").write_text("id,text\nq1,interest rates\nq2,yeast\n")
     asked = ("search", "x.index", "-i", "q.csv", "-k", "1", "--by", "words")
-    lines = [line.split("\t") for line in sbmini(*asked, "--passages").stdout.splitlines()]
+    lines = [line.split("\t") for line in sbmini_here(*asked, "--passages").stdout.splitlines()]
     assert [[*line[:2], line[3]] for line in lines] == [["q1", "interest rates", "long"], ["q2", "yeast", "long"]]
-    answers = [json.loads(line) for line in sbmini(*asked, "--passages", "--jsonl").stdout.splitlines()]
+    answers = [json.loads(line) for line in sbmini_here(*asked, "--passages", "--jsonl").stdout.splitlines()]
     assert [answer["query_id"] for answer in answers] == ["q1", "q2"]
     shown = [answer["hits"][0] for answer in answers]
     assert [hit["passage"].replace("\n", "\\n") for hit in shown] == [line[4] for line in lines]
     assert shown[0]["passage"] == hit["passage"]
     assert shown[0]["cosine"] == pytest.approx(hit["cosine"], abs=1e-6)
     assert shown[0]["score"] == shown[0]["bm25"]
-    whole = [json.loads(line)["hits"][0] for line in sbmini(*asked, "--without-text", "--jsonl").stdout.splitlines()]
+    whole = [
+        json.loads(line)["hits"][0] for line in sbmini_here(*asked, "--without-text", "--jsonl").stdout.splitlines()
+    ]
     scores = {"rank", "id", "score", "cosine", "bm25", "rank_by_meaning", "rank_by_words"}
     assert all(hit.keys() == scores for hit in whole)
-    one_error(sbmini("search", "x.index", "cat", "--passages", "--without-text"), 2, "--passages", "--without-text")
-    one_error(sbmini("encode", "the cat", "--truncation", "passages"), 2, "passages", "chunk")
-    refused = sbmini("index", "create", "y.index", "-i", "t.jsonl", "--truncation", "warn", "--overlap", "3")
+    one_error(
+        sbmini_here("search", "x.index", "cat", "--passages", "--without-text"), 2, "--passages", "--without-text"
+    )
+    one_error(sbmini_here("encode", "the cat", "--truncation", "passages"), 2, "passages", "chunk")
+    refused = sbmini_here("index", "create", "y.index", "-i", "t.jsonl", "--truncation", "warn", "--overlap", "3")
     one_error(refused, 2, "--overlap", "truncation is 'warn'")

@@ -48,10 +48,10 @@ def test_a_person_is_asked_with_the_number_of_rows(index, answer, rows):
     assert len(SearchIndex(index)) == rows
 
 
-def test_yes_and_pipes_skip_the_question(index, sbmini):
+def test_yes_and_pipes_skip_the_question(index, sbmini_here):
     said, code = at_a_terminal(index, b"", "--yes")
     assert "[y/N]" not in said
     assert code == 0
     assert len(SearchIndex(index)) == 6
-    done = sbmini("index", "delete", "ix", "--filter", "year = 2005")
+    done = sbmini_here("index", "delete", "ix", "--filter", "year = 2005")
     assert (done.returncode, done.stderr) == (0, "sbmini: 1 row deleted from ix\n")

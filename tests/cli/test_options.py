@@ -30,9 +30,9 @@ def test_defaults_of_options_are_those_of_python():
     assert PEER_MODEL in BUILTIN
 
 
-def test_a_search_in_milvus_refuses_a_time_limit_of_filters(sbmini):
+def test_a_search_in_milvus_refuses_a_time_limit_of_filters(sbmini_here):
     wrong = ("search", "milvus://127.0.0.1:1/none", "a cat", "--filter", "n > 1", "--filter-timeout", 60)
-    one_error(sbmini(*wrong), 2, "--filter-timeout is not for Milvus")
+    one_error(sbmini_here(*wrong), 2, "--filter-timeout is not for Milvus")
 
 
 @pytest.mark.parametrize("name", OPTION_OF)
@@ -41,16 +41,16 @@ def test_a_parameter_is_replaced_once_and_by_its_option_alone(name):
     assert in_options(f"{name} is wrong", None) == f"{name} is wrong"
 
 
-def test_python_names_parameters_and_the_command_options(tmp_path, make_model, sbmini):
+def test_python_names_parameters_and_the_command_options(tmp_path, make_model, sbmini_here):
     with pytest.raises(UsageError, match=r"^pca must be at least 1 and below the 384 components"):
         check_kind("auto", 384, pca=4000)
     embedder = Embedder(make_model(), threads=1)
     (tmp_path / "v.npy.partial").mkdir()
     with pytest.raises(UsageError, match=r"go on with it \(resume=True\)"):
         EncodeJob(tmp_path / "v.npy", embedder, EncodeSettings())
-    one_error(sbmini("encode", "-i", "-", "-o", "v.npy", stdin="a cat\n"), 2, "go on with it (--resume)")
-    one_error(sbmini("encode", "a cat", "--threads", 9999), 2, "error: --threads must be", "9999")
-    one_error(sbmini("encode", "a cat", env={"SBMINI_THREADS": "x"}), 2, "error: SBMINI_THREADS must be")
+    one_error(sbmini_here("encode", "-i", "-", "-o", "v.npy", stdin="a cat\n"), 2, "go on with it (--resume)")
+    one_error(sbmini_here("encode", "a cat", "--threads", 9999), 2, "error: --threads must be", "9999")
+    one_error(sbmini_here("encode", "a cat", env={"SBMINI_THREADS": "x"}), 2, "error: SBMINI_THREADS must be")
 
 
 def test_an_unknown_option_of_a_call_is_refused_by_name(make_model):

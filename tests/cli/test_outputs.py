@@ -75,11 +75,11 @@ def test_every_output_merges_with_its_source_by_id(default_embedder, tmp_path, s
 
 
 @pytest.mark.parametrize("output", ["csv", "parquet", "jsonl", "tsv"])
-def test_dedup_merges_with_its_source_too(sbmini, tmp_path, output):
+def test_dedup_merges_with_its_source_too(sbmini_here, tmp_path, output):
     texts = ["bread", "bread", "stars shine", "trains run", "Bread"]
     for source in ("csv", "jsonl", "parquet"):
         frame = table(tmp_path / f"s.{source}", texts=texts)
-        done = sbmini("dedup", "-i", f"s.{source}", "-o", f"o.{output}", "--duplicates", "d.jsonl")
+        done = sbmini_here("dedup", "-i", f"s.{source}", "-o", f"o.{output}", "--duplicates", "d.jsonl")
         assert done.returncode == 0, done.stderr
         kept = read(tmp_path / f"o.{output}")
         assert list(kept) == list(frame)
@@ -91,42 +91,46 @@ def test_dedup_merges_with_its_source_too(sbmini, tmp_path, output):
         assert rows[0]["row"]["year"] == typed(2002)
 
 
-def test_dedup_keeps_columns_that_are_called_text_and_id(sbmini, tmp_path):
+def test_dedup_keeps_columns_that_are_called_text_and_id(sbmini_here, tmp_path):
     rows = "id,url,text,body\n1,https://x.org/a,teaser one,A long body.\n2,https://x.org/b,teaser two,Markets fell.\n"
     (tmp_path / "s.csv").write_text(rows)
     expected = list(csv.DictReader(rows.splitlines()))
     for options in ([], ["--id-column", "url"]):
-        done = sbmini("dedup", "-i", "s.csv", "--text-column", "body", *options, "-q")
+        done = sbmini_here("dedup", "-i", "s.csv", "--text-column", "body", *options, "-q")
         assert [json.loads(line) for line in done.stdout.splitlines()] == expected
         assert list(json.loads(done.stdout.splitlines()[0])) == ["id", "url", "text", "body"]
-        assert sbmini("dedup", "-i", "s.csv", "--text-column", "body", *options, "-o", "o.csv").returncode == 0
+        assert sbmini_here("dedup", "-i", "s.csv", "--text-column", "body", *options, "-o", "o.csv").returncode == 0
         assert (tmp_path / "o.csv").read_text() == rows
     both = ["--text-column", "text", "--text-column", "body"]
-    assert sbmini("dedup", "-i", "s.csv", *both, "-o", "o.csv").returncode == 0
+    assert sbmini_here("dedup", "-i", "s.csv", *both, "-o", "o.csv").returncode == 0
     assert (tmp_path / "o.csv").read_text() == rows
-    (line, _) = sbmini("encode", "-i", "s.csv", "--text-column", "body", "--id-column", "url", "-q").stdout.splitlines()
+    (line, _) = sbmini_here(
+        "encode", "-i", "s.csv", "--text-column", "body", "--id-column", "url", "-q"
+    ).stdout.splitlines()
     assert json.loads(line).items() >= expected[0].items()
-    (line, _) = sbmini("encode", "-i", "s.csv", "--text-column", "url", "--text-column", "body").stdout.splitlines()
+    (line, _) = sbmini_here(
+        "encode", "-i", "s.csv", "--text-column", "url", "--text-column", "body"
+    ).stdout.splitlines()
     assert json.loads(line)["text"] == "teaser one"
 
 
-def test_what_has_no_column_of_its_name_is_added(sbmini, tmp_path):
+def test_what_has_no_column_of_its_name_is_added(sbmini_here, tmp_path):
     (tmp_path / "s.jsonl").write_text(
         '{"key": 7, "body": "bread", "tags": ["a", {"b": null}], "none": null, "on": true}\n'
     )
     columns = ["--text-column", "body", "--id-column", "key", "--dim", 2]
-    row = json.loads(sbmini("encode", "-i", "s.jsonl", *columns).stdout)
+    row = json.loads(sbmini_here("encode", "-i", "s.jsonl", *columns).stdout)
     vector = row.pop("embedding")
     assert row == {
         "key": 7, "body": "bread", "tags": ["a", {"b": None}], "none": None, "on": True, "id": 7, "text": "bread",
     }  # fmt: skip
-    assert sbmini("encode", "-i", "s.jsonl", *columns, "-o", "o.csv").returncode == 0
+    assert sbmini_here("encode", "-i", "s.jsonl", *columns, "-o", "o.csv").returncode == 0
     (line,) = csv_rows(tmp_path / "o.csv")
     assert line == {
         "key": "7", "body": "bread", "tags": '["a", {"b": null}]', "none": "", "on": "true", "id": "7", "text": "bread",
         "e0": str(vector[0]), "e1": str(vector[1]),
     }  # fmt: skip
-    assert sbmini("encode", "-i", "s.jsonl", *columns, "-o", "o.parquet").returncode == 0
+    assert sbmini_here("encode", "-i", "s.jsonl", *columns, "-o", "o.parquet").returncode == 0
     (stored,) = parquet.read_table(tmp_path / "o.parquet").to_pylist()
     assert (stored["key"], stored["on"], stored["none"], stored["tags"]) == (7, True, None, '["a", {"b": null}]')
 
@@ -167,28 +171,32 @@ def test_mixed_types_become_text_in_parquet(default_embedder, tmp_path):
     assert stored == ["1", "2.5", "x", "true", None, str(2**70)]
 
 
-def test_the_suffix_decides_and_others_are_refused(sbmini, tmp_path):
+def test_the_suffix_decides_and_others_are_refused(sbmini_here, tmp_path):
     (tmp_path / "t.csv").write_text("id,text\n1,bread\n")
     (tmp_path / "t.txt").write_text("bread\n")
     (tmp_path / "tabs.jsonl").write_text(json.dumps({"text": "a\tb"}) + "\n")
     np.save(tmp_path / "x.npy", np.eye(3, dtype=np.float32))
     for command in ("encode", "dedup"):
         for name in ("out", "out.json", "out.xlsx", "out.csv.gz"):
-            one_error(sbmini(command, "-i", "t.csv", "-o", name), 2, ".jsonl", ".csv", ".tsv or .parquet", repr(name))
-        one_error(sbmini(command, "-i", "tabs.jsonl", "-o", "out.tsv"), 1, "tabs.jsonl, line 1", "'text'", ".csv")
-    one_error(sbmini("dedup", "-i", "t.csv", "-o", "out.txt"), 2, ".csv")
-    one_error(sbmini("dedup", "-i", "t.csv", "--duplicates", "d.csv"), 2, "--duplicates writes JSON lines", "d.csv")
+            one_error(
+                sbmini_here(command, "-i", "t.csv", "-o", name), 2, ".jsonl", ".csv", ".tsv or .parquet", repr(name)
+            )
+        one_error(sbmini_here(command, "-i", "tabs.jsonl", "-o", "out.tsv"), 1, "tabs.jsonl, line 1", "'text'", ".csv")
+    one_error(sbmini_here("dedup", "-i", "t.csv", "-o", "out.txt"), 2, ".csv")
+    one_error(
+        sbmini_here("dedup", "-i", "t.csv", "--duplicates", "d.csv"), 2, "--duplicates writes JSON lines", "d.csv"
+    )
     skip = ["--on-error", "skip", "--rejects", "r.csv"]
-    one_error(sbmini("encode", "-i", "t.csv", "-o", "v.npy", *skip), 2, "--rejects writes JSON lines", "r.csv")
-    one_error(sbmini("reduce", "fit", "x.npy", "-d", 2, "-o", "p.csv"), 2, "must end in .safetensors")
+    one_error(sbmini_here("encode", "-i", "t.csv", "-o", "v.npy", *skip), 2, "--rejects writes JSON lines", "r.csv")
+    one_error(sbmini_here("reduce", "fit", "x.npy", "-d", 2, "-o", "p.csv"), 2, "must end in .safetensors")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.csv", "t.txt", "tabs.jsonl", "x.npy"]
-    assert sbmini("dedup", "-i", "t.txt", "-o", "-").stdout == "bread\n"
-    assert sbmini("dedup", "-i", "t.txt", "-o", "o.csv").returncode == 0
+    assert sbmini_here("dedup", "-i", "t.txt", "-o", "-").stdout == "bread\n"
+    assert sbmini_here("dedup", "-i", "t.txt", "-o", "o.csv").returncode == 0
     assert (tmp_path / "o.csv").read_text() == "text\nbread\n"
     assert not (tmp_path / "-").exists()
 
 
-def test_columns_that_the_vectors_need_are_replaced_with_a_warning(default_embedder, tmp_path, sbmini, caplog):
+def test_columns_that_the_vectors_need_are_replaced_with_a_warning(default_embedder, tmp_path, sbmini_here, caplog):
     (tmp_path / "s.jsonl").write_text(
         '{"text": "a", "embedding": 1, "e3": 2}\n{"text": "b", "embedding": 1, "e3": 2}\n'
     )
@@ -199,26 +207,26 @@ def test_columns_that_the_vectors_need_are_replaced_with_a_warning(default_embed
     expected = default_embedder.encode(["a", "b"], truncate_dim=5)
     np.testing.assert_allclose(np.stack(read(tmp_path / "o.jsonl")["embedding"]), expected, atol=1e-6)
     np.testing.assert_allclose(read(tmp_path / "o.csv")["e3"], expected[:, 3], atol=1e-6)
-    done = sbmini("encode", "-i", "s.jsonl", "--dim", 5)
+    done = sbmini_here("encode", "-i", "s.jsonl", "--dim", 5)
     assert done.stderr == "sbmini: the input's columns embedding are replaced by those of the new vectors\n"
     np.testing.assert_allclose(json.loads(done.stdout.splitlines()[1])["embedding"], expected[1], atol=1e-6)
     EncodeJob(tmp_path / "o.csv", default_embedder, EncodeSettings(dim=3)).run(read_records(tmp_path / "s.jsonl"))
     assert list(pd.read_csv(tmp_path / "o.csv")) == ["text", "embedding", "e3", "e0", "e1", "e2"]
 
 
-def test_8_bit_values_are_the_same_in_every_file_and_can_be_restored(sbmini, default_embedder, tmp_path):
+def test_8_bit_values_are_the_same_in_every_file_and_can_be_restored(sbmini_here, default_embedder, tmp_path):
     texts = ["bread rises", *(f"sentence number {i} about trains" for i in range(60))]
     (tmp_path / "many.txt").write_text("\n".join(texts) + "\n")
     (tmp_path / "one.txt").write_text(texts[0] + "\n")
     for options in ([], ["--dim", 64]):
         dim = options[1] if options else None
         for name in ("one", "many"):
-            done = sbmini("encode", "-i", f"{name}.txt", "-o", f"{name}.npy", "--precision", "int8", *options)
+            done = sbmini_here("encode", "-i", f"{name}.txt", "-o", f"{name}.npy", "--precision", "int8", *options)
             assert done.returncode == 0, done.stderr
         one, many = np.load(tmp_path / "one.npy"), np.load(tmp_path / "many.npy")
         assert one.dtype == np.int8
         np.testing.assert_array_equal(one[0], many[0])
-        printed = json.loads(sbmini("encode", texts[0], "--precision", "int8", *options).stdout)["embedding"]
+        printed = json.loads(sbmini_here("encode", texts[0], "--precision", "int8", *options).stdout)["embedding"]
         assert printed == one[0].tolist()
         ranges = np.load(tmp_path / "one.npy.ranges.npy")
         np.testing.assert_array_equal(ranges, default_embedder.component_ranges(dim))
@@ -226,12 +234,12 @@ def test_8_bit_values_are_the_same_in_every_file_and_can_be_restored(sbmini, def
         assert np.abs(restore_vectors(many, ranges) - exact).max() < 0.01
         expected = default_embedder.encode(texts, truncate_dim=dim, precision="uint8")
         for kind in ("jsonl", "csv", "parquet"):
-            sbmini("encode", "-i", "many.txt", "-o", f"v.{kind}", "--precision", "uint8", *options)
+            sbmini_here("encode", "-i", "many.txt", "-o", f"v.{kind}", "--precision", "uint8", *options)
             frame = read(tmp_path / f"v.{kind}")
             held = frame.drop(columns="text").to_numpy() if kind == "csv" else np.stack(frame["embedding"])
             np.testing.assert_array_equal(held, expected)
             np.testing.assert_array_equal(np.load(tmp_path / f"v.{kind}.ranges.npy"), ranges)
-    assert sbmini("encode", "-i", "one.txt", "-o", "one.npy").returncode == 0
+    assert sbmini_here("encode", "-i", "one.txt", "-o", "one.npy").returncode == 0
     assert not (tmp_path / "one.npy.ranges.npy").exists()
 
 

@@ -57,10 +57,10 @@ def test_dry_run_and_mistakes(workshop):
     one_error(train(workshop, "-q"), 2, "sentence-transformers refuses these settings", "nowhere")
 
 
-def test_recipes_that_ship_are_listed_and_shown(sbmini):
-    done = sbmini("recipes", "list")
+def test_recipes_that_ship_are_listed_and_shown(sbmini_here):
+    done = sbmini_here("recipes", "list")
     names = [line.split("\t")[0] for line in done.stdout.splitlines()]
     assert {"paraphrase", "sentiment", "search", "multitask", "cs224n-paper", "simcse-supervised"} <= set(names)
     for name in names:
-        assert "[[task]]" in sbmini("recipes", "show", name).stdout
-    one_error(sbmini("recipes", "show", "none"), 2, "there is no recipe 'none'")
+        assert "[[task]]" in sbmini_here("recipes", "show", name).stdout
+    one_error(sbmini_here("recipes", "show", "none"), 2, "there is no recipe 'none'")

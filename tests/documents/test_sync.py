@@ -1,6 +1,7 @@
 """An index agrees with its folders after every sync, whatever happened to the files, the process or the index."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -74,7 +75,7 @@ def test_after_any_changes_the_index_holds_the_files_and_only_new_texts_were_enc
         files = {f"notes/{p.relative_to(folder)}": p.read_text() for p in folder.rglob("*") if p.is_file()}
         options = SyncOptions(name="notes", allow_removals=True)
         syncing = FolderSync(index, [folder], options, embedder=default_embedder)
-        planned = syncing.plan()
+        planned = syncing.plan().actions
         generation = SearchIndex(index).generation if held else 0
         counts = syncing.run()
         assert rows(index) == files
@@ -144,9 +145,13 @@ def test_more_than_half_of_a_folders_rows_need_a_word(notes, sync):
     put(notes, d_md="changed")
     sync()
     put(notes, _gitignore="*")
-    for run in (sync, lambda: FolderSync("x.index", ["notes"]).plan()):
-        with pytest.raises(RemovalError, match=r"1 of the 1 rows of notes would be removed.*--allow-removals"):
-            run()
+    refusal = r"1 of the 1 rows of notes would be removed.*--allow-removals"
+    with pytest.raises(RemovalError, match=refusal):
+        sync()
+    plan = FolderSync("x.index", ["notes"]).plan()
+    assert plan.actions == [("remove", "notes/d.md")]
+    assert re.match(refusal, plan.refusal)
+    assert FolderSync("x.index", ["notes"], SyncOptions(allow_removals=True)).plan().refusal is None
     assert rows("x.index") == {"notes/d.md": "changed"}
     with pytest.raises(InputError, match="no row would be left"):
         sync(allow_removals=True)
@@ -234,10 +239,10 @@ def test_nothing_to_index_leaves_nothing(notes, sync):
     assert sync().added == 1
 
 
-def test_a_package_that_is_missing_fails_its_files_alone(notes, sbmini):
+def test_a_package_that_is_missing_fails_its_files_alone(notes, sbmini_here):
     put(notes, a_md="one", b_pdf=b"x")
     put(notes.parent / "site", pypdf_py="raise ModuleNotFoundError(name='pypdf')")
-    done = sbmini("index", "sync", "x.index", "notes", env={"PYTHONPATH": str(notes.parent / "site")})
+    done = sbmini_here("index", "sync", "x.index", "notes", env={"PYTHONPATH": str(notes.parent / "site")})
     assert done.returncode == 4
     assert "pip install 'sbert-mini[documents]'" in done.stderr
     assert rows("x.index") == {"notes/a.md": "one"}
@@ -321,7 +326,7 @@ def test_ctrl_c_keeps_what_was_encoded_for_a_new_index_too(notes, sync):
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_the_command_says_what_it_did(notes, sbmini):
+def test_the_command_says_what_it_did(notes, sbmini_here):
     put(
         notes,
         a_md="# Bread\n\nKeep it in a paper bag.",
@@ -329,11 +334,14 @@ def test_the_command_says_what_it_did(notes, sbmini):
         b_png=b"x",
         c_pdf=b"junk",
     )
-    put(notes, _hidden="x")
-    planned = sbmini("index", "sync", "x.index", "notes", "--dry-run")
+    put(notes, _hidden="x", e_md=" ", n_txt=b"a\0b")
+    planned = sbmini_here("index", "sync", "x.index", "notes", "--dry-run")
     assert planned.stdout == "add\tnotes/a.md\nadd\tnotes/c.pdf\nadd\tnotes/l.txt\n"
+    assert planned.stderr == "sbmini: 3 to add, 0 to change, 0 to remove, 1 empty, 1 binary; nothing was changed\n"
     assert not Path("x.index").exists()
-    done = sbmini("index", "sync", "x.index", "notes/")
+    (notes / "e.md").unlink()
+    (notes / "n.txt").unlink()
+    done = sbmini_here("index", "sync", "x.index", "notes/")
     assert done.returncode == 4
     assert done.stdout == ""
     assert "notes/c.pdf could not be read" in done.stderr
@@ -342,11 +350,11 @@ def test_the_command_says_what_it_did(notes, sbmini):
     assert done.stderr.splitlines()[-1] == "sbmini: 2 added, 0 changed, 0 removed, 0 unchanged, 1 failed -> x.index"
     (notes / "c.pdf").unlink()
     notes.rename(notes.with_name("moved"))
-    again = sbmini("index", "sync", "x.index", "moved", "--as", "notes")
+    again = sbmini_here("index", "sync", "x.index", "moved", "--as", "notes")
     assert again.returncode == 0
     assert "2 unchanged" in again.stderr
     shutil.rmtree("moved")
-    gone = sbmini("index", "sync", "x.index", "moved", "--as", "notes")
+    gone = sbmini_here("index", "sync", "x.index", "moved", "--as", "notes")
     assert gone.returncode == 1
     assert (
         gone.stderr

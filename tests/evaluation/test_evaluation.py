@@ -491,18 +491,19 @@ def test_bench_sts_without_data_a_network_or_torch(sbmini, tmp_path, minilm):
     one_error(sbmini("bench", "sts", "--sets", "sts99"), 2, "there is no set 'sts99'")
 
 
-def test_bench_sts_says_what_is_absent_and_reports(sbmini, tmp_path, minilm):
+def test_bench_sts_says_what_is_absent_and_reports(sbmini_here, tmp_path, make_model):
+    model = make_model()
     (tmp_path / "data").mkdir()
     write_table(tmp_path / "data" / "sts13.tsv")
     (tmp_path / "mine.csv").write_text("a,b,grade\ncats,a cat,4\ndogs,a house,0\nbread,a loaf,3\n")
-    done = sbmini(
-        "bench", "sts", "--data", "data", "--sets", "sts13,sts14", "--pairs", "mine.csv", "--columns", "a,b,grade",
+    done = sbmini_here(
+        "bench", "sts", "-m", model, "--data", "data", "--sets", "sts13,sts14", "--pairs", "mine.csv", "--columns", "a,b,grade",
         "--runtime", "int8", "--runtime", "fp32", "--report", "out", "--resamples", 100,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "sts14: absent." in done.stdout
     assert "mean of 1: sts13" in done.stdout
-    assert "sbert-mini (fp32)" in done.stdout
+    assert f"{model.name} (fp32)" in done.stdout
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"sts.json", "sts.png", "sts-mine.png", "sts-sts13.png", "report.md", "report.html"}
     assert json.loads((tmp_path / "out" / "sts.json").read_text())["absent"] == ["sts14"]
@@ -511,12 +512,14 @@ def test_bench_sts_says_what_is_absent_and_reports(sbmini, tmp_path, minilm):
     assert not re.search(r'(src|href)="?(?!data:)http', page)
     assert "| mine" in (tmp_path / "out" / "report.md").read_text()
     (tmp_path / "out" / "sts-notes.png").write_bytes(b"a picture of somebody's own")
-    done = sbmini("bench", "sts", "--sets", "builtin", "--report", "out", "--resamples", 100)
+    done = sbmini_here("bench", "sts", "-m", model, "--sets", "builtin", "--report", "out", "--resamples", 100)
     assert done.returncode == 0, done.stderr
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"sts.json", "sts.png", "sts-builtin.png", "sts-notes.png", "report.md", "report.html"}
     (tmp_path / "file").write_text("")
-    one_error(sbmini("bench", "sts", "--sets", "builtin", "--report", "file"), 2, "the report folder file is a file")
+    one_error(
+        sbmini_here("bench", "sts", "--sets", "builtin", "--report", "file"), 2, "the report folder file is a file"
+    )
     (tmp_path / "out" / "speed.json").write_text("{}\n")
 
 
@@ -538,48 +541,49 @@ def check_speed(done, name, graph):
 
 
 @pytest.mark.long
-def test_the_speed_of_the_default_model(sbmini, tmp_path):
-    done = sbmini("bench", "speed", "--no-peer", "--texts", 64, "--rounds", 1, "--json")
+def test_the_speed_of_the_default_model(sbmini_here, tmp_path):
+    done = sbmini_here("bench", "speed", "--no-peer", "--texts", 64, "--rounds", 1, "--json")
     check_speed(done, "sbert-mini", find(resolve("sbert-mini")).file)
     assert json.loads(done.stdout.splitlines()[-1])["models"]["sbert-mini (int8)"]["disk_bytes"] < 25e6
 
 
-def test_the_other_benchmarks_at_a_small_size(sbmini, tmp_path, make_model):
+@pytest.mark.long
+def test_the_other_benchmarks_at_a_small_size(sbmini_here, tmp_path, make_model):
     sizes = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "num_hidden_layers": 1}
     model = make_model(**sizes, max_position_embeddings=256)  # native code computes these sizes, too
     settings = {"do_lower_case": True, "tokenizer_class": "BertTokenizer", "model_max_length": 256}
     (model / "tokenizer_config.json").write_text(json.dumps(settings))
     graph = find(model).file
     small = ("-m", model, "--no-peer", "--rounds", 1, "--report", "out")
-    done = sbmini("bench", "speed", *small, "--texts", 64, "--json")
+    done = sbmini_here("bench", "speed", *small, "--texts", 64, "--json")
     check_speed(done, model.name, graph)
     beir(tmp_path / "toy")
-    done = sbmini("bench", "search", *small, "--collection", "toy", "--kind", "SQ8")
+    done = sbmini_here("bench", "search", *small, "--collection", "toy", "--kind", "SQ8")
     one_error(done, 2, "at least 100 distinct texts are needed")
     texts = [p["text"] for p in map(json.loads, PASSAGES.read_text("utf-8").splitlines())]
     (tmp_path / "t.txt").write_text("\n".join(texts) + "\n", "utf-8")
-    done = sbmini("bench", "search", *small, "--collection", "toy", "--kind", "SQ8", "-i", "t.txt")
+    done = sbmini_here("bench", "search", *small, "--collection", "toy", "--kind", "SQ8", "-i", "t.txt")
     assert done.returncode == 0, done.stderr
     assert "Retrieval: toy, 3 documents, 2 queries" in done.stdout
     pairs = ("bench", "pairs", "-m", model, "-i", "t.txt", "--n", 50, "--sample", 8, "--rounds", 1)
-    done = sbmini(*pairs, "--report", "out", "--json")
+    done = sbmini_here(*pairs, "--report", "out", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sizes"][0]["n"] == 50
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     for title in ("Speed", "Search and retrieval", "The most similar pair"):
         assert title in page
-    one_error(sbmini("bench", "pairs", "-i", "t.txt", "--n", 5000), 2, "5,000 distinct sentences are needed")
+    one_error(sbmini_here("bench", "pairs", "-i", "t.txt", "--n", 5000), 2, "5,000 distinct sentences are needed")
 
 
 PASSAGES = Path(__file__).parents[2] / "sbert_mini" / "examples" / "collection.jsonl"
 
 
-def test_bench_sts_of_the_vectors_beginnings(sbmini, minilm):
+def test_bench_sts_of_the_vectors_beginnings(sbmini_here, minilm):
     from sbert_mini import Embedder
     from sbert_mini.evaluation.sets import builtin_pairs
     from sbert_mini.evaluation.sts import spearman
 
-    done = sbmini("bench", "sts", "--sets", "builtin", "-m", minilm, "--dim", 64, "--json", "--threads", 1)
+    done = sbmini_here("bench", "sts", "--sets", "builtin", "-m", minilm, "--dim", 64, "--json", "--threads", 1)
     assert done.returncode == 0, done.stderr
     whole, part = json.loads(done.stdout.splitlines()[-1])["models"]
     assert part["model"] == f"{whole['model']}[:64]"
@@ -590,7 +594,7 @@ def test_bench_sts_of_the_vectors_beginnings(sbmini, minilm):
     )
     assert part["sets"][0]["spearman"] != whole["sets"][0]["spearman"]
     one_error(
-        sbmini("bench", "sts", "--sets", "builtin", "-m", minilm, "--dim", 385),
+        sbmini_here("bench", "sts", "--sets", "builtin", "-m", minilm, "--dim", 385),
         2,
         "--dim must be from 1 to 384",
         "found 385",

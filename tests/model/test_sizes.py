@@ -70,11 +70,11 @@ def test_other_numbers_are_in_their_ranges(name, value):
 
 
 @pytest.mark.parametrize("layers", [2**32 + 1, 20_000_000, True, "6"])
-def test_the_command_says_so_in_one_line(sbmini, copied, tmp_path, layers):
+def test_the_command_says_so_in_one_line(sbmini_here, copied, tmp_path, layers):
     path = copied()
     file = path / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": layers}))
-    one_error(sbmini("encode", "-m", path, "a cat"), 1, "num_hidden_layers", "from 1 to 1000", f"found {layers!r}")
+    one_error(sbmini_here("encode", "-m", path, "a cat"), 1, "num_hidden_layers", "from 1 to 1000", f"found {layers!r}")
 
 
 @pytest.mark.parametrize("backend", [None, "onnx"])

@@ -82,9 +82,9 @@ def test_values_are_spelt_as_a_recipe_spells_them(tmp_path, old, new, text):
         read_recipe(tmp_path / "r.toml")
 
 
-def test_show_prints_the_built_in_one_and_a_file(tmp_path, sbmini):
+def test_show_prints_the_built_in_one_and_a_file(tmp_path, sbmini_here):
     (tmp_path / "paraphrase").write_text("# mine\n")
-    done = sbmini("recipes", "show", "paraphrase")
+    done = sbmini_here("recipes", "show", "paraphrase")
     assert done.stdout == built_in()["paraphrase"].read_text("utf-8")
     assert "./paraphrase means what lies here" in done.stderr
-    assert sbmini("recipes", "show", "./paraphrase").stdout == "# mine\n"
+    assert sbmini_here("recipes", "show", "./paraphrase").stdout == "# mine\n"

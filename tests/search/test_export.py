@@ -82,28 +82,28 @@ def test_a_column_of_the_vectors_name_is_not_lost(tmp_path, default_embedder):
     assert pq.read_table(tmp_path / "x.parquet").column("embedding").to_pylist() == ["mine"]
 
 
-def test_the_commands(index, sbmini, tmp_path):
-    assert sbmini("index", "list", index.path).stdout == "a\nb\nc\n"
-    assert sbmini("index", "list", index.path, "--filter", "n is not null", "--limit", "1").stdout == "a\n"
-    done = sbmini("index", "get", index.path, "b", "missing")
+def test_the_commands(index, sbmini_here, tmp_path):
+    assert sbmini_here("index", "list", index.path).stdout == "a\nb\nc\n"
+    assert sbmini_here("index", "list", index.path, "--filter", "n is not null", "--limit", "1").stdout == "a\n"
+    done = sbmini_here("index", "get", index.path, "b", "missing")
     assert json.loads(done.stdout) == ROWS[1]
     assert (done.returncode, done.stderr) == (
         1,
         "sbmini: error: 1 of 2 ids are not in the index; the first is 'missing'\n",
     )
-    done = sbmini("index", "export", index.path, "-o", "x.parquet")
+    done = sbmini_here("index", "export", index.path, "-o", "x.parquet")
     assert done.stderr == "sbmini: 3 rows -> x.parquet\n"
     assert pq.read_table(tmp_path / "x.parquet").num_rows == 3
 
 
-def test_rows_like_a_row(index, sbmini):
-    done = sbmini("search", index.path, "--like", "a", "--jsonl")
+def test_rows_like_a_row(index, sbmini_here):
+    done = sbmini_here("search", index.path, "--like", "a", "--jsonl")
     hits = json.loads(done.stdout)["hits"]
     assert {hit["id"] for hit in hits} == {"b", "c"}
     first, second, long = np.concatenate([block for _, block in index.row_blocks()])
     assert np.array_equal(index.vector("c"), long)
     assert hits[0]["cosine"] == pytest.approx(first @ second, abs=1e-6)
     for wrong, code in (("missing", 1), ("a", 2)):
-        done = sbmini("search", index.path, *(["a query"] if code == 2 else []), "--like", wrong)
+        done = sbmini_here("search", index.path, *(["a query"] if code == 2 else []), "--like", wrong)
         assert done.returncode == code
         assert "--like takes the place" in done.stderr or "'missing' is not in the index" in done.stderr

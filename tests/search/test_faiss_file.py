@@ -23,7 +23,7 @@ def test_the_faiss_file_is_a_cache(tmp_path, converted_model, numbered_records, 
     make(tmp_path / "index", converted_model, numbered_records, clustered_vectors, kind="SQ8")
     folder = tmp_path / "index" / "faiss"
     _, expected = SearchIndex(tmp_path / "index").nearest(clustered_vectors[:5], 5)
-    for damage in (shutil.rmtree, lambda folder: replaced(folder / "000001.faiss", b"nonsense")):
+    for damage in (shutil.rmtree, lambda folder: replace(folder / "000001.faiss", b"nonsense")):
         damage(folder)
         for noted in (damage is not shutil.rmtree, False):
             caplog.clear()
@@ -95,16 +95,10 @@ def small(tmp_path, converted_model, numbered_records, clustered_vectors):
     return tmp_path / "index", clustered_vectors[:1100]
 
 
-def replaced(file, data):
-    """Put a new file in the place of a FAISS file: threads of FAISS that read lists ahead may still hold the old one mapped."""
-    file.unlink()
-    file.write_bytes(data)
-
-
 def sealed(path, data):
     """Put another FAISS file into an index, all checksums right."""
     file, record = path / "faiss" / "000001.faiss", path / "faiss" / "000001.json"
-    replaced(file, data)
+    replace(file, data)  # threads of FAISS that read lists ahead may still hold the old one mapped
     described = read_sealed_json(record, FAISS_RECORD, CorruptIndexError)
     write_sealed_json(record, described | {"file": file_checksums(file)})
 

@@ -173,7 +173,9 @@ def test_filters_and_deletions_count_rows(path, queries):
     assert_finds(SearchIndex(path), few, queries, 9, filter="lang = 'en' and n > 30 and n < 40")
 
 
-KINDS = ["SQ8", "SQfp16", "IVF16,SQ8", "HNSW16_SQ8", "IVF16,RaBitQ"]
+KINDS = ["SQ8", "IVF16,SQ8"] + [
+    pytest.param(kind, marks=pytest.mark.long) for kind in ("SQfp16", "HNSW16_SQ8", "IVF16,RaBitQ")
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -129,39 +129,45 @@ def test_text_columns_are_joined_and_kept(tmp_path):
     assert "'title' must be a string" in number.error
 
 
-def test_every_command_uses_all_its_inputs_and_columns(sbmini, tmp_path):
+def test_every_command_uses_all_its_inputs_and_columns(sbmini_here, tmp_path):
     (tmp_path / "a.txt").write_text("apples are red\n")
     (tmp_path / "b.jsonl").write_text('{"title": "the sky", "text": "is blue"}\n')
     joined = ("--text-column", "title", "--text-column", "text")
     two = ("-i", "a.txt", "-i", "b.jsonl")
-    found = [json.loads(line)["text"] for line in sbmini("encode", *two, "--dim", 1).stdout.splitlines()]
+    found = [json.loads(line)["text"] for line in sbmini_here("encode", *two, "--dim", 1).stdout.splitlines()]
     assert found == ["apples are red", "is blue"]
-    (line,) = sbmini("encode", "-i", "b.jsonl", *joined, "--text-separator", ", ").stdout.splitlines()
+    (line,) = sbmini_here("encode", "-i", "b.jsonl", *joined, "--text-separator", ", ").stdout.splitlines()
     row = json.loads(line)
     assert (row["title"], row["text"]) == ("the sky", "is blue")
-    (line,) = sbmini("encode", "the sky, is blue").stdout.splitlines()
+    (line,) = sbmini_here("encode", "the sky, is blue").stdout.splitlines()
     assert row["embedding"] == json.loads(line)["embedding"]
     (tmp_path / "c.jsonl").write_text('{"title": "bread", "text": "rises"}\n')
-    assert sbmini("index", "create", "i", "-i", "b.jsonl", "-i", "c.jsonl", *joined).stderr == "sbmini: 2 rows -> i\n"
+    assert (
+        sbmini_here("index", "create", "i", "-i", "b.jsonl", "-i", "c.jsonl", *joined).stderr == "sbmini: 2 rows -> i\n"
+    )
     (tmp_path / "d.jsonl").write_text('{"title": "a dog", "text": "runs"}\n')
-    assert sbmini("index", "add", "i", "-i", "d.jsonl", *joined).returncode == 0
+    assert sbmini_here("index", "add", "i", "-i", "d.jsonl", *joined).returncode == 0
     (tmp_path / "e.csv").write_text("title,text\nthe sky,is blue\n")
-    done = sbmini("search", "i", "-i", "e.csv", "-i", "c.jsonl", *joined, "--jsonl", "-k", 1)
+    done = sbmini_here("search", "i", "-i", "e.csv", "-i", "c.jsonl", *joined, "--jsonl", "-k", 1)
     hits = [(r["query"], r["hits"][0]["text"]) for r in map(json.loads, done.stdout.splitlines())]
     assert hits == [("the sky is blue", "the sky is blue"), ("bread rises", "bread rises")]
     (tmp_path / "again.txt").write_text("apples are  red\nbread\n")
-    assert sbmini("dedup", "-i", "a.txt", "-i", "again.txt", "-q").stdout == "apples are red\nbread\n"
-    one_error(sbmini("encode", "-i", "a.txt", "-i", "a.txt"), 2, "a.txt is named twice")
-    one_error(sbmini("encode", "-i", "-", "-i", "-"), 2, "named twice")
-    one_error(sbmini("encode", "-i", "b.jsonl", "--text-separator", ","), 2, "--text-column two times")
-    one_error(sbmini("encode", "text", "--text-column", "x", "--max-row-bytes", 9), 2, "--text-column, --max-row-bytes")
-    one_error(sbmini("search", "i", "text", "--text-column", "x"), 2, "--text-column")
+    assert sbmini_here("dedup", "-i", "a.txt", "-i", "again.txt", "-q").stdout == "apples are red\nbread\n"
+    one_error(sbmini_here("encode", "-i", "a.txt", "-i", "a.txt"), 2, "a.txt is named twice")
+    one_error(sbmini_here("encode", "-i", "-", "-i", "-"), 2, "named twice")
+    one_error(sbmini_here("encode", "-i", "b.jsonl", "--text-separator", ","), 2, "--text-column two times")
+    one_error(
+        sbmini_here("encode", "text", "--text-column", "x", "--max-row-bytes", 9), 2, "--text-column, --max-row-bytes"
+    )
+    one_error(sbmini_here("search", "i", "text", "--text-column", "x"), 2, "--text-column")
 
 
-def test_a_rejects_file_names_the_file_and_the_line(sbmini, tmp_path):
+def test_a_rejects_file_names_the_file_and_the_line(sbmini_here, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"good\n")
     (tmp_path / "b.txt").write_bytes(b"fine\nb\xffd\n" + b"x" * 3000 + b"\n")
-    done = sbmini("encode", "-i", "a.txt", "-i", "b.txt", "-o", "v.npy", "--on-error", "skip", "--max-row-bytes", 2000)
+    done = sbmini_here(
+        "encode", "-i", "a.txt", "-i", "b.txt", "-o", "v.npy", "--on-error", "skip", "--max-row-bytes", 2000
+    )
     assert done.returncode == 4
     assert len(np.load(tmp_path / "v.npy")) == 2
     bad, long = map(json.loads, (tmp_path / "v.npy.rejects.jsonl").read_text().splitlines())
@@ -170,7 +176,7 @@ def test_a_rejects_file_names_the_file_and_the_line(sbmini, tmp_path):
     assert "longer than 2,000 bytes, the limit of --max-row-bytes" in long["error"]
     held = (tmp_path / "b.txt").read_bytes()
     for command in (["encode", "-o", "w.npy"], ["index", "create", "i"]):
-        done = sbmini(*command, "-i", "a.txt", "-i", "b.txt", "--on-error", "skip", "--rejects", "b.txt")
+        done = sbmini_here(*command, "-i", "a.txt", "-i", "b.txt", "--on-error", "skip", "--rejects", "b.txt")
         one_error(done, 2, "the rejects would replace the input, b.txt")
     assert (tmp_path / "b.txt").read_bytes() == held
 
@@ -433,30 +439,32 @@ def test_a_cache_is_asked_for_only_where_it_is_needed(sbmini, tmp_path, make_mod
     one_error(done, 2, "SBMINI_CACHE_DIR", "/dev/null/cache")
 
 
-def test_a_home_that_is_not_there_is_one_line(sbmini):
-    one_error(sbmini("encode", "hi", "-m", "~nosuchuser/m"), 2, "~nosuchuser/m", "no home directory")
-    one_error(sbmini("encode", "hi", "-m", "~nosuchuser"), 2, "'~nosuchuser'")
+def test_a_home_that_is_not_there_is_one_line(sbmini_here):
+    one_error(sbmini_here("encode", "hi", "-m", "~nosuchuser/m"), 2, "~nosuchuser/m", "no home directory")
+    one_error(sbmini_here("encode", "hi", "-m", "~nosuchuser"), 2, "'~nosuchuser'")
 
 
-def test_built_in_names_win_over_folders(sbmini, tmp_path, make_model):
-    expected = sbmini("encode", "x").stdout
+def test_built_in_names_win_over_folders(sbmini_here, tmp_path, make_model):
+    expected = sbmini_here("encode", "x").stdout
     (tmp_path / "sbert-mini").mkdir()
-    done = sbmini("encode", "x")
+    done = sbmini_here("encode", "x")
     assert (done.returncode, done.stdout) == (0, expected)
     assert (
         done.stderr
         == "sbmini: sbert-mini is the built-in model; the folder sbert-mini here is another: ./sbert-mini names it\n"
     )
-    one_error(sbmini("encode", "x", "-m", "./sbert-mini"), 1, "has no config.json")
+    one_error(sbmini_here("encode", "x", "-m", "./sbert-mini"), 1, "has no config.json")
     (tmp_path / "a.txt").write_text("a cat\n")
-    assert sbmini("index", "create", "i", "-i", "a.txt").returncode == 0
-    assert json.loads(sbmini("index", "info", "i", "--json").stdout)["model_name"] == "sbert-mini"
+    assert sbmini_here("index", "create", "i", "-i", "a.txt").returncode == 0
+    assert json.loads(sbmini_here("index", "info", "i", "--json").stdout)["model_name"] == "sbert-mini"
     (tmp_path / "sbert-mini").rmdir()
     make_model().rename(tmp_path / "sbert-mini")
-    assert sbmini("index", "create", "own", "-i", "a.txt", "-m", "./sbert-mini").returncode == 0
-    described = json.loads(sbmini("index", "info", "own", "--json").stdout)
+    assert sbmini_here("index", "create", "own", "-i", "a.txt", "-m", "./sbert-mini").returncode == 0
+    described = json.loads(sbmini_here("index", "info", "own", "--json").stdout)
     assert described["model_name"] == str(tmp_path / "sbert-mini")
-    assert sbmini("search", "own", "cat", "-q").returncode == sbmini("search", "i", "cat", "-q").returncode == 0
+    assert (
+        sbmini_here("search", "own", "cat", "-q").returncode == sbmini_here("search", "i", "cat", "-q").returncode == 0
+    )
 
 
 def test_a_path_object_is_a_directory_whatever_its_name(tmp_path, monkeypatch):
@@ -471,21 +479,22 @@ def test_a_path_object_is_a_directory_whatever_its_name(tmp_path, monkeypatch):
     assert registry.directory("sbert-mini") is None
 
 
-def test_paths_that_are_not_utf8_work_in_every_command(sbmini, tmp_path, make_model):
+def test_paths_that_are_not_utf8_work_in_every_command(sbmini_here, tmp_path, make_model):
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     make_model().rename(folder / "model")
     (folder / "a.csv").write_text("id,text\n1,a cat\n2\n3,the dog\n")
     model = ("-m", folder / "model")
-    assert sbmini("models", "convert", folder / "model").returncode == 0
-    one_error(sbmini("encode", "-i", folder / "a.csv", *model), 1, "caf\\udce9/a.csv, line 3")
+    assert sbmini_here("models", "convert", folder / "model").returncode == 0
+    one_error(sbmini_here("encode", "-i", folder / "a.csv", *model), 1, "caf\\udce9/a.csv, line 3")
     for name in ("v.npy", "v.jsonl", "v.parquet"):
-        done = sbmini("encode", "-i", folder / "a.csv", "-o", folder / name, *model, "--on-error", "skip")
+        done = sbmini_here("encode", "-i", folder / "a.csv", "-o", folder / name, *model, "--on-error", "skip")
         assert done.returncode == 4, done.stderr
         (reject,) = map(json.loads, (folder / f"{name}.rejects.jsonl").read_text().splitlines())
         assert os.fsencode(reject["file"]) == os.fsencode(folder / "a.csv")
     texts = [
-        json.loads(line)["text"] for line in sbmini("encode", "-i", folder / "v.parquet", *model).stdout.splitlines()
+        json.loads(line)["text"]
+        for line in sbmini_here("encode", "-i", folder / "v.parquet", *model).stdout.splitlines()
     ]
     assert texts == ["a cat", "the dog"]
     for command in (
@@ -501,17 +510,17 @@ def test_paths_that_are_not_utf8_work_in_every_command(sbmini, tmp_path, make_mo
         ["reduce", "apply", folder / "r.safetensors", folder / "v.npy", "-o", folder / "s.npy"],
         ["models", "info", folder / "model"],
     ):
-        done = sbmini(*command)
+        done = sbmini_here(*command)
         assert done.returncode in (0, 4), (command, done.stderr)
-    one_error(sbmini("search", folder / "none", "x"), 1, "caf\\udce9/none does not exist")
+    one_error(sbmini_here("search", folder / "none", "x"), 1, "caf\\udce9/none does not exist")
 
 
-def test_files_of_no_known_format_say_what_is_read(sbmini, tmp_path):
+def test_files_of_no_known_format_say_what_is_read(sbmini_here, tmp_path):
     for name in ("README.md", "w.xml", "none"):
         (tmp_path / name).write_text("[]")
-        one_error(sbmini("encode", "-i", name), 2, name, ".jsonl", "--input-format")
+        one_error(sbmini_here("encode", "-i", name), 2, name, ".jsonl", "--input-format")
     (tmp_path / "notes").mkdir()
-    one_error(sbmini("encode", "-i", "notes"), 2, "notes is a directory", "index sync INDEX notes", "--input")
+    one_error(sbmini_here("encode", "-i", "notes"), 2, "notes is a directory", "index sync INDEX notes", "--input")
 
 
 @pytest.mark.parametrize(
@@ -539,8 +548,8 @@ def test_files_of_no_known_format_say_what_is_read(sbmini, tmp_path):
         (b"\x93NUMPY\x01\x00\x76\x00" + b"((((".ljust(117) + b"\n", "damaged"),
     ],
 )
-def test_files_of_vectors_that_are_none_get_one_line(sbmini, tmp_path, content, message):
+def test_files_of_vectors_that_are_none_get_one_line(sbmini_here, tmp_path, content, message):
     (tmp_path / "v.npy").write_bytes(content)
-    done = sbmini("reduce", "fit", "v.npy", "-d", 1, "-o", "r.safetensors")
+    done = sbmini_here("reduce", "fit", "v.npy", "-d", 1, "-o", "r.safetensors")
     one_error(done, 1, "v.npy", message)
     assert "allow_pickle" not in done.stderr

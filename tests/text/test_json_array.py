@@ -105,13 +105,13 @@ def test_a_pattern_stands_for_the_files_that_match(tmp_path):
         read_records(tmp_path)
 
 
-def test_the_command_reads_them(tmp_path, sbmini):
+def test_the_command_reads_them(tmp_path, sbmini_here):
     (tmp_path / "a.csv").write_text("id;text\n1;one\n")
     (tmp_path / "b.csv").write_text("id;text\n2;two\n")
-    done = sbmini("index", "create", "x.index", "-i", "*.csv", "--delimiter", ";")
+    done = sbmini_here("index", "create", "x.index", "-i", "*.csv", "--delimiter", ";")
     assert done.stderr == "sbmini: 2 rows -> x.index\n"
-    done = sbmini("index", "update", "x.index", "-i", "*.csv", "--delimiter", ";")
+    done = sbmini_here("index", "update", "x.index", "-i", "*.csv", "--delimiter", ";")
     assert "0 added, 0 changed, 2 unchanged" in done.stderr
-    done = sbmini("encode", "a", "--delimiter", ";")
+    done = sbmini_here("encode", "a", "--delimiter", ";")
     assert done.returncode == 2
     assert "--delimiter: for the rows of an --input" in done.stderr

@@ -80,7 +80,7 @@ def test_a_template_that_gives_other_ids_is_refused(folder):
 
 
 @pytest.mark.long
-def test_a_trusted_tokenizer_is_taken_as_it_is_by_every_door(folder, sbmini, tmp_path):
+def test_a_trusted_tokenizer_is_taken_as_it_is_by_every_door(folder, sbmini_here, tmp_path):
     import sbert_mini
 
     path = folder(lambda data: data.update(pre_tokenizer={"type": "WhitespaceSplit"}))
@@ -99,9 +99,9 @@ def test_a_trusted_tokenizer_is_taken_as_it_is_by_every_door(folder, sbmini, tmp
     commands.append(("bench", "speed", "--no-peer", "-i", "t.txt", "--texts", 64, "--rounds", 1))
     commands.append(("bench", "pairs", "-i", "t.txt", "--n", 50, "--sample", 8, "--rounds", 1))
     for command in commands:
-        done = sbmini(*command, "-m", path)
+        done = sbmini_here(*command, "-m", path)
         assert (done.returncode, "--trust-tokenizer" in done.stderr) == (1, True)
-        done = sbmini(*command, "-m", path, "--trust-tokenizer")
+        done = sbmini_here(*command, "-m", path, "--trust-tokenizer")
         assert done.returncode == 0, done.stderr
 
 

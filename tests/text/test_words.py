@@ -49,14 +49,14 @@ def test_texts_that_leave_no_piece_are_silent(default_embedder, text):
         assert is_silent(text) == read.empty
 
 
-def test_the_commands_say_what_the_model_cannot_read(sbmini):
-    done = sbmini("dedup", stdin="I love 🎉\nI love 😡\n🎉\n😡\n")
+def test_the_commands_say_what_the_model_cannot_read(sbmini_here):
+    done = sbmini_here("dedup", stdin="I love 🎉\nI love 😡\n🎉\n😡\n")
     assert done.stdout == "I love 🎉\nI love 😡\n🎉\n😡\n"
     assert "sbmini: 2 of 4 texts hold no word that the model knows" in done.stderr
     rows = "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(["\u200b", "A dog."]))
-    done = sbmini("index", "create", "x.index", "-i", "-", "--input-format", "jsonl", stdin=rows)
+    done = sbmini_here("index", "create", "x.index", "-i", "-", "--input-format", "jsonl", stdin=rows)
     assert "sbmini: 1 of 2 texts hold nothing that the model reads" in done.stderr
-    done = sbmini("search", "x.index", "\u200b")
+    done = sbmini_here("search", "x.index", "\u200b")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.count("\n") == 1
-    assert len(sbmini("search", "x.index", "cat", "-q").stdout.splitlines()) == 1
+    assert len(sbmini_here("search", "x.index", "cat", "-q").stdout.splitlines()) == 1

@@ -104,6 +104,7 @@ def test_two_processes_take_the_steps_of_one(make_model, tmp_path):
             torch.testing.assert_close(first[name], tensor, rtol=0, atol=1e-6, msg=f"{kind}, {name}")
 
 
+@pytest.mark.long
 def test_two_processes_that_were_killed_resume_where_they_were(make_model, tmp_path):
     """With dropout, of which each process has its own masks."""
     start = make_model(seed=2, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)

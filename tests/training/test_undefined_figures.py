@@ -184,7 +184,7 @@ def test_a_constant_draw_is_none_where_the_mean_of_equal_numbers_rounds():
     assert np.isnan(pearsons).all()
 
 
-def test_train_says_undefined_in_its_lines_its_json_and_its_card(tmp_path, sbmini):
+def test_train_says_undefined_in_its_lines_its_json_and_its_card(tmp_path, sbmini_here):
     (tmp_path / "start").mkdir()
     tiny_model(tmp_path / "start", hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
     rows = list(zip(sentences(24, 1), sentences(24, 2), range(24), strict=True))
@@ -196,7 +196,7 @@ def test_train_says_undefined_in_its_lines_its_json_and_its_card(tmp_path, sbmin
         '[[task]]\nname = "t"\nstructure = "siamese"\nloss = "cosine-embedding"\ntrain = "train.tsv"\ndev = "dev.tsv"\n'
         'label = "score"\nhigh = 5.0\ndev_limit = 9\n'
     )
-    done = sbmini("train", "r.toml", "--threads", "1", "--offline")
+    done = sbmini_here("train", "r.toml", "--threads", "1", "--offline")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["t", "pearson", "undefined", "t", "spearman", "undefined", "mean", "undefined"]
     assert "task t: dev: all 9 scores are 3: its dev figures are undefined, and no mean counts them" in done.stderr
