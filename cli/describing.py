@@ -115,15 +115,19 @@ def _words(index: "SearchIndex", store: "Store") -> list[tuple[str, str | list[s
 
 def _columns(index: "SearchIndex") -> list[str]:
     """Return a line a column: its name, its type, and some of its values."""
+    from sbert_mini.search.columns import converted
+
     examples: dict[str, list[str]] = {name: [] for name in index.columns}
     damage = []
     try:
         for row in islice(index.rows(), _ROWS_READ):
             for name, value in row.columns.items():
-                found, text = examples.get(name), _example(value)
-                if found is not None and value is not None and text not in found and len(found) < _EXAMPLES:
-                    found.append(text)
-    except CorruptIndexError as error:
+                type = index.columns.get(name)
+                typed = None if type is None else converted(value, type)
+                text = _example(typed)
+                if typed not in (None, "") and text not in examples[name] and len(examples[name]) < _EXAMPLES:
+                    examples[name].append(text)
+    except (CorruptIndexError, ValueError) as error:
         damage = [f"examples cannot be read: {error}"]
     lines = []
     for name, type in index.columns.items():

@@ -83,6 +83,11 @@ class Journal:
             return False
         return len(header) == _HEADER_BYTES and header != self._header
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the open file holds no record; one counts, too, after whose writing an interrupt came."""
+        return os.fstat(self._handle).st_size <= _HEADER_BYTES
+
     def open(self) -> None:
         """Read what an earlier process left, and cut off what is damaged.
 

@@ -413,7 +413,7 @@ class _RowWriter:
                 yield from encoded_blocks(rows, encoder, model.prompt, rule, options, counts)
             finally:
                 counts.resumed = journal.taken
-                if not len(journal):
+                if journal.is_empty:
                     journal.remove()
 
     def _accepted(

@@ -13,13 +13,13 @@ SBMINI = str(Path(sys.executable).with_name("sbmini"))
 
 
 @pytest.fixture
-def here(sbmini, tmp_path):
+def here(sbmini_here, tmp_path):
     (tmp_path / "a.csv").write_text("id,text,year,note\n1,bread rises,2001,\n2,water falls,2002,a\x1b[31m\n")
     (tmp_path / "b.csv").write_text("id,text,year\n2,water boils,2003\n3,birds sing,2004\n")
     for name in ("a", "b"):
-        done = sbmini("index", "create", f"{name}.index", "-i", f"{name}.csv", "-m", "sbert-mini-fast")
+        done = sbmini_here("index", "create", f"{name}.index", "-i", f"{name}.csv", "-m", "sbert-mini-fast")
         assert done.stderr == f"sbmini: 2 rows -> {name}.index\n"
-    return sbmini
+    return sbmini_here
 
 
 def lines_of(text):
@@ -34,7 +34,7 @@ def test_info_is_in_words(here):
     assert "['" not in text
     assert lines["rows"] == "3 rows"
     assert lines["columns"] == "year (integer, such as 2001, 2003)"
-    assert 'note (text, such as "")' in text
+    assert "note (text)" in text
     assert lines["size"].endswith(" KB")
     assert lines["model"] == "sbert-mini-fast (int8, 384 components)"
     assert lines["searched by"] == "auto: exact"
