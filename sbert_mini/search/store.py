@@ -25,7 +25,8 @@ one step. So a reader sees one generation or the next, keeps the files that it o
 generation before it whole. Checksums chain: `CURRENT` ends with its own, and names the manifest's, the manifest each
 `checksums.json`'s, and that each block's; a part of a file is checked by reading its blocks alone.
 
-Compaction writes the rows that are left into one new segment. A segment that the present generation does not name is removed by
+A writer takes small segments at the end into the new one (`search.merging`), and compaction writes all rows that are left into
+one new segment. A segment that the present generation does not name is removed by
 the next writer that finds nobody reading it: a reader holds a shared lock (flock) on the `checksums.json` of each of its
 segments, and on the `record.json` of its words, which ends with its process.
 

@@ -51,13 +51,13 @@ def test_encode_gives_the_librarys_vectors_for_arguments_files_and_pipes(sbmini,
     by_file = sbmini("encode", "-i", "t.txt")
     assert by_argument.stdout == by_pipe.stdout == by_file.stdout
     assert by_argument.stderr == by_pipe.stderr == ""
-    assert by_file.stderr == "sbmini: 1 blank lines were not encoded\n"
+    assert by_file.stderr == "sbmini: 1 blank line was not encoded\n"
     lines = [json.loads(line) for line in by_pipe.stdout.splitlines()]
     assert [line["text"] for line in lines] == texts
     np.testing.assert_array_equal(np.array([line["embedding"] for line in lines], np.float32), expected)
     done = sbmini("encode", "-i", "t.txt", "-o", "v.npy")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "sbmini: 3 texts -> v.npy\nsbmini: 1 blank lines were not encoded\n"
+    assert done.stderr == "sbmini: 3 texts -> v.npy\nsbmini: 1 blank line was not encoded\n"
     np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), expected)
     assert sbmini("encode", "-i", "t.txt", "-o", "v.jsonl", "-q").stderr == ""
     assert (tmp_path / "v.jsonl").read_text("utf-8") == by_pipe.stdout

@@ -81,6 +81,8 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("index", "list"): ["index"],
     ("index", "get"): ["index", "1"],
     ("index", "export"): ["index", "-o", "e.jsonl"],
+    ("index", "merge"): ["all", "index", "index2"],
+    ("index", "migrate"): ["index", "-m", "model2"],
     ("index", "sync"): ["docs.index", "notes"],
     ("reduce", "fit"): ["x.npy", "-d", "3", "-o", "new.safetensors"],
     ("reduce", "apply"): ["pca.safetensors", "x.npy", "-o", "new.npy"],
@@ -173,6 +175,10 @@ AROUND: dict[tuple[tuple[str, ...], str], tuple[list[str], list[str]]] = {
     (("search",), "--color"): (["index", "the cat sleeps"], ["always"]),
     (("search",), "--full"): (["index", "the cat sleeps", "--color", "always"], []),
     (("encode",), "--keep-columns"): (["-i", "t.csv"], ["year"]),
+    (("index", "merge"), "--on-conflict"): (["all", "index", "index"], ["first"]),
+    (("index", "migrate"), "--model"): (["index"], ["model2"]),
+    (("index", "create"), "--resume"): (["left", "-i", "t.csv"], []),
+    (("index", "create"), "--overwrite"): (["index", "-i", "fresh.csv"], []),
     (("soup",), "--output"): (["model", "model2"], ["soup"]),
 }  # fmt: skip
 for _command in ("create", "add", "update"):
@@ -386,10 +392,12 @@ def make_files(folder: Path) -> None:
     (folder / "p.tsv").write_text("sentence1\tsentence2\tscore\tother\n" + "\n".join(pairs[:30]) + "\n")
     (folder / "q.tsv").write_text("sentence1\tsentence2\tscore\tother\n" + "\n".join(pairs[20:]) + "\n")
     (folder / "folder").mkdir()
+    (folder / "left.partial").mkdir()
     np.save(folder / "x.npy", np.random.default_rng(0).standard_normal((40, 9)).astype(np.float32))
     np.save(folder / "v.npy", embedder.encode(["red", "dog", "cat", "bread"]))
     for arguments in (
         ["index", "create", "index", "-i", "t.csv", "-m", str(folder / "model"), "-q"],
+        ["index", "create", "index2", "-i", "fresh.csv", "-m", str(folder / "model"), "-q"],
         ["reduce", "fit", "x.npy", "-d", "4", "-o", "pca.safetensors", "-q"],
     ):
         done = run_line(arguments, folder)
