@@ -25,6 +25,7 @@ from typer.main import get_command
 
 from benchmarks import (
     ablations,
+    changes,
     encoding,
     filters,
     fusion,
@@ -178,6 +179,7 @@ MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "tokenizing": tokenizing.tables,
     "memory": memory.tables,
     "large_index": large_index.tables,
+    "changes": changes.tables,
     "hybrid": hybrid.tables,
     "passages": passages.tables,
     "surgery": surgery.tables,

@@ -109,8 +109,10 @@ def predict(
     """Predict with a task head of a trained model: labels with probabilities, or scores. Needs no torch.
 
     JSON lines on stdout: "text" or "texts", "id" if the input has one, and "label" with "probabilities", or "score" (and
-    "cosine" for a similarity). A file (--output) has all columns of the input, "predicted", and "probability" of a label or
-    "cosine" of a similarity; a column of the input with such a name is left out, with a warning.
+    "cosine" for a similarity). Each line that arrives in a pipe is answered at once.
+
+    A file (--output) has all columns of the input, "predicted", and "probability" of a label or "cosine" of a similarity; a column
+    of the input with such a name is left out, with a warning.
 
     Where the input has right labels or scores (--gold), accuracy, confusions and figures by class, or correlations, follow: on
     stdout with --output, else on stderr.
@@ -124,7 +126,9 @@ def predict(
     output = checked_output(output, input)
     quiet_notes(quiet)
     from sbert_mini.runtime.predictor import Predictor
+    from sbert_mini.text.arrivals import Arrivals
 
+    arrivals = Arrivals()
     predictor = Predictor(model, task, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     labels = predictor.config.labels
     if not labels and (label_name or min_probability is not None):
@@ -134,15 +138,15 @@ def predict(
     names = named_labels(label_name or [], labels, abstain_label if min_probability is not None else None)
     if input:
         text_columns = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
-        rows = _read(input, text_columns, predictor.texts_each, reading)
+        rows = _read(input, text_columns, predictor.texts_each, {**reading, "arrivals": arrivals})
     else:
         rows = _of_arguments(texts or [], predictor.texts_each, predictor.config.task)
     pending: deque[_Row] = deque()
     count = 0
     beside = Gold(gold, names, abstain_label if min_probability is not None else "")
+    settings: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "waits": arrivals.waits}
     with RowFile(output) as file:
-        stream = predictor.predict_stream(_remembered(rows, pending), batch_size=batch_size, truncation=truncation)
-        for prediction in stream:
+        for prediction in predictor.predict_stream(_remembered(rows, pending), **settings):
             row = pending.popleft()
             answer = Answer.of(prediction, names, min_probability, abstain_label)
             if row.record is not None:
@@ -150,7 +154,7 @@ def predict(
             if file.is_open and row.record is not None:
                 file.add(row.record, answer)
             else:
-                print_json(_document(row, answer))
+                print_json(_document(row, answer), flush=arrivals.waits())
             count += 1
         if not count:
             raise InputError("there is no text to predict")
