@@ -111,8 +111,8 @@ def predict(
     JSON lines on stdout: "text" or "texts", "id" if the input has one, and "label" with "probabilities", or "score" (and
     "cosine" for a similarity). Each line that arrives in a pipe is answered at once.
 
-    A file (--output) has all columns of the input, "predicted", and "probability" of a label or "cosine" of a similarity; a column
-    of the input with such a name is left out, with a warning.
+    A file (--output) has all columns of the input, "predicted", and "probability" of a label or "cosine" of a similarity; a
+    column of the input with such a name is left out, with a warning.
 
     Where the input has right labels or scores (--gold), accuracy, confusions and figures by class, or correlations, follow: on
     stdout with --output, else on stderr.
