@@ -25,6 +25,7 @@ from typer.main import get_command
 
 from benchmarks import (
     ablations,
+    answers,
     changes,
     encoding,
     filters,
@@ -215,6 +216,8 @@ def updated(texts: dict[Path, str]) -> dict[Path, str]:
         if (RESULTS / f"{name}.json").exists():
             made = markdown(function(record(name)), titles=name in TITLED)
             parts[name] = f"{made}\n\n{tables.machine_note(record(name))}"
+    asked = record("answers")
+    parts["answers"] = f"{answers.blocks(asked)}\n\n{tables.machine_note(asked)}"
     shipped = record("model")
     parts["summary"] = f"{markdown(card.summary_tables(shipped))}\n\n{tables.machine_note(shipped)}"
     texts = dict(texts)

@@ -356,7 +356,7 @@ def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini_here, tmp_p
     assert (described["rows"], described["deleted_rows_kept"], described["segment_kinds"]) == (20, 0, ["exact"])
 
 
-def test_many_segments_are_worth_a_note(sbmini_here, tmp_path, default_embedder):
+def test_many_segments_are_worth_a_note(sbmini_here, tmp_path, default_embedder, separate_segments):
     (tmp_path / "a.txt").write_text("bread\n")
     assert sbmini_here("index", "create", "ix", "-i", "a.txt").returncode == 0
     writer = IndexWriter(tmp_path / "ix", default_embedder)
@@ -373,7 +373,7 @@ def test_duplicates_and_reductions(sbmini_here, tmp_path):
     (tmp_path / "t.txt").write_text("\n".join(texts) + "\n")
     done = sbmini_here("dedup", "-i", "t.txt", "--threshold", 0.85, "--duplicates", "d.jsonl")
     assert done.stdout.splitlines() == [texts[0], texts[2]]
-    assert done.stderr == "sbmini: 4 rows, 2 kept; 1 had the same text as a kept one, 1 were near one\n"
+    assert done.stderr == "sbmini: 4 rows, 2 kept; 1 had the same text as a kept one, 1 was near one\n"
     near, same = (json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines())
     assert (near["line"], near["of"]["line"], near["reason"], same["reason"]) == (2, 1, "near", "same text")
     assert 0.85 <= near["score"] < 1
