@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import harness
 from sbert_mini import SearchIndex
-from sbert_mini.evaluation.tables import Json
+from sbert_mini.evaluation.table import Json
 
 ROOT = Path(__file__).parent.parent
 INDEX = "build/project.index"
