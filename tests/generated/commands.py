@@ -56,7 +56,14 @@ NEUTRAL = {
 }
 """A right value of these may change nothing that can be seen here (exact search of a few rows finds what the index finds); a
 wrong one and a second one still do."""
-ARGUMENTS_ONLY = {("bench", "speed"), ("bench", "search"), ("bench", "pairs"), ("index", "push"), ("train",)}
+ARGUMENTS_ONLY = {
+    ("bench", "speed"),
+    ("bench", "search"),
+    ("bench", "pairs"),
+    ("bench", "audit"),
+    ("index", "push"),
+    ("train",),
+}
 """Commands that take too long, or need a server: their lines end at an error in the arguments."""
 ENDLESS = {"--watch"}
 """Options with which a command goes on until it is interrupted: they are not given."""
@@ -95,6 +102,7 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("bench", "speed"): ["surplus"],
     ("bench", "search"): ["surplus"],
     ("bench", "pairs"): ["surplus"],
+    ("bench", "audit"): ["surplus"],
 }
 RIGHT: dict[str, list[list[str]]] = {
     "--input": [["t.jsonl"]],
