@@ -102,6 +102,7 @@ bench: $(VENV)/all.done  ## measure the figures of README and docs/ against Sent
 	$(BIN)/python -m benchmarks.tokenizing
 	$(BIN)/python -m benchmarks.large_index
 	$(BIN)/python -m benchmarks.filters
+	$(BIN)/python -m benchmarks.changes
 	$(BIN)/python -m benchmarks.words
 	$(BIN)/python -m benchmarks.hybrid
 	$(BIN)/python -m benchmarks.fusion

@@ -30,7 +30,7 @@ from sbert_mini.evaluation import figures
 from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.log_keys import CONFLICT, EVAL_MEAN, figures_in
 from sbert_mini.evaluation.measure import machine
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 
 FOLDER = Path("build/ablations")
 SEEDS = (1, 2, 3)

@@ -25,6 +25,8 @@ from typer.main import get_command
 
 from benchmarks import (
     ablations,
+    answers,
+    changes,
     encoding,
     filters,
     fusion,
@@ -45,7 +47,7 @@ from benchmarks.harness import RESULTS
 from benchmarks.models import card
 from benchmarks.paper import train as paper
 from sbert_mini.evaluation import tables
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.files import json_files as schemas
 from sbert_mini.files.json_schema import Either, ListOf, MapOf, Object, Required, Schema
 from sbert_mini.recipes.recipe import TABLES, PhasePart, TaskPart
@@ -178,6 +180,7 @@ MEASURED: dict[str, Callable[[Json], list[Table]]] = {
     "tokenizing": tokenizing.tables,
     "memory": memory.tables,
     "large_index": large_index.tables,
+    "changes": changes.tables,
     "hybrid": hybrid.tables,
     "passages": passages.tables,
     "surgery": surgery.tables,
@@ -213,6 +216,8 @@ def updated(texts: dict[Path, str]) -> dict[Path, str]:
         if (RESULTS / f"{name}.json").exists():
             made = markdown(function(record(name)), titles=name in TITLED)
             parts[name] = f"{made}\n\n{tables.machine_note(record(name))}"
+    asked = record("answers")
+    parts["answers"] = f"{answers.blocks(asked)}\n\n{tables.machine_note(asked)}"
     shipped = record("model")
     parts["summary"] = f"{markdown(card.summary_tables(shipped))}\n\n{tables.machine_note(shipped)}"
     texts = dict(texts)

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import harness
 from sbert_mini import SearchIndex
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 
 ROOT = Path(__file__).parent.parent
 FOLDER, INDEX = ROOT / "build" / "documents", ROOT / "build" / "documents.index"

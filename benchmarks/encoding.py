@@ -24,7 +24,8 @@ from sbert_mini import Embedder
 from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
 from sbert_mini.evaluation.speed import Encode, dynamic_int8, flops_per_text, int8_rate, onnx_runtime
-from sbert_mini.evaluation.tables import Json, Table, spread
+from sbert_mini.evaluation.table import Json, Table
+from sbert_mini.evaluation.tables import spread
 from sbert_mini.evaluation.texts import QUESTIONS
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import harness
 from sbert_mini import Embedder, IndexWriter, SearchIndex
 from sbert_mini.evaluation.measure import summary, timed
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import Record
 

@@ -32,7 +32,7 @@ from sbert_mini import Embedder, IndexWriter, Record, SearchIndex
 from sbert_mini.evaluation.judgments import read_judgments
 from sbert_mini.evaluation.retrieval import query_measures, read_collection
 from sbert_mini.evaluation.significance import compare
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.search.fusion import DEFAULT_WEIGHT, HYBRID_DEPTH, SPARE_BM25
 from sbert_mini.search.ranking import greatest_bm25, rows_by_words, stored_cosines
 

@@ -15,7 +15,7 @@ from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.judgments import Judgments, Queries
 from sbert_mini.evaluation.own_data import evaluate
 from sbert_mini.evaluation.retrieval import RetrievalSet, read_collection
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 
 FOLDER = Path("build/hybrid")
 MODELS = ("sbert-mini", "sbert-mini-fast", PEER_MODEL)

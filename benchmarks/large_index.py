@@ -20,7 +20,8 @@ from benchmarks import harness
 from sbert_mini import SearchIndex
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
 from sbert_mini.evaluation.retrieval import SEMANTIC_SEARCH, exact_search, recall_of
-from sbert_mini.evaluation.tables import Json, Table, spread
+from sbert_mini.evaluation.table import Json, Table
+from sbert_mini.evaluation.tables import spread
 from sbert_mini.evaluation.texts import SENTENCES
 from sbert_mini.shapes import FloatArray
 

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks import harness
 from sbert_mini.evaluation.measure import alternate, summary
 from sbert_mini.evaluation.speed import dynamic_int8
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.model import registry
 from sbert_mini.runtime.engine import OnnxEngine
 from sbert_mini.runtime.graph import INPUTS

@@ -35,7 +35,7 @@ from sbert_mini.evaluation.retrieval import (
     ranking_scores,
     read_collection,
 )
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.evaluation.texts import SENTENCES
 from sbert_mini.search.fusion import fused
 from sbert_mini.search.ranking import bm25_scores, greatest_bm25, rows_by_meaning, rows_by_words, stored_cosines

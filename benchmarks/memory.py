@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import harness
 from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import process
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.evaluation.texts import SENTENCES
 
 SIZES = (20_000, 200_000)

@@ -21,7 +21,7 @@ from benchmarks import harness
 from sbert_mini import Embedder, IndexWriter
 from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.retrieval import DEPTH, RetrievalSet, read_collection
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.model.registry import resolve
 from sbert_mini.search.encoding import IndexCounts
 from sbert_mini.text.records import Record

@@ -20,7 +20,8 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.models.train import NAMES
 from sbert_mini.evaluation.measure import alternate, process, summary, timed
-from sbert_mini.evaluation.tables import Json, Table, spread
+from sbert_mini.evaluation.table import Json, Table
+from sbert_mini.evaluation.tables import spread
 from sbert_mini.evaluation.texts import SENTENCES
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout

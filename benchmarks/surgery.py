@@ -19,7 +19,8 @@ from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
-from sbert_mini.evaluation.tables import Json, Table, spread
+from sbert_mini.evaluation.table import Json, Table
+from sbert_mini.evaluation.tables import spread
 from sbert_mini.model.registry import resolve
 from sbert_mini.training.gradients import GradientBuffer
 from sbert_mini.training.surgery import pcgrad_weights, projection_orders

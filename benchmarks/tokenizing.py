@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from benchmarks import harness
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.model import registry
 from sbert_mini.model.layout import read_layout
 from sbert_mini.text.tokenizer import open_tokenizer

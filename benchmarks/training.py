@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import harness
 from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import alternate, median_ratio, summary, timed
-from sbert_mini.evaluation.tables import Json, Table, spread
+from sbert_mini.evaluation.table import Json, Table
+from sbert_mini.evaluation.tables import spread
 from sbert_mini.model import registry
 
 if TYPE_CHECKING:

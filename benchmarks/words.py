@@ -23,7 +23,7 @@ from benchmarks.large_index import LARGE_INDEX, SBMINI
 from sbert_mini import SearchIndex
 from sbert_mini.evaluation.measure import alternate, process, timed
 from sbert_mini.evaluation.retrieval import ranking_scores, read_collection
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.ranking import rows_by_words
 from sbert_mini.search.segment import Segment, SegmentWriter, StoredRow

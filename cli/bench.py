@@ -498,3 +498,40 @@ def pairs(
         on_progress=note,
     )
     _finish("pairs", result.to_json(), budget, as_json, report)
+
+
+@app.command(
+    "audit",
+    epilog="""Examples:
+
+  sbmini bench audit -m ./my-model
+
+  sbmini bench audit -m ./my-model -i texts.txt --report report/
+""",
+)
+def audit(
+    model: options.Model = None,
+    input: options.InputFiles = None,
+    as_json: AsJson = False,
+    report: Report = None,
+    threads: options.Threads = None,
+    offline: options.Offline = False,
+    trust_tokenizer: options.TrustTokenizer = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show what a model associates: occupations with women or men, groups with pleasant or unpleasant sentences.
+
+    The sentences are a few templates in English. With --input, also how unevenly up to 10,000 of your texts are neighbours of
+    others (hubness).
+    """
+    quiet_notes(quiet)
+    _check(report)
+    from sbert_mini.evaluation import audit as measured
+    from sbert_mini.evaluation.texts import read_texts
+    from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.runtime.engine import thread_count
+
+    budget = thread_count(threads)
+    texts = read_texts(10_000, input, None) if input else ()
+    embedder = Embedder(_name(model), threads=budget, offline=offline, trust_tokenizer=trust_tokenizer)
+    _finish("audit", measured.audit(embedder, texts), budget, as_json, report)

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
+from .amounts import amount
 from .notes import counted, note, note_input, progress_wanted, quiet_notes
 from .printing import json_text, visible
 
@@ -105,8 +106,8 @@ def dedup(
         counts = _write(verdicts, keep, other_stream, several=len(files) > 1)
     note_input(read, "left out")
     note(
-        f"{sum(counts.values())} rows, {counts['kept']} kept; {counts['same text']} had the same text as a kept one, "
-        f"{counts['near']} were near one"
+        f"{amount(sum(counts.values()), 'row')}, {counts['kept']} kept; {counts['same text']} had the same text as a kept one, "
+        f"{amount(counts['near'], 'was', 'were')} near one"
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
     from sbert_mini.runtime.stream import EncodeCounts
+    from sbert_mini.text.arrivals import Arrivals
     from sbert_mini.text.records import ReadCounts, Record
 
 EXAMPLE = """Examples:
@@ -30,6 +31,8 @@ EXAMPLE = """Examples:
   sbmini encode -i sentences.txt -o vectors.npy
 
   sbmini encode -i news.csv --text-column body -o news.parquet --resume
+
+  sbmini encode -i news.csv --text-column body --keep-columns id,year -o news.jsonl
 
   cut -f2 table.tsv | sbmini encode -o vectors.jsonl
 
@@ -55,6 +58,15 @@ Dim = Annotated[
     ),
 ]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="A text put before each text.", show_default=False)]
+KeepColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-columns",
+        metavar="NAMES",
+        help="The columns that stand beside the vectors, separated by commas. [default: all]",
+        show_default=False,
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue an interrupted run of the same command, if there is one.")
 ]
@@ -79,6 +91,7 @@ def encode(
     precision: options.PrecisionOption = "float32",
     dim: Dim = None,
     prompt: Prompt = None,
+    keep_columns: KeepColumns = None,
     input_format: options.InputFormat = None,
     text_column: options.TextColumns = None,
     text_separator: options.TextSeparator = None,
@@ -100,9 +113,11 @@ def encode(
 ) -> None:
     """Encode texts as vectors of length 1.
 
-    The texts are the arguments, the rows of a file, or the lines of stdin. Rows keep their columns, and values their types.
+    The texts are the arguments, the rows of a file, or the lines of stdin. Rows keep their columns, or those of --keep-columns,
+    and values their types.
     The output adds "embedding" (in CSV and TSV e0, e1 ...), and, if no column has that name, "text" and the row's "id" if it has
-    one. A .npy file holds an array of shape (texts, dim). Memory stays small for inputs of any length. --resume continues an
+    one. A .npy file holds an array of shape (texts, dim). Memory stays small for inputs of any length. Without an --output each
+    line that arrives in a pipe is answered at once. --resume continues an
     interrupted run.
 
     int8 and uint8 values are quantized with fixed ranges of the model, so a text has the same values in every file. The ranges
@@ -117,7 +132,8 @@ def encode(
     settings: dict[str, Any] = {"dim": dim, "prompt": prompt, "truncation": truncation, "batch_size": batch_size}
     quiet_notes(quiet)
     if engine == "ray":
-        others = precision != "float32" or on_error == "skip" or rejects is not None or bool(input_format or delimiter)
+        others = precision != "float32" or on_error == "skip" or rejects is not None
+        others = others or keep_columns is not None or bool(input_format or delimiter)
         paths, folder = _checked_for_ray(texts, input, output, others=others)
         bulk = {"model": model, "graph": graph, "trust_tokenizer": trust_tokenizer, **settings, **reading}
         _on_ray(paths, folder, bulk, address, workers, threads, resume=resume, offline=offline, quiet=quiet)
@@ -125,31 +141,59 @@ def encode(
     if address is not None or workers > 1:
         raise UsageError("--address and --workers go with --engine ray")
     input = options.checked_input(texts, input, reading)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
     output = _checked_output(output, input, resume=resume)
+    settings |= {"precision": precision, "columns": options.names_in("--keep-columns", keep_columns)}
+    opening = {
+        "model": model,
+        "graph": graph,
+        "threads": threads,
+        "offline": offline,
+        "trust_tokenizer": trust_tokenizer,
+    }
+    with Rejects(on_error == "skip", rejects, None if output is None else rejects_beside(output), input) as taken:
+        read, counts = _encode(
+            texts or [], input, output, settings, reading, opening, taken, resume=resume, quiet=quiet
+        )
+    _tell(read, counts, truncation)
+    raise typer.Exit(taken.exit_code())
+
+
+def _encode(
+    texts: list[str],
+    input: list[Path] | None,
+    output: Path | None,
+    settings: dict[str, Any],
+    reading: dict[str, Any],
+    opening: dict[str, Any],
+    taken: Rejects,
+    *,
+    resume: bool,
+    quiet: bool,
+) -> "tuple[ReadCounts, EncodeCounts]":
+    """Encode texts, or the rows of files, into a file or to stdout, and return what was met."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's BLAS has nothing to do here, and starts its threads
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.runtime.job import EncodeSettings
     from sbert_mini.runtime.stream import EncodeCounts
+    from sbert_mini.text.arrivals import Arrivals
     from sbert_mini.text.records import ReadCounts, Record, read_records
 
-    counts, read, job_settings = EncodeCounts(), ReadCounts(), EncodeSettings(precision=precision, **settings)
-    default = None if output is None else rejects_beside(output)
-    with Rejects(on_error == "skip", rejects, default, input) as taken:
-        rows: Iterable[Record] = (Record(text) for text in texts or [])
-        if input:
-            rows = read_records(input, counts=read, on_reject=taken.take, **reading)
-        records = _at_least_one(rows)
-        embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
-        if taken.take is not None and truncation == "error":
-            records = embedder.short_enough(records, prompt, taken.take)
-        if output is None:
-            _to_stdout(records, embedder, job_settings, counts)
-        else:
-            bar = progress_wanted(quiet) and bool(input)
-            rows = counted(records, input, input_format, bar=bar)
-            _to_file(rows, output, embedder, job_settings, counts, resume=resume, bar=bar)
-    _tell(read, counts, truncation)
-    raise typer.Exit(taken.exit_code())
+    counts, read, job_settings, arrivals = EncodeCounts(), ReadCounts(), EncodeSettings(**settings), Arrivals()
+    rows: Iterable[Record] = (Record(text) for text in texts)
+    if input:
+        watched = arrivals if output is None else None  # a file is written in whole windows
+        rows = read_records(input, counts=read, on_reject=taken.take, arrivals=watched, **reading)
+    records = _at_least_one(rows)
+    embedder = Embedder(**opening)
+    if taken.take is not None and job_settings.truncation == "error":
+        records = embedder.short_enough(records, job_settings.prompt, taken.take)
+    if output is None:
+        _to_stdout(records, embedder, job_settings, counts, arrivals)
+    else:
+        bar = progress_wanted(quiet) and bool(input)
+        rows = counted(records, input, reading.get("format"), bar=bar)
+        _to_file(rows, output, embedder, job_settings, counts, resume=resume, bar=bar)
+    return read, counts
 
 
 def _tell(read: "ReadCounts", counts: "EncodeCounts", truncation: Truncation) -> None:
@@ -215,7 +259,7 @@ def _checked_for_ray(
         raise UsageError("--engine ray needs --input (files, folders or patterns) and --output (a folder)")
     if others:
         raise UsageError(
-            "--engine ray goes without --precision, --on-error skip, --rejects, --input-format and --delimiter"
+            "--engine ray goes without --precision, --keep-columns, --on-error skip, --rejects, --input-format and --delimiter"
         )
     return input, output
 
@@ -261,14 +305,18 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _to_stdout(
-    records: "Iterable[Record]", embedder: "Embedder", settings: "EncodeSettings", counts: "EncodeCounts"
+    records: "Iterable[Record]",
+    embedder: "Embedder",
+    settings: "EncodeSettings",
+    counts: "EncodeCounts",
+    arrivals: "Arrivals",
 ) -> None:
     from sbert_mini.runtime.job import OutputRows, json_line
     from sbert_mini.runtime.precision import quantize_vectors
 
     eight_bits = settings.precision in ("int8", "uint8")
     ranges = embedder.component_ranges(settings.dim) if eight_bits else None
-    rows = OutputRows("jsonl", embedder.dimension)
+    rows = OutputRows("jsonl", embedder.dimension, settings.columns)
     windows = embedder.encode_records(
         records,
         batch_size=settings.batch_size,
@@ -276,6 +324,7 @@ def _to_stdout(
         prompt=settings.prompt,
         truncation=settings.truncation,
         counts=counts,
+        waits=arrivals.waits,
     )
     for encoded, block in windows:
         for record, vector in zip(encoded, quantize_vectors(block, settings.precision, ranges), strict=True):

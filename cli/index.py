@@ -15,8 +15,8 @@ from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.scale.address import FORM
 
 from . import options
-from .notes import counted, note, note_input, progress_wanted, quiet_notes
-from .printing import print_json, print_text
+from .amounts import amount
+from .notes import Interrupted, counted, note, note_input, progress_wanted, quiet_notes
 from .rejects import Rejects, rejects_beside
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ Input = Annotated[
 
   sbmini index create manuals.index -i manuals.jsonl --passage-tokens 128 --overlap 16
 
+  sbmini index create news.index -i news.csv --text-column body --resume
+
+  sbmini index create news.index -i news.csv --text-column body --overwrite
+
   sbmini encode -i news.csv --text-column body -o news.npy
 
   sbmini index create news.index -i news.csv --text-column body --vectors news.npy --kind HNSW32_SQ8
@@ -137,6 +141,13 @@ def create(
     overlap: options.Overlap = None,
     on_error: options.OnError = "fail",
     rejects: options.IndexRejectsFile = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted creation: what it encoded is not encoded again.")
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace an index, in one step: it is searched until the new one is whole."),
+    ] = False,
     batch_size: options.BatchSize = 32,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -144,6 +155,9 @@ def create(
     quiet: options.Quiet = False,
 ) -> None:
     """Create an index of a file's rows, in a directory that is absent or empty.
+
+    After Ctrl-C or a crash the vectors that were computed lie beside the index, in INDEX.partial, and the same command with
+    --resume continues. Rows whose text has changed since are encoded.
 
     A row keeps all its columns. Its id is the value of the id column. Without an id column the id is computed from the row's
     content; rows with the same content are stored once, and counted. For filters each column has one type: the narrowest type
@@ -158,27 +172,56 @@ def create(
     values of --kind are FAISS factory strings, such as SQ8 for 8-bit vectors, or HNSW32_SQ8 for an index that is mostly read.
     "IVF," without a number selects a suitable number of lists.
     """
+    reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     rows = _RowOptions(
-        directory,
-        input,
-        options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter),
-        vectors,
-        _column_types(column_type),
-        truncation,
-        passage_tokens,
-        overlap,
-        on_error,
-        rejects,
-        batch_size,
-        quiet,
+        *(directory, input, reading, vectors, _column_types(column_type), truncation, passage_tokens, overlap),
+        *(on_error, rejects, batch_size, quiet),
     )
     quiet_notes(quiet)
+    opening = {"graph": graph, "threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
+    how = {"prompt": prompt, "kind": kind, "pca": pca, "overwrite": overwrite}
+    _create(rows, model, opening, how, resume=resume)
+
+
+def _create(
+    rows: _RowOptions, model: str | None, opening: dict[str, Any], how: dict[str, Any], *, resume: bool
+) -> None:
+    """Open the model, let `IndexWriter.create` write the rows, and say what is kept where that does not end."""
+    kept = None if rows.vectors is not None else _kept_vectors(rows.directory, resume)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.writer import IndexWriter
 
-    embedder = Embedder(model, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
-    before = embedder.document_prompt() if prompt is None else prompt
-    _write(rows, embedder, before, truncation, partial(IndexWriter.create, prompt=prompt, kind=kind, pca=pca))
+    embedder = Embedder(model, **opening)
+    prompt = embedder.document_prompt() if how["prompt"] is None else how["prompt"]
+    change = partial(IndexWriter.create, **how, resume=kept is not None)
+    try:
+        _write(rows, embedder, prompt, rows.truncation, change)
+    except KeyboardInterrupt:
+        if kept is None or not kept.exists():
+            raise
+        state = "the index is as it was" if (rows.directory / "CURRENT").exists() else "no index was made"
+        text = f"{state}; {kept} keeps what was encoded, and the same command with --resume continues"
+        raise Interrupted(text) from None
+    except Exception:
+        if kept is not None and kept.exists():
+            note(f"{kept} keeps what was encoded; the same command with --resume takes it from there")
+        raise
+
+
+def _kept_vectors(directory: Path, resume: bool) -> Path:
+    """Return the folder that keeps vectors until an index is whole.
+
+    Raises:
+        UsageError: an interrupted command left it, and this one does not resume.
+    """
+    from sbert_mini.search.journal import journal_folder
+
+    folder = journal_folder(directory)
+    if folder.exists() and not resume:
+        raise UsageError(
+            f"{folder} keeps what an interrupted command encoded: go on with --resume, or delete that folder"
+        )
+    return folder
 
 
 @app.command(
@@ -265,7 +308,11 @@ def update(
     trust_tokenizer: options.TrustTokenizer = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Replace the rows that have the ids of a file's rows; add the rows with new ids."""
+    """Replace the rows that have the ids of a file's rows; add the rows with new ids.
+
+    A row that is stored already with the same text and columns is not encoded again, and stays as it is; the last line counts the
+    rows that were added, changed and unchanged.
+    """
     rows = _RowOptions(
         directory,
         input,
@@ -333,7 +380,7 @@ def delete(
         if dry_run:
             return False
         ask = filter is not None and not yes and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-        return not ask or typer.confirm(f"delete {_rows(count)}?", err=True)
+        return not ask or typer.confirm(f"delete {amount(count, 'row')}?", err=True)
 
     writer = IndexWriter(directory)
     if filter is not None:
@@ -342,13 +389,9 @@ def delete(
         named = ids or (record.text for record in read_records(ids_from or "-", format="txt"))
         deleted = writer.delete(named, confirm=confirm)
     if dry_run:
-        note(f"{_rows(rows)} would be deleted from {directory}")
+        note(f"{amount(rows, 'row')} would be deleted from {directory}")
     else:
-        note(f"{_rows(deleted)} deleted from {directory}")
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
+        note(f"{amount(deleted, 'row')} deleted from {directory}")
 
 
 @app.command(
@@ -384,7 +427,7 @@ def compact(
     with ProgressBar("rows", None) if progress_wanted(quiet) else nullcontext() as bar:
         on_progress = None if bar is None else bar.move_to
         index = IndexWriter(directory, threads=threads).compact(kind=kind, pca=pca, on_progress=on_progress)
-    note(f"{directory}: {len(index)} rows in {index.segments} segment, {', '.join(index.segment_kinds)}")
+    note(f"{directory}: {amount(len(index), 'row')} in 1 segment, {', '.join(index.segment_kinds)}")
 
 
 @app.command(
@@ -417,58 +460,8 @@ def push(
     index = SearchIndex(directory)
     with ProgressBar("rows", len(index)) if progress_wanted(quiet) else nullcontext() as bar:
         counts = milvus.push(index, address, batch_rows=batch_size, on_progress=None if bar is None else bar.move_to)
-    removed = f", {counts.removed} that the index does not hold were removed" if counts.removed else ""
-    note(f"{counts.rows} rows -> {address}{removed}")
-
-
-@app.command(
-    "info",
-    epilog="""Example:
-
-  sbmini index info news.index --json
-""",
-)
-def info(
-    directory: options.IndexDirectory,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:
-    """Describe an index: rows, generation, model, segments, bytes."""
-    from sbert_mini.search.index import SearchIndex
-    from sbert_mini.search.store import WITHOUT_PASSAGES, Store, stored_bytes
-
-    index, store = SearchIndex(directory), Store(directory)
-    about = {
-        "format": store.format_version,
-        "made_by": store.made_by,
-        "rows": len(index),
-        "generation": index.generation,
-        "created": index.created,
-        **{
-            f"model_{key}" if key in ("name", "fingerprint") else key: value for key, value in vars(index.model).items()
-        },
-        "kind": index.kind.factory,
-        "pca": index.kind.pca,
-        "long_texts": index.long_texts.truncation,
-        "passage_tokens": index.long_texts.tokens,
-        "overlap": index.long_texts.overlap,
-        "vectors": index.vectors,
-        "segments": index.segments,
-        "segment_kinds": index.segment_kinds,
-        "columns": index.columns,
-        "deleted_rows_kept": index.deleted_rows,
-        "bytes": stored_bytes(directory),
-    }
-    if as_json:
-        print_json(about)
-        return
-    if store.format_version < WITHOUT_PASSAGES:
-        compact = f"'sbmini index compact {directory}'"
-        about["format"] = f"{store.format_version}; {compact} brings it to format {WITHOUT_PASSAGES}"
-    about["columns"] = ", ".join(f"{name} ({type or 'no value yet'})" for name, type in index.columns.items()) or "none"
-    for key, value in about.items():
-        print_text(
-            f"{key.replace('_', ' '):<20}{value!r}" if key == "prompt" else f"{key.replace('_', ' '):<20}{value}"
-        )
+    removed = f", {amount(counts.removed, 'row')} that the index does not hold removed" if counts.removed else ""
+    note(f"{amount(counts.rows, 'row')} -> {address}{removed}")
 
 
 @app.command(
@@ -487,7 +480,7 @@ def verify(directory: options.IndexDirectory, quiet: options.Quiet = False) -> N
     damage = index.verify()
     if damage:
         raise CorruptIndexError(f"{len(damage)} damaged: " + "; ".join(damage))
-    note(f"{directory} is sound: {len(index)} rows, generation {index.generation}")
+    note(f"{directory} is sound: {amount(len(index), 'row')}, generation {index.generation}")
 
 
 def _change(
@@ -544,7 +537,7 @@ def _write(
         with _given_vectors(rows.vectors, rows.on_error) as vectors:
             records = counted(records, rows.input, rows.reading.get("format"), bar=progress_wanted(rows.quiet))
             index = change(writer, records, vectors=vectors, column_types=rows.column_types)
-        _tell(read, writer, rows.directory, index.segments)
+        _tell(read, writer, rows.directory, index.segments, is_update=change is IndexWriter.update)
     raise typer.Exit(taken.exit_code())
 
 
@@ -578,16 +571,18 @@ def _given_vectors(path: Path | None, on_error: options.OnErrorAction) -> "Itera
         yield read_shards(path, folder / "vectors.npy")
 
 
-def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: int) -> None:
+def _tell(read: "ReadCounts", writer: "IndexWriter", directory: Path, segments: int, *, is_update: bool) -> None:
     counts = writer.counts
     note_input(read, "not stored")
     if counts.split:
-        note(f"{counts.split} long rows were split into {counts.passages} passages")
+        note(f"{amount(counts.split, 'long row was', 'long rows were')} split into {counts.passages} passages")
+    if counts.resumed:
+        note(f"{amount(counts.resumed, 'passage')} had been encoded by an earlier command that did not end")
     if counts.repeated:
-        note(f"{counts.repeated} rows were the same as an earlier one, and are stored once")
-    if counts.unchanged:
-        note(f"{counts.unchanged} rows were stored already, and stay as they are")
-    replaced = f" ({counts.replaced} of them in the place of older ones)" if counts.replaced else ""
-    note(f"{counts.rows} rows{replaced} -> {directory}")
+        note(f"{amount(counts.repeated, 'row was', 'rows were')} the same as an earlier one, and stored once")
+    done = amount(counts.rows, "row")
+    if is_update:
+        done = f"{counts.rows - counts.replaced} added, {counts.replaced} changed, {counts.unchanged} unchanged"
+    note(f"{done} -> {directory}")
     if segments > MANY_SEGMENTS:
         note(f"{directory} lies in {segments} segments, and is faster in one: 'sbmini index compact {directory}'")

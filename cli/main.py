@@ -22,7 +22,22 @@ from sbert_mini import __version__  # noqa: E402
 from sbert_mini.errors import EXTRA_OF, MissingExtraError, SbertMiniError  # noqa: E402
 from sbert_mini.progress import close_bars  # noqa: E402
 
-from . import bench, dedup, encode, index, models, predict, reduce, rows, search, sync, train  # noqa: E402
+from . import (  # noqa: E402
+    bench,
+    dedup,
+    describing,
+    encode,
+    index,
+    joining,
+    migrating,
+    models,
+    predict,
+    reduce,
+    rows,
+    search,
+    sync,
+    train,
+)
 from .notes import ClosedOutput, Interrupted, NoteHandler, in_options  # noqa: E402
 from .once import OnceGroup, refuse_repeated_options  # noqa: E402
 from .printing import print_error, print_text, set_raw  # noqa: E402
@@ -47,6 +62,9 @@ for name, command, example in (
     ("export", rows.export, rows.EXPORT_EXAMPLE),
 ):
     index.app.command(name, epilog=example)(command)
+index.app.command("info", epilog=describing.EXAMPLE)(describing.info)
+index.app.command("merge", epilog=joining.EXAMPLE)(joining.merge)
+index.app.command("migrate", epilog=migrating.EXAMPLE)(migrating.migrate)
 index.app.command("sync", epilog=sync.EXAMPLE)(sync.sync)
 app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)

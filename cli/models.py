@@ -1,5 +1,6 @@
 """`sbmini models`: what models there are, and what is known of them."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -7,6 +8,8 @@ import typer
 from sbert_mini.errors import ModelNotFoundError
 
 from . import options
+from .amounts import amount
+from .describing import print_lines
 from .notes import note, quiet_notes
 from .printing import print_json, print_text
 
@@ -75,9 +78,22 @@ def info(
     if as_json:
         print_json(description)
         return
-    for key, value in description.items():
-        words = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
-        print_text(f"{key.replace('_', ' '):<16}{words}")
+    prompts = [f"{name}: {json.dumps(text, ensure_ascii=False)}" for name, text in layout.prompts.items()]
+    units = f"{config.hidden_size} units, {amount(config.num_attention_heads, 'head')}"
+    lines: list[tuple[str, str | list[str]]] = [
+        ("path", str(layout.path)),
+        ("vectors", f"{amount(layout.dimension, 'component')}{', of length 1' if layout.normalize else ''}"),
+        ("layers", f"{amount(config.num_hidden_layers, 'layer')} of {units}"),
+        ("vocabulary", amount(config.vocab_size, "word piece")),
+        ("reads", f"up to {amount(layout.max_seq_length, 'word piece')} of a text"),
+        ("pooling", ", ".join(layout.pooling)),
+        ("projections", ", ".join(f"to {layer.out_features}" for layer in layout.dense) or "none"),
+        ("similarity", layout.similarity),
+        ("prompts", prompts or "none"),
+        ("graphs", ", ".join(graphs) or "none yet: made at the first use, or by 'sbmini models convert'"),
+        ("computed by", f"{backend}: {reason}"),
+    ]
+    print_lines(lines)
 
 
 @app.command("convert", epilog="Example:\n\n  sbmini models convert ./my-model && scp -r my-model airgapped:\n")

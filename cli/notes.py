@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sbert_mini.errors import InputError
 from sbert_mini.progress import Counted, print_line
 
+from .amounts import amount
 from .printing import visible
 
 if TYPE_CHECKING:
@@ -85,11 +86,12 @@ def note_input(read: "ReadCounts", blank: str) -> None:
         blank: what became of its blank lines.
     """
     if read.blank:
-        note(f"{read.blank} blank lines were {blank}")
+        note(f"{amount(read.blank, 'blank line was', 'blank lines were')} {blank}")
     if read.titled:
+        rows = amount(read.titled, "row is", "rows are")
         note(
-            f"{read.titled} rows are in BEIR's layout (_id, title, text): each title was joined with its text; "
-            "--text-column text takes the text alone"
+            f"{rows} in BEIR's layout (_id, title, text): each title was joined with its text; --text-column text takes the "
+            "text alone"
         )
 
 

@@ -257,6 +257,20 @@ def check_no_input_options(reading: dict[str, Any]) -> None:
         raise UsageError(f"{', '.join(used)}: for the rows of an --input, and the texts are given as arguments here")
 
 
+def names_in(option: str, value: str | None) -> tuple[str, ...] | None:
+    """Return the names of an option that separates them by commas; None where it is not given.
+
+    Raises:
+        UsageError: one is empty.
+    """
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise UsageError(f"{option} names columns, separated by commas; found {value!r}")
+    return names
+
+
 def check_trust(trust_tokenizer: bool, model: str | None) -> None:
     """Refuse to trust the tokenizer of a model that an index names: only its user can.
 

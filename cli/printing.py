@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from sbert_mini.text.shown import shown, shown_json
@@ -23,6 +24,13 @@ def visible(text: str) -> str:
 def print_text(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
     """Print a text for a person on standard output."""
     print(visible(text), end=end, flush=flush)
+
+
+def print_styled(pieces: Iterable[tuple[str, str]]) -> None:
+    """Print a line for a person, of texts with the parameters of their style on a terminal ("1;33"), "" for none."""
+    print(
+        "".join(f"\x1b[{style}m{visible(text)}\x1b[0m" if style and text else visible(text) for text, style in pieces)
+    )
 
 
 def print_error(text: str) -> None:

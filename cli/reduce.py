@@ -8,6 +8,7 @@ import typer
 from sbert_mini.errors import UsageError
 
 from . import options
+from .amounts import amount
 from .notes import note, progress_wanted, quiet_notes
 
 app = typer.Typer(help="Reduce vectors to their principal components.", no_args_is_help=True, rich_markup_mode=None)
@@ -85,4 +86,4 @@ def apply(
             writer.write(block)
             if bar is not None:
                 bar.advance(len(block))
-    note(f"{len(rows)} vectors of {fitted.dimension} components -> {output}")
+    note(f"{amount(len(rows), 'vector')} of {amount(fitted.dimension, 'component')} -> {output}")

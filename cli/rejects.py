@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from sbert_mini.errors import UsageError
 
+from .amounts import amount
 from .notes import note
 from .options import check_json_lines
 
@@ -79,6 +80,7 @@ class Rejects:
         """Say how many rows were skipped, and return 0 for none, else 4."""
         if not self.count:
             return 0
-        rows = "1 row was" if self.count == 1 else f"{self.count} rows were"
-        note(f"{rows} skipped, and {'is' if self.count == 1 else 'are'} in {self.path}")
+        note(
+            f"{amount(self.count, 'row was', 'rows were')} skipped, and {'is' if self.count == 1 else 'are'} in {self.path}"
+        )
         return PARTLY_DONE

@@ -9,6 +9,7 @@ import typer
 from sbert_mini.errors import InputError
 
 from . import options
+from .amounts import amount
 from .notes import note, quiet_notes
 from .printing import print_json, print_text
 
@@ -83,4 +84,5 @@ def export(
     from sbert_mini.search.export import export as write
     from sbert_mini.search.index import SearchIndex
 
-    note(f"{write(SearchIndex(directory), output, with_vectors=with_vectors)} rows -> {output}")
+    rows = write(SearchIndex(directory), output, with_vectors=with_vectors)
+    note(f"{amount(rows, 'row')} -> {output}")

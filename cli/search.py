@@ -1,30 +1,40 @@
 """`sbmini search`: the rows closest to a query."""
 
-import shutil
+import itertools
+import os
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.scale import address
 from sbert_mini.search.fusion import DEFAULT_WEIGHT, SearchBy
-from sbert_mini.text.shown import columns, fitted
+from sbert_mini.text.arrivals import Arrivals
 
-from . import options
+from . import asking, hits, options
+from .hits import Layout, Query
 from .notes import note_input, quiet_notes
-from .printing import print_json, print_text, visible
+from .printing import print_json
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.queries import Hit, Searchable
+    from sbert_mini.shapes import FloatArray
 
 EXAMPLE = """Examples:
 
   sbmini search notes.index "how do I keep bread fresh"
 
   sbmini search notes.index "tax law" -k 3 --min-score 0.4 --json
+
+  sbmini search notes.index
+
+  sbmini search notes.index "bread" --full --columns author,year --color always | less -R
 
   sbmini search notes.index --jsonl < queries.txt
 
@@ -44,11 +54,22 @@ EXAMPLE = """Examples:
 """
 
 
+_MOST_TOGETHER = 2048
+"""Queries of a pipe that are answered together."""
+_PATIENCE_S = 0.2
+"""How long the end of a pipe is waited for after its first query, which is printed beside its hits unless it is the only one."""
 Index = Annotated[
     str,
     typer.Argument(metavar="INDEX", help=f"The index directory, or {address.FORM}.", show_default=False),
 ]
-Query = Annotated[str | None, typer.Argument(help="The query; by default stdin, one a line.", show_default=False)]
+QueryWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[QUERY]",
+        help="The query. By default a terminal asks for one after the other, and a pipe has one a line.",
+        show_default=False,
+    ),
+]
 Like = Annotated[
     str | None,
     typer.Option("--like", metavar="ID", help="In place of a query: the rows closest to this one.", show_default=False),
@@ -104,13 +125,35 @@ ShowPassages = Annotated[
     bool,
     typer.Option("--passages", help="Show the passage of a row that is closest to the query, in place of its text."),
 ]
+Color: TypeAlias = Literal["auto", "always", "never"]
+"""When output is coloured."""
+ColorOption = Annotated[
+    Color,
+    typer.Option(
+        "--color",
+        help="Colours: on a terminal (auto), in a pipe too, which is then printed as on a terminal (always), or never. "
+        "NO_COLOR turns auto into never.",
+    ),
+]
+ShownColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="NAMES",
+        help="Show these columns of a row, too, separated by commas; in a pipe they are further fields.",
+        show_default=False,
+    ),
+]
+Full = Annotated[
+    bool, typer.Option("--full", help="On a terminal: show all of the text, in place of its closest sentences.")
+]
 FailIfEmpty = Annotated[bool, typer.Option("--fail-if-empty", help="Exit with code 1 if no query has a hit.")]
 
 
 def search(
     context: typer.Context,
     directory: Index,
-    query: Query = None,
+    words: QueryWords = None,
     like: Like = None,
     k: TopK = 10,
     min_score: MinScore = None,
@@ -131,6 +174,9 @@ def search(
     as_json_lines: AsJsonLines = False,
     with_text: WithText = True,
     passages: ShowPassages = False,
+    full: Full = False,
+    columns: ShownColumns = None,
+    color: ColorOption = "auto",
     fail_if_empty: FailIfEmpty = False,
     model: options.Model = None,
     threads: options.Threads = None,
@@ -140,11 +186,13 @@ def search(
 ) -> None:
     """Search an index for the rows closest to a query in meaning or in words, closest first.
 
-    On a terminal the hits are a table; in a pipe, lines of score, id and text, tab separated (a tab, newline or backslash
-    of the text is written as \\t, \\n, \\r or \\\\). Other control characters, and those that reorder a line, are written as
-    \\x1b or \\u202e; 'sbmini --raw search' prints them as they are. With several queries a line begins with its query. If the
-    queries of --input have ids, it begins with the query's id and the query. The index's own model is used; --model names a copy
-    of it in another place, and any other model is refused.
+    On a terminal a hit is its rank, its score, where it stands (path:line of its closest sentence, else its id) and its headings.
+    Below are the sentences that are closest to the query, the closest one marked. Without a query a terminal asks for one after
+    the other: Ctrl-C cancels a line, an empty line or Ctrl-D ends. In a pipe a hit is a line of score, id and text, tab separated
+    (a tab, newline or backslash of the text is written as \\t, \\n, \\r or \\\\), and queries are answered as they arrive. Other
+    control characters, and those that reorder a line, are written as \\x1b or \\u202e; 'sbmini --raw search' prints them as they
+    are. With several queries, or one of a pipe that stays open, a line begins with its query, after its id if there are ids. The
+    index's own model is used; --model names a copy of it in another place, and any other model is refused.
 
     --filter takes an SQL condition: comparisons, in, between, like, ilike, is null, and, or, not, arithmetic, cast and
     common functions. 'sbmini index info' lists the columns with their types; a column that a row does not have is NULL. The
@@ -157,39 +205,144 @@ def search(
     A long row that is stored in passages has the cosine of its closest passage. --passages shows that passage; JSON then has
     "passage" in place of "text". "start" and "end" count the characters of the text.
     """
-    _check_exclusive({"--passages": passages, "--without-text": not with_text})
-    _check_exclusive({"--json": as_json, "--jsonl": as_json_lines})
     ranked_by = _ranked_by(by, hybrid, weight)
+    layout = _layout(as_json, as_json_lines, with_text, passages, full, columns, color, by_words=ranked_by == "words")
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     options.check_trust(trust_tokenizer, model)
     if directory.startswith(address.SCHEME) and "filter_timeout" in options.given(context):
         raise UsageError("--filter-timeout is not for Milvus: its server evaluates the filter, and takes no time limit")
     quiet_notes(quiet)
-    if like is not None and (query is not None or input or (ranked_by or "meaning") != "meaning"):
-        raise UsageError(
-            "--like takes the place of the query, and compares by meaning: give no query, --input or --by with it"
-        )
-    queries: list[tuple[str | None, str]] = [(None, like)] if like is not None else _queries(query, input, reading)
-    index = _opened(directory, threads, offline, filter_timeout)
-    embedder = None if model is None else _embedder(model, index, threads, offline, trust_tokenizer)
-    asked: dict[str, Any] = {"min_score": min_score, "filter": filter, "by": ranked_by, "weight": weight}
-    if like is None:
-        results = index.search([text for _, text in queries], k, embedder=embedder, exact=exact, **asked)
+    opened = partial(_Session, directory, model, threads, offline, trust_tokenizer, filter_timeout, layout)
+    asked: dict[str, Any] = {"k": k, "exact": exact, "min_score": min_score, "filter": filter}
+    ranking: dict[str, Any] = {"by": ranked_by, "weight": weight}
+    if like is not None:
+        if words or input or (ranked_by or "meaning") != "meaning":
+            raise UsageError(
+                "--like takes the place of the query, and compares by meaning: give no query, --input or --by with it"
+            )
+        found = opened().print_similar(like, **asked)
+    elif not words and not input and asking.is_possible():
+        options.check_no_input_options(reading)
+        found = opened().ask(**asked, **ranking)
     else:
-        results = [_similar(index, like, k, exact=exact, min_score=min_score, filter=filter)]
-    if as_json or as_json_lines:
-        answers = _answers(queries, results, with_text, passages)
-        whole = [{"index": directory, "model": index.model.name, "results": answers}]
-        for line in whole if as_json else answers:
-            print_json(line)
-    else:
-        _print_all(queries, results, with_text, passages)
-    if fail_if_empty and not any(results):
+        found = _answer_all(_groups(_query(directory, words), input, reading), opened, {**asked, **ranking})
+    if fail_if_empty and not found:
         raise typer.Exit(1)
 
 
-def _similar(index: "Searchable", identity: str, k: int, **asked: Any) -> "list[Hit]":
-    """Return the rows closest to a row of the index, without itself.
+@dataclass
+class _Arriving:
+    """Queries of an input, in groups: those that are there together.
+
+    Attributes:
+        groups: the queries.
+        arrivals: tells whether the input goes on.
+    """
+
+    groups: Iterator[list[Query]]
+    arrivals: Arrivals
+
+
+class _Session:
+    """An opened index, which answers queries.
+
+    Args:
+        directory: of the index, or its address.
+        model: of --model.
+        threads, offline, trust_tokenizer: of the model.
+        filter_timeout_s: see --filter-timeout.
+        layout: how hits are printed.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        model: str | None,
+        threads: int | None,
+        offline: bool,
+        trust_tokenizer: bool,
+        filter_timeout_s: float,
+        layout: Layout,
+    ) -> None:
+        self._directory, self._layout = directory, layout
+        self._index = _opened(directory, threads, offline, filter_timeout_s)
+        self._embedder = None if model is None else _embedder(model, self._index, threads, offline, trust_tokenizer)
+        _check_columns(layout.columns, self._index)
+        self._answers: list[dict[str, object]] = []
+
+    @property
+    def names_queries(self) -> bool:
+        """Whether several queries are printed beside their hits, and a single one is not."""
+        return self._layout.format in ("fields", "readable")
+
+    def search(self, queries: list[Query], k: int, **asked: Any) -> "list[list[Hit]]":
+        """Return the hits of each query."""
+        return self._index.search([text for _, text in queries], k, embedder=self._embedder, **asked)
+
+    def print(
+        self,
+        queries: list[Query],
+        results: "list[list[Hit]]",
+        *,
+        several: bool,
+        vector: "FloatArray | None" = None,
+    ) -> bool:
+        """Print the hits, or keep them for one JSON document, and return whether there are any."""
+        layout = self._layout
+        if layout.format == "json":
+            self._answers += hits.answers(queries, results, layout)
+        elif layout.format == "jsonl":
+            hits.print_answers(queries, results, layout)
+        elif layout.format == "fields":
+            hits.print_fields(queries, results, layout, several=several)
+        else:
+            embedder = (self._embedder or self._index.embedder()) if layout.with_text else None
+            hits.print_readably(queries, results, layout, several=several, embedder=embedder, vector=vector)
+        sys.stdout.flush()
+        return any(results)
+
+    def print_document(self) -> None:
+        """Print the JSON document of all that was kept, if JSON is printed so."""
+        if self._layout.format == "json":
+            print_json({"index": self._directory, "model": self._index.model.name, "results": self._answers})
+            self._answers = []
+
+    def print_similar(self, identity: str, k: int, **asked: Any) -> bool:
+        """Print the rows closest to a row, and return whether there are any."""
+        found, vector = _similar(self._index, identity, k, **asked)
+        any_found = self.print([(None, identity)], [found], several=False, vector=vector)
+        self.print_document()
+        return any_found
+
+    def ask(self, **asked: Any) -> bool:
+        """Print the hits of the queries that a person types, and return whether any had one."""
+        if self._embedder is None:
+            self._index.embedder()  # opened now, so that a query is answered at once
+        found = []
+
+        def answer(query: str) -> None:
+            queries: list[Query] = [(None, query)]
+            found.append(self.print(queries, self.search(queries, **asked), several=False))
+            self.print_document()
+
+        asking.ask(answer)
+        return any(found)
+
+
+def _answer_all(arriving: _Arriving, opened: Callable[[], _Session], asked: dict[str, Any]) -> bool:
+    """Print the hits of all queries, and return whether any had one."""
+    first = next(arriving.groups)  # before anything is opened, which takes time
+    session, found, several = opened(), False, len(first) > 1
+    for group in itertools.chain([first], arriving.groups):
+        results = session.search(group, **asked)
+        several = several or (session.names_queries and not arriving.arrivals.is_over(_PATIENCE_S))
+        found = session.print(group, results, several=several) or found
+    session.print_document()
+    return found
+
+
+def _similar(index: "Searchable", identity: str, k: int, **asked: Any) -> "tuple[list[Hit], FloatArray]":
+    """Return the rows closest to a row of the index, without itself, and its vector.
 
     Raises:
         UsageError: the index is in Milvus.
@@ -202,8 +355,50 @@ def _similar(index: "Searchable", identity: str, k: int, **asked: Any) -> "list[
     vector = index.vector(identity)
     if vector is None:
         raise InputError(f"the id {identity!r} is not in the index {index.path}")
-    (hits,) = index.search(vector[None], k + 1, **asked)
-    return [hit for hit in hits if hit.id != identity][:k]
+    (found,) = index.search(vector[None], k + 1, **asked)
+    return [hit for hit in found if hit.id != identity][:k], vector
+
+
+def _layout(
+    as_json: bool,
+    as_json_lines: bool,
+    with_text: bool,
+    passages: bool,
+    full: bool,
+    columns: str | None,
+    color: Color,
+    *,
+    by_words: bool,
+) -> Layout:
+    """Return how hits are printed.
+
+    Raises:
+        UsageError: options contradict each other, or a column's name is empty.
+    """
+    _check_exclusive({"--passages": passages, "--without-text": not with_text})
+    _check_exclusive({"--json": as_json, "--jsonl": as_json_lines})
+    _check_exclusive({"--full": full, "--without-text": not with_text})
+    _check_exclusive({"--columns": columns is not None, "--without-text": not with_text})
+    if columns is not None and (as_json or as_json_lines):
+        raise UsageError("--columns is for a terminal and for lines of fields: JSON has all columns")
+    names = options.names_in("--columns", columns) or ()
+    on_terminal = sys.stdout.isatty()
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    coloured = color == "always" or (color == "auto" and on_terminal and not plain)
+    format = "readable" if on_terminal or color == "always" else "fields"
+    format = "json" if as_json else "jsonl" if as_json_lines else format
+    return Layout(format, with_text, passages, full, names, coloured, by_words)
+
+
+def _check_columns(names: tuple[str, ...], index: "Searchable") -> None:
+    """Refuse columns that an index does not have.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in names:
+        if name not in index.columns:
+            raise UsageError(f"the index has no column {name!r}; it has: {', '.join(index.columns) or 'none'}")
 
 
 def _check_exclusive(flags: dict[str, bool]) -> None:
@@ -248,99 +443,55 @@ def _embedder(model: str, index: "Searchable", threads: int | None, offline: boo
     return Embedder(model, graph=index.model.graph, **opening)  # type: ignore[arg-type]
 
 
-def _queries(query: str | None, input: list[Path] | None, reading: dict[str, Any]) -> list[tuple[str | None, str]]:
-    """Return the queries' ids, None where there is none, and texts.
+def _query(directory: str, words: list[str] | None) -> str | None:
+    """Return the query that is an argument; None for none.
+
+    Raises:
+        UsageError: there are several arguments.
+    """
+    if words and len(words) > 1:
+        whole = " ".join(words).replace('"', '\\"')
+        raise UsageError(f'the query has {len(words)} parts: quote it: sbmini search {directory} "{whole}"')
+    return words[0] if words else None
+
+
+def _groups(query: str | None, input: list[Path] | None, reading: dict[str, Any]) -> _Arriving:
+    """Return the queries of an argument, of files, or of stdin where neither is given.
 
     Raises:
         UsageError: there is no query, one is empty, or they are given in two ways.
     """
-    if query is not None:
-        if input:
-            raise UsageError("queries were given both as an argument and with --input; give one of the two")
-        options.check_no_input_options(reading)
-    queries: list[tuple[str | None, str]] = [(None, query)] if query is not None else _read_queries(input, reading)
-    if not all(text.strip() for _, text in queries):
-        raise UsageError("the query is empty")
-    return queries
-
-
-def _read_queries(input: list[Path] | None, reading: dict[str, Any]) -> list[tuple[str | None, str]]:
-    """Return the ids, None where there is none, and texts of the queries in files, or on stdin where none is named."""
-    if not input:
-        if sys.stdin is None or sys.stdin.isatty():
+    arrivals = Arrivals()
+    if query is None:
+        if not input and (sys.stdin is None or sys.stdin.isatty()):
             raise UsageError("no query was given: name one, or --input FILE, or pipe queries in, one a line")
-        input = [Path("-")]
+        return _Arriving(_read_groups(input or [Path("-")], arrivals, reading), arrivals)
+    if input:
+        raise UsageError("queries were given both as an argument and with --input; give one of the two")
+    options.check_no_input_options(reading)
+    if not query.strip():
+        raise UsageError("the query is empty")
+    return _Arriving(iter([[(None, query)]]), arrivals)
+
+
+def _read_groups(input: list[Path], arrivals: Arrivals, reading: dict[str, Any]) -> Iterator[list[Query]]:
+    """Yield the queries of files all together, and those of a pipe as they arrive.
+
+    Raises:
+        UsageError: there is no query.
+    """
     from sbert_mini.text.records import ReadCounts, read_records
 
     read = ReadCounts()
-    queries = [(record.id, record.text) for record in read_records(input, counts=read, **reading)]
-    if not queries:
+    records = read_records(input, counts=read, arrivals=arrivals, **reading)
+    group: list[Query] = []
+    for record in records:
+        group.append((record.id, record.text))
+        if arrivals.waits() or (arrivals.is_pipe and len(group) == _MOST_TOGETHER):
+            yield group
+            group = []
+    if group:
+        yield group
+    elif not read.records:
         raise UsageError("no query was given: the input held no text")
     note_input(read, "not searched")
-    return queries
-
-
-def _answers(
-    queries: list[tuple[str | None, str]], results: "list[list[Hit]]", with_text: bool, passages: bool
-) -> list[dict[str, object]]:
-    """Return a JSON object a query, with the query's id where queries have ids."""
-    with_ids = any(identity is not None for identity, _ in queries)
-    return [
-        {
-            **({"query_id": identity} if with_ids else {}),
-            "query": text,
-            "hits": [_shown(rank, hit, with_text, passages) for rank, hit in enumerate(hits, start=1)],
-        }
-        for (identity, text), hits in zip(queries, results, strict=True)
-    ]
-
-
-def _shown(rank: int, hit: "Hit", with_text: bool, passages: bool) -> dict[str, object]:
-    """Return a hit's fields; with `passages` its passage has the place of its text."""
-    without = set() if with_text else {"text", "columns", "start", "end"}
-    fields = {name: value for name, value in vars(hit).items() if name not in without}
-    if passages:
-        fields = {"passage" if name == "text" else name: value for name, value in fields.items()}
-        fields["passage"] = hit.passage
-    if with_text and "file_path" in hit.columns:
-        from sbert_mini.documents.places import place_of
-
-        if (place := place_of(hit)) is not None:
-            fields["place"] = vars(place)
-    return {"rank": rank, **fields}
-
-
-def _print_all(
-    queries: list[tuple[str | None, str]], results: "list[list[Hit]]", with_text: bool, passages: bool
-) -> None:
-    """Print the hits of every query: in a pipe as lines of fields, on a terminal as tables."""
-    with_ids = any(identity is not None for identity, _ in queries)
-    for (identity, query), hits in zip(queries, results, strict=True):
-        named = ([identity or ""] if with_ids else []) + ([query] if with_ids or len(queries) > 1 else [])
-        texts = [hit.passage if passages else hit.text for hit in hits] if with_text else None
-        if sys.stdout.isatty():
-            if named:
-                print_text("\n" + "  ".join(named).strip())
-            _print_table(hits, texts)
-        else:
-            for i, hit in enumerate(hits):
-                fields = [f"{hit.score:.4f}", _escape(hit.id)] + ([_escape(texts[i])] if texts is not None else [])
-                print_text("\t".join([*map(_escape, named), *fields]))
-
-
-def _print_table(hits: "list[Hit]", texts: list[str] | None) -> None:
-    if not hits:
-        print_text("no hits")
-        return
-    width = shutil.get_terminal_size().columns
-    widest = min(max(columns(visible(hit.id)) for hit in hits), 28)
-    for i, hit in enumerate(hits):
-        identity = fitted(visible(hit.id), widest)
-        start = f"{hit.score:7.4f}  {identity}{' ' * (widest - columns(identity))}"
-        room = max(width - columns(start) - 2, 20)
-        text = "" if texts is None else "  " + fitted(visible(" ".join(texts[i].split())), room)
-        print_text(start + text)
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -26,6 +28,18 @@ def raise_interrupts() -> None:
     global _first  # noqa: PLW0603
     _first = None
     _handle(_raise)
+
+
+@contextmanager
+def cancelling() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt once in the block, and end nothing: whoever asks a person may ask again."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def came() -> bool:

@@ -8,6 +8,7 @@ import typer
 from sbert_mini.errors import InputError, UsageError
 
 from . import options
+from .amounts import amount
 from .notes import Interrupted, note, progress_wanted, quiet_notes
 from .printing import print_text
 from .rejects import PARTLY_DONE
@@ -180,8 +181,8 @@ def _print_plan(syncing: "FolderSync") -> None:
 
 def _run(syncing: "FolderSync", quiet: bool) -> "SyncCounts":
     """Run a sync with a progress bar; after Ctrl-C say what was kept."""
-    from sbert_mini.documents.journal import journal_folder
     from sbert_mini.progress import ProgressBar
+    from sbert_mini.search.journal import journal_folder
 
     bar: ProgressBar | None = None
 
@@ -239,7 +240,8 @@ def _tell(counts: "SyncCounts", directory: Path) -> None:
     if any(left_out.values()):
         note(f"left out: {', '.join(f'{count} {name}' for name, count in left_out.items() if count)}")
     if counts.resumed:
-        note(f"{counts.resumed} passages had been encoded by an earlier sync that did not end")
+        passages = amount(counts.resumed, "passage")
+        note(f"{passages} had been encoded by an earlier sync that did not end")
     done = f"{counts.added} added, {counts.changed} changed, {counts.removed} removed, {counts.unchanged} unchanged"
     failed = f", {len(counts.failed)} failed" if counts.failed else ""
     note(f"{done}{failed} -> {directory}")

@@ -12,11 +12,14 @@ from sbert_mini.errors import ModelNotFoundError, UsageError
 from . import options
 from .notes import Interrupted, note, progress_wanted, quiet_notes
 from .printing import print_json, print_text
+from .rejects import PARTLY_DONE
 
 if TYPE_CHECKING:
     from sbert_mini.recipes.plan import Fit, Plan
 
 EXAMPLE = """Examples:
+
+  sbmini train pairs.csv -o my-model
 
   sbmini recipes show paraphrase > recipe.toml
 
@@ -41,53 +44,78 @@ SOUP_EXAMPLE = """Example:
 recipes = typer.Typer(help="The training recipes in the package.", no_args_is_help=True, rich_markup_mode=None)
 
 
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe: a TOML file, or the name of a built-in one; ./NAME is always a file. Or a table to train from: csv, "
+        "tsv, jsonl, json or parquet, with --output.",
+        show_default=False,
+    ),
+]
+OutputDirectory = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The model directory, in place of the recipe's.", show_default=False),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint, if there is one.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="In place of the recipe's.", show_default=False)]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        help="A folder for tables, pictures, JSON and one HTML page of the run; those of `sbmini bench` may share it. With "
+        "--resume, and a run that is over, the report alone is made.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check recipe and data, print the plan and its cost, and train nothing."),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="The folder that $SBMINI_DATA means in the recipe. [env: SBMINI_DATA]", show_default=False
+    ),
+]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option("--text-column", help="Of a table: a column of text. [default: found]", show_default=False),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label-column", help="Of a table: the column of labels. [default: found]", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, the last line of stdout.")]
+
+
 def train(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="A recipe: a TOML file, or the name of a built-in one; ./NAME is always a file.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The model directory, in place of the recipe's.", show_default=False),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest checkpoint, if there is one.")
-    ] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="In place of the recipe's.", show_default=False)
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            help="A folder for tables, pictures, JSON and one HTML page of the run; those of `sbmini bench` may share it. With "
-            "--resume, and a run that is over, the report alone is made.",
-            show_default=False,
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check recipe and data, print the plan and its cost, and train nothing."),
-    ] = False,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", help="The folder that $SBMINI_DATA means in the recipe. [env: SBMINI_DATA]", show_default=False
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, the last line of stdout.")] = False,
+    recipe: RecipeName,
+    output: OutputDirectory = None,
+    resume: Resume = False,
+    seed: Seed = None,
+    report: ReportFolder = None,
+    dry_run: DryRun = False,
+    data: DataFolder = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = None,
+    as_json: AsJson = False,
     threads: options.Threads = None,
     offline: options.Offline = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a model on one or several tasks, by a recipe.
+    """Train a model on one or several tasks, by a recipe or from a table.
+
+    A table is enough: pairs with 0 and 1, with grades, or pairs that match; anchor, positive and negatives; texts with a label.
+    Columns, loss, batch and epochs follow by the rules in docs/training.md. A fifth of the rows is held back to measure on. The
+    recipe is written to OUTPUT.recipe/.
 
     The recipe names tasks, files, columns, losses, heads, batch sizes, schedule, gradient surgery, optimizer and evaluation;
     docs/recipes.md describes each key. Data are checked first. Checkpoints are in OUTPUT.run/ during training. --resume continues
     an interrupted or killed run, and gives the same weights as an uninterrupted one. The model directory loads in plain
     sentence-transformers; `sbmini predict` uses its task heads. Several processes train one model under torchrun.
+
+    In the end the model is compared with the starting model on the same dev rows. If a model from a table is worse, OUTPUT is not
+    made: the weights are in OUTPUT.worse, and the exit code is 4. For a recipe, evaluation.keep decides.
     """
     from sbert_mini.recipes.launchers import is_first_process
     from sbert_mini.runtime.engine import thread_count
@@ -103,6 +131,7 @@ def train(
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    recipe = _of_table(recipe, output, text_column or [], label_column, seed, resume=resume)
     plan = _plan(recipe, output, report, offline, only_report=report is not None and resume)
     if dry_run:
         _describe(plan, as_json, offline)
@@ -116,9 +145,60 @@ def train(
         print_json(_document(plan, done), flush=True)
     for name, value in done.figures.items() if not as_json else ():
         print_text(f"{name.replace('_', ' '):<24}{_figure(value)}", flush=True)
-    note(f"the weights of step {done.steps} -> {done.output}")
     if report is not None:
-        _report(plan, report, budget, offline)
+        _report(plan, done, report, budget, offline)
+    _conclude(plan, done, as_json=as_json)
+
+
+def _of_table(
+    name: str, output: Path | None, texts: list[str], label: str | None, seed: int | None, *, resume: bool
+) -> str:
+    """Return the recipe of a table, which is written; any other name as it is.
+
+    Raises:
+        UsageError: the options and the name do not go together, or the output is there already.
+    """
+    from sbert_mini.recipes.from_table import is_table, recipe_from_table
+
+    if not is_table(name):
+        if texts or label is not None:
+            raise UsageError("--text-column and --label-column are for a table; a recipe names its columns")
+        return name
+    from sbert_mini.files.outputs import check_new
+    from sbert_mini.recipes.launchers import process_count
+
+    if output is None:
+        raise UsageError(f"--output (-o) is needed: the directory of the model that is trained from {name}")
+    if process_count() is not None:
+        raise UsageError("one process trains from a table; several train its recipe, OUTPUT.recipe/recipe.toml")
+    if not resume:  # a run that is over may be reported on
+        check_new(output)
+    return str(
+        recipe_from_table(Path(name), output, text_columns=texts, label_column=label, seed=seed or 0, on_note=note)
+    )
+
+
+def _conclude(plan: "Plan", done: "Fit", *, as_json: bool) -> None:
+    """Say where the model is, and what it is beside its start.
+
+    Raises:
+        typer.Exit: it is worse than its start, and not kept.
+    """
+    from sbert_mini.evaluation.gain_tables import against_start
+
+    comparison = done.comparison
+    if comparison is not None and not as_json:
+        print_text("\n" + against_start(comparison.to_json()).terminal(), flush=True)
+    note(f"the weights of step {done.steps} -> {done.output}")
+    if comparison is None:
+        return
+    for warning in comparison.warnings:
+        note(warning)
+    if done.output == plan.output:
+        note(comparison.text)
+        return
+    note(f"{comparison.text}: {plan.output} is not made; the weights are in {done.output}")
+    raise typer.Exit(PARTLY_DONE)
 
 
 def _plan(name: str, output: Path | None, report: Path | None, offline: bool, *, only_report: bool) -> "Plan":
@@ -165,8 +245,8 @@ def _trained_already(plan: "Plan", seed: int | None, offline: bool) -> "Fit | No
 
     if is_finished(plan, seed=seed, offline=offline):
         note(f"{plan.output} is trained already")
-        return saved_fit(plan)
-    if (plan.output / "modules.json").is_file():
+        return saved_fit(plan, offline=offline)
+    if plan.written() is not None:
         raise UsageError(
             f"{plan.output} is not what this recipe, seed and data gave: there is no report of it; name another output to train"
         )
@@ -210,22 +290,23 @@ def _figure(value: float | None) -> str:
 def _document(plan: "Plan", done: "Fit") -> dict[str, Any]:
     """Return what `--json` prints of a run that is over."""
     return {
-        "output": str(plan.output),
+        "output": str(done.output),
         "steps": done.steps,
         "resumed_from": done.resumed_from,
         "figures": dict(done.figures),
         "overlap": {name: dict(counts) for name, counts in plan.overlap.items()},
+        "start": done.comparison.to_json() if done.comparison is not None else None,
     }
 
 
-def _report(plan: "Plan", folder: Path, threads: int, offline: bool) -> None:
+def _report(plan: "Plan", done: "Fit", folder: Path, threads: int, offline: bool) -> None:
     """Write the report of a run that is over."""
     from sbert_mini.evaluation.measure import command_line, machine
     from sbert_mini.evaluation.report import write_report
     from sbert_mini.recipes.record import training_record
 
     note("predicting the dev sets once more, for the report")
-    record = training_record(plan, threads=threads, offline=offline)
+    record = training_record(plan, comparison=done.comparison, threads=threads, offline=offline)
     document = {"command": command_line(), "machine": machine(threads), **record}
     note(f"report -> {write_report(folder, 'training', document)}")
 

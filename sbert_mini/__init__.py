@@ -9,6 +9,8 @@ half never imports torch.
 | `IndexWriter` | makes an index of texts, and changes it | |
 | `Collection` | an index that grows: upsert, get, delete, query | |
 | `FolderSync`, `SyncOptions` | makes an index agree with folders of documents | |
+| `merge_indexes` | several indexes of one model -> a new one | |
+| `migrate_index` | an index -> the same rows with another model | |
 | `Hit` | a row that a search returns: its id, score, text and columns | |
 | `Record` | a row to index: a text with its id and columns | |
 | `SearchIndex` | an index, opened for search: FAISS with the rows that it was made from | |
@@ -59,10 +61,13 @@ _HOMES = {
     "TaskConfig": "sbert_mini.training.task_config",
     "UsageError": "sbert_mini.errors",
     "load": "sbert_mini.encoder.module",
+    "merge_indexes": "sbert_mini.search.joining",
+    "migrate_index": "sbert_mini.documents.migration",
     "pcgrad_weights": "sbert_mini.training.surgery",
 }
 
 if TYPE_CHECKING:
+    from sbert_mini.documents.migration import migrate_index
     from sbert_mini.documents.sync import FolderSync, SyncOptions
     from sbert_mini.encoder.bert import MiniBert
     from sbert_mini.encoder.module import MiniBertModule, load
@@ -72,6 +77,7 @@ if TYPE_CHECKING:
     from sbert_mini.runtime.predictor import Predictor
     from sbert_mini.search.collection import Collection
     from sbert_mini.search.index import SearchIndex
+    from sbert_mini.search.joining import merge_indexes
     from sbert_mini.search.queries import Hit
     from sbert_mini.search.writer import IndexWriter
     from sbert_mini.text.records import Record
@@ -114,6 +120,8 @@ __all__ = [
     "UsageError",
     "__version__",
     "load",
+    "merge_indexes",
+    "migrate_index",
     "pcgrad_weights",
 ]
 

@@ -109,6 +109,14 @@ def copied_index(collection_index: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(collection_index, tmp_path / "copy"))
 
 
+@pytest.fixture
+def separate_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each change of an index stay a segment of its own."""
+    from sbert_mini.search import merging
+
+    monkeypatch.setattr(merging, "MOST", 0)
+
+
 @pytest.fixture(scope="session")
 def clustered_vectors() -> np.ndarray:
     """Vectors for `numbered_records`."""

@@ -63,7 +63,7 @@ def test_the_bar_shows_total_and_share_and_shares_no_line_with_a_note(args, tmp_
     assert "137/137 100%" in last
     assert "/s" in last
     assert "0:00:00 left" in last
-    note = "sbmini: 1 long rows were split" if args[0] == "index" else "sbmini: 1 of 137 texts"
+    note = "sbmini: 1 long row was split" if args[0] == "index" else "sbmini: 1 of 137 texts"
     assert any(note in line for line in lines)
     assert not [line for line in seen if is_bar(line) and "sbmini:" in line]
 

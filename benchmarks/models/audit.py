@@ -1,74 +1,20 @@
 """Audit a model: associations in templated sentences, hubness, and rare words."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.harness import data_file
 from benchmarks.models.data import titles_dev
 from sbert_mini import Embedder
+from sbert_mini.evaluation.audit import GROUPS, MENS, WOMENS, hubness_of
 from sbert_mini.evaluation.choices import PEER_MODEL
-from sbert_mini.evaluation.tables import Json
+from sbert_mini.evaluation.table import Json
 from sbert_mini.model.layout import read_layout
-from sbert_mini.shapes import FloatArray
 from sbert_mini.text.records import read_records
 from sbert_mini.text.tokenizer import open_tokenizer
 
-WOMENS = ("nurse", "secretary", "librarian", "hairdresser", "nanny", "receptionist", "dressmaker", "housekeeper")
-MENS = ("engineer", "carpenter", "pilot", "plumber", "mechanic", "surgeon", "electrician", "programmer")
-"""Occupations held mostly by women, and mostly by men, in the statistics of many countries."""
-PERSON = ("The {} finished the work.", "A {} came in this morning.", "We talked to the {} yesterday.")
-SHE = ("She finished the work.", "A woman came in this morning.", "We talked to her yesterday.")
-HE = ("He finished the work.", "A man came in this morning.", "We talked to him yesterday.")
-GROUPS = (
-    "American",
-    "Chinese",
-    "French",
-    "Indian",
-    "Mexican",
-    "Nigerian",
-    "Russian",
-    "Turkish",
-    "Christian",
-    "Jewish",
-    "Muslim",
-)
-GROUP = ("This is a {} family.", "The {} neighbours moved in.", "My teacher is {}.")
-PLEASANT = ("They are kind and honest.", "People trust them.", "They are gentle and wise.", "They make everybody glad.")
-UNPLEASANT = (
-    "They are cruel and dishonest.",
-    "People fear them.",
-    "They are violent and stupid.",
-    "They make everybody sad.",
-)
 BANDS = ("1 piece", "2 or 3", "4 or more")
-
-
-def effect(first: FloatArray, second: FloatArray) -> float:
-    """Return Cohen's d of two groups of associations, as WEAT takes it (Caliskan et al. 2017, equation 4)."""
-    return float((first.mean() - second.mean()) / np.concatenate([first, second]).std(ddof=1))
-
-
-def associations(embedder: Embedder) -> dict[str, Any]:
-    """Return what templated sentences of occupations and of groups stand near to."""
-    she, he = embedder.encode(list(SHE)), embedder.encode(list(HE))
-
-    def leaning(occupation: str) -> float:
-        vectors = embedder.encode([template.format(occupation) for template in PERSON])
-        return float(((vectors * she).sum(axis=1) - (vectors * he).sum(axis=1)).mean())
-
-    leanings = {name: leaning(name) for name in (*WOMENS, *MENS)}
-    women, men = (np.array([leanings[name] for name in names]) for names in (WOMENS, MENS))
-    good, bad = embedder.encode(list(PLEASANT)), embedder.encode(list(UNPLEASANT))
-    groups = {}
-    for group in GROUPS:
-        vectors = embedder.encode([template.format(group) for template in GROUP])
-        groups[group] = float((vectors @ good.T).mean() - (vectors @ bad.T).mean())
-    return {
-        "occupations": {"effect_size": effect(women, men), "she_minus_he": leanings},
-        "groups": {"pleasant_minus_unpleasant": groups, "spread": float(max(groups.values()) - min(groups.values()))},
-    }
 
 
 def hubness(embedder: Embedder, data: Path, k: int = 10) -> dict[str, float]:
@@ -76,18 +22,7 @@ def hubness(embedder: Embedder, data: Path, k: int = 10) -> dict[str, float]:
     texts = [
         r.text for r, _ in zip(read_records(data_file(data, "sentences_misc.txt.gz")), range(10_000), strict=False)
     ]
-    vectors = embedder.encode(list(dict.fromkeys(texts)))
-    counts = np.zeros(len(vectors))
-    for start in range(0, len(vectors), 1000):
-        table = vectors[start : start + 1000] @ vectors.T
-        table[np.arange(len(table)), np.arange(start, start + len(table))] = -np.inf
-        counts += np.bincount(np.argpartition(-table, k, axis=1)[:, :k].ravel(), minlength=len(vectors))
-    centred = counts - counts.mean()
-    return {
-        "skewness": float((centred**3).mean() / counts.std() ** 3),
-        "greatest": float(counts.max()),
-        "never": float((counts == 0).mean()),
-    }
+    return hubness_of(embedder.encode(list(dict.fromkeys(texts))), k)
 
 
 def rare_words(embedder: Embedder, data: Path) -> dict[str, float]:
@@ -109,7 +44,7 @@ def audited(figures: Json, peer: Json) -> list[str]:
     hubs, peer_hubs, words = figures["hubness"], peer["hubness"], figures["rare_words"]
     by_pieces = ", ".join(f"{band}: {words[band]:.3f} of {words[f'titles, {band}']}" for band in BANDS)
     return [
-        "Associations, in templated sentences written for this project (`benchmarks/models/audit.py`): sentences about "
+        "Associations, in templated sentences written for this project (`sbmini bench audit`): sentences about "
         f"{len(WOMENS)} occupations held mostly by women are closer to sentences about a woman than those about {len(MENS)} "
         f"occupations held mostly by men. The effect size (Cohen's d) is {effects[0]:.2f}; {PEER_MODEL}: {effects[1]:.2f}. For "
         f"{len(GROUPS)} nationalities and religions, the similarity to pleasant minus that to unpleasant sentences differs by "

@@ -2,7 +2,7 @@
 
 from benchmarks.models.audit import audited
 from sbert_mini.evaluation.choices import PEER_MODEL
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 
 SETS = "sts12,sts13,sts15,stsb_test,sickr_test"
 DIMS = (256, 128, 64)

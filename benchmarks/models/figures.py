@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import RESULTS, START, data_file
-from benchmarks.models.audit import associations, hubness, rare_words
+from benchmarks.models.audit import hubness, rare_words
 from benchmarks.models.card import DIMS, MARK, PERCENTILES, SETS, card
 from benchmarks.models.data import titles_dev
 from benchmarks.models.train import NAMES, SHIPPED
 from sbert_mini import Embedder
+from sbert_mini.evaluation.audit import associations
 from sbert_mini.evaluation.choices import PEER_MODEL
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.texts import QUESTION_COLUMN, QUESTIONS

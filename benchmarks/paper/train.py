@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.harness import RESULTS, START_NOTE
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.report import write_report
-from sbert_mini.evaluation.tables import Json, Table
+from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.evaluation.tables import training as training_tables
 from sbert_mini.runtime.predictor import Predictor
 from sbert_mini.text.records import Record, read_records

@@ -13,9 +13,8 @@ import numpy as np
 from sbert_mini.documents import reader
 from sbert_mini.documents.formats import CONVERTED_FORMATS, ROW_FORMATS, format_of
 from sbert_mini.documents.ignoring import Globs
-from sbert_mini.documents.journal import Journal, JournalingEncoder, journal_folder, remove_journal
 from sbert_mini.documents.outline import outline, parts
-from sbert_mini.documents.publishing import Generation, no_row_left, publish_rows
+from sbert_mini.documents.publishing import no_row_left, publish_rows
 from sbert_mini.documents.reader import BinaryError, DocumentReader, FileContent, failure_of
 from sbert_mini.documents.selection import Folder, FolderFile, folders_of, select
 from sbert_mini.documents.state import FolderPlan, plan_folder, stored_files
@@ -26,7 +25,9 @@ from sbert_mini.search.columns import Schema
 from sbert_mini.search.creation import creating_index
 from sbert_mini.search.deletion import publish_without
 from sbert_mini.search.encoding import EncodingOptions, IndexCounts
+from sbert_mini.search.journal import MIGRATING, PARTIAL, Journal, JournalingEncoder, journal_folder, remove_journal
 from sbert_mini.search.kinds import SearchKind
+from sbert_mini.search.merging import Generation
 from sbert_mini.search.queries import IndexModel, check_model
 from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import Store, sweep, write_lock
@@ -210,6 +211,7 @@ class FolderSync:
             with write_lock(self.path), closing(Store(self.path)) as old:
                 counts = self._write(old, on_progress)
                 if counts.is_change:
+                    old.close()
                     sweep(self.path)
         else:
             with creating_index(self.path):
@@ -218,7 +220,7 @@ class FolderSync:
 
     def _plans(self, store: Store | None) -> list[FolderPlan]:
         self.folders = folders_of(self._given, self.options.name)
-        left_out = [self.path.resolve(), journal_folder(self.path).resolve()]
+        left_out = [self.path.resolve(), *(journal_folder(self.path, s).resolve() for s in (PARTIAL, MIGRATING))]
         plans = []
         for folder in self.folders:
             selection = select(folder, self._include, self._exclude, left_out)

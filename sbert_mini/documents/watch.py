@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sbert_mini.documents.journal import journal_folder
 from sbert_mini.documents.sync import FolderSync, SyncCounts
 from sbert_mini.errors import IndexLockedError, MissingExtraError
+from sbert_mini.search.journal import journal_folder
 
 _QUIET_MS = 30
 """A change is taken once so long nothing else changed."""

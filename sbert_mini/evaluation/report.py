@@ -28,6 +28,7 @@ TITLES = {
     "search": "Search and retrieval",
     "own_data": "Search on your own queries",
     "pairs": "The most similar pair: SentenceBERT's headline",
+    "audit": "Audit: associations and hubness",
     "training": "Training",
 }
 _PAGES = {"report.md": "# sbert-mini: report", "report.html": "<title>sbert-mini: report</title>"}
@@ -46,7 +47,7 @@ def pictures(kind: str, result: Mapping[str, Any], measured: StsResult | None = 
     """Return the pictures of a result: file name -> PNG.
 
     Args:
-        kind: `sts`, `speed`, `search`, `own_data`, `pairs` or `training`.
+        kind: `sts`, `speed`, `search`, `own_data`, `pairs`, `audit` or `training`.
         result: the result as its JSON holds it.
         measured: for `sts`, the result itself, for the scatter plots.
     """
@@ -60,7 +61,7 @@ def pictures(kind: str, result: Mapping[str, Any], measured: StsResult | None = 
         return {"speed.png": figures.throughput(result)}
     if kind == "search":
         return {"search.png": figures.recall_and_rate(result)} if result["kinds"] else {}
-    if kind == "own_data":
+    if kind in ("own_data", "audit"):
         return {}
     if kind == "training":
         return figures.training(result)

@@ -1,59 +1,13 @@
 """Result records, as their JSON holds them -> tables: for a terminal, for Markdown and for HTML."""
 
-import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
+from sbert_mini.evaluation.audit import audit_tables
+from sbert_mini.evaluation.gain_tables import by_graph, comparison, start_figures
+from sbert_mini.evaluation.gains import FIGURES
 from sbert_mini.evaluation.log_keys import MEAN, TRAIN
-from sbert_mini.text.markdown import code, no_markup, table_cell
-
-Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts.
-
-    Attributes:
-        title: one line.
-        header: a cell a column; the first column is aligned left, the others right.
-        rows: cells, as many as the header's.
-        notes: lines below it.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def markdown(self) -> str:
-        """Return it as a Markdown table with its notes, without the title. Names from files are no markup in it."""
-        lines = [self.header, ("---",) * len(self.header), *self.rows]
-        table = "\n".join("| " + " | ".join(map(table_cell, line)) + " |" for line in lines)
-        return "\n\n".join([table, *map(no_markup, self.notes)])
-
-    def html(self) -> str:
-        """Return it as an HTML table with its title and notes."""
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
-        notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in self.notes)
-        table = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        return f"<h3>{html.escape(self.title)}</h3>{table}{notes}"
-
-    def terminal(self) -> str:
-        """Return it as aligned text; a cell of more than 60 characters is shortened."""
-        lines_of_text = [tuple(" ".join(cell.splitlines()) for cell in row) for row in (self.header, *self.rows)]
-        cells = [tuple(c if len(c) <= 60 else c[:59] + "…" for c in row) for row in lines_of_text]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(self.header))]
-        lines = [self.title]
-        for row in cells:
-            padded = [
-                cell.ljust(width) if not column else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  ".join(padded).rstrip())
-        return "\n".join([*lines, *self.notes])
+from sbert_mini.evaluation.table import Json, Table
+from sbert_mini.text.markdown import code
 
 
 def spread(values: Json, digits: int, unit: str = "") -> str:
@@ -367,7 +321,6 @@ def pairs(result: Json) -> list[Table]:
 
 NO_BEST = "No evaluation has a defined mean, so no step is the best one: the weights are those of the last step."
 """Said where nothing tells which step is the best one."""
-_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", "spearman": "Spearman"}
 
 
 def training(result: Json) -> list[Table]:
@@ -386,11 +339,12 @@ def training(result: Json) -> list[Table]:
     ]
     if scored:
         tables.append(_best(result, scored))
+    tables += comparison(result.get("start_comparison"))
     for prefix, name in (("", "Dev figures"), (TRAIN, "Training figures (a sample of the training rows)")):
         keys = [
             (f"{prefix}{task['name']}_{key}", f"{task['name']} {word}")
             for task in scored
-            for key, word in _FIGURES.items()
+            for key, word in FIGURES.items()
             if any(f"{prefix}{task['name']}_{key}" in e["figures"] for p in result["phases"] for e in p["evaluations"])
         ]
         keys += [(MEAN, "mean")] if keys and not prefix else []
@@ -404,6 +358,8 @@ def training(result: Json) -> list[Table]:
             for phase in result["phases"]
             for entry in phase["evaluations"]
         )
+        if keys and not prefix and (before := start_figures(result.get("start_comparison"))):
+            rows = (("the start", "", "", *(_figure_or_blank(before, key) for key, _ in keys)), *rows)
         if keys:
             header = ("phase: encoder", "step", "epoch", *(word for _, word in keys))
             mean = "Mean: of the tasks' main figures that are defined, a correlation r counted as (r + 1) / 2."
@@ -417,7 +373,7 @@ def training(result: Json) -> list[Table]:
             note = f"Accuracy {entry['accuracy']:.4f}, macro F1 {entry['macro_f1']:.4f}: the saved model, float32, without torch."
             header = ("dev set", *(f"predicted {label}" for label in entry["labels"]))
             tables.append(Table(f"Confusions of {name}", header, rows, (note,)))
-    return [*tables, *_gradients(result), _cost(result)]
+    return [*tables, *by_graph(result["predictions"]), *_gradients(result), _cost(result)]
 
 
 def _start_notes(result: Json) -> list[str]:
@@ -439,7 +395,7 @@ def _start_notes(result: Json) -> list[str]:
 def _best(result: Json, scored: Sequence[Json]) -> Table:
     """Return the figures of the weights that were saved, a row; and those that they are held against, if there are some."""
     figures = result["saved"]["figures"]
-    keys = [(f"{t['name']}_{t['metric']}", f"{t['name']} {_FIGURES[t['metric']]}") for t in scored] + [("mean", "mean")]
+    keys = [(f"{t['name']}_{t['metric']}", f"{t['name']} {FIGURES[t['metric']]}") for t in scored] + [("mean", "mean")]
     rows = [
         (f"{result['model']}, step {result['saved']['step']:,}", *(_figure_or_blank(figures, key) for key, _ in keys))
     ]
@@ -532,6 +488,7 @@ TABLES = {
     "search": search,
     "own_data": own_data,
     "pairs": pairs,
+    "audit": audit_tables,
     "training": training,
 }
 """The kinds of result, in the order of a report, each with what makes its tables."""

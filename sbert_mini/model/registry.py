@@ -8,6 +8,8 @@ A name is, in this order:
    there and `offline` is false. Pin a commit (`org/name@<40 hex digits>`) for the same bytes for good.
 """
 
+import contextlib
+import itertools
 import logging
 import os
 import re
@@ -154,8 +156,20 @@ def resolve(name: str | Path | None = None, *, offline: bool = False) -> Path:
         return _hub(match["repo"], match["revision"], offline=offline or is_offline())
     raise ModelNotFoundError(
         f"there is no model {text!r}: it is not a directory here, not a built-in name ({', '.join(BUILTIN)}) "
-        "and not a hub id of the form org/name[@revision]"
+        f"and not a hub id of the form org/name[@revision]{_near(text)}"
     )
+
+
+def _near(text: str) -> str:
+    """Return the built-in name, or the folder beside, that a name may stand for, in words; else nothing."""
+    import difflib  # for an error alone
+
+    folders: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = itertools.islice(Path(text).parent.iterdir(), 1000)
+        folders = [str(folder) for folder in beside if folder.is_dir()]
+    close = difflib.get_close_matches(text, [*BUILTIN, *folders], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def resolve_noted(name: str, folder: Path | None, *, offline: bool = False) -> Path:

@@ -24,6 +24,8 @@ log = logging.getLogger("sbert_mini")
 
 WEIGHTS = "model.safetensors"
 INT8_GRAPH, INT8_RECORD = (Path(GRAPHS_FOLDER) / name for name in (GRAPH_FILES["int8"], GRAPH_RECORD))
+_TOLD: set[Path] = set()
+"""Directories whose missing weights were told of: once a process."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -114,9 +116,13 @@ def read_bert_weights(path: str | Path, config: BertConfig) -> dict[str, AnyArra
     stored: dict[str, AnyArray] = {}
     for file in weight_files(path):
         if file.suffix == INT8_GRAPH.suffix:
-            log.warning(
-                "%s has no %s: its weights are read back from its int8 graph, rounded as they are there", path, WEIGHTS
-            )
+            if path.resolve() not in _TOLD:
+                log.warning(
+                    "%s has no %s: its weights are read back from its int8 graph, rounded as they are there",
+                    path,
+                    WEIGHTS,
+                )
+                _TOLD.add(path.resolve())
             tensors = read_int8_weights(file, config)
         else:
             tensors = read_tensors(file)

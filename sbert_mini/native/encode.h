@@ -28,6 +28,7 @@ namespace sbmini {
 namespace LEVEL {
 namespace {
 
+static_assert(PREPARED * sizeof(Prepared) <= PREPARED_BYTES, "a level needs more working memory");
 constexpr int CHUNK = 96;  // tokens that go through a layer's products together: their bytes stay in the second cache
 
 // Sums that must stay in registers are variables of their own: compilers keep arrays of them in memory. M is written for each one.

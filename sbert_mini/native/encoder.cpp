@@ -431,7 +431,7 @@ EXPORT int sbmini_multiply(int level, int rows, int in, int out, Unsigned x, Byt
     return guarded([&]() -> int {
         const int inner = padded(in, BLOCK), wide = padded(out, BLOCK);
         Temporary weights(static_cast<size_t>(inner) * wide), input(static_cast<size_t>(padded(rows, BLOCK)) * inner);
-        Temporary output(static_cast<size_t>(rows) * wide * sizeof(int32_t)), space(static_cast<size_t>(inner) * BLOCK);
+        Temporary output(static_cast<size_t>(rows) * wide * sizeof(int32_t)), space(static_cast<size_t>(inner) * PREPARED_BYTES);
         if (!weights.memory || !input.memory || !output.memory || !space.memory) return NO_MEMORY;
         for (int k = 0; k < in; ++k)
             std::memcpy(static_cast<int8_t*>(weights.memory) + static_cast<size_t>(k) * wide,

@@ -46,6 +46,9 @@ using Sums = Array<int32_t>;
 // Rows and columns are padded with zeros to multiples of this: a whole number of tiles of every level.
 constexpr int BLOCK = 64;
 
+// Bytes of working memory that a level's `multiply` needs at most, for each component of a row.
+constexpr int PREPARED_BYTES = 192;
+
 // One quantized matrix product: y = (u8(x) - zero_point) W * scales + bias.
 struct Product {
     int in = 0, out = 0;          // multiples of BLOCK

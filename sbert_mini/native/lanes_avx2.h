@@ -9,7 +9,7 @@ namespace {
 #define INLINE inline __attribute__((always_inline))
 
 constexpr int LANES = 16;
-constexpr int QUERIES = 4;
+constexpr int QUERIES = 6;
 constexpr int VECTORS = 1;
 
 struct F {

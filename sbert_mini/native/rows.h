@@ -1,6 +1,6 @@
-// Columns of a product from a level's `sums<R>`: R rows, at most ROWS, and PANEL columns. Included by the levels that have no tiles, after
-// `sums`, ROWS, PANEL, and `Prepared`, `PREPARED` and `prepare`: rows are first brought into the form that `sums` reads, PREPARED
-// of them at a time; 0 where they need none.
+// Columns of a product from a level's `sums<R>`: R rows, at most ROWS, and PANEL columns. Included by the levels that have no
+// `multiply` of their own, after `sums`, ROWS, PANEL, and `Prepared`, `PREPARED` and `prepare`: rows are first brought into the form
+// that `sums` reads, PREPARED of them at a time; 0 where they need none.
 
 namespace sbmini {
 namespace LEVEL {

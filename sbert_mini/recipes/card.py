@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sbert_mini.evaluation.gain_tables import against_start
+from sbert_mini.evaluation.gains import Comparison
 from sbert_mini.evaluation.measure import machine
 from sbert_mini.evaluation.sets import TRAINED_ON, card_metadata
 from sbert_mini.evaluation.tables import NO_BEST, figure_text
@@ -57,6 +59,7 @@ def write_card(
         *_overlap(plan.overlap),
         *_inherited_note(inherited, bool(teachers)),
         *_figures(fit.figures),
+        *_against_start(fit.comparison),
         *_allocation(fit.history),
         f"## Recipe\n\nSeed {seed}, {threads} threads.\n\n{code_block(recipe.text.strip(), 'toml')}",
         _measured_on(),
@@ -93,6 +96,10 @@ def _introduction(recipe: Recipe, tasks: Sequence[Task], steps: int) -> list[str
         f"The encoder loads in plain sentence-transformers{where}.",
         f"```sh\nsbmini encode 'a sentence' -m .\n{predict}```",
     ]
+    if any(task.config.has_weights for task in tasks):
+        parts.append(
+            "A head reads the model's sentence vectors, of length 1, times the square root of their dimension."
+        )
     dimensions = sorted({d for task in tasks for d in task.config.dimensions}, reverse=True)
     if dimensions:
         parts.append(
@@ -142,6 +149,13 @@ def _figures(figures: Mapping[str, float | None]) -> list[str]:
         f"## Dev figures\n\n| figure | value |\n| --- | --- |\n{rows}",
         NO_BEST if figures["mean"] is None else mean,
     ]
+
+
+def _against_start(comparison: Comparison | None) -> list[str]:
+    if comparison is None:
+        return []
+    table = against_start({**comparison.to_json(), "start": _shown(comparison.start)})
+    return [f"## {table.title}\n\n{table.markdown()}"]
 
 
 def _allocation(history: Sequence[Change]) -> list[str]:

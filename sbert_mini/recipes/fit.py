@@ -17,6 +17,7 @@ from sbert_mini.files import outputs
 from sbert_mini.model import registry
 from sbert_mini.recipes.callbacks import LastStepCallback, LogCallback
 from sbert_mini.recipes.card import write_card
+from sbert_mini.recipes.comparison import compare_with_start
 from sbert_mini.recipes.launchers import is_first_process
 from sbert_mini.recipes.plan import Fit, Phase, Plan
 from sbert_mini.recipes.run_folder import (
@@ -64,6 +65,8 @@ def fit(
     """
     seed = plan.seed if seed is None else seed
     outputs.check_new(plan.output)
+    if plan.recipe.evaluation.keep == "not-worse":
+        outputs.check_new(plan.worse)
     open_run(plan, seed, resume=resume, offline=offline)
     earlier: Path | None = None  # the model of the phase before
     resumed_from = 0
@@ -85,7 +88,7 @@ def fit(
         resumed_from += step_of(checkpoint)
         done = _result(plan, phase, trainer, resumed_from)
         if is_first_process():
-            _save(plan, phase, trainer, done, seed, offline=offline)
+            done = _save(plan, phase, trainer, done, seed, offline=offline, on_progress=on_progress)
         processes.wait()
         earlier = phase.output
     return done
@@ -183,13 +186,27 @@ def _figures_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, fl
     return dev_figures(figures_in(lines[-1])) if lines else {}
 
 
-def _save(plan: Plan, phase: Phase, trainer: MultiTaskTrainer, done: Fit, seed: int, *, offline: bool) -> None:
-    """Write a phase's model, the last one with a card; then remove the checkpoints that it makes needless."""
+def _save(
+    plan: Plan,
+    phase: Phase,
+    trainer: MultiTaskTrainer,
+    done: Fit,
+    seed: int,
+    *,
+    offline: bool,
+    on_progress: Callable[[str], None],
+) -> Fit:
+    """Write a phase's model, the last one with a card, beside its start; then remove the checkpoints that it makes needless."""
     part = outputs.new_part(phase.output)
     trainer.save_model(str(part))
+    place = phase.output
     if phase.is_last:
+        comparison = compare_with_start(plan, part, offline=offline, on_progress=on_progress)
+        place = plan.place_of(comparison)
+        done = replace(done, output=place, comparison=comparison)
         start = plan.start_directory(offline=offline)
         teachers = [registry.resolve(teacher.model, offline=offline) for teacher in plan.teachers.values()]
         write_card(part, plan, done, start=start, teachers=teachers, seed=seed, threads=torch.get_num_threads())
-    outputs.finish(part, phase.output, keep_mark=not phase.is_last)
+    outputs.finish(part, place, keep_mark=not phase.is_last)
     remove_checkpoints(plan, phase)
+    return done

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sbert_mini.encoder.module import MiniBertModule, MiniSentenceTransformer, load
+from sbert_mini.evaluation.gains import Comparison
 from sbert_mini.evaluation.log_keys import EVAL_MEAN
 from sbert_mini.files import outputs
 from sbert_mini.model import registry
@@ -20,7 +21,7 @@ from sbert_mini.training.losses import margin_of
 from sbert_mini.training.schedule import Change
 from sbert_mini.training.tasks import Task
 
-RUN_SUFFIX = ".run"
+RUN_SUFFIX, WORSE_SUFFIX = ".run", ".worse"
 _SAVE_EVERY = 250
 _SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -121,12 +122,13 @@ class Fit:
     """What a training run gave.
 
     Attributes:
-        output: the model directory.
+        output: the model directory; the plan's `worse` where the model is worse than the start and is not kept.
         steps: optimizer steps to the weights that are saved: those of the best mean, where there are dev sets and a mean is
             defined; else the last ones.
         figures: their dev figures, by `<task>_<metric>`, and the mean; None for one that is not defined; empty without dev sets.
         history: the batch sizes over time.
         resumed_from: the step that the run went on from; 0 for a fresh one.
+        comparison: the model beside the starting model; None without dev sets.
     """
 
     output: Path
@@ -134,6 +136,7 @@ class Fit:
     figures: Mapping[str, float | None]
     history: tuple[Change, ...]
     resumed_from: int
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,20 @@ class Plan:
         return (*phases, _phase(last, self.tasks, len(runs), runs[-1], self.output))
 
     @property
+    def worse(self) -> Path:
+        """The directory of a model that is worse than its start, where the recipe does not keep such a model."""
+        return self.output.with_name(self.output.name + WORSE_SUFFIX)
+
+    def place_of(self, comparison: Comparison | None) -> Path:
+        """Return the directory that a model of this comparison belongs in."""
+        refused = self.recipe.evaluation.keep == "not-worse" and comparison is not None
+        return self.worse if refused and comparison.verdict == "worse" else self.output  # type: ignore[union-attr]
+
+    def written(self) -> Path | None:
+        """Return the directory of the model that a run of this plan has written; None for none."""
+        return next((path for path in (self.output, self.worse) if (path / "modules.json").is_file()), None)
+
+    @property
     def steps(self) -> int:
         """Optimizer steps, all phases together."""
         return sum(phase.steps for phase in self.phases)
@@ -203,6 +220,7 @@ def prepare(recipe: Recipe, *, output: Path | None = None, data: RecipeData | No
         findings=(
             *_row_findings(tasks),
             *_dev_findings(tasks),
+            *_schedule_findings(recipe, tasks),
             *_hidden_models(recipe),
             *_overlap_findings(counts),
         ),
@@ -250,6 +268,24 @@ def _dev_findings(tasks: Sequence[Task]) -> list[Finding]:
     if undefined and all(reasons.values()):
         undefined.append(Finding("", "no dev set can be measured: the weights of the last step will be saved"))
     return undefined
+
+
+def _schedule_findings(recipe: Recipe, tasks: Sequence[Task]) -> list[Finding]:
+    """Return in which phases an annealed schedule has one epoch at most, and so never anneals."""
+    found = []
+    phases = recipe.in_phases() if recipe.train.schedule == "annealed" else ()
+    for number, phase in enumerate(phases, start=1):
+        taking_part = _tasks_of(phase, tasks)
+        steps, epoch = _steps(phase, taking_part), _steps_per_epoch(phase, taking_part)
+        if steps <= epoch:
+            where = f"phase {number}: " if len(phases) > 1 else ""
+            found.append(
+                Finding(
+                    "",
+                    f"{where}{steps} steps are at most an epoch of {epoch}: the schedule annealed stays proportional",
+                )
+            )
+    return found
 
 
 def _hidden_models(recipe: Recipe) -> list[Finding]:
@@ -322,9 +358,12 @@ def _steps(recipe: Recipe, tasks: Sequence[Task]) -> int:
     train = recipe.train
     if train.steps is not None:
         return train.steps
+    return math.ceil(_steps_per_epoch(recipe, tasks) * (train.epochs or 0))
+
+
+def _steps_per_epoch(recipe: Recipe, tasks: Sequence[Task]) -> int:
     examples = sum(len(task.train) for task in tasks)
-    batches = math.ceil(examples / train.batch_size)
-    return math.ceil(math.ceil(batches / train.gradient_accumulation) * (train.epochs or 0))
+    return math.ceil(math.ceil(examples / recipe.train.batch_size) / recipe.train.gradient_accumulation)
 
 
 def _arguments(recipe: Recipe, steps: int, *, with_dev: bool) -> dict[str, object]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.sets import KNOWN
 from sbert_mini.recipes.recipe import TABLES, PhasePart, Recipe, TaskPart, built_in
-from sbert_mini.training.config import LoraConfig
+from sbert_mini.training.config import LoraConfig, needs_dropout
 
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
@@ -115,6 +115,8 @@ def _check_evaluation(recipe: Recipe, reader: "_Reader") -> None:
             ["train", "save_every"],
             "train.save_every is for runs without a dev file: each evaluation (evaluation.every) saves",
         )
+    if recipe.evaluation.keep == "not-worse" and not with_dev:
+        raise reader.error(["evaluation", "keep"], 'evaluation.keep = "not-worse" needs a task with a dev file')
     if recipe.evaluation.patience and not with_dev:
         raise reader.error(["evaluation", "patience"], "evaluation.patience needs a task with a dev file")
 
@@ -122,6 +124,11 @@ def _check_evaluation(recipe: Recipe, reader: "_Reader") -> None:
 def _check_tasks(recipe: Recipe, reader: "_Reader") -> None:
     """Refuse tasks that do not fit each other or the fitter's settings of a phase."""
     configs = [task.config for task in recipe.tasks]
+    needs = needs_dropout([task.config for task in recipe.tasks if task.files("train")], recipe.regularization)
+    if recipe.model.dropout == 0 and needs:
+        raise reader.error(
+            ["model", "dropout"], f"model.dropout is 0, and {needs} compares two dropout masks of a text"
+        )
     names = [config.name for config in configs]
     phases = recipe.in_phases()
     if recipe.phases and all(phase.model.encoder == "frozen" for phase in phases):

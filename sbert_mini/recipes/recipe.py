@@ -6,6 +6,7 @@ tasks' files are relative to `data.folder`; without it, and for every other path
 recipe: the working directory). `$NAME` in a path is an environment variable.
 """
 
+import difflib
 import logging
 import os
 import re
@@ -62,7 +63,8 @@ class ModelPart:
         encoder: `trained`; or `frozen`, to train heads alone.
         layers: which of the starting model's layers are kept, in order, counted from 0; by default all.
         max_seq_length: the longest input in tokens; by default the starting model's.
-        dropout: the probability of dropout in the encoder, 0 to 0.95; by default the starting model's.
+        dropout: the probability of dropout in the encoder while it is trained, 0 to 0.95, whatever the starting model's was;
+            R-Drop and unsupervised SimCSE need one above 0.
         trust_tokenizer: use a tokenizer.json that is not BERT's, of a source that you trust; its rules can hang or stop the run.
     """
 
@@ -71,7 +73,7 @@ class ModelPart:
     encoder: str = same(FitterConfig, "encoder")
     layers: list[int] = key([])
     max_seq_length: int | None = key(None, low=4)
-    dropout: float | None = key(None, low=0, high=0.95)
+    dropout: float = key(0.1, low=0, high=0.95)
     trust_tokenizer: bool = key(False)
 
     def __post_init__(self) -> None:
@@ -190,11 +192,14 @@ class EvaluationPart:
             steps.
         patience: evaluations without a better mean after which training stops; 0 for never.
         train_rows: how many training rows of each task are measured beside the dev rows; 0 for none.
+        keep: whether the model is written to `model.output` `always`; or with `not-worse` only where it is not significantly
+            worse than the starting model on the dev rows. A worse one is written to OUTPUT.worse, with exit code 4.
     """
 
     every: int | None = key(None, low=1)
     patience: int = key(0, low=0)
     train_rows: int = same(FitterConfig, "train_rows")
+    keep: str = key("always", choices=("always", "not-worse"))
 
     def __post_init__(self) -> None:
         check(self, "evaluation")
@@ -423,7 +428,13 @@ def find_recipe(name: str) -> Path:
     path = Path(name).expanduser()
     if shipped is None and not path.is_file():
         what = "is a folder" if path.is_dir() else "is no file"
-        raise UsageError(f"there is no recipe {name!r}: it {what}, and not one of the built-in {', '.join(built_in())}")
+        folder = path.parent
+        files = [str(file) for file in folder.glob("*.toml")] if folder.is_dir() else []
+        close = difflib.get_close_matches(name, [*built_in(), *files], n=1)
+        near = f" (did you mean {close[0]}?)" if close else ""
+        raise UsageError(
+            f"there is no recipe {name!r}: it {what}, and not one of the built-in {', '.join(built_in())}{near}"
+        )
     if shipped is not None and path.exists():
         log.warning("%s is the built-in recipe; ./%s means what lies here under that name", name, name)
     return path if shipped is None else shipped

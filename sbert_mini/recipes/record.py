@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.evaluation.gains import Comparison
 from sbert_mini.evaluation.log_keys import CONFLICT, COSINE, EVAL_MEAN, by_depth, dev_figures, figures_in, pairs_in
 from sbert_mini.evaluation.sets import card_metadata
+from sbert_mini.evaluation.sts import pearson, spearman
 from sbert_mini.files.json_files import LOG_LINE
 from sbert_mini.files.json_schema import check, parse
+from sbert_mini.model.choices import Graph
 from sbert_mini.model.heads import head_names
+from sbert_mini.recipes.comparison import compare_with_start
 from sbert_mini.recipes.plan import Fit, Plan
 from sbert_mini.recipes.run_folder import LOG, run_notes
 from sbert_mini.runtime.predictor import Predictor
@@ -23,7 +29,9 @@ POINTS = 200
 """The most points of a curve over the steps: neighbours are averaged."""
 
 
-def training_record(plan: Plan, *, threads: int | None = None, offline: bool = False) -> dict[str, Any]:
+def training_record(
+    plan: Plan, *, comparison: Comparison | None = None, threads: int | None = None, offline: bool = False
+) -> dict[str, Any]:
     """Return the record of a run that is over, from its log and its model, as `evaluation.report` shows it.
 
     The dev sets of the tasks with a head are predicted once more, in float32 and without torch: what is shown is what the saved
@@ -31,6 +39,7 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
 
     Args:
         plan: the plan that was carried out.
+        comparison: of its model and the start, where it is known; None to make it again.
         threads: for predicting.
         offline: open no socket.
 
@@ -38,8 +47,10 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
         UsageError: the plan's output is no model.
         InputError: the log of a phase is missing or damaged.
     """
-    if not (plan.output / "modules.json").is_file():
+    model = plan.written()
+    if model is None:
         raise UsageError(f"{plan.output} is no trained model: train it first")
+    comparison = comparison or compare_with_start(plan, model, offline=offline)
     recipe = plan.recipe
     phases = [
         {"number": phase.number, "encoder": phase.fitter.encoder, **_phase(_lines(phase.run / LOG))}
@@ -47,9 +58,9 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
     ]
     notes = run_notes(plan.run)
     datasets = card_metadata(plan.start_directory(offline=offline)).get("datasets") or []
-    with_head = head_names(plan.output)
+    with_head = head_names(model)
     return {
-        "model": plan.output.name,
+        "model": model.name,
         "start": str(recipe.model.start),
         "start_trained_on": [datasets] if isinstance(datasets, str) else [str(name) for name in datasets],
         "seed": notes.get("seed"),
@@ -69,24 +80,27 @@ def training_record(plan: Plan, *, threads: int | None = None, offline: bool = F
             for task in plan.tasks
         ],
         "phases": phases,
+        "start_comparison": comparison.to_json() if comparison is not None else None,
         "saved": _saved(phases[-1], [task.config for task in plan.tasks]),
         "predictions": {
-            task.config.name: _predictions(plan.output, task, threads, trust_tokenizer=plan.start.trust_tokenizer)
+            task.config.name: _predictions(model, task, threads, trust_tokenizer=plan.start.trust_tokenizer)
             for task in plan.tasks
             if task.dev is not None and task.config.name in with_head
         },
     }
 
 
-def saved_fit(plan: Plan) -> Fit:
-    """Return what a run that is over gave, from its log: the step whose weights were saved, and their figures.
+def saved_fit(plan: Plan, *, offline: bool = False) -> Fit:
+    """Return what a run that is over gave: step and figures of the saved weights, from its log; the comparison is made anew.
 
     Raises:
         InputError: the log is missing or damaged.
     """
     last = _phase(_lines(plan.phases[-1].run / LOG))
     saved = _saved(last, [task.config for task in plan.tasks])
-    return Fit(plan.output, saved["step"], saved["figures"], (), saved["step"])
+    model = plan.written()
+    comparison = compare_with_start(plan, model, offline=offline) if model is not None else None
+    return Fit(model or plan.output, saved["step"], saved["figures"], (), saved["step"], comparison)
 
 
 def _saved(phase: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, Any]:
@@ -166,14 +180,27 @@ def _predictions(model: Path, task: Task, threads: int | None, *, trust_tokenize
     dev = task.dev
     assert dev is not None  # noqa: S101
     inputs: Any = [row[0] if len(row) == 1 else row for row in dev.texts]
-    options: dict[str, Any] = {"graph": "fp32", "threads": threads, "trust_tokenizer": trust_tokenizer}
-    predictions = Predictor(model, task.config.name, **options).predict(inputs)
+    graphs: tuple[Graph, ...] = ("fp32", "int8")
+    options: dict[str, Any] = {"threads": threads, "trust_tokenizer": trust_tokenizer}
+    fp32, int8 = (Predictor(model, task.config.name, graph, **options).predict(inputs) for graph in graphs)
     if task.config.graded:
-        predicted = [round(float(p.score if p.cosine is None else p.cosine), 5) for p in predictions]  # type: ignore[arg-type]
-        return {"gold": [float(x) for x in dev.labels or ()], "predicted": predicted}
-    truth, named = [str(label) for label in dev.labels or ()], [str(p.label) for p in predictions]
+        scores = np.array([float(x) for x in dev.labels or ()])
+        values = [np.array([p.score if p.cosine is None else p.cosine for p in each], float) for each in (fp32, int8)]
+        figures = [{"pearson": pearson(each, scores), "spearman": spearman(each, scores)} for each in values]
+        predicted = [round(value, 5) for value in values[0].tolist()]
+        return {"gold": scores.tolist(), "predicted": predicted, "int8": _by_graph(graphs, figures)}
+    truth = [str(label) for label in dev.labels or ()]
+    named, by_int8 = ([str(p.label) for p in each] for each in (fp32, int8))
     numbers = {label: number for number, label in enumerate(task.labels)}
     counts = [[0] * len(numbers) for _ in numbers]
     for gold, label in zip(truth, named, strict=True):
         counts[numbers[gold]][numbers[label]] += 1
-    return {"labels": list(task.labels), "counts": counts, **classification_figures(truth, named)}
+    figures = [dict(classification_figures(truth, each)) for each in (named, by_int8)]
+    return {"labels": list(task.labels), "counts": counts, **figures[0], "int8": _by_graph(graphs, figures)}
+
+
+def _by_graph(
+    graphs: Sequence[str], figures: Sequence[Mapping[str, float | None]]
+) -> dict[str, dict[str, float | None]]:
+    """Return figure -> graph -> value."""
+    return {name: {graph: each[name] for graph, each in zip(graphs, figures, strict=True)} for name in figures[0]}

@@ -61,8 +61,11 @@ def open_run(plan: Plan, seed: int, *, resume: bool = False, offline: bool = Fal
 
 
 def is_finished(plan: Plan, *, seed: int | None = None, offline: bool = False) -> bool:
-    """Return whether the plan's output is the model that just this plan, with this seed, gave, by however many processes."""
-    if not (plan.output / "modules.json").is_file():
+    """Return whether the plan's output, or its `worse` one, is the model that just this plan, with this seed, gave.
+
+    The number of processes does not matter.
+    """
+    if plan.written() is None:
         return False
     identity = _identity(plan, plan.seed if seed is None else seed, offline=offline)
     notes = run_notes(plan.run)

@@ -157,7 +157,7 @@ class Embedder:
                 `SentenceTransformer` takes those of the call's vectors.
             convert_to_numpy, convert_to_tensor: as sentence-transformers has them; True and False, since results are arrays.
             options: `batch_size`, `show_progress_bar`, `normalize_embeddings`, `truncate_dim`, `prompt_name`, `prompt`,
-                `truncation` and `counts`: see `stream.EncodeOptions`.
+                `truncation`, `counts` and `waits`: see `stream.EncodeOptions`.
 
         Shapes: the result: (texts, dim), or (dim,) for a single string; float32 unless `precision` says otherwise.
 

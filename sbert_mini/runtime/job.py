@@ -21,7 +21,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
@@ -44,6 +44,7 @@ from sbert_mini.text.rows import (
     Columns,
     cell,
     check_row,
+    column_of,
     named_row,
     need_pyarrow,
     table_line,
@@ -68,6 +69,7 @@ class EncodeSettings:
         truncation: see `Embedder.encode`.
         batch_size: see `Embedder.encode`.
         window: texts that are sorted by length together, and kept together.
+        columns: those of a row that stand beside its vector; None for all.
     """
 
     precision: Precision = "float32"
@@ -76,6 +78,7 @@ class EncodeSettings:
     truncation: Truncation = "warn"
     batch_size: int = 32
     window: int = WINDOW
+    columns: Sequence[str] | None = None
 
 
 class EncodeJob:
@@ -126,10 +129,16 @@ class EncodeJob:
         self._show_progress_bar = show_progress_bar
         self._dimension = embedder.dimension if settings.dim is None else settings.dim
         self._total: int | None = None
-        self._rows = OutputRows(self.kind, self._dimension)
+        self._rows = OutputRows(self.kind, self._dimension, settings.columns)
         self._records_bytes = 0
         self._digest = ""
         self._identity = {"fingerprint": embedder.fingerprint, "graph": embedder.graph, **vars(settings)}
+        if settings.columns is not None:
+            if self.kind == "npy":
+                raise UsageError(
+                    f"{self.output} holds vectors alone: name a .jsonl, .csv, .tsv or .parquet file to keep columns"
+                )
+            self._identity["columns"] = list(settings.columns)  # as JSON gives it back
         state = self.folder / "state.json"
         if self.folder.exists() and not resume:
             raise UsageError(
@@ -329,22 +338,31 @@ class OutputRows:
     Args:
         kind: of the output.
         dimension: components of a vector.
+        columns: those that are kept; None for all.
     """
 
-    def __init__(self, kind: Output, dimension: int) -> None:
+    def __init__(self, kind: Output, dimension: int, columns: Sequence[str] | None = None) -> None:
         self._kind = kind
+        self._columns = None if columns is None else dict.fromkeys(columns)
+        self._checked = columns is None
         self._taken = (
             frozenset(f"e{i}" for i in range(dimension)) if kind in ("csv", "tsv") else frozenset(["embedding"])
         )
         self._warned = False
 
     def of(self, record: Record) -> dict[str, Any]:
-        """Return a record's row.
+        """Return a record's row. A kept column that a later row lacks is left out there.
 
         Raises:
-            InputError: the format cannot hold it.
+            InputError: the format cannot hold it, or it is the first row and lacks a kept column.
         """
         row = named_row(record)
+        if self._columns is not None:
+            if not self._checked:
+                for name in self._columns:
+                    column_of(row, name, record.place)
+                self._checked = True
+            row = {name: value for name, value in row.items() if name in self._columns}
         replaced = sorted(self._taken.intersection(row))
         if replaced and not self._warned:
             log.warning("the input's columns %s are replaced by those of the new vectors", ", ".join(replaced))
@@ -358,7 +376,8 @@ class OutputRows:
 def json_line(row: Mapping[str, Any], vector: AnyArray) -> str:
     """Return a row and its vector, as `embedding`, as a line of JSON."""
     numbers = ", ".join(vector.astype(str))  # the shortest digits that give the same float32 back
-    return f'{json.dumps(row, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n'
+    named = json.dumps(row, ensure_ascii=False)[:-1] + (", " if row else "")
+    return f'{named}"embedding": [{numbers}]}}\n'
 
 
 def _write_npy(file: Path, blocks: Iterator[AnyArray]) -> None:

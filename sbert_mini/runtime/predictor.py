@@ -1,7 +1,7 @@
 """A trained task head, used without torch: texts or pairs -> labels or scores. `model.heads` describes what a head is."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ class Predictor:
         batch_size: int = 32,
         truncation: Truncation = "warn",
         counts: EncodeCounts | None = None,
+        waits: Callable[[], bool] | None = None,
     ) -> Iterator[Prediction]:
         """Yield the head's prediction for each input, reading the inputs as it goes.
 
@@ -129,6 +130,7 @@ class Predictor:
             batch_size: the most texts that are computed together.
             truncation: as in `Embedder.encode`; pairs through one encoder cannot be read in pieces (`chunk`).
             counts: filled in, if given.
+            waits: as in `Embedder.encode_stream`.
 
         Raises:
             UsageError: texts are given where pairs are needed, or the other way round.
@@ -137,7 +139,7 @@ class Predictor:
         if isinstance(inputs, np.ndarray) and inputs.ndim == 2 and self.texts_each == 2:
             inputs = list(arguments.pairs_of(inputs, "inputs"))
         several = self._checked(arguments.items_of(inputs, "inputs", kind))
-        options: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "counts": counts}
+        options: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "counts": counts, "waits": waits}
         return (prediction for block in self._features(several, options) for prediction in self._outputs(*block))
 
     def _checked(self, inputs: Iterable[Any]) -> Iterator[Any]:

@@ -66,12 +66,14 @@ class PairOptions(TypedDict, total=False):
         truncation: what happens to a text of more than `max_seq_length` tokens: `warn` (the default) cuts it and says how many
             were cut, `error` refuses it, `chunk` splits it and averages the pieces' vectors by their tokens.
         counts: filled in, if given.
+        waits: returns whether the next text would have to be waited for: those before it are then computed at once.
     """
 
     batch_size: int
     show_progress_bar: bool
     truncation: Truncation
     counts: EncodeCounts | None
+    waits: Callable[[], bool] | None
 
 
 class EncodeOptions(PairOptions, total=False):
@@ -122,6 +124,7 @@ class EncodePlan:
         show_progress_bar: whether a bar is drawn.
         warn_of_unknown: whether unknown words are reported.
         items: what is encoded: `texts` or `pairs`.
+        waits: returns whether the next text would have to be waited for; None for never.
     """
 
     prefix: str
@@ -137,6 +140,7 @@ class EncodePlan:
     show_progress_bar: bool = False
     warn_of_unknown: bool = True
     items: Literal["texts", "pairs"] = "texts"
+    waits: Callable[[], bool] | None = None
 
 
 def plan_texts(
@@ -155,6 +159,7 @@ def plan_texts(
     window: int = WINDOW,
     max_tokens: int | None = None,
     warn_of_unknown: bool = True,
+    waits: Callable[[], bool] | None = None,
 ) -> EncodePlan:
     """Return the plan of an encode call, its options checked.
 
@@ -162,7 +167,7 @@ def plan_texts(
         layout: of the model.
         tokenizer: of the model.
         tokens_per_batch: for `max_tokens=None`.
-        batch_size, show_progress_bar, normalize_embeddings, truncate_dim, prompt_name, prompt, truncation, counts: see
+        batch_size, show_progress_bar, normalize_embeddings, truncate_dim, prompt_name, prompt, truncation, counts, waits: see
             `EncodeOptions`.
         window, max_tokens, warn_of_unknown: see `StreamOptions`.
 
@@ -197,6 +202,7 @@ def plan_texts(
         counts=EncodeCounts() if counts is None else counts,
         show_progress_bar=show_progress_bar,
         warn_of_unknown=warn_of_unknown,
+        waits=waits,
     )
 
 
@@ -209,6 +215,7 @@ def plan_pairs(
     show_progress_bar: bool = False,
     truncation: Truncation = "warn",
     counts: EncodeCounts | None = None,
+    waits: Callable[[], bool] | None = None,
 ) -> EncodePlan:
     """Return the plan of a call that encodes pairs, its options checked.
 
@@ -232,6 +239,7 @@ def plan_pairs(
         counts=EncodeCounts() if counts is None else counts,
         show_progress_bar=show_progress_bar,
         items="pairs",
+        waits=waits,
     )
 
 
@@ -447,7 +455,7 @@ class TextStream:
         rows = min(plan.window, max(_VECTOR_BYTES // (4 * self._layout.dimension), 1))
 
         def read(first: int) -> Future[TokenWindow] | None:
-            texts = window_of(source, rows)
+            texts = window_of(source, rows, waits=plan.waits)
             if not texts:
                 return None
             if first == 0 and len(texts) < rows:  # the only window: nothing is computed beside it
@@ -457,12 +465,14 @@ class TextStream:
             return pool.submit(tokenize_window, texts, first, self._tokenizer, plan)
 
         computing: deque[tuple[TokenWindow, FloatArray, list[Future[None]]]] = deque()
-        first, tokenized = 0, read(0)
+        first, tokenized, paused = 0, read(0), False
         while tokenized is not None or computing:
             if tokenized is not None:
                 window = tokenized.result()
                 first += window.texts
-                tokenized = read(first)  # queued before this window's batches, so that it is ready when they are done
+                paused = plan.waits is not None and plan.waits()
+                # queued before this window's batches, so that it is ready when they are done
+                tokenized = None if paused else read(first)
                 computing.append((window, *self._start(pool, window, plan)))
             if len(computing) == 2 or tokenized is None:
                 window, vectors, runs = computing.popleft()
@@ -472,6 +482,8 @@ class TextStream:
                 if progress is not None:
                     progress.advance(window.texts)
                 yield encoded
+            if paused and not computing:
+                tokenized, paused = read(first), False
 
     def _start(
         self, pool: ThreadPoolExecutor, window: TokenWindow, plan: EncodePlan

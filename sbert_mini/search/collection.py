@@ -35,7 +35,7 @@ class Collection:
         offline: bool = False,
     ) -> None:
         self.path = Path(path)
-        self._embedder = embedder
+        self._embedder, self._is_given = embedder, embedder is not None
         self._threads, self._offline = threads, offline
         self._index: SearchIndex | None = None
         self._pointer: bytes | None = None
@@ -60,6 +60,8 @@ class Collection:
         is_new = not (self.path / "CURRENT").exists()
         if self._embedder is None and is_new:
             self._embedder = Embedder(threads=self._threads, offline=self._offline)
+        if not is_new and not self._is_given:
+            self._opened()  # another process may have migrated the index to another model
         writer = IndexWriter(self.path, self._embedder, threads=self._threads, offline=self._offline)
         (writer.create if is_new else writer.update)(rows)
         return writer.counts
@@ -122,6 +124,7 @@ class Collection:
         if self._index is None or pointer != self._pointer:
             self._index = SearchIndex(self.path, threads=self._threads, offline=self._offline)
             self._pointer = pointer
-            if self._embedder is None:
+            fingerprint = None if self._embedder is None else self._embedder.fingerprint
+            if self._embedder is None or not (self._is_given or fingerprint == self._index.model.fingerprint):
                 self._embedder = self._index.embedder()
         return self._index

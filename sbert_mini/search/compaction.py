@@ -9,9 +9,10 @@ import numpy as np
 from sbert_mini.search.columns import Schema
 from sbert_mini.search.kinds import EXACT, SearchKind, kind_of
 from sbert_mini.search.nearest import build
-from sbert_mini.search.segment import SegmentWriter, remove_cache, remove_segment, segment_folder
+from sbert_mini.search.segment import Segment, SegmentWriter, remove_cache, remove_segment, segment_folder
 from sbert_mini.search.store import Store, publish
 from sbert_mini.search.word_writer import write_generation
+from sbert_mini.shapes import AnyArray
 
 
 def compact_segments(
@@ -50,17 +51,43 @@ def compact_segments(
 def _merge(old: Store, name: str, on_progress: Callable[[int, int], None] | None) -> dict[str, Any]:
     """Write the rows of all segments into a new one, and return its entry for the manifest."""
     with SegmentWriter(old.path / "segments", name, old.model.dimension, Schema(old.columns)) as merged:
+        report = None if on_progress is None else lambda: on_progress(merged.rows, old.rows)
         for segment in old.segments:
-            for block, vector_positions, vectors in segment.row_blocks(old.model.dimension, old.present_rows(segment)):
-                rows = [segment.row(position) for position in block.tolist()]
-                spans = None
-                if segment.passages is not None:
-                    spans = segment.passages.spans[vector_positions]
-                    spans[:, 0] = merged.rows + np.searchsorted(block, spans[:, 0])
-                merged.write(rows, vectors, segment.row_ids[block], spans)
-                if on_progress is not None:
-                    on_progress(merged.rows, old.rows)
+            copy_rows(merged, segment, old.model.dimension, old.present_rows(segment), report)
     return merged.entry
+
+
+def copy_rows(
+    target: SegmentWriter,
+    segment: Segment,
+    dimension: int,
+    rows: AnyArray | None,
+    on_block: Callable[[], object] | None = None,
+    *,
+    renumbered: bool = False,
+) -> None:
+    """Write rows of a segment into another one, with their numbers, vectors and passages.
+
+    Args:
+        target: the other segment.
+        segment: the segment.
+        dimension: components of a vector.
+        rows: which rows, (rows,) bool; None for all.
+        on_block: called after each block of some thousand vectors.
+        renumbered: give them the other segment's next numbers instead of their own.
+
+    Raises:
+        CorruptIndexError: a stored block does not match its checksum.
+    """
+    for block, vector_positions, vectors in segment.row_blocks(dimension, rows):
+        stored = [segment.row(position) for position in block.tolist()]
+        spans = None
+        if segment.passages is not None:
+            spans = segment.passages.spans[vector_positions]
+            spans[:, 0] = target.rows + np.searchsorted(block, spans[:, 0])
+        target.write(stored, vectors, None if renumbered else segment.row_ids[block], spans)
+        if on_block is not None:
+            on_block()
 
 
 def build_new(path: Path, entry: Mapping[str, Any], dimension: int, kind: SearchKind, threads: int) -> None:

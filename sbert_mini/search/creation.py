@@ -26,7 +26,9 @@ def _check_free(path: Path) -> None:
             raise IndexExistsError(f"{path} is a file; name a directory for the new index")
         return
     if (path / "CURRENT").exists():
-        raise IndexExistsError(f"{path} holds an index already: choose another directory, or remove that one")
+        raise IndexExistsError(
+            f"{path} holds an index already: choose another directory, or replace that one (overwrite=True, --overwrite)"
+        )
     creating = (path / _CREATING).exists()
     left = {"LOCK", _CREATING, *FOLDERS} if creating else {"LOCK"}
     foreign = sorted(

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from sbert_mini.errors import InputError, UsageError
+from sbert_mini.search.columns import Schema
 from sbert_mini.search.generation import matching_rows
-from sbert_mini.search.store import Store, publish
-from sbert_mini.search.word_writer import write_generation
+from sbert_mini.search.merging import Generation, publish_change
+from sbert_mini.search.store import Store
 from sbert_mini.shapes import IntArray
 
 
@@ -43,18 +44,12 @@ def rows_to_delete(
 
 
 def publish_without(old: Store, rows: IntArray, threads: int) -> None:
-    """Publish a generation without some rows. Their bytes stay in the segments until a compaction.
+    """Publish a generation without some rows. Their bytes stay in the segments until these are merged or compacted.
 
     Args:
         old: the generation before. The caller holds the write lock.
         rows: the numbers of the rows, (rows,).
         threads: for the index of words.
     """
-    generation, entries, next_row = old.generation + 1, old.manifest["segments"], old.manifest["next_row"]
-    deleted = np.concatenate([old.deleted, rows])
-    write_generation(old.path, generation, entries, deleted, old, threads)
-    publish(
-        *(old.path, generation, old.model, entries, next_row, deleted, old.kind),
-        columns=old.columns,
-        long_texts=old.long_texts,
-    )
+    new = Generation(old.path, old, old.model, old.kind, old.long_texts, Schema(old.columns), threads)
+    publish_change(new, (), rows.tolist())

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, Unpack
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 
 from sbert_mini.errors import InputError, UsageError
-from sbert_mini.progress import Counted, ProgressBar, expected
+from sbert_mini.progress import ProgressBar, expected
 from sbert_mini.runtime import arguments
 from sbert_mini.runtime.choices import LONG_TEXTS, LongTexts
 from sbert_mini.runtime.embedder import Embedder
@@ -46,6 +46,7 @@ class IndexCounts:
         rows: rows stored.
         replaced: rows among them that took the place of one with the same id.
         repeated: rows without an id of their own that were the same, in every column, as one before; stored once.
+        resumed: passages whose vectors an interrupted creation had computed.
         unchanged: rows of an update that were stored already, with the same text and columns; left as they are.
         split: rows whose text was split into passages.
         passages: passages of those rows.
@@ -56,6 +57,7 @@ class IndexCounts:
     rows: int = 0
     replaced: int = 0
     repeated: int = 0
+    resumed: int = 0
     unchanged: int = 0
     split: int = 0
     passages: int = 0
@@ -164,24 +166,35 @@ def encoded_blocks(
     """
     encode = partial(embedder.encode_records, batch_size=options.batch_size, prompt=prompt, counts=counts.encoding)
     total = expected(rows)
-    if rule.truncation != "passages":
-        bar = options.show_progress_bar
-        for block, vectors in encode(Counted(rows, total), truncation=rule.truncation, show_progress_bar=bar):
-            yield RowBlock(block, vectors)
-        return
-    assert rule.tokens is not None and rule.overlap is not None  # noqa: S101, PT018
-    splitter = PassageSplitter(embedder.tokenizer, PassageSize(rule.tokens, rule.overlap))
     progress = ProgressBar("encoding", total) if options.show_progress_bar else None
     try:
-        for passages, vectors in encode(_passages(rows, splitter, counts, options.parts)):
-            spans = np.array([(p.position, p.start, p.end) for p in passages], np.int64)
-            block = [p.row for p in passages if p.is_first]
-            yield RowBlock(block, vectors, spans)
+        for block in _encoded(rows, embedder.tokenizer, encode, rule, options, counts):
+            yield block
             if progress is not None:
-                progress.advance(len(block))
+                progress.advance(len(block.rows))
     finally:
         if progress is not None:
             progress.close()
+
+
+def _encoded(
+    rows: Iterable[StoredRow],
+    tokenizer: TextTokenizer,
+    encode: Callable[..., Iterator[tuple[list[Any], FloatArray]]],
+    rule: LongTextRule,
+    options: EncodingOptions,
+    counts: IndexCounts,
+) -> Iterator[RowBlock]:
+    """Yield rows with their vectors; `encode` is `encode_records` with what all windows share."""
+    if rule.truncation != "passages":
+        for block, vectors in encode(rows, truncation=rule.truncation):
+            yield RowBlock(block, vectors)
+        return
+    assert rule.tokens is not None and rule.overlap is not None  # noqa: S101, PT018
+    splitter = PassageSplitter(tokenizer, PassageSize(rule.tokens, rule.overlap))
+    for passages, vectors in encode(_passages(rows, splitter, counts, options.parts)):
+        spans = np.array([(p.position, p.start, p.end) for p in passages], np.int64)
+        yield RowBlock([p.row for p in passages if p.is_first], vectors, spans)
 
 
 @dataclass(frozen=True, slots=True)

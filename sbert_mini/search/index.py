@@ -277,8 +277,7 @@ class SearchIndex:
 
     def _segment_searches(self) -> list[SegmentSearch]:
         if self._searches is None:
-            store, threads = self._store, thread_count(self._threads)
-            self._searches = segment_searches(store.segments, store.folder, store.model.dimension, store.kind, threads)
+            self._searches = segment_searches(self._store, thread_count(self._threads))
         return self._searches
 
 

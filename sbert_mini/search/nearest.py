@@ -7,7 +7,7 @@ cosine of what is stored, whatever the FAISS file says. Where a filter leaves fe
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from sbert_mini.errors import CorruptIndexError
 from sbert_mini.search.faiss_file import FaissFile, OpenedFaiss
 from sbert_mini.search.faiss_index import search_parameters
 from sbert_mini.search.faiss_threads import faiss_with
-from sbert_mini.search.kinds import EXACT, EXACT_ROWS, SearchKind, faiss_reason, kind_of, proposals_for
+from sbert_mini.search.kinds import EXACT, EXACT_ROWS, faiss_reason, kind_of, proposals_for
 from sbert_mini.search.scoring import rescored, rows_rescored, scanned
 from sbert_mini.search.segment import Segment, segment_folder
+from sbert_mini.search.store import Store
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 SCANNED_SHARE, SCANNED_ROWS = 0.02, 10_000
@@ -50,6 +51,7 @@ class SegmentSearch:
         kind: `kinds.kind_of` this segment.
         threads: for FAISS.
         trains_any: see `FaissFile`.
+        present: the rows that the generation holds, (rows,) bool; None for all. No others are asked for.
 
     Attributes:
         kind: the kind of index; `exact` if the segment has too few different vectors for FAISS, or no FAISS file and may not
@@ -60,13 +62,22 @@ class SegmentSearch:
     """
 
     def __init__(
-        self, segment: Segment, folder: Path, dimension: int, kind: str, threads: int, *, trains_any: bool = True
+        self,
+        segment: Segment,
+        folder: Path,
+        dimension: int,
+        kind: str,
+        threads: int,
+        *,
+        trains_any: bool = True,
+        present: AnyArray | None = None,
     ) -> None:
         self.segment = segment
         self.kind = self._named = kind
         self._dimension = dimension
         self._threads = threads
         self._file = FaissFile(segment, folder, dimension, kind, threads, trains_any=trains_any)
+        self._present = present
         self._opened: OpenedFaiss | None = None
         self._process = os.getpid()
 
@@ -166,13 +177,16 @@ class SegmentSearch:
 
     def _blocks(self, allowed: AnyArray | None) -> Iterator[tuple[IntArray, FloatArray]]:
         """Yield the allowed vectors with their positions, in blocks."""
-        positions = None if allowed is None else np.flatnonzero(allowed)
         if self._is_streamed:
+            positions = None if allowed is None else np.flatnonzero(allowed)
             yield from self.segment.vector_blocks(self._dimension, positions, self._threads)
-        elif positions is None:
-            yield np.arange(self.segment.vectors), self._vectors
+            return
+        positions, vectors = self._held
+        counted = None if allowed is None else allowed[positions]
+        if counted is None or counted.all():
+            yield positions, vectors
         else:
-            yield positions, self._vectors[positions]
+            yield positions[counted], vectors[counted]
 
     @property
     def _is_streamed(self) -> bool:
@@ -180,14 +194,27 @@ class SegmentSearch:
         return self.kind != EXACT or (self._named != EXACT and self.segment.vectors > EXACT_ROWS)
 
     @cached_property
-    def _vectors(self) -> FloatArray:
-        """All vectors of a segment that is searched exactly."""
-        return np.concatenate([block for _, block in self.segment.vector_blocks(self._dimension)])
+    def _held(self) -> tuple[IntArray, FloatArray]:
+        """The positions and vectors of the rows that are present, of a segment that is searched exactly.
+
+        Without the others, so that a search need not copy those that count.
+        """
+        positions = np.arange(self.segment.vectors)
+        if self._present is not None:
+            passages = self.segment.passages
+            positions = np.flatnonzero(self._present if passages is None else passages.vectors_of(self._present))
+        vectors = np.empty((len(positions), self._dimension), np.float32)
+        first = 0
+        for block, of_block in self.segment.vector_blocks(self._dimension, None, self._threads):
+            last = int(np.searchsorted(positions, block[-1], side="right"))
+            vectors[first:last] = of_block[positions[first:last] - block[0]]
+            first = last
+        return positions, vectors
 
     def prepare(self) -> None:
         """Read what a search needs, making the FAISS file where there is none."""
         if self._open() is None and not self._is_streamed:
-            _ = self._vectors
+            _ = self._held
 
     def damage(self) -> str | None:
         """Return what is wrong with the FAISS file, every byte of it, or None; a file that is not there is not wrong."""
@@ -218,19 +245,20 @@ class SegmentSearch:
             return self._opened
 
 
-def segment_searches(
-    segments: Sequence[Segment], path: Path, dimension: int, kind: SearchKind, threads: int
-) -> list[SegmentSearch]:
-    """Return what searches each segment of the index directory `path`, by the kind that fits its number of vectors.
+def segment_searches(store: Store, threads: int) -> list[SegmentSearch]:
+    """Return what searches each segment of a generation, by the kind that fits its number of vectors.
 
     A FAISS file that is missing is made only where that is fast.
     """
-    folder = path / "faiss"
+    kind = store.kind
     return [
         SegmentSearch(
-            segment, folder, dimension, kind_of(kind.factory, segment.vectors, kind.pca), threads, trains_any=False
+            *(segment, store.folder / "faiss", store.model.dimension),
+            *(kind_of(kind.factory, segment.vectors, kind.pca), threads),
+            trains_any=False,
+            present=store.present_rows(segment),
         )
-        for segment in segments
+        for segment in store.segments
     ]
 
 

@@ -249,11 +249,11 @@ def read_request(
         default_by: what ranks the rows for texts, where neither `by` nor `weight` is given.
 
     Raises:
-        UsageError: `k`, the least cosine, what ranks the rows or the queries do not fit.
+        UsageError: `k`, the least cosine (which must be in [-1, 1]), what ranks the rows or the queries do not fit.
         ModelMismatchError: the embedder is not the model that the index was made with.
     """
     k = arguments.integer(k, "k")
-    least = None if min_score is None else arguments.number(min_score, "min_score")
+    least = _least_cosine(min_score)
     fused = hybrid or (by is None and weight is not None and not _are_vectors(queries))
     ranked_by = _search_by(by, default_by, hybrid=fused, are_vectors=_are_vectors(queries))
     share = _share(weight, ranked_by)
@@ -282,6 +282,20 @@ def _search_by(by: SearchBy | None, default_by: Callable[[], SearchBy], *, hybri
         kind = "a hybrid search" if requested == "both" else "a search by words"
         raise UsageError(f"{kind} takes texts as queries, and vectors are searched by meaning: pass the texts")
     return requested or ("meaning" if are_vectors else default_by())
+
+
+def _least_cosine(min_score: float | None) -> float | None:
+    """Return the least cosine of a hit.
+
+    Raises:
+        UsageError: it is none: a number beyond [-1, 1].
+    """
+    if min_score is None:
+        return None
+    least = arguments.number(min_score, "min_score")
+    if not -1 <= least <= 1:
+        raise UsageError(f"min_score is a cosine, from -1 to 1; found {min_score}", "min_score")
+    return least
 
 
 def _share(weight: float | None, by: SearchBy) -> float:

@@ -463,6 +463,11 @@ class Segment:
                 yield str(error)
 
 
+def digests_of(segment: Segment) -> tuple[AnyArray, IntArray]:
+    """Return the `id_digest`s of a segment's rows, ascending, and the rows' positions: (rows,) uint64 and (rows,)."""
+    return segment._id_index[:, 0], segment._id_index[:, 1].astype(np.int64)
+
+
 class SegmentVanishedError(CorruptIndexError):
     """A segment was removed between reading what names it and opening it."""
 

@@ -25,7 +25,8 @@ one step. So a reader sees one generation or the next, keeps the files that it o
 generation before it whole. Checksums chain: `CURRENT` ends with its own, and names the manifest's, the manifest each
 `checksums.json`'s, and that each block's; a part of a file is checked by reading its blocks alone.
 
-Compaction writes the rows that are left into one new segment. A segment that the present generation does not name is removed by
+A writer takes small segments at the end into the new one (`search.merging`), and compaction writes all rows that are left into
+one new segment. A segment that the present generation does not name is removed by
 the next writer that finds nobody reading it: a reader holds a shared lock (flock) on the `checksums.json` of each of its
 segments, and on the `record.json` of its words, which ends with its process.
 
@@ -400,10 +401,13 @@ def require_index(path: Path) -> None:
         if path.is_dir() and any(entry.name != "LOCK" for entry in path.iterdir()):
             raise IndexNotFoundError(
                 f"{path} holds no index but other files: name an index, or make one in an empty or absent directory with "
-                "'sbmini index create DIRECTORY --input FILE'"
+                "'sbmini index create DIRECTORY --input FILE' or 'sbmini index sync DIRECTORY FOLDER'"
             )
         what = "holds no index" if path.is_dir() else "does not exist"
-        raise IndexNotFoundError(f"{path} {what}: make one with 'sbmini index create {path} --input FILE'")
+        raise IndexNotFoundError(
+            f"{path} {what}: make one of rows with 'sbmini index create {path} --input FILE', or of a folder of documents with "
+            f"'sbmini index sync {path} FOLDER'"
+        )
 
 
 @contextmanager

@@ -201,7 +201,7 @@ def write_generation(
 
 def _write(folder: Path, segments: Sequence[Segment], deleted: IntArray, old: Store | None, threads: int) -> None:
     content = content_digest(segments, deleted)
-    if old is not None and {segment.name for segment in old.segments} <= {segment.name for segment in segments}:
+    if old is not None and not {segment.name for segment in old.segments}.isdisjoint(s.name for s in segments):
         try:
             _carry_on(old, folder, content, segments, deleted, threads)
             return
@@ -214,7 +214,7 @@ def _write(folder: Path, segments: Sequence[Segment], deleted: IntArray, old: St
 def _carry_on(
     old: Store, folder: Path, content: str, segments: Sequence[Segment], deleted: IntArray, threads: int
 ) -> None:
-    """Make a folder of words from that of the generation before: link its files, add the new rows, delete the deleted ones.
+    """Make a folder of words from that of the generation before: link its files, add the new rows, delete the missing ones.
 
     Raises:
         FileNotFoundError: there is none, or one of an earlier version.
@@ -227,12 +227,19 @@ def _carry_on(
         raise FileNotFoundError(f"{before} holds no words")
     folder.mkdir()
     link_files(before, record, folder)
-    names = {segment.name for segment in old.segments}
+    names, kept = {segment.name for segment in old.segments}, {segment.name for segment in segments}
     new = [segment for segment in segments if segment.name not in names]
+    merged = [segment.row_ids for segment in old.segments if segment.name not in kept]
     gone = np.setdiff1d(deleted, old.deleted)
+    if merged:  # their rows are in the new segments, but for those that are left out
+        left_out = np.setdiff1d(np.concatenate(merged), np.concatenate([*(s.row_ids for s in new), old.deleted]))
+        gone = np.union1d(gone, left_out)
+    next_row = int(old.manifest["next_row"])
+    texts = ((row, text) for row, text in stored_texts(new, gone) if row >= next_row)
+    count = sum(int(np.count_nonzero(segment.row_ids >= next_row)) for segment in new)
     with tantivy_errors(CorruptIndexError, f"{before} cannot be read by this tantivy"):
         index = open_index(folder, record)
-    write_rows(index, stored_texts(new, gone), gone.tolist(), sum(segment.rows for segment in new), threads)
+    write_rows(index, texts, gone.tolist(), count, threads)
     rows = sum(segment.rows for segment in segments) - len(np.unique(deleted))
     if index.searcher().num_docs != rows:
         raise CorruptIndexError(f"{before} did not hold the rows that its record tells of")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,26 +17,34 @@ from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.search.columns import Schema
-from sbert_mini.search.compaction import build_new, compact_segments
+from sbert_mini.search.compaction import compact_segments
 from sbert_mini.search.creation import creating_index
 from sbert_mini.search.deadline import TIME_LIMIT_S
 from sbert_mini.search.deletion import publish_without, rows_to_delete
-from sbert_mini.search.encoding import EncodingOptions, IndexCounts, VectorsById, encoded_blocks, given_blocks
+from sbert_mini.search.encoding import (
+    EncodingOptions,
+    IndexCounts,
+    RowBlock,
+    VectorsById,
+    encoded_blocks,
+    given_blocks,
+)
 from sbert_mini.search.generation import row_of
 from sbert_mini.search.index import SearchIndex
+from sbert_mini.search.journal import Journal, JournalingEncoder, journal_folder, remove_journal
 from sbert_mini.search.kinds import AUTOMATIC, SearchKind, check_kind, requested_kind
+from sbert_mini.search.merging import Generation, publish_change
 from sbert_mini.search.queries import IndexModel, check_model
-from sbert_mini.search.segment import SegmentWriter, StoredRow
+from sbert_mini.search.segment import StoredRow
 from sbert_mini.search.store import (
+    LongTextRule,
     ModelIdentity,
     Store,
     describe,
-    publish,
     require_index,
     sweep,
     write_lock,
 )
-from sbert_mini.search.word_writer import write_generation
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.frames import rows_of
 from sbert_mini.text.records import Record, Reject
@@ -106,6 +115,8 @@ class IndexWriter:
         kind: str = AUTOMATIC,
         pca: int | None = None,
         column_types: Mapping[str, str] | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
     ) -> SearchIndex:
         """Make a new index of the records, and return it, opened.
 
@@ -119,9 +130,13 @@ class IndexWriter:
                 prompt for documents, if it has one.
             column_types: types of columns, by name: `integer`, `number`, `boolean` or `text`. The others are inferred
                 (`search.columns`).
+            overwrite: take the place of an index that the directory holds, in one step: until then, and after an error, that one
+                is used.
+            resume: keep the vectors beside the index, in INDEX.partial, until it is whole, and take those from there that an
+                interrupted call left; rows that have changed since are encoded.
 
         Raises:
-            IndexExistsError: the directory holds an index or something else.
+            IndexExistsError: the directory holds an index, without `overwrite`, or something else.
             IndexLockedError: another process is writing there.
             InputError: there is no record, two have the same id, a value does not fit its column's type, or the vectors do not
                 fit. Nothing is stored then.
@@ -134,10 +149,10 @@ class IndexWriter:
             raise UsageError(f"a new index needs a model: IndexWriter({str(self.path)!r}, Embedder())")
         check_kind(kind, self._embedder.dimension, pca)
         model = model_identity(self._embedder, prompt)
-        with creating_index(self.path):
-            schema = Schema(declared=column_types)
-            rows = self._row_writer(embedder=self._embedder)
-            rows.write(records, model, None, vectors, SearchKind(kind, pca), schema, replace=False)
+        with _directory_of_new(self.path, overwrite=overwrite) as replaced:
+            rows = self._row_writer(embedder=self._embedder, resume=resume)
+            schema, how = Schema(declared=column_types), SearchKind(kind, pca)
+            rows.write(records, model, None, vectors, how, schema, replace=False, replaces=replaced)
         return self._opened()
 
     def add(
@@ -220,6 +235,7 @@ class IndexWriter:
             if not len(rows) or (confirm is not None and not confirm(len(rows))):
                 return 0
             publish_without(old, rows, thread_count(self._threads))
+            old.close()
             sweep(self.path)
         return len(rows)
 
@@ -274,6 +290,7 @@ class IndexWriter:
             schema = Schema(old.columns, column_types)
             rows = self._row_writer(embedder=self._embedder)
             rows.write(records, old.model, old, vectors, old.kind, schema, replace=replace)
+            old.close()
             sweep(self.path)
         return self._opened()
 
@@ -281,6 +298,19 @@ class IndexWriter:
         index = SearchIndex(self.path, threads=self._threads)
         index.prepare()
         return index
+
+
+@contextmanager
+def _directory_of_new(path: Path, *, overwrite: bool) -> Iterator[Store | None]:
+    """Hold the write lock of the directory of a new index, and yield the generation that it replaces, or None."""
+    if not (overwrite and (path / "CURRENT").exists()):
+        with creating_index(path):
+            yield None
+        return
+    with write_lock(path), closing(Store(path)) as replaced:
+        yield replaced
+        replaced.close()
+        sweep(path)
 
 
 class _RowWriter:
@@ -292,6 +322,7 @@ class _RowWriter:
         options: how they are encoded.
         counts: filled in.
         on_reject: takes each row that cannot be stored; None where the first one is an error.
+        resume: keep vectors in a journal, and take them from there.
     """
 
     def __init__(
@@ -302,12 +333,14 @@ class _RowWriter:
         options: EncodingOptions,
         counts: IndexCounts,
         on_reject: Callable[[Reject], None] | None,
+        resume: bool = False,
     ) -> None:
         self._path = path
         self._embedder = embedder
         self._options = options
         self._counts = counts
         self._on_reject = on_reject
+        self._resume = resume
 
     def write(
         self,
@@ -319,6 +352,7 @@ class _RowWriter:
         schema: Schema,
         *,
         replace: bool,
+        replaces: Store | None = None,
     ) -> None:
         """Write the records into a new segment, and publish the generation that has it.
 
@@ -330,45 +364,57 @@ class _RowWriter:
             kind: the kind of index.
             schema: the columns.
             replace: replace the stored row with the same id, if there is one.
+            replaces: see `Generation`.
 
         Raises:
             InputError: a row cannot be stored, or there is none.
         """
         counts = self._counts
         counts.records = counts.rows = counts.replaced = counts.repeated = counts.unchanged = 0
-        counts.split = counts.passages = 0
+        counts.split = counts.passages = counts.resumed = 0
         rule = self._options.rule(None if old is None else old.long_texts, self._embedder, model.prompt)
-        first_row = 0 if old is None else int(old.manifest["next_row"])
-        generation = 1 if old is None else old.generation + 1
         replaced: list[int] = []
         options = self._options
         same_vectors = vectors is None and (options.truncation, options.passage_tokens, options.overlap) == (None,) * 3
         taken = self._accepted(rows_of(records), old, replaced if replace else None, schema, leave_equal=same_vectors)
         accepted = Counted(taken, expected(records))
-        segments = self._path / "segments"
-        with SegmentWriter(segments, f"{generation:06d}", model.dimension, schema, first_row) as segment:
-            if vectors is None:
-                rows = Counted((row for _, row in accepted), expected(accepted))
-                blocks = encoded_blocks(rows, self._embedder, model.prompt, rule, self._options, counts)
-            else:
-                blocks = given_blocks(accepted, vectors, model.dimension, counts)
-            for block in blocks:
-                segment.write(block.rows, block.vectors, spans=block.spans)
-            if not segment.rows and not counts.repeated and not counts.unchanged:
+        if vectors is None:
+            rows = Counted((row for _, row in accepted), expected(accepted))
+            blocks = self._encoded(rows, model, rule)
+        else:
+            blocks = given_blocks(accepted, vectors, model.dimension, counts)
+
+        def check(rows: int) -> None:
+            if not rows and not counts.repeated and not counts.unchanged:
                 raise InputError("there is no text to index")
-        if not segment.rows:
+
+        new = Generation(self._path, old, model, kind, rule, schema, self._embedder.threads, replaces)
+        counts.rows = publish_change(new, blocks, replaced, check)
+        counts.replaced = len(replaced)
+        if self._resume:
+            remove_journal(self._path)
+
+    def _encoded(self, rows: Iterable[StoredRow], model: ModelIdentity, rule: LongTextRule) -> Iterator[RowBlock]:
+        """Yield the rows with their vectors, computed or out of the journal."""
+        options, counts = self._options, self._counts
+        if not self._resume:
+            yield from encoded_blocks(rows, self._embedder, model.prompt, rule, options, counts)
             return
-        counts.rows, counts.replaced = segment.rows, len(replaced)
-        entries = [] if old is None else list(old.manifest["segments"])
-        entries.append(segment.entry)
-        deleted = np.array(replaced, dtype=np.int64)
-        if old is not None:
-            deleted = np.concatenate([old.deleted, deleted])
-            rule = old.long_texts
-        next_row, columns = first_row + segment.rows, schema.described()
-        build_new(self._path, entries[-1], model.dimension, kind, self._embedder.threads)
-        write_generation(self._path, generation, entries, deleted, old, self._embedder.threads)
-        publish(self._path, generation, model, entries, next_row, deleted, kind, columns=columns, long_texts=rule)
+        journal = Journal(self._path, model, rule.truncation)
+        if journal.is_of_others:
+            raise InputError(
+                f"{journal_folder(self._path)} was left by a command with another model, prompt or way with long texts: run that "
+                "one, or delete the folder"
+            )
+        with closing(journal):
+            journal.open()
+            encoder = JournalingEncoder(self._embedder, journal)
+            try:
+                yield from encoded_blocks(rows, encoder, model.prompt, rule, options, counts)
+            finally:
+                counts.resumed = journal.taken
+                if journal.is_empty:
+                    journal.remove()
 
     def _accepted(
         self,

@@ -86,6 +86,8 @@ class _ArrayReader:
             elif mark in "]}":
                 self._depth -= 1
                 if self._depth == 0:
+                    if mark == "}":
+                        raise InputError(f"{self._name}, line {self.line}: the array ends with }}, not with ]")
                     self._take(text[start : match.start()])
                     yield from self._element(is_last=True)
                     start, self._ended = position, True

@@ -4,7 +4,7 @@ Every module that reads text takes its limits from here: lines through `limited_
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, TypeVar
 
 MAX_ROW_BYTES = 64 * 2**20
@@ -34,13 +34,16 @@ def most_lines(max_row_bytes: int) -> int:
     return max(1000, max_row_bytes // 64)
 
 
-def window_of(source: Iterator[ItemT], rows: int, most_bytes: int | None = None) -> list[ItemT]:
+def window_of(
+    source: Iterator[ItemT], rows: int, most_bytes: int | None = None, waits: Callable[[], bool] | None = None
+) -> list[ItemT]:
     """Return the next items, texts or pairs of texts: at most `rows`, and none after those that fill `most_bytes`.
 
     Args:
         source: the items.
         rows: the most items.
         most_bytes: of the items; None for `WINDOW_BYTES`.
+        waits: returns whether the next item would have to be waited for, which ends a window that has one; None for never.
     """
     most_bytes = WINDOW_BYTES if most_bytes is None else most_bytes
     window: list[ItemT] = []
@@ -51,5 +54,7 @@ def window_of(source: Iterator[ItemT], rows: int, most_bytes: int | None = None)
         except StopIteration:
             break
         window.append(item)
+        if waits is not None and waits():
+            break
         size += sys.getsizeof(item) if isinstance(item, str) else sum(map(sys.getsizeof, item))  # type: ignore[call-overload]
     return window

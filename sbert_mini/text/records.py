@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn, TypeAlias, get_args
+from typing import Any, BinaryIO, Literal, NoReturn, TypeAlias, cast, get_args
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.files.paths import expanded, matching
+from sbert_mini.text.arrivals import Arrivals
 from sbert_mini.text.json_array import read_array
 from sbert_mini.text.json_lines import json_object
 from sbert_mini.text.limits import MAX_ROW_BYTES
@@ -301,6 +302,7 @@ def read_records(
     delimiter: str | None = None,
     counts: ReadCounts | None = None,
     on_reject: Callable[[Reject], None] | None = None,
+    arrivals: Arrivals | None = None,
 ) -> Iterator[Record]:
     """Yield the records of a file, or of several one after the other, in order.
 
@@ -323,6 +325,7 @@ def read_records(
         counts: filled in, if given.
         on_reject: takes each row that cannot be read; None for an error at the first. A file that cannot be read at all
             (absent, damaged, without the text column) is an error in any case.
+        arrivals: told, if given, of lines that arrive in standard input; not of a JSON array.
 
     Raises:
         UsageError: a format is unknown, a file is named twice, or plain text is asked for a column.
@@ -347,7 +350,7 @@ def read_records(
     max_row_bytes = min(max_row_bytes, sys.maxsize - 1)
     columns = _Columns.named(text_column, text_separator, id_column)
     counts = counts if counts is not None else ReadCounts()
-    return _records(files, columns, max_row_bytes, counts, on_reject, delimiter)
+    return _records(files, columns, max_row_bytes, counts, on_reject, delimiter, arrivals)
 
 
 def _records(
@@ -357,6 +360,7 @@ def _records(
     counts: ReadCounts,
     on_reject: Callable[[Reject], None] | None,
     delimiter: str | None,
+    arrivals: Arrivals | None,
 ) -> Iterator[Record]:
     for path, kind in files:
         name = "standard input" if str(path) == STANDARD_INPUT else str(path)
@@ -364,7 +368,7 @@ def _records(
         rows = (
             _parquet(path, source, columns)
             if kind == "parquet"
-            else _text_records(path, kind, source, columns, counts, delimiter)
+            else _text_records(path, kind, source, columns, counts, delimiter, arrivals)
         )
         for record in rows:
             counts.records += 1
@@ -373,9 +377,15 @@ def _records(
 
 
 def _text_records(
-    path: Path, kind: Format, source: _Source, columns: _Columns, counts: ReadCounts, delimiter: str | None
+    path: Path,
+    kind: Format,
+    source: _Source,
+    columns: _Columns,
+    counts: ReadCounts,
+    delimiter: str | None,
+    arrivals: Arrivals | None,
 ) -> Iterator[Record]:
-    with open_file(path) as stream:
+    with open_file(path, None if kind == "json" else arrivals) as stream:
         lines = read_lines(stream, source.name, source.max_row_bytes, by_itself=kind in ("txt", "jsonl"))
         if kind == "txt":
             yield from _plain(lines, source, counts)
@@ -399,14 +409,20 @@ def _standard_input() -> int:
         raise UsageError("standard input is closed: name a file with --input (-i), or pipe the rows in") from None
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path, arrivals: Arrivals | None = None) -> BinaryIO:
     """Return a file's bytes, unpacked where its name ends in `.gz`; `-` is standard input.
+
+    Args:
+        path: the file.
+        arrivals: told, if given, of lines that arrive in standard input.
 
     Raises:
         InputError: it cannot be opened.
     """
     if str(path) == STANDARD_INPUT:
-        return io.BufferedReader(io.FileIO(_standard_input(), closefd=False))
+        descriptor = _standard_input()
+        lines = None if arrivals is None else arrivals.lines(descriptor)
+        return io.BufferedReader(io.FileIO(descriptor, closefd=False)) if lines is None else cast(BinaryIO, lines)
     try:
         if path.suffix.lower() == ".gz":
             return io.BufferedReader(gzip.open(path, "rb"))

@@ -55,6 +55,37 @@ def fitted(text: str, width: int) -> str:
     return text[:end] + "…"
 
 
+def wrapped(text: str, width: int) -> list[tuple[int, int]]:
+    """Return where the lines of a text start and end, in characters, so that each takes at most `width` columns.
+
+    A line is cut at a blank, else beside a wide character, else within a word. Blanks at a cut belong to no line.
+
+    Args:
+        text: of one line.
+        width: at least 2.
+    """
+    lines: list[tuple[int, int]] = []
+    start = taken = 0
+    cut = -1  # where the line may be cut
+    i = 0
+    while i < len(text):
+        size = columns(text[i])
+        if text[i] == " " or (size == 2 and i > start):
+            cut = i
+        if taken + size > width and text[i] != " ":
+            end = cut if text[start : max(cut, start)].strip(" ") else i
+            lines.append((start, end - len(text[start:end]) + len(text[start:end].rstrip(" "))))
+            start = end + len(text[end : i + 1]) - len(text[end : i + 1].lstrip(" "))
+            taken, cut = columns(text[start:i]), -1
+        taken += size
+        if size == 2:
+            cut = i + 1
+        i += 1
+    if start < len(text) or not lines:
+        lines.append((start, start + len(text[start:].rstrip(" "))))
+    return lines
+
+
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

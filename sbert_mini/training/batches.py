@@ -34,14 +34,14 @@ def tokenized(task: Task, examples: Examples, tokenizer: TextTokenizer, which: s
         task: the task.
         examples: its examples.
         tokenizer: the model's.
-        which: what the examples are, for the report.
+        which: what the examples are, for the report; empty for no report.
     """
     is_pair = task.config.structure == "pair"
     columns: list[Any] = [list(column) for column in zip(*examples.texts, strict=True)]
     if is_pair:
         columns = [[(row[0], row[1]) for row in examples.texts]]
     texts = [TokenizedTexts(column, tokenizer) for column in columns]
-    if cut := sum(column.truncated for column in texts):
+    if which and (cut := sum(column.truncated for column in texts)):
         what = "pairs" if is_pair else "texts"
         limit = tokenizer.max_seq_length
         log.warning(

@@ -97,10 +97,12 @@ def has_no_rivals(rows: Sequence[Sequence[str]]) -> bool:
     """Return whether no positive has another text to be nearer than, so that a ranking of the rows is not defined.
 
     Args:
-        rows: of anchor and positive: the others are the other rows' positives; or of triplets: the other is the negative.
+        rows: of anchor and positive: the others are the positives of rows with another anchor; or of triplets, with the negative.
     """
     if rows and len(rows[0]) > 2:
         return all(row[1] == row[2] for row in rows)
+    if len({row[0] for row in rows}) < 2:
+        return True
     return len({row[1] for row in rows}) < 2
 
 

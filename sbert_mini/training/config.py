@@ -208,6 +208,19 @@ class FitterConfig:
                 )
 
 
+def needs_dropout(tasks: Sequence[TaskConfig], regularization: RegularizationConfig) -> str:
+    """Return what compares two dropout masks of the encoder, in words; empty where nothing does.
+
+    Args:
+        tasks: the tasks that are trained.
+        regularization: the regularizers.
+    """
+    if regularization.r_drop:
+        return "R-Drop (regularization.r_drop)"
+    twice = next((task.name for task in tasks if task.views > 1), None)
+    return "" if twice is None else f"unsupervised SimCSE (the task {twice!r})"
+
+
 def _check_frozen(task: TaskConfig) -> None:
     if not task.has_weights:
         raise UsageError(

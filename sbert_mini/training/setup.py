@@ -1,24 +1,29 @@
 """What a fitter is made of, from its settings and tasks: arguments that fit, the evaluator, the schedule."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 from sentence_transformers import SentenceTransformerTrainingArguments
 from torch import Tensor
 
+from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.log_keys import TRAIN
 from sbert_mini.text.tokenizer import TextTokenizer
 from sbert_mini.training import processes
 from sbert_mini.training.batches import tokenized
-from sbert_mini.training.config import FitterConfig
+from sbert_mini.training.config import FitterConfig, needs_dropout
 from sbert_mini.training.evaluator import Measured, TaskEvaluator
 from sbert_mini.training.objective import Objective
 from sbert_mini.training.schedule import Schedule
+from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
 
+log = logging.getLogger("sbert_mini")
 
-def check_arguments(args: SentenceTransformerTrainingArguments, batch_size: int, *, is_sharded: bool) -> None:
+
+def check_arguments(args: SentenceTransformerTrainingArguments, batch_size: int, is_sharded: bool) -> None:
     """Refuse training arguments that the fitter cannot do.
 
     Args:
@@ -41,6 +46,21 @@ def check_arguments(args: SentenceTransformerTrainingArguments, batch_size: int,
         )
     if args.fp16:
         raise UsageError("fp16 needs its losses scaled; use bf16")
+
+
+def warn_without_dropout(encoder: MiniBert, tasks: Sequence[TaskConfig], config: FitterConfig) -> None:
+    """Warn where a method compares two dropout masks, and the encoder has no dropout.
+
+    Args:
+        encoder: the encoder.
+        tasks: the tasks that are trained.
+        config: the fitter's settings.
+    """
+    if encoder.config.hidden_dropout_prob > 0 or config.encoder == "frozen":
+        return
+    needs = needs_dropout(tasks, config.regularization)
+    if needs:
+        log.warning("the encoder's dropout is 0, so that %s compares a text with itself: use with_dropout(0.1)", needs)
 
 
 def make_evaluator(

@@ -25,7 +25,7 @@ TWO_SIDED = ("siamese", "pair")
 """Structures whose rows can be read the other way round."""
 LORA_TARGETS = ("query", "key", "value", "dense")
 """The encoder's matrices that LoRA can update, by the last part of their names."""
-METRICS = ("accuracy", "macro_f1", "pearson", "spearman")
+METRICS = ("accuracy", "macro_f1", "pearson", "spearman", "average_precision")
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,15 @@ class LossSpec:
         return self.head in ("classification", "regression")
 
 
-_CORRELATIONS = ("pearson", "spearman")
+_OF_SCORES = ("pearson", "spearman", "average_precision")
 _RANKED = ("siamese", "triplet", "single")
 LOSSES: Mapping[str, LossSpec] = {
     "cross-entropy": LossSpec(("single", "siamese", "pair"), "classes", ("accuracy", "macro_f1"), "classification"),
-    "regression": LossSpec(("siamese", "pair"), "scores", _CORRELATIONS, "regression"),
-    "cosine-embedding": LossSpec(("siamese",), "scores", _CORRELATIONS, "similarity", margin=True),
-    "cosine-mse": LossSpec(("siamese",), "scores", _CORRELATIONS, "similarity", nested=True),
-    "cosent": LossSpec(("siamese",), "scores", _CORRELATIONS, "similarity", nested=True),
-    "angle": LossSpec(("siamese",), "scores", _CORRELATIONS, "similarity", nested=True),
+    "regression": LossSpec(("siamese", "pair"), "scores", _OF_SCORES, "regression"),
+    "cosine-embedding": LossSpec(("siamese",), "scores", _OF_SCORES, "similarity", margin=True),
+    "cosine-mse": LossSpec(("siamese",), "scores", _OF_SCORES, "similarity", nested=True),
+    "cosent": LossSpec(("siamese",), "scores", _OF_SCORES, "similarity", nested=True),
+    "angle": LossSpec(("siamese",), "scores", _OF_SCORES, "similarity", nested=True),
     "multiple-negatives-ranking": LossSpec(
         _RANKED, "none", ("accuracy",), nested=True, ranking=True, unmeasured=("single",)
     ),
@@ -173,7 +173,7 @@ class TaskConfig:
         head_dropout: the probability of dropout before each of the head's layers, 0 to 0.95.
         weight: a factor of the loss, 0 or more.
         metric: the dev figure that counts for the best model; by default accuracy for classes and rankings, pearson for
-            scores.
+            scores; `average_precision` is for scores of two values.
         scale: the factor of the cosines in ranking losses, `cosent` and `angle`, 0 or more: 1 / temperature; a higher factor
             sharpens the loss.
         triplet_margin: with the loss `triplet`: the margin between the positive and the negative, on cosine distance, 0 or

@@ -80,6 +80,10 @@ class Task:
                 raise UsageError(
                     f"task {config.name!r}: the loss {config.loss} needs labels, and the {name} rows have none"
                 )
+        if config.metric == "average_precision" and self.dev and len(set(self.dev.labels or ())) != 2:
+            raise InputError(
+                f"task {config.name!r}: average_precision needs dev scores of two values; found {len(set(self.dev.labels or ()))}"
+            )
         if config.graded:
             check_scores(config.name, self.train, self.dev, config.low, config.high)
         else:

@@ -26,7 +26,7 @@ from sbert_mini.training.optimizers import make_optimizer
 from sbert_mini.training.rates import depth, set_trained, unfrozen_depth
 from sbert_mini.training.regularization import regularizers
 from sbert_mini.training.schedule import BundleSampler
-from sbert_mini.training.setup import check_arguments, make_evaluator, make_schedule
+from sbert_mini.training.setup import check_arguments, make_evaluator, make_schedule, warn_without_dropout
 from sbert_mini.training.surgery import Surgeon
 from sbert_mini.training.task_loss import task_loss
 from sbert_mini.training.tasks import Task
@@ -80,6 +80,7 @@ class MultiTaskTrainer(BaseFitter):
         self.lora = Lora(model[0].model, self.fitter.lora) if self.fitter.lora is not None else None
         self.averages = {}
         trained = [task.config for task in self.tasks]
+        warn_without_dropout(model[0].model, trained, self.fitter)
         self.telemetry = Telemetry([config.name for config in trained])
         self._encoder: MiniBertModule = model[0]
         self._rows: list[TaskRows] = []
@@ -96,8 +97,7 @@ class MultiTaskTrainer(BaseFitter):
             evaluator=make_evaluator(all_tasks, self.fitter, self.objectives, tokenizer, self._embed),
             **options,
         )
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        check_arguments(self.args, self.fitter.batch_size, is_sharded=sharded)
+        check_arguments(self.args, self.fitter.batch_size, self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self.add_callback(AfterStep(self))
         self.remove_callback(PrinterCallback)  # it prints to stdout, which is for data
         self.schedule = make_schedule(self.tasks, self.fitter, self.args, self.steps_per_epoch)
@@ -116,7 +116,7 @@ class MultiTaskTrainer(BaseFitter):
             frozen = self.fitter.encoder == "frozen"
             self.model.train(self.model.training and not frozen)
             fixed = self._embed if frozen else None
-            with self.accelerator.autocast():  # in the precision of the steps
+            with self.accelerator.autocast(), self.telemetry.clock_stopped():  # in the precision of the steps
                 self._rows = [task_rows(task, self._encoder.text_tokenizer, fixed) for task in self.tasks]
         self._sampler = BundleSampler(
             self.schedule,

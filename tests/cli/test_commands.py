@@ -201,10 +201,10 @@ def test_an_index_is_changed_described_and_checked(sbmini_here, tmp_path):
     (tmp_path / "c.csv").write_text("url,body,year\nu1,bread falls,2004\nu4,birds sing,2005\n")
     columns = ["--text-column", "body", "--id-column", "url"]
     assert sbmini_here("index", "create", "ix", "-i", "a.csv", *columns).stderr == "sbmini: 2 rows -> ix\n"
-    assert sbmini_here("index", "add", "ix", "-i", "b.csv", *columns).stderr == "sbmini: 1 rows -> ix\n"
+    assert sbmini_here("index", "add", "ix", "-i", "b.csv", *columns).stderr == "sbmini: 1 row -> ix\n"
     one_error(sbmini_here("index", "add", "ix", "-i", "c.csv", *columns), 1, "line 2", "'u1' is in the index already")
     done = sbmini_here("index", "update", "ix", "-i", "c.csv", *columns)
-    assert done.stderr == "sbmini: 2 rows (1 of them in the place of older ones) -> ix\n"
+    assert done.stderr == "sbmini: 1 added, 1 changed, 0 unchanged -> ix\n"
     assert sbmini_here("index", "delete", "ix", "u2").stderr == "sbmini: 1 row deleted from ix\n"
     one_error(sbmini_here("index", "delete", "ix", "u2"), 1, "'u2' is not in the index")
     one_error(sbmini_here("index", "delete", "ix"), 2, "--ids-from")
@@ -212,11 +212,11 @@ def test_an_index_is_changed_described_and_checked(sbmini_here, tmp_path):
     assert {hit["id"]: hit["columns"]["year"] for hit in hits} == {"u1": "2004", "u3": "2003", "u4": "2005"}
     assert hits[0]["text"] == "bread falls"
     described = json.loads(sbmini_here("index", "info", "ix", "--json").stdout)
-    assert (described["rows"], described["generation"], described["segments"]) == (3, 4, 3)
-    assert (described["deleted_rows_kept"], described["model_name"]) == (2, "sbert-mini")
-    assert "generation          4" in sbmini_here("index", "info", "ix").stdout
+    assert (described["rows"], described["generation"], described["segments"]) == (3, 4, 1)
+    assert (described["deleted_rows_kept"], described["model_name"]) == (1, "sbert-mini")
+    assert "generation      4, of " in sbmini_here("index", "info", "ix").stdout
     assert sbmini_here("index", "verify", "ix").stderr == "sbmini: ix is sound: 3 rows, generation 4\n"
-    file = tmp_path / "ix" / "segments" / "000001" / "vectors.npy"
+    file = tmp_path / "ix" / "segments" / "000003" / "vectors.npy"
     data = bytearray(file.read_bytes())
     data[700] ^= 16
     file.write_bytes(data)
@@ -235,9 +235,9 @@ def test_search_takes_queries_from_a_file_and_shows_what_is_asked_for(sbmini_her
     assert set(first["hits"][0]) == {"rank", "id", *scores}
     lines = sbmini_here("search", "ix", "bread", "--without-text").stdout.splitlines()
     assert [line.count("\t") for line in lines] == [1, 1, 1]
-    assert sbmini_here("search", "ix", "bread", "--min-score", 1.1, "--fail-if-empty").returncode == 1
+    assert sbmini_here("search", "ix", "bread", "--min-score", 1, "--fail-if-empty").returncode == 1
     assert sbmini_here("search", "ix", "bread", "--fail-if-empty").returncode == 0
-    assert sbmini_here("search", "ix", "bread", "--min-score", 1.1).returncode == 0
+    assert sbmini_here("search", "ix", "bread", "--min-score", 1).returncode == 0
     one_error(sbmini_here("search", "ix", "bread", "-i", "q.csv"), 2, "both")
     one_error(sbmini_here("search", "ix", "bread", "--json", "--jsonl"), 2, "exclude")
     everything = json.loads(sbmini_here("search", "ix", "bread", "-k", 9999, "--json").stdout)["results"][0]["hits"]
@@ -250,7 +250,7 @@ def test_models_are_listed_described_and_converted(sbmini_here, make_model):
     path = make_model()
     described = json.loads(sbmini_here("models", "info", path, "--json").stdout)
     assert (described["dimension"], described["layers"], described["graphs"]) == (28, 3, [])
-    assert "max seq length  31" in sbmini_here("models", "info", path).stdout
+    assert "reads           up to 31 word pieces of a text\n" in sbmini_here("models", "info", path).stdout
     done = sbmini_here("models", "convert", path)
     assert done.stdout.splitlines() == [f"{path}/onnx/model.onnx", f"{path}/onnx/model_int8.onnx"]
     assert json.loads(sbmini_here("models", "info", path, "--json").stdout)["graphs"] == [
@@ -345,7 +345,7 @@ def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini_here, tmp_p
         "no such column: yeer",
         "Columns: id (text), year (integer), lang (text)",
     )
-    assert sbmini_here("search", "ix", "E-1042", "--hybrid", "--min-score", 1.01).stdout == ""
+    assert sbmini_here("search", "ix", "E-1042", "--hybrid", "--min-score", 1).stdout == ""
     doomed = ("index", "delete", "ix", "--filter", "year < 2010")
     assert sbmini_here(*doomed, "--dry-run").stderr == "sbmini: 10 rows would be deleted from ix\n"
     assert sbmini_here(*doomed).stderr == "sbmini: 10 rows deleted from ix\n"
@@ -356,7 +356,7 @@ def test_an_index_is_filtered_compacted_and_searched_by_words(sbmini_here, tmp_p
     assert (described["rows"], described["deleted_rows_kept"], described["segment_kinds"]) == (20, 0, ["exact"])
 
 
-def test_many_segments_are_worth_a_note(sbmini_here, tmp_path, default_embedder):
+def test_many_segments_are_worth_a_note(sbmini_here, tmp_path, default_embedder, separate_segments):
     (tmp_path / "a.txt").write_text("bread\n")
     assert sbmini_here("index", "create", "ix", "-i", "a.txt").returncode == 0
     writer = IndexWriter(tmp_path / "ix", default_embedder)
@@ -373,7 +373,7 @@ def test_duplicates_and_reductions(sbmini_here, tmp_path):
     (tmp_path / "t.txt").write_text("\n".join(texts) + "\n")
     done = sbmini_here("dedup", "-i", "t.txt", "--threshold", 0.85, "--duplicates", "d.jsonl")
     assert done.stdout.splitlines() == [texts[0], texts[2]]
-    assert done.stderr == "sbmini: 4 rows, 2 kept; 1 had the same text as a kept one, 1 were near one\n"
+    assert done.stderr == "sbmini: 4 rows, 2 kept; 1 had the same text as a kept one, 1 was near one\n"
     near, same = (json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines())
     assert (near["line"], near["of"]["line"], near["reason"], same["reason"]) == (2, 1, "near", "same text")
     assert 0.85 <= near["score"] < 1
@@ -429,7 +429,7 @@ def test_passages_on_the_command_line(sbmini_here, tmp_path):
         json.dumps({"id": "long", "text": text}) + "\n" + json.dumps({"text": "A dog."}) + "\n"
     )
     made = sbmini_here("index", "create", "x.index", "-i", "t.jsonl", "--overlap", "0")
-    assert "1 long rows were split into 3 passages" in made.stderr
+    assert "1 long row was split into 3 passages" in made.stderr
     about = json.loads(sbmini_here("index", "info", "x.index", "--json").stdout)
     assert [about[key] for key in ("long_texts", "overlap", "rows", "vectors")] == ["passages", 0, 2, 4]
     found = json.loads(sbmini_here("search", "x.index", "interest rates", "-k", "1", "--json", "--passages").stdout)

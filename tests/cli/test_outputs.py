@@ -270,3 +270,20 @@ def test_pipes_are_written_to_and_never_replaced(sbmini, default_embedder, tmp_p
     with pytest.raises(UsageError, match="not a regular file"):
         default_embedder.encode_to_npy(["a"], tmp_path / "p.npy")
     assert all((tmp_path / name).is_fifo() for name in ("pipe", "p.npy", "p.jsonl"))
+
+
+def test_an_output_keeps_the_columns_that_are_named(sbmini_here, tmp_path):
+    table(tmp_path / "t.csv")
+    done = sbmini_here("encode", "-i", "t.csv", "--keep-columns", "year, id")
+    assert [list(json.loads(line)) for line in done.stdout.splitlines()] == [["year", "id", "embedding"]] * 5
+    assert sbmini_here("encode", "-i", "t.csv", "-o", "v.csv", "--keep-columns", "text").returncode == 0
+    assert list(csv_rows(tmp_path / "v.csv")[0])[:2] == ["text", "e0"]
+    one_error(sbmini_here("encode", "-i", "t.csv", "--keep-columns", "yeer"), 1, "'yeer'", "year, id, text, score")
+    one_error(sbmini_here("encode", "-i", "t.csv", "--keep-columns", "year,"), 2, "--keep-columns")
+    one_error(sbmini_here("encode", "-i", "t.csv", "-o", "v.npy", "--keep-columns", "year"), 2, "vectors alone")
+    (tmp_path / "t.jsonl").write_text('{"text": "a", "n": 1}\n{"text": "b"}\n')
+    assert sbmini_here("encode", "-i", "t.jsonl", "-o", "n.jsonl", "--keep-columns", "n").returncode == 0
+    assert [list(json.loads(line)) for line in (tmp_path / "n.jsonl").read_text().splitlines()] == [
+        ["n", "embedding"],
+        ["embedding"],
+    ]

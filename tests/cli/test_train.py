@@ -64,3 +64,5 @@ def test_recipes_that_ship_are_listed_and_shown(sbmini_here):
     for name in names:
         assert "[[task]]" in sbmini_here("recipes", "show", name).stdout
     one_error(sbmini_here("recipes", "show", "none"), 2, "there is no recipe 'none'")
+    one_error(sbmini_here("recipes", "show", "paraphrases"), 2, "(did you mean paraphrase?)")
+    one_error(sbmini_here("encode", "a text", "-m", "sbert-mni", "--offline"), 1, "(did you mean sbert-mini?)")

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbert_mini import IndexWriter, Record, SearchIndex
-from sbert_mini.documents.journal import journal_folder
 from sbert_mini.documents.sync import FolderSync, RemovalError, SyncOptions
 from sbert_mini.documents.watch import watch
 from sbert_mini.errors import IndexNotFoundError, InputError, UsageError
+from sbert_mini.search.journal import journal_folder
 
 
 def put(folder: Path, **files: str | bytes):
@@ -253,7 +253,7 @@ def test_a_package_that_is_missing_fails_its_files_alone(notes, sbmini_here):
 WRITER = """
 import sys
 from sbert_mini import Embedder
-from sbert_mini.documents import journal
+from sbert_mini.search import journal
 from sbert_mini.documents.sync import FolderSync
 journal._WINDOW = 8
 print("ready", flush=True)

@@ -82,7 +82,15 @@ def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
     text, page = (out / "report.md").read_text(), (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(names)
     assert "http" not in page.replace("http-equiv", "")
-    for part in ("was itself trained on snli", "Confusions of mood", "steps in conflict", "peak memory of the process"):
+    for part in (
+        "was itself trained on snli",
+        "Confusions of mood",
+        "What int8 changes in the heads",
+        "Against the start",
+        "mood by class",
+        "steps in conflict",
+        "peak memory of the process",
+    ):
         assert part in text
         assert part in page
     best = max(found["phases"][1]["evaluations"], key=lambda e: e["figures"]["mean"])
@@ -94,9 +102,10 @@ def test_the_report_of_a_run_that_is_over_is_made_without_training(reported):
     (reported / "out" / "training.json").unlink()
     done = train(reported, "--resume", "--report", "out", "--json")
     assert done.returncode == 0, done.stderr
-    best = json.loads((reported / "out" / "training.json").read_text())["saved"]
+    record = json.loads((reported / "out" / "training.json").read_text())
+    best = record["saved"]
     found = {"output": str(reported / "trained"), "steps": best["step"], "resumed_from": best["step"], "overlap": {}}
-    assert json.loads(done.stdout) == {**found, "figures": best["figures"]}
+    assert json.loads(done.stdout) == {**found, "figures": best["figures"], "start": record["start_comparison"]}
     assert "is trained already" in done.stderr
     assert (reported / "out" / "training.json").is_file()
     assert (reported / "trained" / "model.safetensors").stat().st_mtime_ns == before
@@ -127,7 +136,12 @@ def test_what_a_run_is_held_against_stands_beside_it_and_what_it_lacks_is_not_dr
     assert table.rows[1][0] == "theirs"
     assert table.rows[2][1:] == ("+0.2500", "", "", "-0.5000")
     assert table.notes[-1] == "With ten times the data."
-    bare = {**found, "predictions": {}, "tasks": [{**t, "metric": None} for t in found["tasks"]]}
+    bare = {
+        **found,
+        "predictions": {},
+        "start_comparison": None,
+        "tasks": [{**t, "metric": None} for t in found["tasks"]],
+    }
     bare["phases"] = [{**p, "evaluations": [], "curves": {}, "gradients": {}} for p in found["phases"]]
     assert pictures("training", bare) == {}
     assert [t.title for t in training(bare)] == ["Tasks", "What it cost"]

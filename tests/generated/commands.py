@@ -52,10 +52,18 @@ NEUTRAL = {
     "--checksum",
     "--allow-removals",
     "--encoding",
+    "--full",
 }
 """A right value of these may change nothing that can be seen here (exact search of a few rows finds what the index finds); a
 wrong one and a second one still do."""
-ARGUMENTS_ONLY = {("bench", "speed"), ("bench", "search"), ("bench", "pairs"), ("index", "push"), ("train",)}
+ARGUMENTS_ONLY = {
+    ("bench", "speed"),
+    ("bench", "search"),
+    ("bench", "pairs"),
+    ("bench", "audit"),
+    ("index", "push"),
+    ("train",),
+}
 """Commands that take too long, or need a server: their lines end at an error in the arguments."""
 ENDLESS = {"--watch"}
 """Options with which a command goes on until it is interrupted: they are not given."""
@@ -80,6 +88,8 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("index", "list"): ["index"],
     ("index", "get"): ["index", "1"],
     ("index", "export"): ["index", "-o", "e.jsonl"],
+    ("index", "merge"): ["all", "index", "index2"],
+    ("index", "migrate"): ["index", "-m", "model2"],
     ("index", "sync"): ["docs.index", "notes"],
     ("reduce", "fit"): ["x.npy", "-d", "3", "-o", "new.safetensors"],
     ("reduce", "apply"): ["pca.safetensors", "x.npy", "-o", "new.npy"],
@@ -92,6 +102,7 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("bench", "speed"): ["surplus"],
     ("bench", "search"): ["surplus"],
     ("bench", "pairs"): ["surplus"],
+    ("bench", "audit"): ["surplus"],
 }
 RIGHT: dict[str, list[list[str]]] = {
     "--input": [["t.jsonl"]],
@@ -159,7 +170,7 @@ AROUND: dict[tuple[tuple[str, ...], str], tuple[list[str], list[str]]] = {
     (("index", "create"), "--prompt"): (["new", "-i", "t.csv"], ["red: "]),
     (("search",), "--input"): (["index"], ["q.csv"]),
     (("search",), "--exact"): (["index", "the cat sleeps"], []),
-    (("search",), "--fail-if-empty"): (["index", "the cat sleeps", "--min-score", "2"], []),
+    (("search",), "--fail-if-empty"): (["index", "the cat sleeps", "--min-score", "1", "--filter", "year < 0"], []),
     (("index", "delete"), "--filter"): (["index"], ["year > 2003"]),
     (("index", "delete"), "--ids-from"): (["index"], ["ids.txt"]),
     (("index", "compact"), "--pca"): (["index", "--kind", "auto"], ["3"]),
@@ -168,6 +179,14 @@ AROUND: dict[tuple[tuple[str, ...], str], tuple[list[str], list[str]]] = {
     (("bench", "sts"), "--pooling"): (["--pairs", "p.tsv", "--resamples", "100", "--json"], ["mean"]),
     (("index", "export"), "--output"): (["index"], ["e.parquet"]),
     (("search",), "--like"): (["index"], ["1"]),
+    (("search",), "--columns"): (["index", "the cat sleeps"], ["year"]),
+    (("search",), "--color"): (["index", "the cat sleeps"], ["always"]),
+    (("search",), "--full"): (["index", "the cat sleeps", "--color", "always"], []),
+    (("encode",), "--keep-columns"): (["-i", "t.csv"], ["year"]),
+    (("index", "merge"), "--on-conflict"): (["all", "index", "index"], ["first"]),
+    (("index", "migrate"), "--model"): (["index"], ["model2"]),
+    (("index", "create"), "--resume"): (["left", "-i", "t.csv"], []),
+    (("index", "create"), "--overwrite"): (["index", "-i", "fresh.csv"], []),
     (("soup",), "--output"): (["model", "model2"], ["soup"]),
 }  # fmt: skip
 for _command in ("create", "add", "update"):
@@ -381,10 +400,12 @@ def make_files(folder: Path) -> None:
     (folder / "p.tsv").write_text("sentence1\tsentence2\tscore\tother\n" + "\n".join(pairs[:30]) + "\n")
     (folder / "q.tsv").write_text("sentence1\tsentence2\tscore\tother\n" + "\n".join(pairs[20:]) + "\n")
     (folder / "folder").mkdir()
+    (folder / "left.partial").mkdir()
     np.save(folder / "x.npy", np.random.default_rng(0).standard_normal((40, 9)).astype(np.float32))
     np.save(folder / "v.npy", embedder.encode(["red", "dog", "cat", "bread"]))
     for arguments in (
         ["index", "create", "index", "-i", "t.csv", "-m", str(folder / "model"), "-q"],
+        ["index", "create", "index2", "-i", "fresh.csv", "-m", str(folder / "model"), "-q"],
         ["reduce", "fit", "x.npy", "-d", "4", "-o", "pca.safetensors", "-q"],
     ):
         done = run_line(arguments, folder)

@@ -126,7 +126,7 @@ def _use_place(folder: Path) -> str:
 
 
 def _use_journal(folder: Path) -> str:
-    from sbert_mini.documents.journal import Journal
+    from sbert_mini.search.journal import Journal
     from sbert_mini.search.store import ModelIdentity
 
     journal = Journal(folder / "index", ModelIdentity("m", "f", "int8", 4))

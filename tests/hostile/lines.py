@@ -38,6 +38,9 @@ def line_case(bases: Path, folder: Path, rng: random.Random) -> kinds.Case:
             ["index", "add", "x.index", "-i", "s.jsonl", "--offline"],
             ["index", "compact", "x.index"],
             ["index", "delete", "x.index", "r11"],
+            ["index", "merge", "z.index", "x.index", "x.index", "--on-conflict", "first"],
+            ["index", "migrate", "x.index", "-m", good],
+            ["index", "create", "x.index", "-m", good, "-i", "s.jsonl", "--overwrite"],
             ["search", "x.index", "a cat", "--by", "words", "--passages"],
             ["search", "x.index", "cat", "--filter", filters.condition(rng)],
         ]

@@ -46,3 +46,17 @@ def test_warmup_is_a_share_of_the_steps(tmp_path, share, steps):
     optimizer = f"[optimizer]\nwarmup = {share}\n[[task]]"
     plan = prepare(folder_with(tmp_path, ("steps = 2\n", "steps = 40\n"), ("[[task]]", optimizer)))
     assert plan.phases[0].arguments["warmup_steps"] == steps
+
+
+@pytest.mark.parametrize(("steps", "told"), [(2, True), (3, False)])
+def test_an_annealed_schedule_of_one_epoch_is_told(tmp_path, steps, told):
+    recipe = folder_with(tmp_path, ("steps = 2", f'steps = {steps}\nschedule = "annealed"'))
+    found = [f.text for f in prepare(recipe).findings if "annealed" in f.text]
+    assert found == (["2 steps are at most an epoch of 2: the schedule annealed stays proportional"] if told else [])
+
+
+def test_training_has_dropout_unless_the_recipe_says_otherwise(tmp_path):
+    for change, expected in (((), 0.1), ((('output = "out"', 'output = "out"\ndropout = 0'),), 0.0)):
+        encoder = prepare(folder_with(tmp_path, *change)).start.load(offline=True)[0].model
+        assert encoder.config.hidden_dropout_prob == expected
+        assert encoder.config.attention_probs_dropout_prob == expected

@@ -30,6 +30,7 @@ from sbert_mini.runtime import graphs
 from sbert_mini.runtime.choices import PRECISIONS
 from sbert_mini.runtime.engine import OnnxEngine, thread_count
 from sbert_mini.runtime.graph import ActivationScale, build, quantize_columns
+from sbert_mini.runtime.native import NativeEngine
 from sbert_mini.runtime.npy import NpyWriter
 from sbert_mini.runtime.precision import quantize_vectors
 from sbert_mini.runtime.quantization import Activations, calibration_texts, choose_scale
@@ -134,8 +135,9 @@ def test_a_vector_does_not_depend_on_its_batch(request, passages, name, least):
 def test_processors_that_need_the_other_int8_kernel_get_the_same_vectors(embedder, passages):
     texts = [row["title"] for row in passages[:32]]
     tokens = embedder.tokenizer.encode(texts)
-    one, other = (OnnxEngine(embedder._converted, wide_int8=wide).run(tokens) for wide in (False, True))
+    one, other = (OnnxEngine(embedder._converted, wide_int8=wide).run(tokens) for wide in (None, True))
     assert cosine(one, other).min() >= 0.9999
+    assert cosine(NativeEngine(embedder._converted).run(tokens), other).min() >= 0.998
 
 
 def test_sts_quality_of_the_int8_graph(embedder, exact_embedder, data):

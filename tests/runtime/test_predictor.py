@@ -52,6 +52,17 @@ def test_inputs_are_read_as_they_are_predicted(predictor):
     assert 0 < len(read) <= 4 * WINDOW
 
 
+def test_inputs_that_are_there_are_predicted_before_the_next_one_is_waited_for(predictor):
+    inputs = [("a cat", "a dog"), ("red", "blue")] if predictor.texts_each == 2 else ["a cat", "a dog"]
+    asked = []
+    stream = predictor.predict_stream((asked.append(i) or i for i in inputs), waits=lambda: True)
+    first = next(stream)
+    assert asked == inputs[:1]
+    np.testing.assert_allclose(
+        [first.score, *(p.score for p in stream)], [p.score for p in predictor.predict(inputs)], rtol=1e-6
+    )
+
+
 def test_an_input_of_another_kind_is_refused_when_it_is_read(predictor):
     inputs = ["one", ("two", "texts")] if predictor.texts_each == 1 else [("two", "texts"), "one"]
     with pytest.raises(UsageError, match=r"the head 't' reads (one text|two texts) an input"):

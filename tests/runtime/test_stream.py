@@ -127,3 +127,22 @@ def test_a_text_that_is_split_has_a_greatest_length(default_embedder, monkeypatc
         with pytest.raises(TextTooLongError, match=r"text 1 \(counted from 0\) has more than 1,000 tokens.*passages"):
             default_embedder.encode(["a", long], truncation="chunk")
     assert len(default_embedder.encode(["a cat " * 5000])) == 1
+
+
+def test_texts_that_are_there_are_encoded_before_the_next_one_is_waited_for(default_embedder):
+    arrived = ["a cat", "a dog"]
+    asked = []
+
+    def source():
+        for text in ("a cat", "a dog", "red", "blue"):
+            asked.append(text)
+            yield text
+
+    blocks = default_embedder.encode_stream(source(), waits=lambda: len(asked) >= len(arrived))
+    first = next(blocks)
+    assert (len(first), asked) == (2, ["a cat", "a dog"])
+    arrived += ["red", "blue", "the end"]
+    rest = list(blocks)
+    assert [len(block) for block in rest] == [2]
+    expected = default_embedder.encode(["a cat", "a dog", "red", "blue"])
+    np.testing.assert_allclose(np.concatenate([first, *rest]), expected, atol=1e-6)

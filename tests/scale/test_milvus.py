@@ -242,6 +242,6 @@ def test_the_commands_push_and_search(server, sbmini, tmp_path):
     assert [h["id"] for h in here[0]["hits"]] == [h["id"] for h in there[0]["hits"]]
     assert len(there[0]["hits"]) == 3
     assert sbmini("index", "delete", "ix", "--filter", "year < 2010").returncode == 0
-    assert sbmini("index", "push", "ix", address).stderr.endswith("10 that the index does not hold were removed\n")
+    assert sbmini("index", "push", "ix", address).stderr.endswith("10 rows that the index does not hold removed\n")
     one_error(sbmini("search", server.address("nowhere"), "x"), 1, "sbmini index push")
     one_error(sbmini("search", "milvus://", "x"), 2, "milvus://HOST[:PORT]/COLLECTION")

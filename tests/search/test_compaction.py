@@ -35,7 +35,7 @@ def test_compaction_keeps_rows_ids_numbers_and_order(tmp_path, converted_model, 
     # `before` reads on, and what it reads stays until it is gone
     assert list(before.rows()) == rows
     np.testing.assert_array_equal(before.nearest(clustered_vectors[:9], 13, exact=True)[1], found[1])
-    assert len(list((path / "segments").iterdir())) == 4
+    assert {f.name for f in (path / "segments").iterdir()} == {"000001", "000003", "000005"}
     del before, index, writer
     assert IndexWriter(path).delete(["30"]) == 1
     assert [folder.name for folder in (path / "segments").iterdir()] == ["000005"]

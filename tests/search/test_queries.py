@@ -25,7 +25,9 @@ def test_k_and_min_score_combine(collection_index):
     above = index.search("yeast and dough", 1000, min_score=scores[5])
     assert len(above) == 6
     assert len(index.search("yeast and dough", 3, min_score=scores[5])) == 3
-    assert index.search("yeast and dough", 3, min_score=1.01) == []
+    for beyond in (1.01, -1.01):
+        with pytest.raises(UsageError, match="min_score is a cosine, from -1 to 1"):
+            index.search("yeast and dough", 3, min_score=beyond)
     with pytest.raises(UsageError, match="k must be at least 1; found 0"):
         index.search("x", 0)
     with pytest.raises(UsageError, match=r"\(queries, 384\); found \(2, 5\)"):

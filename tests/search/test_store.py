@@ -199,6 +199,7 @@ def test_a_row_or_a_segment_that_is_not_there_is_damage(index):
         SearchIndex(index)
 
 
+@pytest.mark.usefixtures("separate_segments")
 def test_an_index_of_an_earlier_version_is_searched_and_written_anew(tmp_path, default_embedder):
     path = tmp_path / "index"
     rows = [{"text": "a cat", "n": "7", "x": None}, {"text": "a dog", "n": "12", "x": "b"}]
@@ -249,6 +250,7 @@ def test_closing_a_store_closes_every_file(index):
     assert open_files(index) == set()
 
 
+@pytest.mark.usefixtures("separate_segments")
 def test_a_reader_follows_a_writer_that_goes_on_in_between(index, default_embedder):
     """The reader waits for the lock of a segment, which is removed meanwhile: it opens the generation after it."""
     before = shutil.copytree(index, index.with_name("before"))
@@ -319,6 +321,7 @@ def test_an_index_of_ids_that_names_other_rows_finds_no_other_row(index):
     assert len(SearchIndex(index)) == 5
 
 
+@pytest.mark.usefixtures("separate_segments")
 def test_two_rows_of_one_id_are_damage(index, default_embedder):
     IndexWriter(index, default_embedder).update([{"id": "1", "text": "another"}])
     resealed(index, lambda manifest: manifest.update(deleted=None, rows=6))
@@ -333,6 +336,7 @@ def test_two_rows_of_one_id_are_damage(index, default_embedder):
     assert SearchIndex(index).get("2").text == "text 2"
 
 
+@pytest.mark.usefixtures("separate_segments")
 def test_two_segments_with_a_row_of_one_number_are_damage(index, default_embedder):
     IndexWriter(index, default_embedder).add([{"id": "new", "text": "another"}])
     shutil.copytree(index, index.with_name("copy"))

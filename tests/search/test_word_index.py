@@ -26,6 +26,7 @@ from sbert_mini.search.word_files import _SCHEMA, _SETTINGS
 from sbert_mini.search.word_writer import index_in_memory
 from sbert_mini.text.records import Record
 
+pytestmark = pytest.mark.usefixtures("separate_segments")
 VOCABULARY = [*"abcdefghijklm", "cats", "running", "Größe", "E-1042", "E-1043", "猫が", "naïve"]
 
 

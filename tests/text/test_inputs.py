@@ -444,27 +444,25 @@ def test_a_home_that_is_not_there_is_one_line(sbmini_here):
     one_error(sbmini_here("encode", "hi", "-m", "~nosuchuser"), 2, "'~nosuchuser'")
 
 
-def test_built_in_names_win_over_folders(sbmini_here, tmp_path, make_model):
-    expected = sbmini_here("encode", "x").stdout
+def test_built_in_names_win_over_folders(sbmini, tmp_path, make_model):
+    expected = sbmini("encode", "x").stdout
     (tmp_path / "sbert-mini").mkdir()
-    done = sbmini_here("encode", "x")
+    done = sbmini("encode", "x")
     assert (done.returncode, done.stdout) == (0, expected)
     assert (
         done.stderr
         == "sbmini: sbert-mini is the built-in model; the folder sbert-mini here is another: ./sbert-mini names it\n"
     )
-    one_error(sbmini_here("encode", "x", "-m", "./sbert-mini"), 1, "has no config.json")
+    one_error(sbmini("encode", "x", "-m", "./sbert-mini"), 1, "has no config.json")
     (tmp_path / "a.txt").write_text("a cat\n")
-    assert sbmini_here("index", "create", "i", "-i", "a.txt").returncode == 0
-    assert json.loads(sbmini_here("index", "info", "i", "--json").stdout)["model_name"] == "sbert-mini"
+    assert sbmini("index", "create", "i", "-i", "a.txt").returncode == 0
+    assert json.loads(sbmini("index", "info", "i", "--json").stdout)["model_name"] == "sbert-mini"
     (tmp_path / "sbert-mini").rmdir()
     make_model().rename(tmp_path / "sbert-mini")
-    assert sbmini_here("index", "create", "own", "-i", "a.txt", "-m", "./sbert-mini").returncode == 0
-    described = json.loads(sbmini_here("index", "info", "own", "--json").stdout)
+    assert sbmini("index", "create", "own", "-i", "a.txt", "-m", "./sbert-mini").returncode == 0
+    described = json.loads(sbmini("index", "info", "own", "--json").stdout)
     assert described["model_name"] == str(tmp_path / "sbert-mini")
-    assert (
-        sbmini_here("search", "own", "cat", "-q").returncode == sbmini_here("search", "i", "cat", "-q").returncode == 0
-    )
+    assert sbmini("search", "own", "cat", "-q").returncode == sbmini("search", "i", "cat", "-q").returncode == 0
 
 
 def test_a_path_object_is_a_directory_whatever_its_name(tmp_path, monkeypatch):

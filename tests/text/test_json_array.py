@@ -111,7 +111,7 @@ def test_the_command_reads_them(tmp_path, sbmini_here):
     done = sbmini_here("index", "create", "x.index", "-i", "*.csv", "--delimiter", ";")
     assert done.stderr == "sbmini: 2 rows -> x.index\n"
     done = sbmini_here("index", "update", "x.index", "-i", "*.csv", "--delimiter", ";")
-    assert "2 rows were stored already, and stay as they are" in done.stderr
+    assert "0 added, 0 changed, 2 unchanged" in done.stderr
     done = sbmini_here("encode", "a", "--delimiter", ";")
     assert done.returncode == 2
     assert "--delimiter: for the rows of an --input" in done.stderr

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 from conftest import one_error
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sbert_mini import cli
-from sbert_mini.evaluation.tables import Table, machine_note
+from sbert_mini.evaluation.table import Table
+from sbert_mini.evaluation.tables import machine_note
 from sbert_mini.text.markdown import code, code_block, no_markup, plain, table_cell
-from sbert_mini.text.shown import columns, fitted, shown, shown_json
+from sbert_mini.text.shown import columns, fitted, shown, shown_json, wrapped
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07 \x9b1m \x00\x7f"
 ORDER = "\u202eevil\u202c \u2066x\u2069 \u200e\u200f\u061c"
@@ -54,6 +57,30 @@ def test_a_text_that_is_cut_fits_a_terminal():
     assert fitted("数据数据", 6) == "数据…"
     assert fitted("abcdef", 4) == "abc…"
     assert columns(fitted("a数据数据" * 50, 80)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("the cat sleeps", 8, ["the cat", "sleeps"]),
+        ("the cat  sleeps ", 7, ["the cat", "sleeps"]),
+        ("abcdefgh ij", 3, ["abc", "def", "gh", "ij"]),
+        ("a 数据数据 b", 5, ["a 数", "据数", "据 b"]),
+        ("cafe\u0301s a", 5, ["cafe\u0301s", "a"]),
+        ("    deep code", 9, ["    deep", "code"]),
+        ("    longword", 6, ["    lo", "ngword"]),
+        ("", 5, [""]),
+    ],
+)
+def test_a_text_is_wrapped_at_blanks_else_beside_wide_characters_else_in_words(text, width, lines):
+    assert [text[start:end] for start, end in wrapped(text, width)] == lines
+
+
+@given(st.text(st.sampled_from("ab 数\u0301")), st.integers(2, 9))
+def test_wrapped_lines_fit_and_lose_blanks_alone(text, width):
+    lines = [text[start:end] for start, end in wrapped(text, width)]
+    assert all(columns(line) <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
 
 def test_every_print_of_the_commands_goes_through_one_module():
@@ -96,7 +123,11 @@ def test_a_search_shows_them_on_a_terminal(strange_index):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "sbert_mini", "search", str(strange_index), "cat"]
     done = subprocess.run(
-        command, stdout=theirs, stderr=subprocess.PIPE, check=True, env={**os.environ, "COLUMNS": "300"}
+        command,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        check=True,
+        env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1"},
     )
     os.close(theirs)
     printed = os.read(ours, 65536).decode()

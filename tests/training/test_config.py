@@ -5,7 +5,7 @@ import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
 
 from sbert_mini.errors import InputError, UsageError
-from sbert_mini.training.config import FitterConfig, RegularizationConfig
+from sbert_mini.training.config import FitterConfig, RegularizationConfig, needs_dropout
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.losses import FixedMargin, HardNegativeMargin, ScheduledMargin, margin_of
 from sbert_mini.training.regularization import regularizers
@@ -134,3 +134,10 @@ def test_a_task_with_outputs_may_be_named_for_regularization_beside_one_without(
         FitterConfig(regularization=RegularizationConfig(tasks=["mood", "rank"])).check_tasks(
             [MOOD, RANK], ["mood"], []
         )
+
+
+def test_what_compares_two_dropout_masks_needs_dropout():
+    simcse = TaskConfig("simcse", "single", "multiple-negatives-ranking")
+    assert needs_dropout([MOOD, simcse], RegularizationConfig()) == "unsupervised SimCSE (the task 'simcse')"
+    assert needs_dropout([MOOD], RegularizationConfig(r_drop=1.0)).startswith("R-Drop")
+    assert needs_dropout([MOOD], RegularizationConfig(smart=1.0)) == ""

@@ -107,3 +107,16 @@ def test_a_head_of_another_shape_is_not_taken_up(tmp_path):
     other = trainer_on(tmp_path, [graded(hidden=7)], FitterConfig(batch_size=8))
     with pytest.raises(CorruptModelError, match="the head 't' is not of the task's shape"):
         other.load_heads(tmp_path / "out")
+
+
+def test_another_right_answer_is_no_rival():
+    from sbert_mini.training.evaluator import ranks
+
+    near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    texts = (("q", "first"), ("q", "second"), ("other", "third"))
+    anchors, positives = torch.cat([near, near, far]), torch.cat([near, near, far])
+    assert ranks([anchors, positives], texts).tolist() == [1, 1, 1]
+    assert ranks([anchors, torch.cat([far, near, far])], texts).tolist() == [2, 1, 2]
+    shared = (("q", "first"), ("r", "FIRST"), ("s", "third"))  # normalised, the first two are one answer
+    assert ranks([anchors, positives], shared).tolist() == [1, 1, 1]
+    assert ranks([anchors, positives], (("q", "a"), ("q", "b"), ("q", "c"))).tolist() == [0, 0, 0]

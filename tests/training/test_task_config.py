@@ -17,7 +17,10 @@ RULES = [
     ({"structure": "siames"}, "task.structure must be one of single, siamese, triplet, pair; found 'siames'"),
     ({"loss": "hinge"}, "task.loss must be one of cross-entropy, regression"),
     ({"loss": "triplet"}, "task.loss: triplet is for the structures triplet; found 'siamese'"),
-    ({"metric": "accuracy"}, "task.metric: a task of the loss cosent has pearson, spearman; found 'accuracy'"),
+    (
+        {"metric": "accuracy"},
+        "task.metric: a task of the loss cosent has pearson, spearman, average_precision; found 'accuracy'",
+    ),
     ({"labels": ("a", "b", "a")}, "task.labels: 'a' is named twice"),
     ({"label_shares": (0.5, 0.5)}, "task.label_shares is for the loss cross-entropy; found cosent"),
     ({"loss": "cross-entropy", "label_shares": (0.5, 0.6)}, "must be above 0, and 1 together; found [0.5, 0.6]"),

@@ -32,7 +32,7 @@ def test_tasks_check_what_they_are_given():
         (
             lambda: TaskConfig("t", "siamese", "cosent", metric="accuracy"),
             UsageError,
-            "has pearson, spearman; found 'accuracy'",
+            "has pearson, spearman, average_precision; found 'accuracy'",
         ),
     ):
         with pytest.raises(kind, match=match):

@@ -198,7 +198,9 @@ def test_train_says_undefined_in_its_lines_its_json_and_its_card(tmp_path, sbmin
     )
     done = sbmini_here("train", "r.toml", "--threads", "1", "--offline")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["t", "pearson", "undefined", "t", "spearman", "undefined", "mean", "undefined"]
+    lines, _, against = done.stdout.partition("\n\n")
+    assert lines.split() == ["t", "pearson", "undefined", "t", "spearman", "undefined", "mean", "undefined"]
+    assert against.splitlines()[-1] == "no figure is defined that both models could be compared by"
     assert "task t: dev: all 9 scores are 3: its dev figures are undefined, and no mean counts them" in done.stderr
     assert "the weights of step 4 -> " in done.stderr
     assert tables.NO_BEST in done.stderr

@@ -1,10 +1,12 @@
-"""Vectors of passages that an unfinished sync encoded: the next one takes them from here.
+"""Vectors of passages that an unfinished creation, sync or migration encoded: the next one takes them from here.
 
-    INDEX.partial/passages.bin   a header, then a record a passage, of one size
+    INDEX.partial/passages.bin     a header, then a record a passage, of one size; of a creation or a sync
+    INDEX.migrating/passages.bin   the same, of a migration
 
-The header is 8 letters and a blake2b digest of what the vectors depend on: model, graph and prompt. A journal of another
-header is begun anew. A record is a blake2b digest of the passage's text (16 bytes), its vector (float32) and a CRC-32 of both.
-Records are appended and never changed. What was cut short by a crash does not fit its CRC-32 and is cut off.
+The header is 8 letters and a blake2b digest of what the vectors depend on: model, graph, prompt, and what happens to long texts
+that are not split. A journal of another header is begun anew. A record is a blake2b digest of the passage's text (16 bytes), its
+vector (float32) and a CRC-32 of both. Records are appended and never changed. What was cut short by a crash does not fit its
+CRC-32 and is cut off.
 """
 
 import hashlib
@@ -19,6 +21,8 @@ from typing import Unpack
 
 import numpy as np
 
+from sbert_mini.files.reading import open_stream
+from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.stream import RowT, StreamOptions
 from sbert_mini.search.store import ModelIdentity
@@ -31,28 +35,35 @@ _HEADER_BYTES = len(_MAGIC) + 32
 _WINDOW = 2048
 _READ_RECORDS = 4096
 FILE = "passages.bin"
+PARTIAL, MIGRATING = ".partial", ".migrating"
 
 
-def journal_folder(index: Path) -> Path:
+def journal_folder(index: Path, suffix: str = PARTIAL) -> Path:
     """Return the folder of the journal of an index: beside it."""
-    return index.with_name(f"{index.name}.partial")
+    index = Path(os.path.abspath(index)) if index.name in ("", "..") else index  # noqa: PTH100
+    return index.with_name(f"{index.name}{suffix}")
 
 
 class Journal:
-    """The file of vectors, opened by the one sync that holds the index's lock.
+    """The file of vectors, opened by the one process that holds the index's lock.
 
     Args:
         index: the index directory.
         model: of the index.
+        truncation: what happens to long texts (`runtime.choices.LongTexts`).
+        suffix: of its folder: `PARTIAL`, or `MIGRATING`.
 
     Attributes:
         taken: vectors that were read from it.
     """
 
-    def __init__(self, index: Path, model: ModelIdentity) -> None:
-        self._folder = journal_folder(index)
+    def __init__(
+        self, index: Path, model: ModelIdentity, truncation: LongTexts = "passages", suffix: str = PARTIAL
+    ) -> None:
+        self._folder = journal_folder(index, suffix)
         self._dtype = np.dtype([("digest", f"V{_DIGEST_BYTES}"), ("vector", "<f4", (model.dimension,)), ("crc", "<u4")])
-        content = "\0".join((model.fingerprint, model.graph, model.prompt, str(model.dimension)))
+        others = () if truncation == "passages" else (truncation,)
+        content = "\0".join((model.fingerprint, model.graph, model.prompt, str(model.dimension), *others))
         self._header = _MAGIC + hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=32).digest()
         self._place_of: dict[bytes, int] = {}
         self._count = 0
@@ -62,8 +73,23 @@ class Journal:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def is_of_others(self) -> bool:
+        """Whether there is a journal whose vectors were made with another model, graph, prompt or way with long texts."""
+        try:
+            with open_stream(self._folder / FILE) as stream:
+                header: bytes = stream.read(_HEADER_BYTES)
+        except OSError:
+            return False
+        return len(header) == _HEADER_BYTES and header != self._header
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the open file holds no record; one counts, too, after whose writing an interrupt came."""
+        return os.fstat(self._handle).st_size <= _HEADER_BYTES
+
     def open(self) -> None:
-        """Read what an earlier sync left, and cut off what is damaged.
+        """Read what an earlier process left, and cut off what is damaged.
 
         Raises:
             OSError: the file cannot be written, or its folder is a symbolic link.
@@ -116,7 +142,7 @@ class Journal:
         self._count += len(block)
 
     def close(self) -> None:
-        """Close the file; it stays for the next sync."""
+        """Close the file; it stays for the next process."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -130,9 +156,9 @@ class Journal:
                 self._folder.rmdir()
 
 
-def remove_journal(index: Path) -> None:
-    """Remove what a sync of an index that was not finished left."""
-    folder = journal_folder(index)
+def remove_journal(index: Path, suffix: str = PARTIAL) -> None:
+    """Remove what a creation, sync or migration of an index that was not finished left."""
+    folder = journal_folder(index, suffix)
     if folder.is_dir() and not folder.is_symlink() and {entry.name for entry in folder.iterdir()} <= {FILE}:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sbert_mini.documents.journal import FILE, Journal, JournalingEncoder, journal_folder, remove_journal
+from sbert_mini.search.journal import FILE, Journal, JournalingEncoder, journal_folder, remove_journal
 from sbert_mini.search.store import ModelIdentity
 
 DIM = 5
