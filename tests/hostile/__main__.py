@@ -38,6 +38,7 @@ QUICK = {
     "filter": 500,
     "head": 300,
     "recipe": 200,
+    "table": 200,
     "folder": 400,
 }
 LONG = {

@@ -4,13 +4,14 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.hostile import filters, kinds, large, small
+from tests.hostile import filters, kinds, large, small, tables
 
 KINDS: Mapping[str, Callable[[Path, Path, random.Random], kinds.Case]] = {
     **kinds.KINDS,
     **large.CASES,
     **small.CASES,
     "filter": filters.filter_case,
+    "table": tables.table_case,
 }
 
 
