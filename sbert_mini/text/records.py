@@ -183,7 +183,7 @@ class _Columns:
         for name in texts:
             value = row[name]
             if not isinstance(value, str) and not (value is None and len(texts) > 1):
-                raise UnreadableError(f"{name!r} must be a string, and is a {type(value).__name__}")
+                raise UnreadableError(f"{name!r} must be a string; found {type(value).__name__}")
         name_of_id = self.id
         if name_of_id is None:
             name_of_id = next((name for name in ("id", "_id") if name in row and name not in texts), None)

@@ -200,7 +200,7 @@ def test_every_format_gives_its_records(tmp_path):
         ("a.csv", "id,text\n1,\n", "line 2: the text is empty"),
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "line 2: not JSON"),
         ("a.jsonl", "[1]\n", "line 1: a JSON object is required, and this is a list"),
-        ("a.jsonl", '{"text": 5}\n', "line 1: 'text' must be a string, and is a int"),
+        ("a.jsonl", '{"text": 5}\n', "line 1: 'text' must be a string; found int"),
         ("a.jsonl", '{"body": "x"}\n', "no column 'text' for the text; there are: body"),
         ("a.jsonl", '{"text": "a\\ud800"}\n', "line 1: not valid Unicode"),
         ("a.jsonl", '{"text": "a", "n": "\\udfff"}\n', "line 1: not valid Unicode"),
