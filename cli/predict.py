@@ -67,7 +67,14 @@ MinProbability = Annotated[
         show_default=False,
     ),
 ]
-AbstainLabel = Annotated[str, typer.Option("--abstain-label", help="The label of a row without an answer.")]
+AbstainLabel = Annotated[
+    str | None,
+    typer.Option(
+        "--abstain-label",
+        help="With --min-probability: the label of a row without an answer; by default unsure.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def predict(
     gold: GoldColumn = None,
     label_name: LabelNames = None,
     min_probability: MinProbability = None,
-    abstain_label: AbstainLabel = "unsure",
+    abstain_label: AbstainLabel = None,
     model: options.Model = None,
     graph: options.GraphOption = "int8",
     input_format: options.InputFormat = None,
@@ -123,6 +130,9 @@ def predict(
         raise UsageError(
             "--columns, --gold and --output are for the rows of an --input, and the texts are arguments here"
         )
+    if abstain_label is not None and min_probability is None:
+        raise UsageError("--abstain-label is for rows below --min-probability, which is not given")
+    abstain_label = "unsure" if abstain_label is None else abstain_label
     output = checked_output(output, input)
     quiet_notes(quiet)
     from sbert_mini.runtime.predictor import Predictor

@@ -113,7 +113,8 @@ def row_notes(texts: Sequence[Sequence[str]], labels: Sequence[Any] | None) -> l
         for key, label in zip(keys, labels, strict=True):
             several[key].add(label)
         if torn := sum(len(found) > 1 for found in several.values()):
-            notes.append(f"{torn:,} {'texts' if len(texts[0]) == 1 else 'pairs'} stand with contradicting labels")
+            unit, end = "text" if len(texts[0]) == 1 else "pair", "" if torn == 1 else "s"
+            notes.append(f"{torn:,} {unit}{end} stand{'s' if torn == 1 else ''} with contradicting labels")
         counts = Counter(labels)
         if len(counts) <= 20:
             shown = ", ".join(

@@ -24,6 +24,8 @@ _NEGATIVE = re.compile(r"(hard_?)?negatives?_?\d*", re.IGNORECASE)
 _FIRST = re.compile(r"anchor|query|question", re.IGNORECASE)
 _SECOND = re.compile(r"positive|answer|document|passage", re.IGNORECASE)
 _MOST_CLASSES = 100
+_FEW_ODD = 0.2
+"""Where fewer of the values are no numbers, they are mistakes."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,14 @@ def _texts_of(names: Sequence[str], rows: Sequence[Mapping[str, Any]], label: st
 
 
 def _is_number(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
-    for row in rows:
-        try:
-            score_of(row.get(name), "")
-        except InputError:
-            return False
+    return all(_is_score(row.get(name)) for row in rows)
+
+
+def _is_score(value: Any) -> bool:
+    try:
+        score_of(value, "")
+    except InputError:
+        return False
     return True
 
 
@@ -199,10 +204,17 @@ def _labels(
     if pairs and _is_number(rows, label):
         numbers = tuple(float(value) for value in values)  # type: ignore[arg-type]
         return ("yes-no pairs" if set(numbers) <= {0.0, 1.0} else "graded pairs"), numbers
+    odd = [i for i, value in enumerate(values) if not _is_score(value)]
+    if pairs and len(odd) < _FEW_ODD * len(values):
+        raise InputError(
+            f"{places[odd[0]]}: {values[odd[0]]!r} in the column {label!r} is no number, and {len(values) - len(odd):,} of its "
+            f"{len(values):,} values are"
+        )
     names = tuple(str(value).strip() for value in values)
     kinds = len(set(names))
     if kinds > _MOST_CLASSES or kinds > len(rows) / 2:
         raise UsageError(
-            f"the column {label!r} has {kinds:,} values in {len(rows):,} rows: labels are at most {_MOST_CLASSES}"
+            f"the column {label!r} has {kinds:,} values in {len(rows):,} rows: a column of labels has at most "
+            f"{_MOST_CLASSES} values, and at most half as many as there are rows"
         )
     return ("labelled pairs" if pairs else "labelled texts"), names

@@ -60,6 +60,10 @@ class OpenedFaiss:
     lists: MappedLists | None
 
 
+_GREATEST = 1e15
+"""Components of vectors that FAISS is given are below it: squares of greater ones may overflow."""
+
+
 class FaissFile:
     """The FAISS file of a segment, and what is noted of it.
 
@@ -197,10 +201,10 @@ class FaissFile:
         try:
             index = faiss.index_factory(self._dimension, self._kind, faiss.METRIC_L2)
             if not index.is_trained:
-                index.train(self._sample(rows, training_rows(index, len(rows))))
+                index.train(self._of_moderate_length(self._sample(rows, training_rows(index, len(rows)))))
             every = len(rows) == self._segment.vectors
             for _, block in self._segment.vector_blocks(self._dimension, None if every else rows):
-                index.add(block)
+                index.add(self._of_moderate_length(block))
             probes = self._tune(index, rows)
             index.search(self._sample(rows, 1), 1, params=search_parameters(index, None, 1))
             faiss.deserialize_index(faiss.serialize_index(index))
@@ -227,6 +231,14 @@ class FaissFile:
             "repeats": write_checked_npy(self._repeats, repeats.astype("<i8")) if len(repeats) else None,
         }
         write_sealed_json(self._record, record)
+
+    def _of_moderate_length(self, vectors: FloatArray) -> FloatArray:
+        """Return the vectors; FAISS ends the process where squares of components overflow while it trains."""
+        if not (np.abs(vectors) < _GREATEST).all():  # NaN included
+            raise CorruptIndexError(
+                f"the index is damaged: in {self._segment.name} a component of a vector is not below {_GREATEST:g}"
+            )
+        return vectors
 
     def _sample(self, rows: IntArray, count: int) -> FloatArray:
         """Return the vectors of some rows, drawn among those that FAISS is given."""

@@ -73,6 +73,8 @@ def merge_indexes(
         raise UsageError("name two indexes or more to merge")
     counts = JoinCounts() if counts is None else counts
     path, number = Path(path), thread_count(threads)
+    if any(Path(entry).resolve() in path.resolve().parents for entry in inputs):
+        raise UsageError(f"{path} lies in one of the indexes to merge: name a directory outside of them")
     with ExitStack() as stack:
         stores = [stack.enter_context(closing(Store(entry))) for entry in inputs]
         _check_models(stores)

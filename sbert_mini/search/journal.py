@@ -32,7 +32,7 @@ from sbert_mini.text.tokenizer import TextTokenizer
 _MAGIC = b"SBMJRNL1"
 _DIGEST_BYTES = 16
 _HEADER_BYTES = len(_MAGIC) + 32
-_WINDOW = 2048
+_WINDOW = 512
 _READ_RECORDS = 4096
 FILE = "passages.bin"
 PARTIAL, MIGRATING = ".partial", ".migrating"

@@ -241,7 +241,8 @@ class Segment:
         self._offsets = self._array(OFFSETS, "<i8", (self.rows + 1,), int(self.files[ROWS]["bytes"]))
         self._lines = CheckedFile(path / ROWS, self.files[ROWS])
         self._vectors = CheckedFile(path / VECTORS, self.files[VECTORS])
-        if self.vectors < self.rows or (self.vectors > self.rows) != (PASSAGES in self.files):
+        is_too_many = 4 * self.vectors > self._vectors.size  # one component takes 4 bytes
+        if is_too_many or self.vectors < self.rows or (self.vectors > self.rows) != (PASSAGES in self.files):
             raise CorruptIndexError(
                 f"{path} is damaged: {self.vectors} vectors of {self.rows} rows do not fit its other files"
             )

@@ -398,6 +398,11 @@ def require_index(path: Path) -> None:
                 f"{path} is a file, and no index: make one of it with 'sbmini index create DIRECTORY --input {path}', and "
                 "name that directory"
             )
+        if (path / "CREATING").is_file():
+            raise IndexNotFoundError(
+                f"{path} holds no index yet: its creation goes on, or was interrupted; if so, 'sbmini index create {path} "
+                "--resume' with the same input makes it"
+            )
         if path.is_dir() and any(entry.name != "LOCK" for entry in path.iterdir()):
             raise IndexNotFoundError(
                 f"{path} holds no index but other files: name an index, or make one in an empty or absent directory with "

@@ -127,6 +127,7 @@ def test_mistakes_are_told_and_leave_no_file(folder):
     one_error(predict(folder, "-q", "-o", "x.txt"), 2, "the output must end in")
     one_error(predict(folder, "-q", "--label-name", "9=x"), 2, "--label-name takes LABEL=NAME")
     one_error(predict(folder, "-q", "--label-name", "0=1"), 2, "are called '1'")
+    one_error(predict(folder, "-q", "--abstain-label", "none"), 2, "--min-probability, which is not given")
     one_error(predict(folder, "-q", "--min-probability", "0.5", task="same"), 2, "gives scores")
     one_error(predict(folder, "-q", "--gold", "note", "-o", "never.csv"), 1, "is not one of")
     assert not (folder / "never.csv").exists()

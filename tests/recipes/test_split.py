@@ -55,7 +55,7 @@ def test_notes_count_repeated_rows_contradictions_and_classes():
     texts = [("a", "b"), ("B", "a"), ("c", "d"), ("e", "f")]
     assert row_notes(texts, [0.0, 1.0, 1.0, 1.0]) == [
         "1 of 4 rows repeat an earlier row's texts",
-        "1 pairs stand with contradicting labels",
+        "1 pair stands with contradicting labels",
         "labels: 0 1 (25.0%), 1 3 (75.0%)",
     ]
     assert row_notes(texts[2:], None) == []

@@ -83,6 +83,11 @@ def test_what_cannot_be_told_is_refused(tmp_path):
         read_table_rows(table(tmp_path, ["text", "label"], [("a b", "x"), ("c d", ""), ("e f", "x"), ("g", "y")]))
     with pytest.raises(InputError, match=r"t\.csv, line 3: 'b' must be a text"):
         read_table_rows(table(tmp_path, ["a", "b"], [("one two", "x y"), ("three", "")]), ["a", "b"])
+    graded = zip(A, B, ["nan", *(i % 5 for i in range(39))], strict=True)
+    with pytest.raises(
+        InputError, match=r"t\.csv, line 2: 'nan' in the column 'score' is no number, and 39 of its 40 values"
+    ):
+        read_table_rows(table(tmp_path, ["sentence1", "sentence2", "score"], graded))
     (tmp_path / "t.txt").write_text("one\n")
     with pytest.raises(UsageError, match="is plain text, which has no columns"):
         read_table_rows(tmp_path / "t.txt")

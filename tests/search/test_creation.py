@@ -3,7 +3,7 @@
 import pytest
 
 from sbert_mini import IndexWriter, SearchIndex
-from sbert_mini.errors import CorruptIndexError, IndexExistsError, InputError
+from sbert_mini.errors import CorruptIndexError, IndexExistsError, IndexNotFoundError, InputError
 
 LEFT = (
     "generations/000001.json",
@@ -48,6 +48,8 @@ def placed(path, *names):
 
 def test_what_a_dead_creation_left_is_removed(tmp_path, default_embedder):
     path = placed(tmp_path / "x", *LEFT)
+    with pytest.raises(IndexNotFoundError, match=r"its creation goes on, or was interrupted.*--resume"):
+        SearchIndex(path)
     IndexWriter(path, default_embedder).create(["text one"])
     assert SearchIndex(path).verify() == []
     assert not any((path / name).exists() and (path / name).read_bytes() == name.encode() for name in LEFT)

@@ -69,6 +69,9 @@ def test_what_does_not_fit_is_refused(tmp_path, parts, model):
         merge_indexes(tmp_path / "all", parts[:1])
     with pytest.raises(UsageError, match="on_conflict must be error, first, last"):
         merge_indexes(tmp_path / "all", parts, on_conflict="both")
+    with pytest.raises(UsageError, match="lies in one of the indexes to merge"):
+        merge_indexes(parts[0] / "all", parts)
     assert not (tmp_path / "all").exists()
+    assert not (parts[0] / "all").exists()
     with pytest.raises(IndexExistsError):
         merge_indexes(parts[0], [parts[1], parts[0]])

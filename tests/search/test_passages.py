@@ -395,7 +395,7 @@ def test_passages_of_another_number_are_refused(path, queries):
 def test_a_manifest_whose_vectors_do_not_fit_is_refused(path):
     from test_store import resealed
 
-    for vectors in (1, ROWS):
+    for vectors in (1, ROWS, 2**53):
         resealed(path, lambda manifest, n=vectors: manifest["segments"][0].update(vectors=n))
         with pytest.raises(CorruptIndexError, match=f"{vectors} vectors of {ROWS} rows do not fit"):
             SearchIndex(path)

@@ -196,6 +196,13 @@ def test_faiss_takes_no_more_memory_for_a_part_than_its_file_has_bytes(index, mo
     assert faiss.get_deserialization_vector_byte_limit() == before
 
 
+@pytest.mark.parametrize("kind", ["IVF4,Flat", "HNSW16"])
+def test_vectors_whose_squares_may_overflow_are_not_given_to_faiss(index, monkeypatch, kind):
+    monkeypatch.setattr("sbert_mini.search.faiss_file._GREATEST", 0.01)
+    with pytest.raises(CorruptIndexError, match=r"in 000001 a component of a vector is not below 0\.01"):
+        IndexWriter(index[0]).compact(kind=kind)
+
+
 @pytest.mark.parametrize("number", [COUNT, 2**40, 2**63 - 1])
 def test_a_row_that_faiss_proposes_and_the_segment_lacks_is_damage(index, caplog, number):
     path, vectors = index
