@@ -89,6 +89,12 @@ class _Row:
         return None if self.record is None else self.record.id_value
 
 
+def _checked_abstain_label(label: str | None, min_probability: float | None) -> str:
+    if label is not None and min_probability is None:
+        raise UsageError("--abstain-label is for rows below --min-probability, which is not given")
+    return "unsure" if label is None else label
+
+
 def predict(
     texts: Annotated[
         list[str] | None,
@@ -127,12 +133,8 @@ def predict(
     reading = options.reading(input_format, max_row_bytes=max_row_bytes)
     input = options.checked_input(texts, input, reading)
     if not input and (columns or gold or output):
-        raise UsageError(
-            "--columns, --gold and --output are for the rows of an --input, and the texts are arguments here"
-        )
-    if abstain_label is not None and min_probability is None:
-        raise UsageError("--abstain-label is for rows below --min-probability, which is not given")
-    abstain_label = "unsure" if abstain_label is None else abstain_label
+        raise UsageError("--columns, --gold and --output are for rows of an --input, and the texts are arguments here")
+    abstain_label = _checked_abstain_label(abstain_label, min_probability)
     output = checked_output(output, input)
     quiet_notes(quiet)
     from sbert_mini.runtime.predictor import Predictor

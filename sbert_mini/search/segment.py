@@ -241,11 +241,10 @@ class Segment:
         self._offsets = self._array(OFFSETS, "<i8", (self.rows + 1,), int(self.files[ROWS]["bytes"]))
         self._lines = CheckedFile(path / ROWS, self.files[ROWS])
         self._vectors = CheckedFile(path / VECTORS, self.files[VECTORS])
-        is_too_many = 4 * self.vectors > self._vectors.size  # one component takes 4 bytes
-        if is_too_many or self.vectors < self.rows or (self.vectors > self.rows) != (PASSAGES in self.files):
-            raise CorruptIndexError(
-                f"{path} is damaged: {self.vectors} vectors of {self.rows} rows do not fit its other files"
-            )
+        fits = self.rows <= self.vectors <= self._vectors.size // 4  # one component takes 4 bytes
+        if not fits or (self.vectors > self.rows) != (PASSAGES in self.files):
+            fault = f"{self.vectors} vectors of {self.rows} rows do not fit its other files"
+            raise CorruptIndexError(f"{path} is damaged: {fault}")
         if (np.diff(self.row_ids) <= 0).any() or (np.diff(self._offsets) < 0).any():
             raise CorruptIndexError(f"{path} is damaged: its rows' numbers or places do not ascend")
 

@@ -98,7 +98,10 @@ class Terminal:
         return before + end
 
     def interrupt(self):
+        """Cancel the line. A signal just before readline waits is seen at the line's end alone."""
         self._run.send_signal(signal.SIGINT)
+        if not select.select([self._ours], [], [], LIMIT_S / 4)[0]:
+            self.type("\n")
 
     def stop(self):
         """End what is still running."""
