@@ -27,7 +27,8 @@ def _check_free(path: Path) -> None:
         return
     if (path / "CURRENT").exists():
         raise IndexExistsError(
-            f"{path} holds an index already: choose another directory, or replace that one (overwrite=True, --overwrite)"
+            f"{path} holds an index already: choose another directory, or replace it by 'sbmini index create --overwrite' or by "
+            "create(..., overwrite=True)"
         )
     creating = (path / _CREATING).exists()
     left = {"LOCK", _CREATING, *FOLDERS} if creating else {"LOCK"}

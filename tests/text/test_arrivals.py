@@ -1,4 +1,4 @@
-"""Lines of a pipe: what is there is told from what has to be waited for, and each line is read as a file's would be."""
+"""Lines of a pipe: those that have arrived are read without waiting for more, and as the lines of a file."""
 
 import io
 import os
