@@ -63,26 +63,33 @@ def pcgrad_weights(gram: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
     return total
 
 
-def normalized_pcgrad_weights(gram: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
-    """Return PCGrad's weights on gradients of one length: `wᵢ = n̄ · PCGrad(cosines)ᵢ / ‖gᵢ‖`, with n̄ the mean length.
+def normalized_pcgrad_weights(
+    gram: Tensor, orders: Sequence[Sequence[int]], task_weights: Sequence[float] | None = None
+) -> Tensor:
+    """Return PCGrad's weights on gradients of given lengths: `wᵢ = sᵢ · PCGrad(G′)ᵢ` with `G′ᵢⱼ = sᵢ sⱼ Gᵢⱼ`.
 
-    A task with large gradients then weighs no more than the others. Where no gradient is zero and none conflict, the step is
-    `n̄ Σ gᵢ / ‖gᵢ‖`.
+    sᵢ are the weights of `normalized_sum_weights`. So a task with large gradients weighs no more than the others, and a task's
+    weight multiplies its projected gradient of length 1.
 
     Shapes:
         gram: (tasks, tasks); the result: (tasks,), float64.
 
     Source: algorithm 1 of Yu et al. 2020 (arXiv 2001.06782) on normalised gradients; the rescaling is this project's.
     """
+    scale = normalized_sum_weights(gram, task_weights)
     G = gram.detach().double().cpu()  # noqa: N806
-    scale = _to_length_1(G)
-    return normalized_sum_weights(gram) * pcgrad_weights(G * scale[:, None] * scale[None], orders)
+    return scale * pcgrad_weights(G * scale[:, None] * scale[None], orders)
 
 
-def normalized_sum_weights(gram: Tensor) -> Tensor:
-    """Return the weights of a sum of gradients of one length, without any projection: `wᵢ = n̄ / ‖gᵢ‖`, with n̄ the mean length.
+def normalized_sum_weights(gram: Tensor, task_weights: Sequence[float] | None = None) -> Tensor:
+    """Return the weights of a sum of gradients of given lengths, without any projection: `wᵢ = cᵢ n̄ / ‖gᵢ‖`.
 
-    A zero gradient has the weight 0.
+    cᵢ is the task's weight, which is in gᵢ already: without the factor the division by ‖gᵢ‖ would take it out again. n̄ is the
+    mean length of `gᵢ / cᵢ` over the tasks with cᵢ > 0. A zero gradient has the weight 0.
+
+    Args:
+        gram: the Gram matrix of the gradients of the weighted losses.
+        task_weights: cᵢ, at least 0; None for 1 each.
 
     Shapes:
         gram: (tasks, tasks); the result: (tasks,), float64.
@@ -90,7 +97,12 @@ def normalized_sum_weights(gram: Tensor) -> Tensor:
     Source: this project's; the baseline for `normalized_pcgrad_weights`.
     """
     G = gram.detach().double().cpu()  # noqa: N806
-    return G.diagonal().clamp_min(0).sqrt().mean() * _to_length_1(G)
+    c = torch.ones(len(G), dtype=torch.float64) if task_weights is None else torch.tensor(task_weights).double()
+    counted = c > 0
+    if not bool(counted.any()):
+        return torch.zeros_like(c)
+    lengths = G.diagonal().clamp_min(0).sqrt()
+    return c * (lengths[counted] / c[counted]).mean() * _to_length_1(G)
 
 
 def _to_length_1(G: Tensor) -> Tensor:  # noqa: N803
@@ -152,16 +164,18 @@ class Surgeon:
     Args:
         rule: one of `config.SURGERY_RULES`, or a function from a Gram matrix to weights (a TorchJD weighting, say).
         seed: of the projection orders.
+        task_weights: the factors of the tasks' losses, which the gradients hold; None for 1 each.
 
     Raises:
         UsageError: the name is unknown.
     """
 
-    def __init__(self, rule: str | Rule = "pcgrad", seed: int = 0) -> None:
+    def __init__(self, rule: str | Rule = "pcgrad", seed: int = 0, task_weights: Sequence[float] | None = None) -> None:
         if isinstance(rule, str) and rule not in SURGERY_RULES:
             raise UsageError(f"the surgery must be one of {', '.join(SURGERY_RULES)}; found {rule!r}")
         self.rule = rule
         self.seed = seed
+        self.task_weights = task_weights
         self._vaccine = GradVac()
 
     def weights(self, gram: Tensor, step: int) -> Tensor:
@@ -181,11 +195,13 @@ class Surgeon:
         if self.rule in ("sum", "mean"):
             return torch.full((tasks,), 1.0 if self.rule == "sum" else 1 / tasks, dtype=torch.float64)
         if self.rule == "sum-normalized":
-            return normalized_sum_weights(gram)
+            return normalized_sum_weights(gram, self.task_weights)
         orders = projection_orders(tasks, self.seed, step)
         if self.rule == "gradvac":
             return self._vaccine(gram, orders)
-        return (pcgrad_weights if self.rule == "pcgrad" else normalized_pcgrad_weights)(gram, orders)
+        if self.rule == "pcgrad-normalized":
+            return normalized_pcgrad_weights(gram, orders, self.task_weights)
+        return pcgrad_weights(gram, orders)
 
     def state(self) -> dict[str, Any]:
         """Return what must be kept for a run to go on exactly, as JSON holds it."""

@@ -171,7 +171,7 @@ class TaskConfig:
         positive: a ranking loss trains on rows with at least this score; by default `high`.
         hidden: components of the head's hidden layer; 0 for none.
         head_dropout: the probability of dropout before each of the head's layers, 0 to 0.95.
-        weight: a factor of the loss, 0 or more.
+        weight: a factor of the task's loss, and of its part of each step under every rule of surgery, 0 or more.
         metric: the dev figure that counts for the best model; by default accuracy for classes and rankings, pearson for
             scores; `average_precision` is for scores of two values.
         scale: the factor of the cosines in ranking losses, `cosent` and `angle`, 0 or more: 1 / temperature; a higher factor

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import algorithm_1
 from safetensors.torch import load_file, save_file
-from small_tasks import sentences, trainer_on
+from small_tasks import one_step, sentences, trainer_on
 
 from sbert_mini.errors import UsageError
 from sbert_mini.training import surgery
-from sbert_mini.training.config import FitterConfig
+from sbert_mini.training.config import SURGERY_RULES, FitterConfig
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.surgery import Surgeon, pcgrad_weights, projection_orders
 from sbert_mini.training.task_config import TaskConfig
@@ -291,3 +292,43 @@ def test_normalized_gradients_add_up_to_mean_length_and_pcgrad_without_conflict_
         surgery.Surgeon(rule).weights(against @ against.T, 3) for rule in ("sum-normalized", "pcgrad-normalized")
     )
     assert not torch.allclose(plain, projected)
+
+
+def weighted_step(rule, weights, gradients=GRADIENTS):
+    """Return the step of a rule where the tasks' losses have these factors."""
+    rows = torch.from_numpy(gradients) * torch.tensor(weights, dtype=torch.float64)[:, None]
+    return Surgeon(rule, seed=3, task_weights=weights).weights(rows @ rows.T, 0) @ rows
+
+
+@pytest.mark.parametrize("rule", SURGERY_RULES)
+def test_a_tasks_weight_multiplies_its_part_of_the_step(rule):
+    for task in range(3):
+        once, twice, thrice = (
+            weighted_step(rule, [float(weight) if i == task else 1.0 for i in range(3)]) for weight in (1, 2, 3)
+        )
+        part = twice - once
+        assert part.norm() > 0.1 * once.norm(), "the weight has no effect"
+        torch.testing.assert_close(thrice - twice, part)
+    torch.testing.assert_close(weighted_step(rule, [2.0] * 3), 2 * weighted_step(rule, [1.0] * 3))
+
+
+def test_a_normalized_gradient_is_as_long_as_its_weight_says():
+    orthogonal = np.diag([5.0, 1.0, 0.3])
+    for rule in ("sum-normalized", "pcgrad-normalized"):
+        found = weighted_step(rule, [2.0, 1.0, 0.5], orthogonal)
+        torch.testing.assert_close(found, torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64) * (5 + 1 + 0.3) / 3)
+        torch.testing.assert_close(weighted_step(rule, [0.0, 1.0, 1.0], orthogonal)[0].item(), 0.0)
+        assert weighted_step(rule, [0.0, 0.0, 0.0], orthogonal).tolist() == [0, 0, 0]
+
+
+def test_the_trainer_gives_the_weights_of_the_tasks_to_the_rule(tmp_path):
+    def gradient(weight):
+        given = [replace(task, config=replace(task.config, weight=weight)) for task in conflicting()[:1]]
+        config = FitterConfig(batch_size=12, surgery="sum-normalized", length_batches=False)
+        trainer = trainer_on(tmp_path, [*given, *conflicting()[1:]], config)
+        one_step(trainer)
+        return trainer.model[0].model.encoder.layer[0].output.dense.weight.grad.clone()
+
+    once, twice, thrice = map(gradient, (1.0, 2.0, 3.0))
+    assert (twice - once).norm() > 0.1 * once.norm()
+    torch.testing.assert_close(thrice - twice, twice - once, rtol=1e-3, atol=1e-6)
