@@ -19,13 +19,18 @@ START_NOTE = f"Training starts {START}: its figures on them are not clean."
 
 
 def arguments(description: str, **defaults: int) -> argparse.Namespace:
-    """Parse `--threads`, `--rounds`, `--data` and `--no-save`; `defaults` may set threads and rounds."""
+    """Parse the options of `parser`."""
+    return parser(description, **defaults).parse_args()
+
+
+def parser(description: str, **defaults: int) -> argparse.ArgumentParser:
+    """Return a parser of `--threads`, `--rounds`, `--data` and `--no-save`; `defaults` may set threads and rounds."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=defaults.get("threads", 2))
     parser.add_argument("--rounds", type=int, default=defaults.get("rounds", 5), help="alternations of all contestants")
     parser.add_argument("--data", type=Path, default=os.environ.get("SBMINI_DATA"), help="default: $SBMINI_DATA")
     parser.add_argument("--no-save", action="store_true", help="print only; leave benchmarks/results/ as it is")
-    return parser.parse_args()
+    return parser
 
 
 def task(name: str, structure: str, loss: str, **keys: object) -> str:

@@ -1,8 +1,8 @@
 """The cost of gradient surgery: a step of three tasks at 22.6M parameters, without the optimizer, against other implementations.
 
 Batches of 16 texts of 24 tokens per task, with dropout. The summed backward is the cost of training without surgery.
-TorchJD and a vector-wise PCGrad in the manner of WeiChengTseng/Pytorch-PCGrad compute the same as ours. Memory is the
-peak of a separate process that takes three steps.
+TorchJD and a vector-wise PCGrad in the manner of WeiChengTseng/Pytorch-PCGrad compute the same as ours. TorchJD's rules are also
+measured as the fitter uses them, on our Gram matrix. Memory is the peak of a separate process that takes three steps.
 """
 
 import argparse
@@ -18,14 +18,22 @@ from torch import Tensor, nn
 from benchmarks import harness
 from sbert_mini.encoder.bert import MiniBert
 from sbert_mini.evaluation.choices import PEER_MODEL
-from sbert_mini.evaluation.measure import alternate, median_ratio, process, summary, timed
+from sbert_mini.evaluation.measure import alternate, median_ratio, process, processor_timed, summary, timed
 from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.evaluation.tables import spread
 from sbert_mini.model.registry import resolve
 from sbert_mini.training.gradients import GradientBuffer
-from sbert_mini.training.surgery import pcgrad_weights, projection_orders
+from sbert_mini.training.surgery import Surgeon
 
 TASKS, BATCH, TOKENS = 3, 16, 24
+MEASURED_RULES = (
+    "torchjd:PCD",
+    "torchjd:UPGrad",
+    "torchjd:IMTLG",
+    "torchjd:MGDA",
+    "torchjd:AlignedMTL",
+    "torchjd:FairGrad",
+)
 
 
 class Setting:
@@ -65,8 +73,9 @@ def summed(setting: Setting) -> None:
 class Ours:
     """Capture in the flat buffer, Gram matrix, weights, one weighted sum."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, rule: str = "pcgrad") -> None:
         self.setting = setting
+        self.surgeon = Surgeon(rule, 0, [1.0] * TASKS)
         tables = [setting.words.weight] if setting.words.sparse else []
         self.buffer = GradientBuffer(setting.parameters, TASKS, tables)  # type: ignore[arg-type]
 
@@ -76,8 +85,7 @@ class Ours:
         for task in range(TASKS):
             with self.buffer.capture(task):
                 torch.autograd.backward(self.setting.loss(task))
-        orders = projection_orders(TASKS, 0, self.setting.step)
-        self.buffer.combine(pcgrad_weights(self.buffer.gram(), orders))
+        self.buffer.combine(self.surgeon.weights(self.buffer.gram(), self.setting.step))
 
 
 def torchjd(setting: Setting, chunk: int | None) -> None:
@@ -117,6 +125,7 @@ CONTESTANTS: dict[str, Callable[[], Callable[[], Any]]] = {
     "summed backward, sparse table": lambda: partial(summed, Setting(sparse=True)),
     "ours": lambda: Ours(Setting(sparse=True)),
     "ours, dense table": lambda: Ours(Setting()),
+    **{f"ours, {rule}": partial(lambda rule: Ours(Setting(sparse=True), rule), rule) for rule in MEASURED_RULES},
     "TorchJD": lambda: partial(torchjd, Setting(), None),
     "TorchJD, one task at a time": lambda: partial(torchjd, Setting(), 1),
     "PCGrad on vectors": lambda: partial(vectors, Setting()),
@@ -142,7 +151,8 @@ def tables(result: Json) -> list[Table]:
         f"Like for like: {sparse:.2f} where both have sparse gradients of the word table, "
         f"{ratio['ours, dense table']:.2f} where both have dense ones."
     )
-    header = (setting, "ms a step", "to the summed backward", "peak memory")
+    unit = "processor ms a step" if result.get("clock") == "processor" else "ms a step"
+    header = (setting, unit, "to the summed backward", "peak memory")
     return [Table("The cost of gradient surgery", header, rows, (note,))]
 
 
@@ -153,15 +163,29 @@ def main() -> None:
         for _ in range(3):
             run()
         return
-    options: argparse.Namespace = harness.arguments(__doc__ or "", rounds=15)
+    parser = harness.parser(__doc__ or "", rounds=15)
+    parser.add_argument(
+        "--clock", choices=("wall", "processor"), default="wall", help="processor: on a machine that is in use"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        choices=tuple(CONTESTANTS),
+        default=list(CONTESTANTS),
+        help="these alone; prints, and saves nothing",
+    )
+    options: argparse.Namespace = parser.parse_args()
+    options.no_save |= len(options.only) < len(CONTESTANTS)
     torch.set_num_threads(options.threads)
-    runs = {name: make() for name, make in CONTESTANTS.items()}
+    runs = {name: make() for name, make in CONTESTANTS.items() if name in {"summed backward", *options.only}}
     for run in runs.values():
         run()
-    seconds = alternate({name: partial(timed, run) for name, run in runs.items()}, options.rounds)
+    clock = processor_timed if options.clock == "processor" else timed
+    seconds = alternate({name: partial(clock, run) for name, run in runs.items()}, options.rounds)
     base = seconds["summed backward"]
     result = {
         "rounds": options.rounds,
+        "clock": options.clock,
         "tasks": TASKS,
         "batch": BATCH,
         "tokens": TOKENS,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sbert_mini.errors import ModelNotFoundError, UsageError
+from sbert_mini.training.surgery_rules import PREFIX, SURGERY_RULES
 
 from . import options
 from .notes import Interrupted, note, progress_wanted, quiet_notes
@@ -58,6 +59,15 @@ OutputDirectory = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint, if there is one.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="In place of the recipe's.", show_default=False)]
+Surgery = Annotated[
+    str | None,
+    typer.Option(
+        "--surgery",
+        help="How the tasks' gradients are combined, in place of the recipe's train.surgery: none, "
+        f"{', '.join(SURGERY_RULES)}. Those with {PREFIX} need the extra 'torchjd'.",
+        show_default=False,
+    ),
+]
 ReportFolder = Annotated[
     Path | None,
     typer.Option(
@@ -93,6 +103,7 @@ def train(
     output: OutputDirectory = None,
     resume: Resume = False,
     seed: Seed = None,
+    surgery: Surgery = None,
     report: ReportFolder = None,
     dry_run: DryRun = False,
     data: DataFolder = None,
@@ -117,6 +128,7 @@ def train(
     In the end the model is compared with the starting model on the same dev rows. If a model from a table is worse, OUTPUT is not
     made: the weights are in OUTPUT.worse, and the exit code is 4. For a recipe, evaluation.keep decides.
     """
+    from sbert_mini.recipes.from_table import is_table
     from sbert_mini.recipes.launchers import is_first_process
     from sbert_mini.runtime.engine import thread_count
 
@@ -131,8 +143,10 @@ def train(
     budget = thread_count(threads)
     os.environ["OMP_NUM_THREADS"] = str(budget)  # before torch is loaded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if surgery is not None and is_table(recipe):
+        raise UsageError("--surgery is for a recipe of several tasks, and a table is one task")
     recipe = _of_table(recipe, output, text_column or [], label_column, seed, resume=resume)
-    plan = _plan(recipe, output, report, offline, only_report=report is not None and resume)
+    plan = _plan(recipe, output, surgery, report, offline, only_report=report is not None and resume)
     if dry_run:
         _describe(plan, as_json, offline)
         return
@@ -201,7 +215,9 @@ def _conclude(plan: "Plan", done: "Fit", *, as_json: bool) -> None:
     raise typer.Exit(PARTLY_DONE)
 
 
-def _plan(name: str, output: Path | None, report: Path | None, offline: bool, *, only_report: bool) -> "Plan":
+def _plan(
+    name: str, output: Path | None, surgery: str | None, report: Path | None, offline: bool, *, only_report: bool
+) -> "Plan":
     """Return the plan of a recipe. Importing torch takes seconds: mistakes in the recipe, its files and names come before.
 
     The output may be there already only if `only_report`.
@@ -218,7 +234,10 @@ def _plan(name: str, output: Path | None, report: Path | None, offline: bool, *,
 
         check_folder(report)
     recipe = read_recipe(find_recipe(name))
-    for package in ("torch", "sentence_transformers"):  # without them no other advice helps
+    if surgery is not None:
+        recipe = recipe.with_surgery(surgery)
+    more = ("torchjd",) if recipe.train.surgery.startswith(PREFIX) else ()
+    for package in ("torch", "sentence_transformers", *more):  # without them no other advice helps
         if find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
     refuse_sharding()

@@ -33,6 +33,7 @@ EXTRA_OF = {
     "watchfiles": "documents",
     "pymilvus": "milvus",
     "ray": "ray",
+    "torchjd": "torchjd",
 }
 """Optional packages, by their import name -> the extra of this distribution that installs them."""
 

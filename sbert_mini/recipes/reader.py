@@ -1,6 +1,5 @@
 """Recipes from TOML. The rules are those of the settings themselves; this adds file, line and near misses to their errors."""
 
-import difflib
 import re
 import tomllib
 import types
@@ -13,6 +12,7 @@ from sbert_mini.errors import UsageError
 from sbert_mini.evaluation.sets import KNOWN
 from sbert_mini.recipes.recipe import TABLES, PhasePart, Recipe, TaskPart, built_in
 from sbert_mini.training.config import LoraConfig, needs_dropout
+from sbert_mini.training.fields import near_miss
 
 T = TypeVar("T")
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
@@ -223,10 +223,7 @@ class _Reader:
         try:
             return kind(**settings)
         except UsageError as error:
-            rules = {spec.name: spec.metadata.get("choices", ()) for spec in fields(kind)}  # type: ignore[arg-type]
-            choices, value = rules.get(error.parameter or "", ()), settings.get(error.parameter or "")
-            near = _near(value, choices, "") if isinstance(value, str) and choices and value not in choices else ""
-            raise self.error([*path, error.parameter or ""], f"{error}{near}") from error
+            raise self.error([*path, error.parameter or ""], str(error)) from error
 
     def _value(self, value: Any, hint: Any, path: list[str | int], shown: str) -> Any:
         """Return a value as its field takes it: whole numbers as floats, lists as tuples, tables as objects."""
@@ -268,9 +265,6 @@ def _toml(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
 
-def _near(name: str, known: Sequence[str], otherwise: str | None = None) -> str:
-    """Return the known name that a name may stand for, in words; else `otherwise`, by default all known names."""
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f" (did you mean {close[0]}?)"
-    return f"; known are {', '.join(known)}" if otherwise is None else otherwise
+def _near(name: str, known: Sequence[str]) -> str:
+    """Return the known name that a name may stand for, in words; else all known names."""
+    return near_miss(name, known) or f"; known are {', '.join(known)}"

@@ -21,13 +21,13 @@ from sbert_mini.model.choices import Graph
 from sbert_mini.model.registry import BUILTIN, DEFAULT_MODEL
 from sbert_mini.training.config import (
     ENCODERS,
-    SURGERY_RULES,
     AverageConfig,
     FitterConfig,
     LoraConfig,
     RegularizationConfig,
 )
 from sbert_mini.training.fields import check, key, same
+from sbert_mini.training.surgery_rules import SURGERY_RULES, check_surgery
 from sbert_mini.training.task_config import COLUMNS, STRUCTURES, TWO_SIDED, MarginConfig, TaskConfig
 
 log = logging.getLogger("sbert_mini")
@@ -91,7 +91,8 @@ class TrainPart:
         gradient_accumulation: batches in an optimizer step; their gradients are averaged.
         schedule: how a batch is divided among the tasks.
         floor: the fewest examples of a task in a batch.
-        surgery: how the tasks' gradients are combined; `none` adds them up without measuring conflicts.
+        surgery: how the tasks' gradients are combined; `none` adds them up without measuring conflicts. Rules with `torchjd:`
+            are TorchJD's, of the extra `torchjd`; for `torchjd:PCD` the first `[[task]]` is the primary one.
         length_batches: whether examples of similar length share a batch.
         precision: the precision of the steps and of the evaluations between them; `bf16` (mixed) is for GPUs, and for
             processors with AVX512-BF16 or AMX, which are faster with it.
@@ -120,6 +121,7 @@ class TrainPart:
     seed: int = key(0, low=0)
 
     def __post_init__(self) -> None:
+        check_surgery(self.surgery, "train.surgery")
         check(self, "train")
 
 
@@ -313,6 +315,15 @@ class Recipe:
     lora: LoraConfig | None
     phases: tuple[PhasePart, ...]
     tasks: tuple[TaskPart, ...]
+
+    def with_surgery(self, rule: str) -> "Recipe":
+        """Return the recipe with another rule of surgery; its text says so in a comment below it.
+
+        Raises:
+            UsageError: the rule is unknown, or cannot be used.
+        """
+        text = f"{self.text.rstrip()}\n# train.surgery was replaced by {rule}\n"
+        return replace(self, train=replace(self.train, surgery=rule), text=text)
 
     def resolve(self, name: str, *, in_data: bool = True) -> Path:
         """Return a path of the recipe: absolute, `$NAME` replaced.

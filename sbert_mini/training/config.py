@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sbert_mini.errors import UsageError
 from sbert_mini.training.fields import check, key
 from sbert_mini.training.schedule import SCHEDULES
+from sbert_mini.training.surgery_rules import SURGERY_RULES, check_surgery
 from sbert_mini.training.task_config import LORA_TARGETS, TaskConfig
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 ENCODERS = ("trained", "frozen")
 OPTIMIZERS = ("adamw", "adam", "torch-adamw")
-SURGERY_RULES = ("pcgrad", "pcgrad-normalized", "gradvac", "sum", "sum-normalized", "mean")
 AVERAGES = ("ema", "checkpoints")
 
 
@@ -117,7 +117,7 @@ class FitterConfig:
         schedule: how a batch is shared out among the tasks; one of `schedule.SCHEDULES`.
         floor: the fewest examples of a task in a step.
         surgery: how the tasks' gradients are combined: one of `SURGERY_RULES`; a function from a Gram matrix to weights; or None
-            to add gradients up as autograd does, without looking at them.
+            to add gradients up as autograd does, without looking at them. With `torchjd:PCD` the first task is the primary one.
         steps_per_epoch: batches of an epoch; None for as many as hold as many examples as all tasks together have.
         encoder: `trained`, or `frozen`: heads alone are trained, on vectors that are computed once, without dropout.
         head_learning_rate: of the heads; None for the encoder's.
@@ -151,6 +151,8 @@ class FitterConfig:
     train_rows: int = key(0, low=0)
 
     def __post_init__(self) -> None:
+        if isinstance(self.surgery, str):
+            check_surgery(self.surgery)
         check(self)
         needs_training: dict[str, Any] = {
             "lora": self.lora,

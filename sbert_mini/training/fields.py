@@ -1,5 +1,6 @@
 """Fields of settings: a default, a range, choices. The rules are checked wherever such settings are made. No torch."""
 
+import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, field, fields
@@ -52,4 +53,11 @@ def check(settings: Any, table: str = "") -> None:
         if number and rules.get("high") is not None and value > rules["high"]:
             raise UsageError(f"{shown} must be at most {rules['high']}; found {value}", spec.name)
         if isinstance(value, str) and rules.get("choices") and value not in rules["choices"]:
-            raise UsageError(f"{shown} must be one of {', '.join(rules['choices'])}; found {value!r}", spec.name)
+            near = near_miss(value, rules["choices"])
+            raise UsageError(f"{shown} must be one of {', '.join(rules['choices'])}; found {value!r}{near}", spec.name)
+
+
+def near_miss(name: str, known: Sequence[str]) -> str:
+    """Return the known name that a name may stand for, in words: ` (did you mean sum?)`; empty where none is close."""
+    close = difflib.get_close_matches(name.casefold(), [other.casefold() for other in known], n=1)
+    return f" (did you mean {next(other for other in known if other.casefold() == close[0])}?)" if close else ""

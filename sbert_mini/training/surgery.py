@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from sbert_mini.errors import UsageError
-from sbert_mini.training.config import SURGERY_RULES
+from sbert_mini.training.fields import near_miss
+from sbert_mini.training.jacobian_descent import JacobianDescent
+from sbert_mini.training.surgery_rules import PREFIX, SURGERY_RULES, check_surgery
 
 Rule: TypeAlias = Callable[[Tensor], Tensor]
 """Gram matrix (tasks, tasks) -> weights (tasks,). TorchJD's weightings are such functions."""
@@ -162,21 +164,29 @@ class Surgeon:
     """A rule by its name, with its seed and state.
 
     Args:
-        rule: one of `config.SURGERY_RULES`, or a function from a Gram matrix to weights (a TorchJD weighting, say).
+        rule: one of `surgery_rules.SURGERY_RULES`, or a function from a Gram matrix to weights (a TorchJD weighting, say).
         seed: of the projection orders.
-        task_weights: the factors of the tasks' losses, which the gradients hold; None for 1 each.
+        task_weights: the factors of the tasks' losses, which the gradients hold; None for 1 each, but for TorchJD's rules.
 
     Raises:
-        UsageError: the name is unknown.
+        UsageError: the name is unknown, or TorchJD's rule cannot be used here.
+        MissingExtraError: the rule is TorchJD's, which is not installed.
     """
 
     def __init__(self, rule: str | Rule = "pcgrad", seed: int = 0, task_weights: Sequence[float] | None = None) -> None:
         if isinstance(rule, str) and rule not in SURGERY_RULES:
-            raise UsageError(f"the surgery must be one of {', '.join(SURGERY_RULES)}; found {rule!r}")
+            check_surgery(rule)
+            near = near_miss(rule, SURGERY_RULES)
+            raise UsageError(f"the surgery must be one of {', '.join(SURGERY_RULES)}; found {rule!r}{near}")
         self.rule = rule
         self.seed = seed
         self.task_weights = task_weights
         self._vaccine = GradVac()
+        self._torchjd: JacobianDescent | None = None
+        if isinstance(rule, str) and rule.startswith(PREFIX):
+            if task_weights is None:
+                raise UsageError(f"the surgery {rule} needs the tasks' weights")
+            self._torchjd = JacobianDescent(rule, seed, task_weights)
 
     def weights(self, gram: Tensor, step: int) -> Tensor:
         """Return the weights of the tasks' gradients at an optimizer step.
@@ -192,6 +202,8 @@ class Surgeon:
             if weights.shape != (tasks,):
                 raise UsageError(f"the rule must give a weight for each of {tasks} tasks; found {tuple(weights.shape)}")
             return weights
+        if self._torchjd is not None:
+            return self._torchjd(gram, step)
         if self.rule in ("sum", "mean"):
             return torch.full((tasks,), 1.0 if self.rule == "sum" else 1 / tasks, dtype=torch.float64)
         if self.rule == "sum-normalized":
@@ -206,12 +218,15 @@ class Surgeon:
     def state(self) -> dict[str, Any]:
         """Return what must be kept for a run to go on exactly, as JSON holds it."""
         targets = self._vaccine.targets
-        return {"targets": None if targets is None else targets.tolist()}
+        torchjd = {} if self._torchjd is None else {"torchjd": self._torchjd.state()}
+        return {"targets": None if targets is None else targets.tolist(), **torchjd}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore from `state()`."""
         targets = state["targets"]
         self._vaccine.targets = None if targets is None else torch.tensor(targets, dtype=torch.float64)
+        if self._torchjd is not None:
+            self._torchjd.load_state(state["torchjd"])
 
 
 def cosines(gram: Tensor) -> Tensor:

@@ -76,11 +76,10 @@ class MultiTaskTrainer(BaseFitter):
         self.tasks = [task for task in all_tasks if not task.only_measured]
         self.measured_tasks = [task.config for task in all_tasks]
         self.objectives = {task.config.name: Objective(task, model) for task in all_tasks}
-        seed = args.seed if args is not None else 42
-        self.surgeon = Surgeon(self.fitter.surgery or "sum", seed, [task.config.weight for task in self.tasks])
+        weights = [task.config.weight for task in self.tasks]
+        self.surgeon = Surgeon(self.fitter.surgery or "sum", args.seed if args is not None else 42, weights)
         self.lora = Lora(model[0].model, self.fitter.lora) if self.fitter.lora is not None else None
-        self.averages = {}
-        trained = [task.config for task in self.tasks]
+        self.averages, trained = {}, [task.config for task in self.tasks]
         warn_without_dropout(model[0].model, trained, self.fitter)
         self.telemetry = Telemetry([config.name for config in trained])
         self._encoder: MiniBertModule = model[0]

@@ -34,7 +34,10 @@ def test_dry_run_and_mistakes(workshop):
     assert found["memory_bytes"] > 0
     assert "labels: bad" in done.stderr
     assert not (workshop / "trained.run").exists()
-    assert "60 steps of 24 examples, surgery pcgrad" in train(workshop, "--dry-run").stdout
+    assert found["surgery"] == "pcgrad"
+    replaced = train(workshop, "--dry-run", "--surgery", "torchjd:UPGrad")
+    assert "60 steps of 24 examples, surgery torchjd:UPGrad" in replaced.stdout
+    one_error(train(workshop, "--dry-run", "--surgery", "pcgard"), 2, "(did you mean pcgrad?)")
     for old, new, code, said in (
         ("steps = 60", "stepz = 60", 2, "recipe.toml, line 8: there is no key train.stepz (did you mean steps?)"),
         ("mood.csv", "gone.csv", 1, "gone.csv cannot be opened"),

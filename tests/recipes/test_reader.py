@@ -65,6 +65,12 @@ def test_a_recipe_is_read(tmp_path):
         ("steps = 10", "", "line 4: train.steps or train.epochs is needed"),
         ("steps = 10", "steps = 10\nepochs = 2", "line 4: train.steps or train.epochs is needed"),
         ("steps = 10", 'steps = 10\nsurgery = "pcgard"', "(did you mean pcgrad?)"),
+        ("steps = 10", 'steps = 10\nsurgery = "torchjd:upgrad"', "(did you mean torchjd:UPGrad?)"),
+        (
+            "steps = 10",
+            'steps = 10\nsurgery = "torchjd:NashMTL"',
+            "line 6: train.surgery: torchjd:NashMTL cannot be used here",
+        ),
         (
             "steps = 10",
             "steps = 10\nbatch_size = 6",
@@ -195,3 +201,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "r.toml").write_bytes(b"# caf\xe9\n")
     with pytest.raises(UsageError, match=r"the recipe .*r\.toml cannot be read: .*0xe9 in position 5"):
         read_recipe(tmp_path / "r.toml")
+
+
+def test_another_surgery_is_noted_in_the_text_of_the_recipe(tmp_path):
+    (tmp_path / "r.toml").write_text(GOOD)
+    recipe = read_recipe(tmp_path / "r.toml").with_surgery("torchjd:PCD")
+    assert recipe.fitter().surgery == "torchjd:PCD"
+    assert recipe.text == f"{GOOD.rstrip()}\n# train.surgery was replaced by torchjd:PCD\n"
+    with pytest.raises(UsageError, match=r"train.surgery must be one of .* .did you mean torchjd:PCD"):
+        recipe.with_surgery("torchjd:PCC")

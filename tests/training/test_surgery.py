@@ -20,9 +20,10 @@ from small_tasks import one_step, sentences, trainer_on
 
 from sbert_mini.errors import UsageError
 from sbert_mini.training import surgery
-from sbert_mini.training.config import SURGERY_RULES, FitterConfig
+from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.surgery import Surgeon, pcgrad_weights, projection_orders
+from sbert_mini.training.surgery_rules import OWN_RULES
 from sbert_mini.training.task_config import TaskConfig
 from sbert_mini.training.tasks import Task
 
@@ -300,7 +301,7 @@ def weighted_step(rule, weights, gradients=GRADIENTS):
     return Surgeon(rule, seed=3, task_weights=weights).weights(rows @ rows.T, 0) @ rows
 
 
-@pytest.mark.parametrize("rule", SURGERY_RULES)
+@pytest.mark.parametrize("rule", OWN_RULES)
 def test_a_tasks_weight_multiplies_its_part_of_the_step(rule):
     for task in range(3):
         once, twice, thrice = (
