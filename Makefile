@@ -7,7 +7,7 @@ DEMO   := build/demo-index
 REPORT := build/report
 COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz arm mutants docs bench model paper ablations clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz arm mutants docs bench model paper ablations conflict clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -119,6 +119,10 @@ paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, hour
 
 ablations: $(VENV)/all.done  ## does gradient surgery help? Hours on two cores; the same command continues (SBMINI_DATA: the data folder)
 	$(BIN)/python -m benchmarks.ablations
+
+conflict: $(VENV)/all.done  ## does gradient surgery help where tasks conflict? Many hours on two cores; the same command continues (SBMINI_DATA: the data folder)
+	$(BIN)/python -m benchmarks.conflict
+	$(BIN)/python -m benchmarks.docs
 
 clean:           ## remove all build outputs and the virtual environment
 	rm -rf build dist *.egg-info sbert_mini/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis $(VENV)
