@@ -13,6 +13,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -227,7 +228,10 @@ def run(spec: Spec, keep: Path, steps: int) -> dict[str, Any]:
             for task in ("similarity", "retrieval"):
                 fitted(recipe(spec, keep, steps, task), spec.seed, folder / task)
             model, conflict = folder / "merged", None
-            soup([folder / "similarity" / "model", folder / "retrieval" / "model"], model)
+            experts = [folder / task / "model" for task in ("similarity", "retrieval")]
+            for expert in experts:
+                shutil.rmtree(expert / "heads", ignore_errors=True)  # of other tasks, and without weights
+            soup(experts, model)
         else:
             logged = fitted(recipe(spec, keep, steps), spec.seed, folder / "joint")
             model = folder / "joint" / "model"
