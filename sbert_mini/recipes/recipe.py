@@ -130,7 +130,8 @@ class OptimizerPart:
     """`[optimizer]`.
 
     Attributes:
-        name: `adamw` and `adam` are this project's; `torch-adamw` is torch's fused one.
+        name: `adamw` and `adam` are this project's, with rows of the word table alone and torch's fused kernel for the
+            arithmetic; `torch-adamw` is torch's fused one.
         learning_rate: the encoder's highest learning rate, 0 or more.
         head_learning_rate: the task heads' highest learning rate, 0 or more.
         weight_decay: the decay of weights, 0 or more; biases and LayerNorm have none.

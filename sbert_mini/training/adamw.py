@@ -4,13 +4,16 @@
 `θₜ₋₁ ← (1 - αλ) θₜ₋₁`, Adam adds `λ θₜ₋₁` to the gradient.
 
 Large tensors are worked on in blocks that stay in the processor's cache, so that each number is read from memory once a step.
+`fused=True` leaves the arithmetic of a step to torch's fused kernel; what is written out here is its reference.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from sbert_mini.errors import UsageError
 
@@ -32,6 +35,7 @@ class AdamW(torch.optim.Optimizer):
         eps: ε, at least 0.
         weight_decay: λ, at least 0.
         decoupled: AdamW's decay; False for Adam's.
+        fused: compute with torch's fused kernel, on the rows of tables too. Equal to the formulas here up to rounding.
 
     Raises:
         UsageError: a value is outside its range.
@@ -48,6 +52,7 @@ class AdamW(torch.optim.Optimizer):
         weight_decay: float = 0.01,
         *,
         decoupled: bool = True,
+        fused: bool = False,
     ) -> None:
         for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
             if not value >= 0:
@@ -57,6 +62,7 @@ class AdamW(torch.optim.Optimizer):
                 raise UsageError(f"betas must be in [0, 1); found {betas}")
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
         super().__init__(params, defaults)
+        self._fused = fused
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -66,6 +72,7 @@ class AdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            together: list[tuple[Tensor, Tensor, dict[str, Any]]] = []
             for parameter in group["params"]:
                 gradient = parameter.grad
                 if gradient is None:
@@ -74,14 +81,16 @@ class AdamW(torch.optim.Optimizer):
                 state["step"] = state.get("step", 0) + 1
                 if gradient.is_sparse:
                     self._sparse_step(parameter, gradient.coalesce(), group, state)
+                elif self._fused and _is_plain(parameter, gradient):
+                    together.append((parameter, gradient, _with_moments(parameter, state)))
                 else:
                     self._dense_step(parameter, gradient, group, state)
+            if together:
+                _update_fused(*zip(*together, strict=True), group)
         return loss
 
     def _dense_step(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
-        if "exp_avg" not in state:
-            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
-            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+        _with_moments(parameter, state)
         if not parameter.is_contiguous():
             _update(parameter, gradient, state["exp_avg"], state["exp_avg_sq"], group, state["step"])
             return
@@ -116,7 +125,10 @@ class AdamW(torch.optim.Optimizer):
         values[torch.searchsorted(rows, touched)] = gradient.values().to(values.dtype)
         active = parameter[rows]
         without_decay = {**group, "weight_decay": 0.0}  # every row has had its decay
-        _update(active, values, state["exp_avg"], state["exp_avg_sq"], without_decay, state["step"])
+        if self._fused:
+            _update_fused([active], [values], [state], without_decay)
+        else:
+            _update(active, values, state["exp_avg"], state["exp_avg_sq"], without_decay, state["step"])
         parameter[rows] = active
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -127,6 +139,43 @@ class AdamW(torch.optim.Optimizer):
         ) in self.state.values():  # torch casts a state's tensors to the parameter's dtype; row numbers are whole
             if "rows" in state:
                 state["rows"] = state["rows"].long()
+
+
+def _with_moments(parameter: Tensor, state: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter's state, with moments of zero where it has none."""
+    if "exp_avg" not in state:
+        state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+        state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+    return state
+
+
+def _is_plain(parameter: Tensor, gradient: Tensor) -> bool:
+    """Return whether torch's fused kernel takes a parameter with its gradient as they are."""
+    return parameter.is_contiguous() and gradient.is_contiguous() and gradient.dtype == parameter.dtype
+
+
+def _update_fused(
+    parameters: Sequence[Tensor], gradients: Sequence[Tensor], states: Sequence[dict[str, Any]], group: dict[str, Any]
+) -> None:
+    """One step of several tensors by torch's fused kernel; `step` of the states counts this one already."""
+    steps = torch.tensor([float(state["step"] - 1) for state in states], device=parameters[0].device)  # torch adds 1
+    step = adamw if group["decoupled"] else adam
+    step(
+        list(parameters),
+        list(gradients),
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
+        [],
+        list(steps.unbind()),
+        fused=True,
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )
 
 
 def _update(p: Tensor, g: Tensor, m: Tensor, v: Tensor, group: dict[str, Any], step: int) -> None:

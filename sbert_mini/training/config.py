@@ -121,7 +121,8 @@ class FitterConfig:
         steps_per_epoch: batches of an epoch; None for as many as hold as many examples as all tasks together have.
         encoder: `trained`, or `frozen`: heads alone are trained, on vectors that are computed once, without dropout.
         head_learning_rate: of the heads; None for the encoder's.
-        optimizer: `adamw` and `adam` are this project's; `torch-adamw` is torch's fused one.
+        optimizer: `adamw` and `adam` are this project's, with rows of the word table alone and torch's fused kernel for the
+            arithmetic; `torch-adamw` is torch's fused one.
         length_batches: whether examples of similar length share a batch.
         layer_decay: each layer learns at this share of the next one's rate; see `rates.parameter_groups`.
         unfreeze_every: steps after which one more layer is trained, from the last one down; 0 for all from the start.

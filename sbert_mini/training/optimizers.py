@@ -54,4 +54,4 @@ def make_optimizer(
         and processes.count() == 1  # rows that each process touched for itself would have to be exchanged
         and (decoupled or not args.weight_decay)
     )
-    return AdamW(groups, lr=args.learning_rate, decoupled=decoupled, betas=betas, eps=epsilon)
+    return AdamW(groups, lr=args.learning_rate, decoupled=decoupled, betas=betas, eps=epsilon, fused=True)

@@ -8,16 +8,17 @@ from sbert_mini.errors import UsageError
 from sbert_mini.training.adamw import AdamW
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("decoupled", [True, False])
 @pytest.mark.parametrize("eps", [1e-8, 1e-6, 1e-2])
 @pytest.mark.parametrize("decay", [0.0, 0.01, 0.3])
-def test_adamw_and_adam_are_torchs_over_200_steps(decoupled, eps, decay):
+def test_adamw_and_adam_are_torchs_over_200_steps(fused, decoupled, eps, decay):
     shapes = [(41, 7), (13,), (1,), (), (3, 5, 2)]
     rng = torch.Generator().manual_seed(1)
     ours = [nn.Parameter(torch.randn(s, generator=rng, dtype=torch.float64)) for s in shapes]
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
     options = {"lr": 0.01, "betas": (0.85, 0.99), "eps": eps, "weight_decay": decay}
-    one = AdamW(ours, decoupled=decoupled, **options)
+    one = AdamW(ours, decoupled=decoupled, fused=fused, **options)
     other = (torch.optim.AdamW if decoupled else torch.optim.Adam)(theirs, foreach=False, **options)
     for step in range(200):
         for p, q in zip(ours, theirs, strict=True):
@@ -47,12 +48,13 @@ def test_blocks_and_strides_change_nothing(monkeypatch):
     torch.testing.assert_close(r, q, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_rows_that_no_batch_touched_are_skipped_and_decayed_exactly(decay):
+def test_rows_that_no_batch_touched_are_skipped_and_decayed_exactly(decay, fused):
     torch.manual_seed(2)
     tables = [nn.Embedding(31, 5, sparse=sparse, dtype=torch.float64) for sparse in (True, False)]
     tables[1].load_state_dict(tables[0].state_dict())
-    ours = AdamW(tables[0].parameters(), lr=0.05, weight_decay=decay)
+    ours = AdamW(tables[0].parameters(), lr=0.05, weight_decay=decay, fused=fused)
     theirs = torch.optim.AdamW(tables[1].parameters(), lr=0.05, weight_decay=decay, foreach=False)
     for step in range(40):
         ids = torch.randint(0, 10 + step // 4, (3, 4))
@@ -61,7 +63,7 @@ def test_rows_that_no_batch_touched_are_skipped_and_decayed_exactly(decay):
             (table(ids) ** 3).sum().backward()
             optimizer.step()
         if step == 20:  # through a state dict, as a checkpoint does
-            again = AdamW(tables[0].parameters(), lr=0.05, weight_decay=decay)
+            again = AdamW(tables[0].parameters(), lr=0.05, weight_decay=decay, fused=not fused)
             again.load_state_dict(ours.state_dict())
             ours = again
     torch.testing.assert_close(tables[0].weight, tables[1].weight, rtol=0, atol=1e-12)
@@ -99,3 +101,25 @@ def test_a_sparse_gradient_is_for_a_table():
     x.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.tensor([1.0]), (5,), check_invariants=True)
     with pytest.raises(UsageError, match=r"tables of two dimensions; found \(5,\)"):
         AdamW([x]).step()
+
+
+def test_the_fused_step_in_float32_is_the_reference_to_a_millionth_of_the_rate():
+    """Parameters that join later have a step of their own; a checkpoint of one is read by the other."""
+    rng = torch.Generator().manual_seed(4)
+    one = [nn.Parameter(torch.randn(29, 31, generator=rng)), nn.Parameter(torch.randn(37, generator=rng))]
+    other = [nn.Parameter(p.detach().clone()) for p in one]
+    optimizers = [AdamW(one, lr=1e-3, fused=True), AdamW(other, lr=1e-3)]
+    for step in range(60):
+        for number, (p, q) in enumerate(zip(one, other, strict=True)):
+            if number == 0 or step >= 7:
+                p.grad = torch.randn(p.shape, generator=rng)
+                q.grad = p.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, q in zip(one, other, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
+    first, second = (optimizer.state_dict()["state"] for optimizer in optimizers)
+    assert {number: sorted(state) for number, state in first.items()} == {
+        n: sorted(state) for n, state in second.items()
+    }
+    assert [state["step"] for state in first.values()] == [60, 53]
