@@ -86,7 +86,8 @@ class AdamW(torch.optim.Optimizer):
                 else:
                     self._dense_step(parameter, gradient, group, state)
             if together:
-                _update_fused(*zip(*together, strict=True), group)
+                parameters, gradients, states = zip(*together, strict=True)
+                _update_fused(parameters, gradients, states, group)
         return loss
 
     def _dense_step(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
