@@ -1,6 +1,6 @@
 """`sbmini mine` beside sentence-transformers' `mine_hard_negatives`: time, peak memory, and whether both find the same negatives.
 
-Queries are titles of pairs_wiki_title_lead, positives their first sentences, the corpus sentences of sentences_wikipedia_1. Both use
+Queries are titles of pairs_wiki_title_lead, positives their first sentences, the other texts sentences_wikipedia_1. Both use
 all-MiniLM-L6-v2 with the same margin and ranks, each in a process of its own, one after the other in turn.
 """
 
