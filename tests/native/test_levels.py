@@ -151,7 +151,8 @@ def test_token_vectors_are_those_of_the_float_encoder(make_model, shape):
 
     converted = find(make_model(seed=5, **{**SMALL, "max_position_embeddings": 512, **shape}))
     encoder = open_engine(converted, "torch")._encoder
-    tokens = [Tokens([2, *(5 + i % 50 for i in range(n - 2)), 3], [0] * n, False) for n in (3, 6, 19, 512)]
+    longest = 512 if shape.get("num_attention_heads") == 3 else 70
+    tokens = [Tokens([2, *(5 + i % 50 for i in range(n - 2)), 3], [0] * n, False) for n in (3, 6, 19, longest)]
     by_level = [NativeEngine(converted, level).run_tokens(tokens) for level in HERE]
     for number, text in enumerate(tokens):
         with torch.no_grad():

@@ -55,7 +55,7 @@ def one_by_one(name, texts):
 @models
 @each_fast_level
 def test_it_gives_onnx_runtimes_vectors(name, level, passages):
-    tokens, expected = one_by_one(name, tuple(row[key] for key in ("title", "text") for row in passages))
+    tokens, expected = one_by_one(name, tuple(row[key] for key in ("title", "text") for row in passages[:70]))
     ours = NativeEngine(find(resolve(name)), level)
     found = np.concatenate([ours.run(tokens[i : i + 32]) for i in range(0, len(tokens), 32)])
     assert found.shape == expected.shape

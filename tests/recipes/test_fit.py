@@ -31,6 +31,7 @@ from sbert_mini.training.heads import Head
 from sbert_mini.training.setup import check_arguments
 
 
+@pytest.mark.long
 def test_killed_and_resumed_a_run_ends_in_the_same_bytes(workshop):
     whole = train(workshop, "-o", "whole", "--json")
     assert whole.returncode == 0, whole.stderr
@@ -95,7 +96,15 @@ def test_changed_data_are_not_gone_on_with(workshop):
 
 @pytest.mark.parametrize(
     "name",
-    ["paraphrase", "sentiment", "search", "multitask", "cs224n-paper", "simcse-unsupervised", "simcse-supervised"],
+    [
+        pytest.param("paraphrase", marks=pytest.mark.long),
+        "sentiment",
+        "search",
+        pytest.param("multitask", marks=pytest.mark.long),
+        "cs224n-paper",
+        "simcse-unsupervised",
+        pytest.param("simcse-supervised", marks=pytest.mark.long),
+    ],
 )
 def test_every_recipe_that_ships_trains(name, tmp_path, make_model, monkeypatch):
     """On small files of the right shape, from a small model, for two steps."""

@@ -118,7 +118,7 @@ if __name__ == "__main__":
     assert run(tmp_path, code) == "True"
 
 
-@pytest.mark.parametrize("backend", [None, "onnx", "torch"])
+@pytest.mark.parametrize("backend", [None, "onnx", pytest.param("torch", marks=pytest.mark.long)])
 def test_an_embedder_is_pickled_and_copied(tmp_path, backend):
     code = f"""
 from sbert_mini.model.registry import resolve

@@ -225,7 +225,7 @@ def select_readable(stream, timeout_s):
 def test_a_killed_writer_loses_nothing_acknowledged(tmp_path, make_model):
     model = make_model()
     Embedder(model)
-    through_kills(tmp_path / "index", model, 20, 11)
+    through_kills(tmp_path / "index", model, 8, 11)
 
 
 @pytest.mark.long
@@ -243,7 +243,7 @@ def test_a_full_disk_loses_nothing_acknowledged(tmp_path, make_model):
     plan, limits, rows, failures = Plan(5), random.Random(6), {}, []
     worker = start(tmp_path / "index", model)
     try:
-        for i in range(40):
+        for i in range(24):
             change, after = plan.change(rows)
             ask(worker, change, limit=0 if i % 2 else limits.choice([10, 1000, 20_000, 60_000, 150_000]))
             said = worker.stdout.readline()

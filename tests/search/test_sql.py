@@ -54,6 +54,10 @@ def shown(node: Syntax) -> str:
         ("a is distinct from b < c", "(<> a (< b c))"),
         ("cast(a or b as Double Precision) > 1", "(> (cast (or a b)) 1)"),
         ("-a::decimal(10, 2) < 1", "(< (negative (cast a)) 1)"),
+        (
+            "a::boolean and a::text is null or a::int in (1, 2)",
+            "(or (and (cast a) (is (cast a) null)) (in (cast a) 1 2))",
+        ),
         ("a -> 'x' ->> 'y' = 'z'", "(= (json_extract (json_extract a x) y) z)"),
         ("trim(trailing from a) = lower(b)", "(= (rtrim a) (lower b))"),
         ("substring(a from 2 for 3) = position('b' in c)", "(= (substring a 2 3) (instr c b))"),

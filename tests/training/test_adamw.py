@@ -8,9 +8,17 @@ from sbert_mini.errors import UsageError
 from sbert_mini.training.adamw import AdamW
 
 
-@pytest.mark.parametrize("decoupled", [True, False])
-@pytest.mark.parametrize("eps", [1e-8, 1e-6, 1e-2])
-@pytest.mark.parametrize("decay", [0.0, 0.01, 0.3])
+@pytest.mark.parametrize(
+    ("decoupled", "eps", "decay"),
+    [
+        (True, 1e-8, 0.01),
+        (True, 1e-6, 0.0),
+        (True, 1e-2, 0.3),
+        (False, 1e-8, 0.3),
+        (False, 1e-6, 0.01),
+        (False, 1e-2, 0.0),
+    ],
+)
 def test_adamw_and_adam_are_torchs_over_200_steps(decoupled, eps, decay):
     shapes = [(41, 7), (13,), (1,), (), (3, 5, 2)]
     rng = torch.Generator().manual_seed(1)
