@@ -75,7 +75,7 @@ def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
     assert len(found["predictions"]["sts"]["gold"]) == len(found["predictions"]["sts"]["predicted"]) == 80
     names = {
         "training-figures.png", "training-losses.png", "training-resources.png", "training-surgery.png",
-        "training-layers.png", "confusion-mood.png", "confusion-same.png", "scores-sts.png",
+        "training-layers.png", "confusion-mood.png", "confusion-same.png", "scores-sts.png", "histogram-same.png",
     }  # fmt: skip
     assert {p.name for p in out.iterdir()} == names | {"training.json", "report.md", "report.html"}
     assert all((out / name).read_bytes().startswith(PNG) for name in names)
@@ -85,6 +85,8 @@ def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
     for part in (
         "was itself trained on snli",
         "Confusions of mood",
+        "same: the ",
+        "When the tasks were in conflict",
         "What int8 changes in the heads",
         "Against the start",
         "mood by class",
