@@ -85,8 +85,6 @@ def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
     for part in (
         "was itself trained on snli",
         "Confusions of mood",
-        "same: the ",
-        "When the tasks were in conflict",
         "What int8 changes in the heads",
         "Against the start",
         "mood by class",
