@@ -30,6 +30,7 @@ from . import (  # noqa: E402
     index,
     joining,
     migrating,
+    mine,
     models,
     predict,
     reduce,
@@ -69,6 +70,7 @@ index.app.command("sync", epilog=sync.EXAMPLE)(sync.sync)
 app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("dedup", epilog=dedup.EXAMPLE)(dedup.dedup)
+app.command("mine", epilog=mine.EXAMPLE)(mine.mine)
 app.add_typer(reduce.app, name="reduce")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")

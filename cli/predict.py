@@ -111,6 +111,7 @@ def predict(
     model: options.Model = None,
     graph: options.GraphOption = "int8",
     input_format: options.InputFormat = None,
+    delimiter: options.Delimiter = None,
     max_row_bytes: options.MaxRowBytes = None,
     truncation: options.Truncation = "warn",
     batch_size: options.BatchSize = 32,
@@ -130,29 +131,28 @@ def predict(
     Where the input has right labels or scores (--gold), accuracy, confusions and figures by class, or correlations, follow: on
     stdout with --output, else on stderr.
     """
-    reading = options.reading(input_format, max_row_bytes=max_row_bytes)
+    reading = options.reading(input_format, max_row_bytes=max_row_bytes, delimiter=delimiter)
     input = options.checked_input(texts, input, reading)
     if not input and (columns or gold or output):
         raise UsageError("--columns, --gold and --output are for rows of an --input, and the texts are arguments here")
     abstain_label = _checked_abstain_label(abstain_label, min_probability)
     output = checked_output(output, input)
     quiet_notes(quiet)
-    from sbert_mini.runtime.predictor import Predictor
+    from sbert_mini.runtime.predictor import Predictor, head_config, texts_each
     from sbert_mini.text.arrivals import Arrivals
 
     arrivals = Arrivals()
-    predictor = Predictor(model, task, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
-    labels = predictor.config.labels
-    if not labels and (label_name or min_probability is not None):
-        raise UsageError(
-            f"--label-name and --min-probability are for labels, and the task {predictor.config.task} gives scores"
-        )
-    names = named_labels(label_name or [], labels, abstain_label if min_probability is not None else None)
+    config = head_config(model, task, offline=offline)  # mistakes are told before a model is converted
+    if not config.labels and (label_name or min_probability is not None):
+        raise UsageError(f"--label-name and --min-probability are for labels, and the task {config.task} gives scores")
+    names = named_labels(label_name or [], config.labels, abstain_label if min_probability is not None else None)
     if input:
-        text_columns = [c.strip() for c in columns.split(",")] if columns else list(predictor.config.columns)
-        rows = _read(input, text_columns, predictor.texts_each, {**reading, "arrivals": arrivals})
+        text_columns = [c.strip() for c in columns.split(",")] if columns else list(config.columns)
+        _check_columns(input, text_columns, gold, texts_each(config), reading)
+        rows = _read(input, text_columns, texts_each(config), {**reading, "arrivals": arrivals})
     else:
-        rows = _of_arguments(texts or [], predictor.texts_each, predictor.config.task)
+        rows = _of_arguments(texts or [], texts_each(config), config.task)
+    predictor = Predictor(model, task, graph=graph, threads=threads, offline=offline, trust_tokenizer=trust_tokenizer)
     pending: deque[_Row] = deque()
     count = 0
     beside = Gold(gold, names, abstain_label if min_probability is not None else "")
@@ -202,22 +202,60 @@ def _document(row: _Row, answer: Answer) -> dict[str, Any]:
     return document | {"score": answer.score, **cosine}
 
 
-def _read(files: list[Path], columns: list[str], needed: int, reading: dict[str, Any]) -> Iterator[_Row]:
-    from sbert_mini.text.records import inputs, read_records
-    from sbert_mini.text.rows import read_row, text_of
+def _is_plain(files: list[Path], reading: dict[str, Any]) -> bool:
+    """Return whether the input is plain text.
+
+    Raises:
+        UsageError: some of the files are, and others not.
+    """
+    from sbert_mini.text.records import inputs
 
     kinds = {kind == "txt" for _, kind in inputs(files, reading.get("format"))}
-    plain = kinds == {True}
     if len(kinds) > 1:
         raise UsageError("plain text has no columns, and the other files have: give files of the one kind or the other")
-    if plain and needed == 2:
-        raise UsageError(
-            "plain text has one text a line, and the task reads pairs: give a table (csv, tsv, jsonl, parquet)"
-        )
-    if not plain and len(columns) != needed:
+    return kinds == {True}
+
+
+def _check_columns(
+    files: list[Path], columns: list[str], gold: str | None, needed: int, reading: dict[str, Any]
+) -> None:
+    """Refuse columns that the input lacks, as far as files can be looked at twice.
+
+    Raises:
+        UsageError: the number of columns is wrong, or plain text is given where columns are needed.
+        InputError: a file lacks a column, or cannot be read.
+    """
+    from sbert_mini.text.peek import first_row
+    from sbert_mini.text.rows import column_of
+    from sbert_mini.text.tables import delimiter_hint
+
+    if _is_plain(files, reading):
+        if needed == 2:
+            raise UsageError(
+                "plain text has one text a line, and the task reads pairs: give a table (csv, tsv, jsonl, parquet)"
+            )
+        if gold is not None:
+            raise UsageError(f"--gold names a column, and {files[0]} is plain text, which has none")
+        return
+    if len(columns) != needed:
         raise UsageError(
             f"--columns must name {needed} column{'s' * (needed > 1)}; found {', '.join(columns) or 'none'}"
         )
+    for file in files:
+        if file.is_file():
+            row = first_row(file, reading.get("delimiter"), reading.get("format"))
+            for name in [*columns, *([gold] if gold is not None else [])]:
+                try:
+                    column_of(row, name, str(file))
+                except InputError as error:
+                    raise InputError(f"{error}{delimiter_hint(list(row))}") from None
+
+
+def _read(files: list[Path], columns: list[str], needed: int, reading: dict[str, Any]) -> Iterator[_Row]:
+    from sbert_mini.text.records import read_records
+    from sbert_mini.text.rows import read_row, text_of
+
+    plain = _is_plain(files, reading)
     for record in read_records(files, text_column=None if plain else columns[0], **reading):
         second = () if needed == 1 else (text_of(read_row(record), columns[1], record.place),)
         yield _Row((record.text, *second) if second else record.text, record)

@@ -109,6 +109,7 @@ def train(
     data: DataFolder = None,
     text_column: TextColumns = None,
     label_column: LabelColumn = None,
+    delimiter: options.Delimiter = None,
     as_json: AsJson = False,
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -145,7 +146,7 @@ def train(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if surgery is not None and is_table(recipe):
         raise UsageError("--surgery is for a recipe of several tasks, and a table is one task")
-    recipe = _of_table(recipe, output, text_column or [], label_column, seed, resume=resume)
+    recipe = _of_table(recipe, output, text_column or [], label_column, delimiter, seed, resume=resume)
     plan = _plan(recipe, output, surgery, report, offline, only_report=report is not None and resume)
     if dry_run:
         _describe(plan, as_json, offline)
@@ -165,7 +166,14 @@ def train(
 
 
 def _of_table(
-    name: str, output: Path | None, texts: list[str], label: str | None, seed: int | None, *, resume: bool
+    name: str,
+    output: Path | None,
+    texts: list[str],
+    label: str | None,
+    delimiter: str | None,
+    seed: int | None,
+    *,
+    resume: bool,
 ) -> str:
     """Return the recipe of a table, which is written; any other name as it is.
 
@@ -175,8 +183,10 @@ def _of_table(
     from sbert_mini.recipes.from_table import is_table, recipe_from_table
 
     if not is_table(name):
-        if texts or label is not None:
-            raise UsageError("--text-column and --label-column are for a table; a recipe names its columns")
+        if texts or label is not None or delimiter is not None:
+            raise UsageError(
+                "--text-column, --label-column and --delimiter are for a table; a recipe names its columns"
+            )
         return name
     from sbert_mini.files.outputs import check_new
     from sbert_mini.recipes.launchers import process_count
@@ -187,9 +197,8 @@ def _of_table(
         raise UsageError("one process trains from a table; several train its recipe, OUTPUT.recipe/recipe.toml")
     if not resume:  # a run that is over may be reported on
         check_new(output)
-    return str(
-        recipe_from_table(Path(name), output, text_columns=texts, label_column=label, seed=seed or 0, on_note=note)
-    )
+    columns = {"text_columns": texts, "label_column": label, "delimiter": delimiter}
+    return str(recipe_from_table(Path(name), output, **columns, seed=seed or 0, on_note=note))  # type: ignore[arg-type]
 
 
 def _conclude(plan: "Plan", done: "Fit", *, as_json: bool) -> None:

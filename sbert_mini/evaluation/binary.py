@@ -1,4 +1,4 @@
-"""Scores of rows that are 0 or 1: thresholds that are chosen on other rows, precision at a recall, figures by class."""
+"""Scores of rows that are 0 or 1: thresholds chosen on other rows, precision at a recall, histograms, figures by class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,8 @@ from sbert_mini.shapes import AnyArray
 
 FOLDS = 5
 RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)
+BINS = 24
+"""Ranges of a histogram of scores."""
 
 
 def folds(gold: AnyArray, seed: int = 0) -> AnyArray:
@@ -69,6 +71,23 @@ def precision_at_recall(gold: AnyArray, scores: AnyArray) -> list[dict[str, floa
         end = ends[np.searchsorted(right[ends], recall * right[-1] - 1e-9)]
         found.append({"recall": recall, "threshold": float(ordered[end]), "precision": float(right[end] / (end + 1))})
     return found
+
+
+def histogram(labels: Sequence[str], scores: AnyArray) -> dict[str, Any]:
+    """Return how many rows of each label have which scores.
+
+    Args:
+        labels: of each row.
+        scores: (rows,).
+
+    Returns:
+        `edges` of `BINS` equal ranges from the lowest score to the highest, and `counts`: label -> rows in each range.
+    """
+    low, high = float(scores.min()), float(scores.max())
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    truth = np.asarray(labels)
+    counts = {label: np.histogram(scores[truth == label], edges)[0].tolist() for label in sorted(set(labels))}
+    return {"edges": [round(float(edge), 6) for edge in edges], "counts": counts}
 
 
 def by_class(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:

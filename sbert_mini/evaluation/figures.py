@@ -174,9 +174,17 @@ def training(result: Json) -> dict[str, bytes]:
     for name, predictions in result["predictions"].items():
         if "counts" in predictions:
             pictures[f"confusion-{name}.png"] = _confusion(name, predictions)
-        else:
+        elif name not in with_histograms(result):
             pictures[f"scores-{name}.png"] = _scores(name, predictions)
+    for name, histograms in with_histograms(result).items():
+        pictures[f"histogram-{name}.png"] = _histograms(name, histograms)
     return pictures
+
+
+def with_histograms(result: Json) -> dict[str, Json]:
+    """Return the histograms of scores by label, of each task that has two labels or scores."""
+    tasks = (result.get("start_comparison") or {}).get("tasks", ())
+    return {task["task"]: found for task in tasks if (found := task["details"].get("histograms"))}
 
 
 _RATE = "examples_per_second"
@@ -300,6 +308,19 @@ def _confusion(name: str, predictions: Json) -> bytes:
     axis.set_xticks(range(len(labels)), labels)
     axis.set_yticks(range(len(labels)), labels)
     axis.set(xlabel="predicted", ylabel="gold", title=f"{name}, dev: accuracy {predictions['accuracy']:.4f}")
+    return png(figure)
+
+
+def _histograms(name: str, histograms: Json) -> bytes:
+    """Return how many dev rows of each label have which scores: a panel a model."""
+    figure, axes = new_figure(7.4, 3.0, 1, len(histograms))
+    for axis, (model, found) in zip(axes[0], histograms.items(), strict=True):
+        edges = found["edges"]
+        for (label, counts), color in zip(found["counts"].items(), _cycle(len(found["counts"])), strict=True):
+            axis.stairs(counts, edges, fill=True, alpha=0.45, color=color, label=f"label {label}")
+            axis.stairs(counts, edges, color=color, linewidth=0.8)
+        axis.set(xlabel="score", ylabel="dev rows", title=f"{name}: {'start' if model == 'start' else 'trained model'}")
+        axis.legend(fontsize=7.5)
     return png(figure)
 
 

@@ -1,21 +1,61 @@
 """A comparison with the starting model, as its JSON holds it -> tables."""
 
+from dataclasses import replace
+
 from sbert_mini.evaluation.gains import FIGURES
 from sbert_mini.evaluation.log_keys import MEAN
 from sbert_mini.evaluation.table import Json, Table
 
 _ON_SHARE = ("pearson", "spearman")
+LEARNED, START, CURVES, CONFUSIONS = "What was learned", "Against the start", "Learning curves", "Confusions"
+WRONG, SCORES, INT8 = "The most wrong rows", "Scores and thresholds", "What int8 changes"
+SURGERY, COST = "Gradient surgery", "Cost"
+SECTIONS = (LEARNED, START, CURVES, CONFUSIONS, WRONG, SCORES, INT8, SURGERY, COST)
+"""The parts of the report of a training run, in their order."""
 
 
 def comparison(result: Json | None) -> list[Table]:
     """Return the tables of `gains.Comparison.to_json()`; none for None."""
     if result is None:
         return []
-    tables = [against_start(result)]
+    tables = [replace(against_start(result), section=START)]
     for task in result["tasks"]:
-        tables += _by_class(task)
-        tables += _precision(task)
+        tables += [replace(table, section=CONFUSIONS) for table in _by_class(task)]
+        tables += [replace(table, section=SCORES) for table in _precision(task)]
+        tables += [replace(table, section=WRONG) for table in _most_wrong(task)]
     return tables
+
+
+def in_words(result: Json | None) -> list[str]:
+    """Return what was learned, in sentences: the verdict, each task's figure that counts, the labels that changed most."""
+    if result is None:
+        return ["No task has dev rows, so nothing can be said of what was learned."]
+    sentences = [f"{result['text'][:1].upper()}{result['text'][1:]}."]
+    for task in result["tasks"]:
+        gain = task["gains"].get(task["metric"])
+        if gain is None or gain["trained"] is None or gain["start"] is None:
+            sentences.append(f"{task['task']}: its {FIGURES[task['metric']]} is undefined on these dev rows.")
+            continue
+        between = "" if gain["interval"] is None else " (95 %: {:+.3f} to {:+.3f})".format(*gain["interval"])
+        sentences.append(
+            f"{task['task']}: {FIGURES[task['metric']]} {gain['trained']:.3f} on {task['rows']:,} dev rows; the start had "
+            f"{gain['start']:.3f}{between}."
+        )
+        sentences += _labels_in_words(task)
+    return [*sentences, *(f"Warning: {warning}." for warning in result["warnings"])]
+
+
+def _labels_in_words(task: Json) -> list[str]:
+    classes = task["details"].get("classes")
+    if not classes or len(classes["trained"]) < 2:
+        return []
+    pairs = zip(classes["trained"], classes["start"], strict=True)
+    changes = sorted((ours["f1"] - theirs["f1"], ours["label"]) for ours, theirs in pairs)
+    weakest = min(classes["trained"], key=lambda entry: entry["f1"])
+    (low, fell), (high, rose) = changes[0], changes[-1]
+    text = f"Its F1 rose most for the label {rose} ({high:+.3f})" if high > 0 else "Its F1 rose for no label"
+    text += f" and fell most for {fell} ({low:+.3f})" if low < 0 else ""
+    return [f"{text}; the weakest label is {weakest['label']}, with an F1 of {weakest['f1']:.3f}."]
 
 
 def against_start(result: Json) -> Table:
@@ -94,6 +134,20 @@ def _precision(task: Json) -> list[Table]:
     return [Table(f"{task['task']}: precision at a recall", header, rows, (note,))]
 
 
+def _most_wrong(task: Json) -> list[Table]:
+    """Return the rows that the trained model is most wrong on, with their texts."""
+    found = task["details"].get("most_wrong")
+    if not found:
+        return []
+    rows = tuple((" | ".join(e["texts"]), e["right"], e["trained"], e["start"]) for e in found)
+    note = (
+        "Of the dev rows that are wrong: first where a wrong label is most probable, a score is furthest from its place, or the "
+        "positive stands lowest. Look for wrong labels in the data among them."
+    )
+    header = ("texts", "right", "trained model", "start")
+    return [Table(f"{task['task']}: the {len(rows)} most wrong rows", header, rows, (note,), is_text=True)]
+
+
 def by_graph(predictions: Json) -> list[Table]:
     """Return what int8 changes in the dev figures of each head; none without heads."""
     rows = tuple(
@@ -109,4 +163,4 @@ def by_graph(predictions: Json) -> list[Table]:
     )
     header = ("head", "figure", "float32", "int8", "difference")
     note = "Of the dev rows. sbmini predict computes int8 by default."
-    return [Table("What int8 changes in the heads", header, rows, (note,))] if rows else []
+    return [Table("What int8 changes in the heads", header, rows, (note,), INT8)] if rows else []

@@ -77,7 +77,7 @@ class TaskGain:
         rows: dev rows.
         start_is: how the starting model answers the task, in words.
         gains: figure -> its gain.
-        details: further figures without intervals: `classes` and `precision_at_recall`.
+        details: what has no intervals: `most_wrong`, `classes`, `precision_at_recall` and `histograms` (`training.answers`).
     """
 
     task: str

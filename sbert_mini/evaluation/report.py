@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.evaluation import figures
+from sbert_mini.evaluation.sections import sections
 from sbert_mini.evaluation.sts import StsResult
 from sbert_mini.evaluation.tables import TABLES, machine_note
 from sbert_mini.files.durable import write_durably
@@ -33,13 +34,27 @@ TITLES = {
 }
 _PAGES = {"report.md": "# sbert-mini: report", "report.html": "<title>sbert-mini: report</title>"}
 """The pages, and what stands at the beginning of each."""
-_PICTURE = re.compile(r"(sts|sts-.+|speed|search|pairs|training-\w+|confusion-.+|scores-.+)\.png")
+_PICTURE = re.compile(r"(sts|sts-.+|speed|search|pairs|training-\w+|confusion-.+|scores-.+|histogram-.+)\.png")
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222;background:#fff}
-h1{font-size:1.6rem}h2{margin-top:2.5rem;border-bottom:1px solid #ddd;padding-bottom:.3rem}h3{margin-bottom:.4rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.88rem}
-th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #e5e5e5}th{border-bottom:2px solid #999;vertical-align:bottom}
-th:first-child,td:first-child{text-align:left}.note{color:#555;font-size:.85rem;margin:.3rem 0}img{max-width:100%;margin:.6rem 0}
+:root{color-scheme:light dark;--text:#222;--soft:#555;--line:#ddd;--back:#fff;--card:#f6f7f9;--link:#2a5a8c}
+@media (prefers-color-scheme:dark){:root{--text:#e4e4e4;--soft:#aaa;--line:#3a3f45;--back:#16181b;--card:#1f2226;--link:#8ab8e6}
+img{filter:invert(.9) hue-rotate(180deg)}}
+*{box-sizing:border-box}html{-webkit-text-size-adjust:100%}
+body{font:16px/1.55 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:var(--text);background:var(--back)}
+h1{font-size:1.6rem;line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line);padding-bottom:.3rem}
+h3{margin:1.6rem 0 .4rem;overflow-wrap:anywhere}a{color:var(--link)}
+nav{background:var(--card);border-radius:.4rem;padding:.8rem 1rem;margin:1rem 0}nav ul{margin:.2rem 0;padding-left:1.2rem}
+.wide{overflow-x:auto;max-width:100%}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.88rem}
+th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid var(--line);vertical-align:top}
+th{border-bottom:2px solid var(--soft);vertical-align:bottom}th:first-child,td:first-child{text-align:left}
+.texts th,.texts td{text-align:left}.texts td:first-child{min-width:14rem;max-width:44rem;overflow-wrap:anywhere}
+.note{color:var(--soft);font-size:.85rem;margin:.3rem 0;overflow-wrap:anywhere}
+figure{margin:1rem 0}img{display:block;max-width:100%;height:auto;background:#fff}
+figcaption{color:var(--soft);font-size:.88rem;max-width:44rem;margin-top:.3rem}
+@media (max-width:40rem){body{margin:1rem auto;padding:0 .7rem}h1{font-size:1.35rem}th,td{padding:.25rem .45rem}}
+@media print{:root{color-scheme:light;--text:#000;--soft:#333;--line:#bbb;--back:#fff;--card:#fff;--link:#000}img{filter:none}
+body{font-size:10pt;margin:0;max-width:none;padding:0}nav{border:1px solid #bbb}.wide{overflow:visible}table{font-size:8pt}
+h2,h3{break-after:avoid}figure,tr{break-inside:avoid}}
 """
 
 
@@ -166,24 +181,45 @@ def _markdown(results: Mapping[str, Any]) -> str:
     parts = ["# sbert-mini: report"]
     for kind, result in results.items():
         parts.append(f"## {TITLES[kind]}")
-        for table in TABLES[kind](result):
-            parts += [f"### {plain(table.title)}", table.markdown()]
-        parts += [f"![{plain(Path(name).stem)}]({quote(name)})" for name in _pictures_of(result)]
+        for section in sections(kind, TITLES[kind], result, _pictures_of(result)):
+            level = "###"
+            if section.title != TITLES[kind]:
+                parts.append(f"### {section.title}")
+                level = "####"
+            parts += [no_markup(text) for text in section.words]
+            for table in section.tables:
+                parts += [f"{level} {plain(table.title)}", table.markdown()]
+            for name, caption in section.pictures:
+                parts += [f"![{plain(Path(name).stem)}]({quote(name)})", no_markup(caption)]
         parts.append(no_markup(machine_note(result)))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _html(folder: Path, results: Mapping[str, Any]) -> str:
-    parts = ["<h1>sbert-mini: report</h1>"]
+    contents, parts = [], []
     for kind, result in results.items():
-        parts.append(f"<h2>{html.escape(TITLES[kind])}</h2>")
-        parts += [table.html() for table in TABLES[kind](result)]
-        for file in (folder / name for name in _pictures_of(result)):
-            data = base64.b64encode(file.read_bytes()).decode()
-            parts.append(f'<img alt="{html.escape(file.stem)}" src="data:image/png;base64,{data}">')
+        found = sections(kind, TITLES[kind], result, _pictures_of(result))
+        for section in found:
+            anchor = f"{kind}-{found.index(section) + 1}"
+            contents.append(f'<li><a href="#{anchor}">{html.escape(section.title)}</a></li>')
+            parts.append(f'<section id="{anchor}"><h2>{html.escape(section.title)}</h2>')
+            parts += [f"<p>{html.escape(text)}</p>" for text in section.words]
+            parts += [table.html() for table in section.tables]
+            parts += [_figure(folder / name, caption) for name, caption in section.pictures]
+            parts.append("</section>")
         parts.append(f"<p class=note>{html.escape(machine_note(result).replace('`', ''))}</p>")
-    body = "\n".join(parts)
+    body = "\n".join(
+        ["<h1>sbert-mini: report</h1>", f'<nav aria-label="Contents"><ul>{"".join(contents)}</ul></nav>', *parts]
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>sbert-mini: report</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+
+
+def _figure(file: Path, caption: str) -> str:
+    data = base64.b64encode(file.read_bytes()).decode()
+    name = html.escape(file.stem)
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return f'<figure><img alt="{name}" src="data:image/png;base64,{data}">{below}</figure>'

@@ -19,12 +19,16 @@ class Table:
         header: a cell a column; the first column is aligned left, the others right.
         rows: cells, as many as the header's.
         notes: lines below it.
+        section: the part of a report that it stands in; "" for the part of its result.
+        is_text: whether its cells are texts that are read, rather than figures that are compared.
     """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    section: str = ""
+    is_text: bool = False
 
     def markdown(self) -> str:
         """Return it as a Markdown table with its notes, without the title. Names from files are no markup in it."""
@@ -37,7 +41,10 @@ class Table:
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.header)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self.rows)
         notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in self.notes)
-        table = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        kind = " class=texts" if self.is_text else ""
+        table = (
+            f"<div class=wide tabindex=0><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
         return f"<h3>{html.escape(self.title)}</h3>{table}{notes}"
 
     def terminal(self) -> str:

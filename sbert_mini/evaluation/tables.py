@@ -1,11 +1,21 @@
 """Result records, as their JSON holds them -> tables: for a terminal, for Markdown and for HTML."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sbert_mini.evaluation.audit import audit_tables
-from sbert_mini.evaluation.gain_tables import by_graph, comparison, start_figures
+from sbert_mini.evaluation.gain_tables import (
+    CONFUSIONS,
+    COST,
+    CURVES,
+    LEARNED,
+    SURGERY,
+    by_graph,
+    comparison,
+    start_figures,
+)
 from sbert_mini.evaluation.gains import FIGURES
-from sbert_mini.evaluation.log_keys import MEAN, TRAIN
+from sbert_mini.evaluation.log_keys import CONFLICT, MEAN, TRAIN
 from sbert_mini.evaluation.table import Json, Table
 from sbert_mini.text.markdown import code
 
@@ -335,10 +345,11 @@ def training(result: Json) -> list[Table]:
                 for t in result["tasks"]
             ),
             tuple(_start_notes(result)),
+            LEARNED,
         )
     ]
     if scored:
-        tables.append(_best(result, scored))
+        tables.append(replace(_best(result, scored), section=LEARNED))
     tables += comparison(result.get("start_comparison"))
     for prefix, name in (("", "Dev figures"), (TRAIN, "Training figures (a sample of the training rows)")):
         keys = [
@@ -364,7 +375,7 @@ def training(result: Json) -> list[Table]:
             header = ("phase: encoder", "step", "epoch", *(word for _, word in keys))
             mean = "Mean: of the tasks' main figures that are defined, a correlation r counted as (r + 1) / 2."
             notes = () if prefix else (mean,)
-            tables.append(Table(f"{name} of each evaluation", header, rows, notes))
+            tables.append(Table(f"{name} of each evaluation", header, rows, notes, CURVES))
     for name, entry in result["predictions"].items():
         if "counts" in entry:
             rows = tuple(
@@ -372,7 +383,7 @@ def training(result: Json) -> list[Table]:
             )
             note = f"Accuracy {entry['accuracy']:.4f}, macro F1 {entry['macro_f1']:.4f}: the saved model, float32, without torch."
             header = ("dev set", *(f"predicted {label}" for label in entry["labels"]))
-            tables.append(Table(f"Confusions of {name}", header, rows, (note,)))
+            tables.append(Table(f"Confusions of {name}", header, rows, (note,), CONFUSIONS))
     return [*tables, *by_graph(result["predictions"]), *_gradients(result), _cost(result)]
 
 
@@ -451,7 +462,26 @@ def _gradients(result: Json) -> list[Table]:
         "By depth: of one step in each line of the log. Depth 0 is the embeddings, without the table of words where it is "
         "looked up sparsely, as it is by default.",
     )
-    return [Table("Gradients against each other", header, tuple(rows), notes)] if rows else []
+    if not rows:
+        return []
+    return [Table("Gradients against each other", header, tuple(rows), notes, SURGERY), *_when(result)]
+
+
+def _when(result: Json) -> list[Table]:
+    """Return in which part of each phase the tasks' gradients were in conflict."""
+    rows = []
+    for phase in result["phases"]:
+        for pair in phase["gradients"]:
+            curve = [value for value in phase["curves"].get(f"{CONFLICT}{pair}", ()) if value is not None]
+            if len(curve) < 3:
+                continue
+            size = len(curve)
+            parts = [curve[size * i // 3 : size * (i + 1) // 3] for i in range(3)]
+            shares = [sum(part) / len(part) for part in parts]
+            rows.append((f"{phase['number']}: {pair_name(pair)}", *(f"{100 * share:.0f} %" for share in shares)))
+    header = ("phase: tasks", "first third of the steps", "second third", "last third")
+    note = "The share of steps in conflict. Surgery changes the gradients of these steps."
+    return [Table("When the tasks were in conflict", header, tuple(rows), (note,), SURGERY)] if rows else []
 
 
 def _cost(result: Json) -> Table:
@@ -459,6 +489,7 @@ def _cost(result: Json) -> Table:
         (
             f"{phase['number']}: {phase['encoder']}",
             f"{phase['steps']:,}",
+            duration(used["prepared_seconds"]) if used.get("prepared_seconds") is not None else "",
             duration(used["seconds"]) if used["seconds"] is not None else "",
             _number(used["examples_per_second"], 1),
             f"{used['peak_mb']:,.0f} MB" if used["peak_mb"] else "",
@@ -466,12 +497,20 @@ def _cost(result: Json) -> Table:
         for phase in result["phases"]
         for used in (phase["resources"],)
     )
-    header = ("phase: encoder", "steps", "time of the steps", "examples/s, median", "peak memory of the process")
+    header = (
+        "phase: encoder",
+        "steps",
+        "before the steps",
+        "time of the steps",
+        "examples/s, median",
+        "peak memory of the process",
+    )
     notes = (
-        "Evaluations and checkpoints are left out of the time, and what goes before the steps: a frozen encoder runs there.",
+        "Before the steps, texts are tokenized, and a frozen encoder encodes all of them once; its steps train the heads alone.",
+        "Evaluations and checkpoints are left out of both times.",
         "The memory of a phase holds what the phases before it left.",
     )
-    return Table("What it cost", header, rows, notes)
+    return Table("What it cost", header, rows, notes, COST)
 
 
 def duration(seconds: float) -> str:

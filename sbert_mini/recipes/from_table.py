@@ -79,6 +79,7 @@ def recipe_from_table(
     *,
     text_columns: Sequence[str] = (),
     label_column: str | None = None,
+    delimiter: str | None = None,
     seed: int = 0,
     on_note: Callable[[str], None] = lambda text: None,  # noqa: ARG005
 ) -> Path:
@@ -89,6 +90,7 @@ def recipe_from_table(
         output: the model directory.
         text_columns: the columns of text; empty to find them.
         label_column: the column of labels; None to find it.
+        delimiter: the character between the columns of CSV and TSV; None for a comma or a tab.
         seed: of the split.
         on_note: called with each line of what was found.
 
@@ -98,7 +100,7 @@ def recipe_from_table(
     """
     if not table.is_file():
         raise InputError(f"{table} cannot be opened: it is no file")
-    found = read_table_rows(table, text_columns, label_column)
+    found = read_table_rows(table, text_columns, label_column, delimiter)
     on_note(f"{table}: {found.describe()}")
     for text in row_notes(found.texts, found.labels):
         on_note(text)

@@ -128,6 +128,7 @@ def _phase(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             evaluations.append({"step": line["step"], "epoch": line.get("epoch"), "figures": figures_in(line)})
     steps = [line for line in lines if "loss" in line]
     rates = [line["examples_per_second"] for line in steps if line.get("examples_per_second")]
+    prepared = [line["prepared_seconds"] for line in steps if "prepared_seconds" in line]
     timed = [line["seconds"] for line in steps if "seconds" in line]
     return {
         "steps": max((int(line["step"]) for line in lines), default=0),
@@ -136,6 +137,7 @@ def _phase(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "gradients": _gradients(steps),
         "resources": {
             "seconds": math.fsum(timed) if timed else None,
+            "prepared_seconds": math.fsum(prepared) if prepared else None,
             "examples_per_second": statistics.median(rates) if rates else None,
             "peak_mb": max((line["peak_mb"] for line in steps if "peak_mb" in line), default=None),
         },

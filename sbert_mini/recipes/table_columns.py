@@ -10,6 +10,7 @@ from sbert_mini.errors import InputError, UsageError
 from sbert_mini.text.peek import first_row
 from sbert_mini.text.records import Record, read_records
 from sbert_mini.text.rows import read_row, score_of
+from sbert_mini.text.tables import delimiter_hint
 
 Kind: TypeAlias = Literal[
     "yes-no pairs", "graded pairs", "labelled pairs", "matching pairs", "triplets", "labelled texts"
@@ -58,26 +59,30 @@ class TableRows:
         return f"{len(self.texts):,} rows of {what}{label}{ignored}"
 
 
-def read_table_rows(path: Path, text_columns: Sequence[str] = (), label_column: str | None = None) -> TableRows:
+def read_table_rows(
+    path: Path, text_columns: Sequence[str] = (), label_column: str | None = None, delimiter: str | None = None
+) -> TableRows:
     """Return the rows of a table, its columns told by their names and values; docs/training.md has the rules.
 
     Args:
         path: the file: csv, tsv, jsonl, json or parquet.
         text_columns: the columns of text; empty to find them.
         label_column: the column of labels; None to find it.
+        delimiter: as `text.records.read_records` takes it.
 
     Raises:
         UsageError: the columns cannot be told, or a named one is not there; the text says what was found.
         InputError: the file or a row of it cannot be read.
     """
-    first = first_row(path)
+    first = first_row(path, delimiter)
+    hint = delimiter_hint(list(first))
     for name in (*text_columns, *([label_column] if label_column else [])):
         if name not in first:
-            raise UsageError(f"{path} has no column {name!r}; it has {', '.join(first)}")
+            raise UsageError(f"{path} has no column {name!r}; it has {', '.join(first)}{hint}")
     readable = next((n for n in text_columns or first if isinstance(first[n], str) and first[n].strip()), None)
     if readable is None:
         raise InputError(f"{path}: no column of the first row holds a text")
-    records = list(read_records(path, text_column=readable))
+    records = list(read_records(path, text_column=readable, delimiter=delimiter))
     rows = [read_row(record) for record in records]
     label = label_column or _label_of(list(first), rows, text_columns)
     texts = list(text_columns) or _texts_of(list(first), rows, label)
@@ -153,7 +158,7 @@ def _table_rows(
         raise UsageError(
             f"the columns of {path} cannot be told apart: texts {', '.join(texts) or 'none'}, label {label or 'none'}. A text "
             "with a label, two texts with or without one, or anchor, positive and negatives are needed: name them with "
-            "--text-column and --label-column",
+            f"--text-column and --label-column{delimiter_hint(list(rows[0]))}",
         )
     columns = [[_text(row, name, place) for row, place in zip(rows, places, strict=True)] for name in texts]
     kind, labels = _labels(rows, places, label, pairs=len(texts) == 2)

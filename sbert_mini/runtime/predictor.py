@@ -12,7 +12,7 @@ import numpy as np
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
 from sbert_mini.model.choices import JOINED, Graph
-from sbert_mini.model.heads import head_names, read_adapter, read_head
+from sbert_mini.model.heads import HeadConfig, head_names, read_adapter, read_head
 from sbert_mini.model.layout import read_layout
 from sbert_mini.model.registry import resolve
 from sbert_mini.runtime import arguments
@@ -38,6 +38,35 @@ class Prediction:
     probabilities: dict[str, float]
     score: float | None
     cosine: float | None
+
+
+def head_config(model: str | Path | None = None, task: str | None = None, *, offline: bool = False) -> HeadConfig:
+    """Return what a head of a model reads and gives, without opening the model; the arguments are those of `Predictor`.
+
+    Raises:
+        ModelNotFoundError: the model, or the head, is not there.
+        CorruptModelError: a file of the head is damaged.
+        UsageError: no head is named, and the model has several.
+    """
+    path = resolve(model, offline=offline)
+    return read_head(path, _task_of(path, task))[0]
+
+
+def texts_each(config: HeadConfig) -> int:
+    """Return how many texts an input of a head has: 1 or 2."""
+    return 1 if config.structure == "single" else 2
+
+
+def _task_of(path: Path, task: str | None) -> str:
+    """Return the name of a head: the only one, where none is named."""
+    if task is not None:
+        return task
+    names = head_names(path)
+    if not names:
+        raise ModelNotFoundError(f"{path} has no heads: `sbmini train` makes models that have")
+    if len(names) > 1:
+        raise UsageError(f"the model has several heads, name one of {', '.join(names)}")
+    return names[0]
 
 
 class Predictor:
@@ -68,13 +97,7 @@ class Predictor:
         trust_tokenizer: bool = False,
     ) -> None:
         path = resolve(model, offline=offline)
-        names = head_names(path)
-        if task is None:
-            if not names:
-                raise ModelNotFoundError(f"{path} has no heads: `sbmini train` makes models that have")
-            if len(names) > 1:
-                raise UsageError(f"the model has several heads, name one of {', '.join(names)}")
-            task = names[0]
+        task = _task_of(path, task)
         self.config, self._weights = read_head(path, task)
         options: dict[str, Any] = {"threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
         self.embedder = Embedder(path, graph, adapter=self._adapter(path), **options)
@@ -102,7 +125,7 @@ class Predictor:
     @property
     def texts_each(self) -> int:
         """How many texts an input has: 1 or 2."""
-        return 1 if self.config.structure == "single" else 2
+        return texts_each(self.config)
 
     def predict(
         self,

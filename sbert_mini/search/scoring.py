@@ -1,6 +1,7 @@
 """Stored vectors scored: some that were proposed, or all."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -75,13 +76,43 @@ def scanned(
     Shapes:
         blocks: each (some,) and (some, dim); queries: (queries, dim); each result: (queries, min(k, all vectors)).
     """
+    best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    for block in blocks:
+        best = merged(best, block, queries, k, threads=threads)
+    return best
+
+
+def merged(
+    best: tuple[FloatArray, IntArray],
+    block: tuple[IntArray, FloatArray],
+    queries: FloatArray,
+    k: int,
+    excluded: Sequence[tuple[int, int]] = (),
+    *,
+    threads: int = 1,
+) -> tuple[FloatArray, IntArray]:
+    """Return the cosines and positions of the best of some that were found before and of those in a block, best first.
+
+    Args:
+        best: cosines and positions, of each query.
+        block: positions and their vectors.
+        queries: of length 1.
+        k: the most vectors a query.
+        excluded: query and place in the block, of vectors that are not for a query.
+        threads: for FAISS.
+
+    Shapes:
+        best and the result: each (queries, at most k); block: (some,) and (some, dim); queries: (queries, dim).
+    """
     faiss = faiss_with(threads)
-    scores = np.empty((len(queries), 0), np.float32)
-    nearest = np.empty((len(queries), 0), np.int64)
-    for positions, vectors in blocks:
-        block_scores, block_rows = faiss.knn(queries, vectors, min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores = np.concatenate([scores, block_scores], axis=1)
-        nearest = np.concatenate([nearest, positions[block_rows]], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, nearest = np.take_along_axis(scores, order, 1), np.take_along_axis(nearest, order, 1)
-    return scores, nearest
+    positions, vectors = block
+    most = max(Counter(query for query, _ in excluded).values(), default=0)
+    depth = min(k + most, len(vectors))
+    scores, rows = faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)
+    numbers = positions[rows]
+    for query, place in excluded:
+        out = rows[query] == place
+        scores[query, out], numbers[query, out] = -np.inf, -1
+    scores, numbers = np.concatenate([best[0], scores], axis=1), np.concatenate([best[1], numbers], axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)

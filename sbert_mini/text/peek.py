@@ -11,30 +11,37 @@ from sbert_mini.text.limits import MAX_ROW_BYTES
 from sbert_mini.text.lines import UnreadableError, read_lines
 from sbert_mini.text.parquet import read_rows
 from sbert_mini.text.records import format_of, open_file
-from sbert_mini.text.tables import read_table
+from sbert_mini.text.tables import check_delimiter, read_table
 
 
-def first_row(path: Path) -> dict[str, Any]:
+def first_row(path: Path, delimiter: str | None = None, format: str | None = None) -> dict[str, Any]:
     """Return the first row of a file of CSV, TSV, JSON lines, JSON or Parquet, by column.
+
+    Args:
+        path: the file.
+        delimiter, format: as `records.read_records` takes them.
 
     Raises:
         UsageError: the file is plain text, or its suffix is unknown.
         InputError: it cannot be read, or has no row.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
-    kind = format_of(path)
+    kind = format_of(path, format)
+    check_delimiter(delimiter)
+    if delimiter is not None and kind not in ("csv", "tsv"):
+        raise UsageError(f"the delimiter is for CSV and TSV, and {path} is neither", "the delimiter")
     if kind == "txt":
         raise UsageError(
             f"{path} is plain text, which has no columns: a table is needed (csv, tsv, jsonl, json, parquet)"
         )
-    for line, row, problem in _rows(path, kind):
+    for line, row, problem in _rows(path, kind, delimiter):
         if row is None:
             raise InputError(f"{path}, {'row' if kind == 'parquet' else 'line'} {line}: {problem}")
         return row
     raise InputError(f"{path}: there is no row")
 
 
-def _rows(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+def _rows(path: Path, kind: str, delimiter: str | None) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
     if kind == "parquet":
         yield from read_rows(path, MAX_ROW_BYTES, lambda names, types: None)  # noqa: ARG005
         return
@@ -42,7 +49,7 @@ def _rows(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any] | None, s
         if kind in ("csv", "tsv"):
             lines = read_lines(stream, str(path), MAX_ROW_BYTES, by_itself=False)
             for line, values, problem, *_ in read_table(
-                lines, str(path), MAX_ROW_BYTES, "," if kind == "csv" else "\t", lambda _: ""
+                lines, str(path), MAX_ROW_BYTES, "," if kind == "csv" else "\t", lambda _: "", delimiter
             ):
                 yield line, values, problem
             return

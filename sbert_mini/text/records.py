@@ -26,7 +26,7 @@ from sbert_mini.text.json_lines import json_object
 from sbert_mini.text.limits import MAX_ROW_BYTES
 from sbert_mini.text.lines import SHOWN_CHARACTERS, Line, UnreadableError, read_lines
 from sbert_mini.text.parquet import read_rows
-from sbert_mini.text.tables import listed, read_table
+from sbert_mini.text.tables import check_delimiter, delimiter_hint, listed, read_table
 
 Format: TypeAlias = Literal["txt", "csv", "tsv", "jsonl", "json", "parquet"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -170,7 +170,8 @@ class _Columns:
         for option, columns in (("text", self.texts), ("id", (self.id,) if self.id is not None else ())):
             for column in columns:
                 if column not in present:
-                    return f"no column {column!r} for the {option}; there are: {listed(list(present))}"
+                    there = list(present)
+                    return f"no column {column!r} for the {option}; there are: {listed(there)}{delimiter_hint(there)}"
         return ""
 
     def record(self, row: dict[str, Any], line: int, file: str, *, typed: bool = True) -> Record:
@@ -341,10 +342,7 @@ def read_records(
         )
     if max_row_bytes < 1:
         raise UsageError(f"max_row_bytes must be at least 1; found {max_row_bytes}")
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0' or not delimiter.isascii()):
-        raise UsageError(
-            f"the delimiter must be one ASCII character, such as ';'; found {delimiter!r}", "the delimiter"
-        )
+    check_delimiter(delimiter)
     if delimiter is not None and (other := next((path for path, kind in files if kind not in ("csv", "tsv")), None)):
         raise UsageError(f"the delimiter is for CSV and TSV, and {other} is neither", "the delimiter")
     max_row_bytes = min(max_row_bytes, sys.maxsize - 1)

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from sbert_mini.errors import InputError
+from sbert_mini.errors import InputError, UsageError
 from sbert_mini.text.limits import most_lines
 from sbert_mini.text.lines import SHOWN_CHARACTERS, Line, UnreadableError
 
@@ -112,6 +112,24 @@ def read_table(
         several = len(feed.taken) > 1
         span = f"; the row takes the lines {feed.taken[0].number} to {feed.taken[-1].number}" if several else ""
         yield TableRow(line, None if problem else dict(zip(header, row, strict=True)), problem, content, span)
+
+
+def check_delimiter(delimiter: str | None) -> None:
+    """Refuse a delimiter that no table can have.
+
+    Raises:
+        UsageError: it is not one ASCII character, or a quotation mark or a line break.
+    """
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0' or not delimiter.isascii()):
+        raise UsageError(
+            f"the delimiter must be one ASCII character, such as ';'; found {delimiter!r}", "the delimiter"
+        )
+
+
+def delimiter_hint(names: Sequence[str]) -> str:
+    """Return what to do about a header that another delimiter divides than was looked for; "" where it looks right."""
+    found = next((sign for sign in ";|" if len(names) == 1 and sign in names[0]), None)
+    return "" if found is None else f"; if {found!r} divides the columns, give --delimiter {found!r}"
 
 
 def _reader(feed: _Feed, delimiter: str) -> Iterator[list[str]]:

@@ -30,6 +30,8 @@ from sbert_mini.training.tasks import Task
 
 FITTED_ROWS = 10_000
 """The most training rows that the logistic regression of a start is fitted on."""
+MOST_WRONG = 20
+"""Rows of `most_wrong`."""
 _TUNED_ROWS = 2_000
 _STRENGTHS = (3.0, 10.0, 30.0)
 """C of the logistic regression: the best of these in three folds of training rows."""
@@ -194,7 +196,7 @@ def figures_of(task: Task, answers: Answers) -> dict[str, Figure]:
 
 
 def details_of(task: Task, start: Answers, trained: Answers) -> Mapping[str, Any]:
-    """Return figures by class, and precision at some recalls, of a task where there are such."""
+    """Return the most wrong rows, and figures by class, precision at some recalls and scores by label where there are such."""
     assert task.dev is not None  # noqa: S101
     models = {"start": start, "trained": trained}
     details: dict[str, Any] = {}
@@ -210,4 +212,58 @@ def details_of(task: Task, start: Answers, trained: Answers) -> Mapping[str, Any
             name: binary.precision_at_recall(yes, answers.scores)  # type: ignore[arg-type]
             for name, answers in models.items()
         }
+        labels = [str(label) if not isinstance(label, float) else f"{label:g}" for label in task.dev.labels or ()]
+        details["histograms"] = {name: binary.histogram(labels, answers.scores) for name, answers in models.items()}  # type: ignore[arg-type]
+    details["most_wrong"] = most_wrong(task, start, trained)
     return details
+
+
+def most_wrong(task: Task, start: Answers, trained: Answers) -> list[dict[str, Any]]:
+    """Return the dev rows that the trained model is most wrong on, the worst first.
+
+    A label is the more wrong the more probable it is; a score the further its place among all scores is from that of the right
+    one, and of two scores the further it lies on the other one's side; a ranking the further down the positive stands. Rows that
+    are right are left out.
+
+    Returns:
+        for each row `texts`, `right`, `trained` and `start`: what is right, and what each model says, in words.
+    """
+    assert task.dev is not None  # noqa: S101
+    dev = task.dev
+    if trained.ranks is not None and start.ranks is not None:
+        wrong = np.where(trained.ranks > 1, trained.ranks, 0).astype(np.float64)
+        said = [[f"place {rank}" for rank in answers.ranks.tolist()] for answers in (trained, start)]  # type: ignore[union-attr]
+        right = ["place 1"] * len(wrong)
+    elif trained.predicted is not None and start.predicted is not None:
+        right = [str(label) for label in dev.labels or ()]
+        probability = trained.probabilities if trained.probabilities is not None else np.ones(len(right))
+        wrong = np.where(np.asarray(right) == trained.predicted, 0.0, probability)
+        said = [_named(answers) for answers in (trained, start)]
+    else:
+        assert trained.scores is not None  # noqa: S101
+        assert start.scores is not None  # noqa: S101
+        gold = np.asarray(dev.labels, np.float64)
+        wrong = np.abs(_places(gold) - _places(trained.scores))
+        if is_two_valued(dev.labels):  # wrong is what stands beyond the place where the lower label would end
+            border, is_high = float(np.mean(gold == gold.min())), gold == gold.max()
+            wrong = np.maximum(np.where(is_high, 1.0, -1.0) * (border - _places(trained.scores)), 0.0)
+        right = [f"{value:g}" for value in gold.tolist()]
+        said = [[f"{value:.3f}" for value in answers.scores.tolist()] for answers in (trained, start)]  # type: ignore[union-attr]
+    worst = [int(row) for row in np.argsort(-wrong, kind="stable")[:MOST_WRONG] if wrong[row] > 0]
+    return [
+        {"texts": list(dev.texts[row]), "right": right[row], "trained": said[0][row], "start": said[1][row]}
+        for row in worst
+    ]
+
+
+def _named(answers: Answers) -> list[str]:
+    named = [str(label) for label in answers.predicted.tolist()]  # type: ignore[union-attr]
+    if answers.probabilities is None:
+        return named
+    return [f"{label} ({value:.0%})" for label, value in zip(named, answers.probabilities.tolist(), strict=True)]
+
+
+def _places(scores: AnyArray) -> AnyArray:
+    """Return the place of each score among all, from 0 to 1; equal ones share the middle. Shapes: (rows,) each."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - counts / 2)[inverse] / len(scores))

@@ -26,6 +26,7 @@ class Telemetry:
         self._tasks, self._clock = tasks, clock
         self._values: dict[str, list[float]] = {}
         self._examples, self._begun = 0, clock()
+        self._prepared = 0.0
 
     def note_loss(self, task: str, loss: float, examples: int, margin: float | None) -> None:
         """Note a task's loss in a batch, how many examples of it the batch holds, and the loss' margin, if it has one."""
@@ -64,12 +65,17 @@ class Telemetry:
         self._values.setdefault(key, []).append(float(value))
 
     def take(self) -> dict[str, float]:
-        """Return the means since the last call, the seconds, the examples a second and the peak memory, and begin anew."""
+        """Return the means since the last call, the seconds, the examples a second and the peak memory, and begin anew.
+
+        Seconds of preparation stand by themselves (`prepared_seconds`), where there were some.
+        """
         means = {key: math.fsum(values) / len(values) for key, values in self._values.items()}
         seconds = self._clock() - self._begun
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
         means |= {"seconds": seconds, "examples_per_second": self._examples / seconds, "peak_mb": peak}
-        self._values = {}
+        if self._prepared:
+            means["prepared_seconds"] = self._prepared
+        self._values, self._prepared = {}, 0.0
         self._examples, self._begun = 0, self._clock()
         return means
 
@@ -85,6 +91,14 @@ class Telemetry:
             yield
         finally:
             self._begun += self._clock() - stopped
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Count the seconds inside by themselves: those before the first step, such as the encoding by a frozen encoder."""
+        begun = self._clock()
+        with self.clock_stopped():
+            yield
+        self._prepared += self._clock() - begun
 
     def state(self) -> dict[str, list[float]]:
         """Return what must be kept for a run to go on exactly, as JSON holds it."""

@@ -116,7 +116,7 @@ class MultiTaskTrainer(BaseFitter):
             frozen = self.fitter.encoder == "frozen"
             self.model.train(self.model.training and not frozen)
             fixed = self._embed if frozen else None
-            with self.accelerator.autocast(), self.telemetry.clock_stopped():  # in the precision of the steps
+            with self.accelerator.autocast(), self.telemetry.preparing():  # in the precision of the steps
                 self._rows = [task_rows(task, self._encoder.text_tokenizer, fixed) for task in self.tasks]
         self._sampler = BundleSampler(
             self.schedule,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -132,3 +133,24 @@ def test_mistakes_are_told_and_leave_no_file(folder):
     one_error(predict(folder, "-q", "--gold", "note", "-o", "never.csv"), 1, "is not one of")
     assert not (folder / "never.csv").exists()
     assert not list(folder.glob("*.part"))
+
+
+def test_columns_are_checked_before_a_model_is_opened(folder):
+    """The model cannot be opened: without the check that would be the error."""
+    (folder / "model2").mkdir()
+    shutil.copytree(folder / "model" / "heads", folder / "model2" / "heads")
+    (folder / "model2" / "config.json").write_text("{}")
+    (folder / "semi.csv").write_text("text;label\na cat;1\n")
+    (folder / "plain.txt").write_text("a cat\n")
+    base = ["predict", "-m", "./model2", "-t", "mood"]
+    for arguments, code, said in (
+        (["-i", "in.csv", "--columns", "body"], 1, "in.csv: there is no column 'body'; the columns are id, text"),
+        (["-i", "in.csv", "--gold", "right"], 1, "in.csv: there is no column 'right'"),
+        (["-i", "in.csv", "--columns", "text,note"], 2, "--columns must name 1 column; found text, note"),
+        (["-i", "semi.csv"], 1, "give --delimiter ';'"),
+        (["-i", "plain.txt", "--gold", "label"], 2, "plain.txt is plain text"),
+        (["-i", "in.csv", "--label-name", "7=x"], 2, "--label-name takes LABEL=NAME"),
+    ):
+        one_error(run_here(folder, *base, *arguments), code, said)
+    done = run_here(folder, "predict", "-m", "model", "-t", "mood", "-i", "semi.csv", "--delimiter", ";")
+    assert json.loads(done.stdout)["text"] == "a cat"

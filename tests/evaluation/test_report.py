@@ -75,7 +75,7 @@ def test_the_report_tells_what_the_log_and_the_saved_model_say(reported):
     assert len(found["predictions"]["sts"]["gold"]) == len(found["predictions"]["sts"]["predicted"]) == 80
     names = {
         "training-figures.png", "training-losses.png", "training-resources.png", "training-surgery.png",
-        "training-layers.png", "confusion-mood.png", "confusion-same.png", "scores-sts.png",
+        "training-layers.png", "confusion-mood.png", "confusion-same.png", "scores-sts.png", "histogram-same.png",
     }  # fmt: skip
     assert {p.name for p in out.iterdir()} == names | {"training.json", "report.md", "report.html"}
     assert all((out / name).read_bytes().startswith(PNG) for name in names)
@@ -208,7 +208,8 @@ def test_depths_and_pairs_are_named_as_the_log_has_them():
     assert phase["gradients"] == {
         "sts_b/x": {"conflict": 0.75, "cosine": pytest.approx(0.3), "depths": {"1": -0.2, "10": 0.1}}
     }
-    assert phase["resources"] == {"seconds": 2.0, "examples_per_second": None, "peak_mb": None}
+    absent = dict.fromkeys(("prepared_seconds", "examples_per_second", "peak_mb"))
+    assert phase["resources"] == {"seconds": 2.0, **absent}
     result = {
         "model": "m", "start": "s", "start_trained_on": [], "seed": 0, "trained_by": None, "surgery": "pcgrad",
         "schedule": "dynamic", "batch_size": 8, "tasks": [], "phases": [phase], "saved": {"step": 4, "figures": {}},

@@ -63,6 +63,7 @@ ARGUMENTS_ONLY = {
     ("bench", "audit"),
     ("index", "push"),
     ("train",),
+    ("mine",),
 }
 """Commands that take too long, or need a server: their lines end at an error in the arguments."""
 ENDLESS = {"--watch"}
@@ -77,6 +78,7 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("predict",): ["-m", "heads", "-t", "mood", "-i", "t.csv"],
     ("soup",): ["model", "model2", "-o", "soup"],
     ("train",): ["missing.toml"],
+    ("mine",): ["missing.csv", "-o", "triplets.csv"],
     ("index", "create"): ["new", "-i", "t.csv"],
     ("index", "add"): ["index", "-i", "fresh.csv"],
     ("index", "update"): ["index", "-i", "more.csv"],

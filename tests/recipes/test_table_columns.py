@@ -91,3 +91,19 @@ def test_what_cannot_be_told_is_refused(tmp_path):
     (tmp_path / "t.txt").write_text("one\n")
     with pytest.raises(UsageError, match="is plain text, which has no columns"):
         read_table_rows(tmp_path / "t.txt")
+
+
+def test_a_table_divided_by_semicolons(tmp_path):
+    rows = [f"{a};{b};{i % 2}" for i, (a, b) in enumerate(zip(A, B, strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join(["text1;text2;label", *rows]) + "\n")
+    with pytest.raises(UsageError, match="if ';' divides the columns, give --delimiter ';'"):
+        read_table_rows(tmp_path / "t.csv")
+    with pytest.raises(UsageError, match=r"has no column .text1..*--delimiter .;."):
+        read_table_rows(tmp_path / "t.csv", ["text1", "text2"])
+    found = read_table_rows(tmp_path / "t.csv", delimiter=";")
+    assert (found.kind, found.text_columns, found.label_column) == ("yes-no pairs", ("text1", "text2"), "label")
+    with pytest.raises(UsageError, match="one ASCII character"):
+        read_table_rows(tmp_path / "t.csv", delimiter=";;")
+    (tmp_path / "t.jsonl").write_text('{"a": "b"}\n')
+    with pytest.raises(UsageError, match="for CSV and TSV"):
+        read_table_rows(tmp_path / "t.jsonl", delimiter=";")

@@ -31,3 +31,12 @@ def test_a_file_of_one_column_is_divided_by_commas(tmp_path):
     assert record.text == "hello, there"
     with pytest.raises(InputError, match="line 2: 2 columns, and the header names 1"):
         rows(tmp_path, "text\nhello, there\n", text_column="text")
+
+
+def test_another_delimiter_is_hinted_at(tmp_path):
+    with pytest.raises(InputError, match="there are: id;text; if ';' divides the columns, give --delimiter ';'"):
+        rows(tmp_path, "id;text\n1;hello\n")
+    (record,) = rows(tmp_path, "id;text\n1;hello\n", delimiter=";")
+    assert record.text == "hello"
+    with pytest.raises(InputError, match=r"there are: id, a;b$"):
+        rows(tmp_path, "id,a;b\n1,hello\n")
