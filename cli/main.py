@@ -26,6 +26,7 @@ from . import (  # noqa: E402
     bench,
     dedup,
     describing,
+    doctor,
     encode,
     index,
     joining,
@@ -76,6 +77,7 @@ app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("soup", epilog=train.SOUP_EXAMPLE)(train.soup)
 app.add_typer(train.recipes, name="recipes")
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 refuse_repeated_options(app)
 
 

@@ -96,6 +96,7 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("models", "list"): [],
     ("models", "info"): ["model"],
     ("models", "convert"): ["model"],
+    ("doctor",): ["-m", "model"],
     ("recipes", "list"): [],
     ("recipes", "show"): ["paraphrase"],
     ("bench", "sts"): ["--pairs", "p.tsv", "--resamples", "100"],
