@@ -5,7 +5,6 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 DEMO   := build/demo-index
 REPORT := build/report
-COLLECTION := sbert_mini/examples/collection.jsonl
 
 .PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz arm mutants docs bench model paper ablations clean
 help:            ## list the verbs
@@ -31,14 +30,7 @@ $(VENV)/docs.done: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/demo.done  ## install, index the project's collection, and search it
 	@du -sh $(VENV) | awk '{print "Installed: " $$1 " in $(VENV)"}'
 	@rm -rf $(DEMO) && mkdir -p $(dir $(DEMO))
-	@echo; echo "$$ sbmini index create $(DEMO) --input $(COLLECTION)"
-	@$(BIN)/sbmini index create $(DEMO) --input $(COLLECTION)
-	@for query in "why does dough get bigger when it rests" "keeping two trains apart" \
-	    "animals that find their way in the dark" "is a promise binding if nobody wrote it down"; do \
-	  echo; echo "$$ sbmini search $(DEMO) \"$$query\" -k 3"; \
-	  $(BIN)/sbmini search $(DEMO) "$$query" -k 3 | cut -c1-110; \
-	done
-	@echo; echo "Now try your own: $(BIN)/sbmini search $(DEMO) \"your question\""
+	@$(BIN)/sbmini demo $(DEMO)
 
 lint: $(VENV)/all.done   ## ruff and mypy
 	$(BIN)/ruff check .

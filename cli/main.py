@@ -25,6 +25,7 @@ from sbert_mini.progress import close_bars  # noqa: E402
 from . import (  # noqa: E402
     bench,
     dedup,
+    demo,
     describing,
     doctor,
     encode,
@@ -77,6 +78,7 @@ app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("soup", epilog=train.SOUP_EXAMPLE)(train.soup)
 app.add_typer(train.recipes, name="recipes")
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
+app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 refuse_repeated_options(app)
 

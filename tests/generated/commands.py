@@ -96,6 +96,7 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("models", "list"): [],
     ("models", "info"): ["model"],
     ("models", "convert"): ["model"],
+    ("demo",): ["demo.index"],
     ("doctor",): ["-m", "model"],
     ("recipes", "list"): [],
     ("recipes", "show"): ["paraphrase"],
