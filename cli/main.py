@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import select
 import sys
 import traceback
 from contextlib import suppress
@@ -20,6 +19,7 @@ import typer  # noqa: E402
 
 from sbert_mini import __version__  # noqa: E402
 from sbert_mini.errors import EXTRA_OF, MissingExtraError, SbertMiniError  # noqa: E402
+from sbert_mini.files import system  # noqa: E402
 from sbert_mini.progress import close_bars  # noqa: E402
 
 from . import (  # noqa: E402
@@ -194,18 +194,11 @@ def run() -> int:
     return code if isinstance(code, int) else 0
 
 
-def _reader_left() -> bool:
-    """Return whether standard output is a pipe or socket that nobody reads any more."""
-    waiting = select.poll()
-    waiting.register(1, 0)
-    return any(events & (select.POLLERR | select.POLLHUP) for _, events in waiting.poll(0))
-
-
 def _report(error: BaseException) -> int:
     """Print one line for the error and return the exit code."""
     close_bars()
     if isinstance(error, BrokenPipeError):
-        if not _reader_left():
+        if not system.reader_left(1):
             print_error("sbmini: error: what the command writes to was closed by its reader")
             return 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the exit's own flush is silent
