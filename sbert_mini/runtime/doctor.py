@@ -23,7 +23,7 @@ from sbert_mini.runtime.native_library import levels, library
 from sbert_mini.version import __version__
 
 NAME = "sbert-mini"
-TOOLS = ("all", "docs", "fuzz", "mutants", "release", "test")
+TOOLS = ("all", "docs", "fuzz", "mutants", "test")
 """Extras for work on this project."""
 _FEATURES = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp")
 _VARIABLES = (
