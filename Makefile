@@ -5,9 +5,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 DEMO   := build/demo-index
 REPORT := build/report
-COLLECTION := sbert_mini/examples/collection.jsonl
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz arm mutants docs bench model paper ablations conflict clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz arm mutants wheels docs bench model paper ablations conflict clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -31,14 +30,7 @@ $(VENV)/docs.done: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/demo.done  ## install, index the project's collection, and search it
 	@du -sh $(VENV) | awk '{print "Installed: " $$1 " in $(VENV)"}'
 	@rm -rf $(DEMO) && mkdir -p $(dir $(DEMO))
-	@echo; echo "$$ sbmini index create $(DEMO) --input $(COLLECTION)"
-	@$(BIN)/sbmini index create $(DEMO) --input $(COLLECTION)
-	@for query in "why does dough get bigger when it rests" "keeping two trains apart" \
-	    "animals that find their way in the dark" "is a promise binding if nobody wrote it down"; do \
-	  echo; echo "$$ sbmini search $(DEMO) \"$$query\" -k 3"; \
-	  $(BIN)/sbmini search $(DEMO) "$$query" -k 3 | cut -c1-110; \
-	done
-	@echo; echo "Now try your own: $(BIN)/sbmini search $(DEMO) \"your question\""
+	@$(BIN)/sbmini demo $(DEMO)
 
 lint: $(VENV)/all.done   ## ruff and mypy
 	$(BIN)/ruff check .
@@ -83,6 +75,10 @@ arm: $(VENV)/all.done    ## native code for ARM, compiled here and run under qem
 mutants: $(VENV)/all.done  ## plant 100 faults one at a time and run the nearest tests, about an hour; the same command continues
 	$(PIP) -e ".[mutants]"
 	$(BIN)/python -m tests.mutants run
+
+wheels: $(VENV)/all.done  ## a wheel for each platform into dist/, with native code compiled by zig (the package ziglang), an hour at most
+	$(PIP) "ziglang>=0.15,<0.18"
+	nice $(BIN)/python -m release.wheels
 
 docs: $(VENV)/docs.done  ## build the documents as a website in build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

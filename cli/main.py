@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import select
 import sys
 import traceback
 from contextlib import suppress
@@ -20,12 +19,15 @@ import typer  # noqa: E402
 
 from sbert_mini import __version__  # noqa: E402
 from sbert_mini.errors import EXTRA_OF, MissingExtraError, SbertMiniError  # noqa: E402
+from sbert_mini.files import system  # noqa: E402
 from sbert_mini.progress import close_bars  # noqa: E402
 
 from . import (  # noqa: E402
     bench,
     dedup,
+    demo,
     describing,
+    doctor,
     encode,
     index,
     joining,
@@ -78,6 +80,8 @@ app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("soup", epilog=train.SOUP_EXAMPLE)(train.soup)
 app.add_typer(train.recipes, name="recipes")
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
+app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 refuse_repeated_options(app)
 
 
@@ -192,18 +196,11 @@ def run() -> int:
     return code if isinstance(code, int) else 0
 
 
-def _reader_left() -> bool:
-    """Return whether standard output is a pipe or socket that nobody reads any more."""
-    waiting = select.poll()
-    waiting.register(1, 0)
-    return any(events & (select.POLLERR | select.POLLHUP) for _, events in waiting.poll(0))
-
-
 def _report(error: BaseException) -> int:
     """Print one line for the error and return the exit code."""
     close_bars()
     if isinstance(error, BrokenPipeError):
-        if not _reader_left():
+        if not system.reader_left(1):
             print_error("sbmini: error: what the command writes to was closed by its reader")
             return 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the exit's own flush is silent

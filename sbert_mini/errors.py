@@ -22,6 +22,8 @@ Every text names what was required, what was found and the way out. The command 
 and leaves with the class' `exit_code`.
 """
 
+import os
+
 EXTRA_OF = {
     **dict.fromkeys(("torch", "sentence_transformers", "transformers", "accelerate"), "train"),
     **dict.fromkeys(("scipy", "sklearn", "matplotlib", "pandas", "pytrec_eval", "datasets"), "bench"),
@@ -36,6 +38,12 @@ EXTRA_OF = {
     "torchjd": "torchjd",
 }
 """Optional packages, by their import name -> the extra of this distribution that installs them."""
+
+
+def install_command(extra: str | None = None) -> str:
+    """Return the command that installs this distribution, or an extra of it, quoted as the system's shell takes it."""
+    mark = '"' if os.name == "nt" else "'"
+    return f"pip install {mark}sbert-mini[{extra}]{mark}" if extra else "pip install sbert-mini"
 
 
 class SbertMiniError(Exception):
@@ -69,9 +77,7 @@ class MissingExtraError(SbertMiniError, ImportError):
     """
 
     def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(
-            f"{what} needs the package {package}, which is not installed: pip install 'sbert-mini[{extra}]'"
-        )
+        super().__init__(f"{what} needs the package {package}, which is not installed: {install_command(extra)}")
 
 
 class InputError(SbertMiniError, ValueError):

@@ -174,7 +174,9 @@ def run_here(
     """
     stdin = stdin.encode() if isinstance(stdin, str) else stdin
     assert len(stdin) < 60_000, "more than a pipe takes before it is read"
-    ours, signals = logging.getLogger("sbert_mini"), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    from sbert_mini.files import system
+
+    ours, signals = logging.getLogger("sbert_mini"), system.ENDING_SIGNALS
     handlers = [signal.getsignal(number) for number in signals]
     environment, argv, standard_input = dict(os.environ), sys.argv, sys.stdin
     from sbert_mini.cli.main import run  # which sets handlers of its own

@@ -326,6 +326,7 @@ def test_make_lists_its_verbs():
         "check-frameworks",
         "check-wheel",
         "check-long",
+        "wheels",
         "docs",
         "clean",
     ):

@@ -1,21 +1,25 @@
 """Documents whose text must be extracted, read by a child process with limits of time and memory."""
 
 import json
-import os
-import selectors
+import logging
 import subprocess
 import sys
-import time
+import threading
 from contextlib import suppress
+from functools import cache
 from types import TracebackType
 
 from sbert_mini.documents.extraction import Extracted
 from sbert_mini.documents.worker import MEMORY_BYTES, MISSING
 from sbert_mini.errors import EXTRA_OF, InputError, MissingExtraError
+from sbert_mini.files import system
+
+log = logging.getLogger("sbert_mini")
 
 TIME_S = 30.0
 """Seconds that a document may take."""
 _MOST_ANSWER_BYTES = 1 << 28
+_LINE_BYTES = 1 << 10
 _DOCUMENTS = 200
 """Documents that a process reads before another one takes its place, so that what a library keeps does not add up."""
 
@@ -90,55 +94,55 @@ class Converter:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None:
+            _note_missing_limit()
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "sbert_mini.documents.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                bufsize=0,
                 start_new_session=True,  # Ctrl-C is for the parent, which ends it
             )
-            for stream in (self._process.stdin, self._process.stdout):
-                assert stream is not None  # noqa: S101
-                os.set_blocking(stream.fileno(), False)
         return self._process
 
     def _exchanged(self, process: "subprocess.Popen[bytes]", format: str, data: bytes) -> bytes:
-        """Send a document and return the answer's body."""
-        assert process.stdin is not None  # noqa: S101
-        assert process.stdout is not None  # noqa: S101
-        request = memoryview(json.dumps({"format": format, "bytes": len(data)}).encode() + b"\n" + data)
-        reply = bytearray()
-        size: int | None = None
-        deadline = time.monotonic() + self._time_s
-        with selectors.DefaultSelector() as waiting:
-            waiting.register(process.stdin, selectors.EVENT_WRITE)
-            waiting.register(process.stdout, selectors.EVENT_READ)
-            while size is None or len(reply) < size:
-                left = deadline - time.monotonic()
-                ready = waiting.select(max(left, 0))
-                if left <= 0 and not ready:
-                    raise ConversionError(f"reading it takes more than {self._time_s:g} s")
-                for key, _ in ready:
-                    if key.fileobj is process.stdin:
-                        try:
-                            request = request[os.write(process.stdin.fileno(), request[: 1 << 16]) :]
-                        except BrokenPipeError:
-                            raise self._died(process) from None
-                        if not request:
-                            waiting.unregister(process.stdin)
-                    elif block := os.read(process.stdout.fileno(), 1 << 20):
-                        reply += block
-                    else:
-                        raise self._died(process)
-                if size is None and b"\n" in reply:
-                    line, _, rest = bytes(reply).partition(b"\n")
-                    size, reply = min(int(json.loads(line)["bytes"]), _MOST_ANSWER_BYTES), bytearray(rest)
-        return bytes(reply)
+        """Send a document and return the answer's body. A thread waits for it: Windows cannot wait for a pipe and a clock."""
+        answers: list[bytes] = []
+        thread = threading.Thread(target=_exchange, args=(process, format, data, answers), daemon=True)
+        thread.start()
+        thread.join(self._time_s)
+        if thread.is_alive():
+            process.kill()  # which ends the thread
+            thread.join()
+            raise ConversionError(f"reading it takes more than {self._time_s:g} s")
+        if not answers:
+            raise self._died(process)
+        return answers[0]
 
     def _died(self, process: "subprocess.Popen[bytes]") -> ConversionError:
         process.kill()
         code = process.wait()
         return ConversionError(
             f"the process that reads it ended with {code}, perhaps for want of memory (at most {MEMORY_BYTES >> 20} MB)"
+        )
+
+
+def _exchange(process: "subprocess.Popen[bytes]", format: str, data: bytes, answers: list[bytes]) -> None:
+    """Send a document and append the answer's body; nothing where the process ends before that."""
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
+    with suppress(OSError, ValueError):  # it ended, or the pipes were closed
+        process.stdin.write(json.dumps({"format": format, "bytes": len(data)}).encode() + b"\n")
+        process.stdin.write(data)
+        process.stdin.flush()
+        size = min(int(json.loads(process.stdout.readline(_LINE_BYTES))["bytes"]), _MOST_ANSWER_BYTES)
+        body = process.stdout.read(size)
+        if len(body) == size:
+            answers.append(body)
+
+
+@cache
+def _note_missing_limit() -> None:
+    if not system.CAN_LIMIT_MEMORY:
+        log.warning(
+            "this system does not limit the memory of the process that reads HTML, PDF and DOCX: read none of strangers"
         )

@@ -1,12 +1,11 @@
 """The child process that extracts texts: it reads requests on standard input and answers on standard output.
 
 A request is a line of JSON, {"format", "bytes"}, and so many bytes: the document. An answer is a line of JSON, {"bytes"}, and so
-many bytes of JSON: {"text", "unit", "places", "problem"}. Its memory is limited, it cannot write files, and it ends with its
-parent.
+many bytes of JSON: {"text", "unit", "places", "problem"}. Its memory is limited and it cannot write files, where the
+system can do that (`files.system.limit_process`), and it ends with its parent.
 """
 
 import json
-import resource
 import sys
 from collections.abc import Callable
 from typing import IO, Any
@@ -14,6 +13,7 @@ from typing import IO, Any
 from sbert_mini.documents.extraction import MOST_CHARACTERS, Extracted
 from sbert_mini.documents.html_text import extract_html
 from sbert_mini.documents.office_text import extract_docx, extract_pdf
+from sbert_mini.files import system
 
 MEMORY_BYTES = 500 << 20
 """Address space of the process."""
@@ -55,8 +55,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 def main() -> None:
     """Run the process."""
-    for limit, value in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(limit, (value, value))
+    system.limit_process(MEMORY_BYTES)
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
 

@@ -3,19 +3,18 @@
 import json
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sbert_mini.errors import SbertMiniError
+from sbert_mini.files import system
 from sbert_mini.version import __version__
 
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "faiss-cpu", "torch", "sentence-transformers", "transformers")
@@ -107,8 +106,11 @@ def process(command: Sequence[str], environment: Mapping[str, str] | None = None
     It is started by a small process of its own: Linux counts into a child's peak what its parent held when it was started.
 
     Raises:
-        SbertMiniError: it failed; the text holds the last line that it wrote to stderr.
+        SbertMiniError: it failed; the text holds the last line that it wrote to stderr. Or the system, Windows, does not tell
+            what a process took.
     """
+    if not hasattr(os, "wait4"):
+        raise SbertMiniError("the time and memory of whole processes are not measured on this system")
     launcher = [sys.executable, "-S", "-c", _LAUNCHER, *command]
     with subprocess.Popen(
         launcher,
@@ -121,8 +123,7 @@ def process(command: Sequence[str], environment: Mapping[str, str] | None = None
         try:
             out, err = child.communicate()
         except BaseException:  # an interruption ends what is measured too
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            system.end_group(child.pid)
             raise
     if child.returncode:
         raise SbertMiniError(f"{command[0]} could not be measured: {err.strip() or child.returncode}")

@@ -1,21 +1,22 @@
 """Crash-safe writing: after a crash a file is the old one or the new one, never a part."""
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from sbert_mini.errors import SbertMiniError, UsageError
+from sbert_mini.files import system
 from sbert_mini.files.json_schema import Schema, check, parse
 from sbert_mini.files.reading import read_whole
 
 _SEAL_BYTES = 65
+_NEW = system.flags("O_RDWR", "O_CREAT", "O_EXCL")
 _parts: dict[str, Path] = {}  # what this process writes now, by name
 
 
@@ -44,20 +45,29 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UsageError(f"{path} is not a regular file: name another one")
     remove_dead_parts(path)
     part = _part_name(path)
-    with _named_as(path):
-        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        _try_lock(handle)
-        yield part
-        os.fsync(handle)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(handle)
-        _parts.pop(part.name, None)
+    with ExitStack() as closing:
+        with _named_as(path):
+            handle = os.open(part, _NEW, 0o666)
+        closing.callback(_parts.pop, part.name, None)
+        closing.callback(os.close, handle)
+        try:
+            _try_lock(handle)
+            yield part
+            os.fsync(handle)
+            if system.KEEPS_OPEN_FILES:
+                closing.close()
+            system.replace(part, path)
+        except BaseException:
+            if system.KEEPS_OPEN_FILES:
+                closing.close()
+            part.unlink(missing_ok=True)
+            raise
     flush_directory(path.parent)
+
+
+def _closed(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
 
 
 @contextmanager
@@ -84,13 +94,13 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     folder = _part_name(path)
     with _named_as(path):
         folder.mkdir()
-    handle = os.open(folder, os.O_RDONLY)
+    handle = system.open_folder(folder)
     try:
         _try_lock(handle)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+        _closed(handle)
         _parts.pop(folder.name, None)
 
 
@@ -109,7 +119,7 @@ def give_usual_mode(path: Path) -> None:
     """
     probe = _part_name(path)
     try:
-        handle = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        handle = os.open(probe, _NEW, 0o666)
         try:
             path.chmod(os.fstat(handle).st_mode & 0o777)
         finally:
@@ -188,13 +198,7 @@ def _part_name(path: Path) -> Path:
 def _is_dead(process: int, part: str) -> bool:
     if process == os.getpid():  # in a container every process may have the number of the one before
         return part not in _parts
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # another user's
-        return False
-    return False
+    return not system.is_running(process)
 
 
 def _is_unlocked(entry: os.DirEntry[str]) -> bool:
@@ -203,22 +207,21 @@ def _is_unlocked(entry: os.DirEntry[str]) -> bool:
     if not folder and not entry.is_file(follow_symlinks=False):
         return False
     try:
-        handle = os.open(entry.path, os.O_RDONLY if folder else os.O_RDWR)
+        handle = system.open_folder(entry.path) if folder else os.open(entry.path, system.flags("O_RDWR"))
     except OSError:
         return False
     try:
-        return _try_lock(handle)
+        return handle is None or _try_lock(handle)
     finally:
-        os.close(handle)
+        _closed(handle)
 
 
-def _try_lock(handle: int) -> bool:
+def _try_lock(handle: int | None) -> bool:
     """Take the lock of an open file, and return whether that was possible; closing the file gives it back."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody else holds it, or this file system has no locks
+        return handle is not None and system.lock(handle)
+    except OSError:  # this file system has no locks
         return False
-    return True
 
 
 def flush(stream: IO[Any]) -> None:
@@ -228,8 +231,10 @@ def flush(stream: IO[Any]) -> None:
 
 
 def flush_directory(path: Path) -> None:
-    """Flush a directory's entries to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a directory's entries to the disk, where the system opens directories."""
+    handle = system.open_folder(path)
+    if handle is None:
+        return
     try:
         os.fsync(handle)
     finally:

@@ -10,6 +10,8 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+from sbert_mini.files import system
+
 MOST_BYTES = 1 << 28
 """The largest file that is read whole: far above any vocabulary or list of checksums."""
 
@@ -34,7 +36,7 @@ def open_regular(path: Path) -> int:
     Raises:
         OSError: it cannot be opened, or is something else.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    handle = os.open(path, system.flags("O_RDONLY", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY"))
     try:
         _check(os.fstat(handle))
     except BaseException:

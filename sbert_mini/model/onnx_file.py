@@ -18,6 +18,7 @@ from typing import Self
 import numpy as np
 
 from sbert_mini.errors import CorruptModelError
+from sbert_mini.files import system
 from sbert_mini.files.reading import open_regular
 from sbert_mini.shapes import AnyArray
 
@@ -122,7 +123,7 @@ class OnnxFile:
         buffer, at = array.reshape(-1).view(np.uint8).data, constant.start
         try:
             while buffer:
-                count = os.preadv(self._descriptor, [buffer], at)
+                count = system.read_into(self._descriptor, buffer, at)
                 if not count:
                     raise ValueError("it was truncated while it was read")
                 buffer, at = buffer[count:], at + count
@@ -210,7 +211,7 @@ class _Reader:
         """Return a block of the file that holds `length` bytes from a position, if the file does, and the position in it."""
         offset = at - self._start
         if offset < 0 or offset + length > len(self._block):
-            self._block, self._start, offset = os.pread(self._descriptor, max(_BLOCK, length), at), at, 0
+            self._block, self._start, offset = system.read_at(self._descriptor, max(_BLOCK, length), at), at, 0
         return self._block, offset
 
 

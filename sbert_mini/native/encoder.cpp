@@ -7,20 +7,29 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <sched.h>
 #include <system_error>
 #include <thread>
+
+#if defined(_WIN32)
+#include <malloc.h>
+#endif
 
 using namespace sbmini;
 
 namespace sbmini {
 
+#if defined(_WIN32)
+void* allocate(size_t bytes) { return _aligned_malloc((bytes + 63) / 64 * 64, 64); }
+
+void release(void* memory) { _aligned_free(memory); }
+#else
 void* allocate(size_t bytes) {
     void* memory = nullptr;
     return posix_memalign(&memory, 64, (bytes + 63) / 64 * 64) == 0 ? memory : nullptr;
 }
 
 void release(void* memory) { std::free(memory); }
+#endif
 
 void meet(Team& team) {
     constexpr int PATIENCE = 4000;  // looks before another thread is let in: some microseconds
@@ -31,7 +40,7 @@ void meet(Team& team) {
         return;
     }
     for (int looks = 0; __atomic_load_n(&team.meetings, __ATOMIC_ACQUIRE) == meetings; ++looks)
-        if (looks >= PATIENCE) sched_yield();
+        if (looks >= PATIENCE) std::this_thread::yield();
 }
 
 }  // namespace sbmini
@@ -237,7 +246,7 @@ void encode_together(const Kernels& kernels, const Model& m, const Batch& b, flo
     Team team;
     std::thread others[MOST_THREADS];
     const auto compute = [&](int number) {
-        while (__atomic_load_n(&team.size, __ATOMIC_ACQUIRE) == 0) sched_yield();  // how many there are is known last
+        while (__atomic_load_n(&team.size, __ATOMIC_ACQUIRE) == 0) std::this_thread::yield();  // how many there are is known last
         const FloatMode mode;
         kernels.encode_share(m, b, vectors, token_vectors, memory, team, number);
     };

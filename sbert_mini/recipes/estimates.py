@@ -1,9 +1,7 @@
 """What a training run will cost: a few steps of it are taken, on weights that are thrown away."""
 
 import itertools
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sbert_mini.files import system
 from sbert_mini.recipes.plan import Phase, Plan
 from sbert_mini.recipes.settings import training_arguments
 from sbert_mini.training.schedule import Schedule
@@ -166,5 +165,4 @@ def _trial(trainer: MultiTaskTrainer, steps: int) -> tuple[float, list[float]]:
 def _peak_bytes() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return system.peak_memory_bytes()

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError
+from sbert_mini.errors import CorruptModelError, MissingExtraError, UnsupportedModelError, UsageError, install_command
 from sbert_mini.files.paths import is_utf8
 from sbert_mini.files.reading import check_regular
 from sbert_mini.model.layout import ModelLayout
@@ -172,7 +172,7 @@ def describe_backend(layout: ModelLayout) -> tuple[str, str]:
         return str(requested), "SBMINI_BACKEND asks for it"
     reason = why_not(layout)
     if reason is not None:
-        missing = "" if has_onnxruntime() else "; it is not installed: pip install 'sbert-mini[onnx]'"
+        missing = "" if has_onnxruntime() else f"; it is not installed: {install_command('onnx')}"
         return "onnx", f"native code does not compute this model: {reason}{missing}"
     fastest = levels()[-1]
     if requested is None and fastest in UNTIMED and has_onnxruntime():

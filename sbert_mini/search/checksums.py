@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
+from sbert_mini.files import system
 from sbert_mini.files.durable import write_durably
 from sbert_mini.files.json_schema import Schema, check, parse
 from sbert_mini.files.reading import open_regular, open_stream, read_whole
@@ -96,7 +97,7 @@ class CheckedFile:
     def _read(self, start: int, stop: int) -> bytes:
         parts = []
         while start < stop:
-            part = os.pread(self._handle, stop - start, start)  # the system gives 2 GiB at a time at the most
+            part = system.read_at(self._handle, stop - start, start)  # the system gives 2 GiB at a time at the most
             if not part:
                 raise CorruptIndexError(f"{self.path} ends at byte {start}, and must hold {self.size}")
             parts.append(part)
@@ -165,7 +166,7 @@ class CheckedFile:
         for block in blocks:
             start = block * self._block
             size = min(self._block, self.size - start)
-            read = os.preadv(self._handle, [buffer[:size]], start)
+            read = system.read_into(self._handle, buffer[:size], start)
             if read < size:  # the system may give less at a time
                 buffer[:size] = self._read(start, start + size)
             self._check_block(block, buffer[:size])

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
+from sbert_mini.files import system
 from sbert_mini.search.checksums import CheckedFile, file_checksums
 from sbert_mini.search.columns import DATA, DESCRIPTION, NARROW_TYPES, STORED_TYPES, ColumnsWriter, Schema, hashes_of
 from sbert_mini.shapes import AnyArray, IntArray
@@ -366,7 +367,7 @@ def columns_from(rows: Iterable[tuple[str, Mapping[str, Any]]], schema: Schema, 
         schema: the columns' types; it has noted every value.
         count: the number of rows.
     """
-    with TemporaryDirectory(prefix="sbmini-") as name:
+    with TemporaryDirectory(prefix="sbmini-", ignore_cleanup_errors=system.KEEPS_OPEN_FILES) as name:
         folder = Path(name)
         with ColumnsWriter(folder, schema) as writer:
             for identity, values in rows:

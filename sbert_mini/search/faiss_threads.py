@@ -4,9 +4,10 @@ After a fork the child has no copy of the threads that OpenMP keeps, and a compu
 of a process that had imported FAISS computes with one thread.
 """
 
-import os
 import sys
 from typing import Any
+
+from sbert_mini.files import system
 
 _forked = False
 
@@ -16,7 +17,7 @@ def _after_fork() -> None:
     _forked = _forked or "faiss" in sys.modules
 
 
-os.register_at_fork(after_in_child=_after_fork)
+system.after_fork(_after_fork)
 
 
 def faiss_with(threads: int | None = None) -> Any:

@@ -21,6 +21,7 @@ from typing import Unpack
 
 import numpy as np
 
+from sbert_mini.files import system
 from sbert_mini.files.reading import open_stream
 from sbert_mini.runtime.choices import LongTexts
 from sbert_mini.runtime.embedder import Embedder
@@ -35,6 +36,7 @@ _HEADER_BYTES = len(_MAGIC) + 32
 _WINDOW = 512
 _READ_RECORDS = 4096
 FILE = "passages.bin"
+_FLAGS = system.flags("O_RDWR", "O_CREAT", "O_NOFOLLOW", "O_CLOEXEC")
 PARTIAL, MIGRATING = ".partial", ".migrating"
 
 
@@ -97,10 +99,10 @@ class Journal:
         if self._folder.is_symlink():
             raise OSError(f"{self._folder} is a symbolic link, which is not followed")
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self._folder / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        if os.pread(self._handle, _HEADER_BYTES, 0) != self._header:
+        self._handle = os.open(self._folder / FILE, _FLAGS, 0o666)
+        if system.read_at(self._handle, _HEADER_BYTES, 0) != self._header:
             os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, self._header, 0)
+            system.write_at(self._handle, self._header, 0)
         for block in self._blocks():
             digests = [record["digest"].tobytes() for record in block]
             self._place_of.update(zip(digests, range(self._count, self._count + len(block)), strict=True))
@@ -111,7 +113,7 @@ class Journal:
         """Yield the sound records, up to the first one that is not."""
         while True:
             start = _HEADER_BYTES + self._count * self._dtype.itemsize
-            data = os.pread(self._handle, _READ_RECORDS * self._dtype.itemsize, start)
+            data = system.read_at(self._handle, _READ_RECORDS * self._dtype.itemsize, start)
             block = np.frombuffer(data[: len(data) - len(data) % self._dtype.itemsize], self._dtype)
             sound = _checksums(block) == block["crc"]
             good = len(block) if sound.all() else int(np.argmin(sound))
@@ -127,7 +129,7 @@ class Journal:
 
     def _vector(self, place: int) -> FloatArray:
         size = self._dtype.itemsize
-        data = os.pread(self._handle, size, _HEADER_BYTES + place * size)
+        data = system.read_at(self._handle, size, _HEADER_BYTES + place * size)
         self.taken += 1
         return np.asarray(np.frombuffer(data, self._dtype)[0]["vector"])
 
@@ -137,7 +139,7 @@ class Journal:
         block["digest"] = np.frombuffer(b"".join(digests), f"V{_DIGEST_BYTES}")
         block["vector"] = vectors
         block["crc"] = _checksums(block)
-        os.pwrite(self._handle, block.tobytes(), _HEADER_BYTES + self._count * self._dtype.itemsize)
+        system.write_at(self._handle, block.tobytes(), _HEADER_BYTES + self._count * self._dtype.itemsize)
         self._place_of.update(zip(digests, range(self._count, self._count + len(block)), strict=True))
         self._count += len(block)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
+from sbert_mini.files import system
 from sbert_mini.search.faiss_file import FaissFile, OpenedFaiss
 from sbert_mini.search.faiss_index import search_parameters
 from sbert_mini.search.faiss_threads import faiss_with
@@ -38,7 +39,7 @@ def _renew_lock() -> None:
     _opening = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+system.after_fork(_renew_lock)
 
 
 class SegmentSearch:

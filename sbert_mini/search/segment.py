@@ -3,7 +3,6 @@
 `search.store` describes each file. A reader holds a shared lock on a segment's `checksums.json` as long as it is open.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ import numpy as np
 
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptIndexError, CorruptModelError
+from sbert_mini.files import system
 from sbert_mini.files.durable import flush, flush_directory, is_any_part, json_bytes, write_durably
 from sbert_mini.files.json_files import COLUMNS, ROW, SEGMENT_CHECKSUMS
 from sbert_mini.files.json_schema import MANY, check, parse
@@ -479,7 +479,7 @@ def shared_lock(file: Path) -> int:
     except OSError as error:
         raise SegmentVanishedError(f"{file} cannot be opened: {error.strerror or error}") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH)
+        system.lock(handle, shared=True, wait=True)
         if os.fstat(handle).st_nlink == 0:
             raise SegmentVanishedError(f"{file} was removed")
     except BaseException:
@@ -495,12 +495,19 @@ def remove_unread(file: Path) -> bool:
     except OSError:
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.unlink(missing_ok=True)
+        if not system.lock(handle):
+            return False
+        if not system.KEEPS_OPEN_FILES:
+            file.unlink(missing_ok=True)
     except OSError:
         return False
     finally:
         os.close(handle)
+    if system.KEEPS_OPEN_FILES:  # a reader that opens it now keeps it there
+        try:
+            file.unlink(missing_ok=True)
+        except OSError:
+            return False
     return True
 
 

@@ -1,12 +1,12 @@
 """Many short spans of a file: by native code (`sbert_mini/native/spans.cpp`), or one by one where it was not compiled."""
 
 import ctypes
-import os
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from sbert_mini.files import system
 from sbert_mini.native.library import Array, Signatures, load
 from sbert_mini.shapes import AnyArray, IntArray
 
@@ -39,9 +39,10 @@ def read_spans(file: int, starts: IntArray, size: int, out: AnyArray) -> bool:
     native = library()
     if native is not None:
         positions = np.ascontiguousarray(starts, np.int64)
-        return int(native.sbmini_read_spans(file, Array.of(positions), size, Array.of(out))) == 0
+        with system.file_position:
+            return int(native.sbmini_read_spans(file, Array.of(positions), size, Array.of(out))) == 0
     spans = out.data
     for number, start in enumerate(starts.tolist()):
-        if start < 0 or os.preadv(file, [spans[number * size : (number + 1) * size]], start) < size:
+        if start < 0 or system.read_into(file, spans[number * size : (number + 1) * size], start) < size:
             return False
     return True

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
+from sbert_mini.files import system
 from sbert_mini.files.durable import flush_directory, is_any_part, read_sealed_json, scratch_folder, write_sealed_json
 from sbert_mini.files.json_files import WORDS_RECORD, WORDS_VERSION
 from sbert_mini.files.json_schema import check
@@ -202,9 +203,10 @@ def opened_folder(folder: Path, record: Record) -> Iterator[Path]:
         try:
             scratch = stack.enter_context(scratch_folder(folder))
         except OSError:
-            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="sbmini-words-")))
+            temporary = TemporaryDirectory(prefix="sbmini-words-", ignore_cleanup_errors=system.KEEPS_OPEN_FILES)
+            scratch = Path(stack.enter_context(temporary))
         for name, path in paths_of(folder, record).items():
-            _path(scratch, name).symlink_to(path.absolute())
+            system.link(path.absolute(), _path(scratch, name))
         yield scratch
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
+from sbert_mini.files import system
 from sbert_mini.files.durable import scratch_folder
 from sbert_mini.search.segment import Segment, SegmentVanishedError, shared_lock
 from sbert_mini.search.word_files import (
@@ -73,7 +74,7 @@ def _renew_lock() -> None:
     _opening = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+system.after_fork(_renew_lock)
 
 
 @dataclass(frozen=True)

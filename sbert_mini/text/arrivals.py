@@ -2,9 +2,10 @@
 
 import io
 import os
-import select
 import stat
 import time
+
+from sbert_mini.files import system
 
 _BLOCK_BYTES = 1 << 16
 _LONG_BYTES = 1 << 20
@@ -23,8 +24,7 @@ class PipeLines(io.RawIOBase):
         self._buffer = bytearray()
         self._searched = 0  # no line ends before it
         self._ended = False
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
+        self._waiting = system.Waiting(descriptor)
 
     def readable(self) -> bool:
         """Return that it can be read."""
@@ -60,7 +60,7 @@ class PipeLines(io.RawIOBase):
                 start = end + 1
             elif self._ended or len(self._buffer) >= _LONG_BYTES:
                 return True
-            elif self._poll.poll(0):
+            elif self._waiting.ready(0):
                 self._fill()
             else:
                 return False
@@ -69,7 +69,7 @@ class PipeLines(io.RawIOBase):
         """Return whether the end comes within so many seconds, and no further line that is not blank."""
         until = time.monotonic() + patience_s
         while not self._ended:
-            if self._buffer.strip() or not self._poll.poll(max(until - time.monotonic(), 0) * 1000):
+            if self._buffer.strip() or not self._waiting.ready(until - time.monotonic()):
                 return False
             self._fill()
         return not self._buffer.strip()
@@ -85,7 +85,7 @@ class PipeLines(io.RawIOBase):
         try:
             data = os.read(self._descriptor, _BLOCK_BYTES)
         except BlockingIOError:  # whoever opened it does not want to wait
-            self._poll.poll()
+            self._waiting.ready()
             return
         self._buffer += data
         self._ended = not data

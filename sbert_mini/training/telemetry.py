@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from sbert_mini.evaluation.log_keys import CONFLICT, COSINE, EXAMPLES, LOSS, MARGIN, NORM, WEIGHT, by_depth
+from sbert_mini.files import system
 from sbert_mini.training.surgery import cosines
 
 
@@ -71,7 +70,7 @@ class Telemetry:
         """
         means = {key: math.fsum(values) / len(values) for key, values in self._values.items()}
         seconds = self._clock() - self._begun
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+        peak = system.peak_memory_bytes() / 1024**2
         means |= {"seconds": seconds, "examples_per_second": self._examples / seconds, "peak_mb": peak}
         if self._prepared:
             means["prepared_seconds"] = self._prepared

@@ -98,6 +98,8 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("models", "list"): [],
     ("models", "info"): ["model"],
     ("models", "convert"): ["model"],
+    ("demo",): ["demo.index"],
+    ("doctor",): ["-m", "model"],
     ("recipes", "list"): [],
     ("recipes", "show"): ["paraphrase"],
     ("bench", "sts"): ["--pairs", "p.tsv", "--resamples", "100"],
