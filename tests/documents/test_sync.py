@@ -198,7 +198,7 @@ def test_tables_are_rows(notes, sync):
         "notes/b.jsonl:1": "question: why\nn: 3",
         "notes/b.jsonl#5": "yes",
     }
-    assert index.get("notes/a.csv#7").columns["year"] == "1999"
+    assert index.get("notes/a.csv#7").columns["year"] == 1999
     assert index.get("notes/b.jsonl:1").columns["file_line"] == 1
     assert set(counts.rejected) == {"notes/a.csv", "notes/b.jsonl"}
     assert sync().unchanged == 2
