@@ -53,7 +53,7 @@ def one_step(trainer, batch=None):
     return trainer.training_step(trainer.model, batch or next(iter(loader)))
 
 
-def tasks(count=40, dev=12, **margin):
+def tasks(count=40, dev=12, joined="pair", **margin):
     single = Examples(tuple((s,) for s in sentences(count, 1)), tuple(str(i % 3) for i in range(count)))
     pairs = tuple(zip(sentences(count, 2), sentences(count, 3), strict=True))
     more = tuple(zip(sentences(dev, 4), sentences(dev, 5), strict=True))
@@ -65,7 +65,7 @@ def tasks(count=40, dev=12, **margin):
             Examples(tuple((s,) for s in sentences(dev, 6)), tuple(str(i % 3) for i in range(dev))),
         ),
         Task(
-            TaskConfig("same", "pair", "cross-entropy", head_dropout=0.0),
+            TaskConfig("same", joined, "cross-entropy", head_dropout=0.0),
             Examples(pairs, tuple(str(i % 2) for i in range(count))),
         ),
         Task(

@@ -28,10 +28,9 @@ NOT_RUN = {
     "pip install": "installs into the environment that runs the tests",
     "make demo": "installs into .venv of a clone",
     "make test": "would start these tests again",
-    "sbmini train recipe.toml --dry-run": "needs train.csv and dev.csv of one's own",
-    "sbmini train recipe.toml   ": "needs train.csv and dev.csv of one's own, and minutes",
-    "sbmini predict -m paraphrase-model": "needs the model that the lines above it train",
-    "sbmini encode -m ./paraphrase-model": "needs the model that the lines above it train",
+    "sbmini train pairs.csv": "needs a table of one's own, and minutes",
+    "sbmini index create my.index": "needs the model that the line above it trains",
+    "sbmini train tasks.toml": "needs data of one's own",
 }
 
 

@@ -9,6 +9,7 @@ there. A head reads the model's sentence vectors, of length 1, times √dim:
 | `single` | the text | x |
 | `pair` | both texts as one input, `[CLS] a [SEP] b [SEP]` | x |
 | `siamese` | each text by itself | u, v, abs(u - v), u * v, side by side |
+| `pair+siamese` | both texts as one input, and each by itself | x, u, v, abs(u - v), u * v, side by side |
 
 | kind | what it gives |
 | --- | --- |
@@ -94,7 +95,7 @@ class HeadConfig:
     @property
     def inputs(self) -> int:
         """Components that the head reads."""
-        return self.dimension * (4 if self.structure == "siamese" else 1)
+        return self.dimension * {"siamese": 4, "pair+siamese": 5}.get(self.structure, 1)
 
     @property
     def outputs(self) -> int:

@@ -1,6 +1,7 @@
 """A trained task head, used without torch: texts or pairs -> labels or scores. `model.heads` describes what a head is."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from sbert_mini.cosine import as_cosines
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
-from sbert_mini.model.choices import Graph
+from sbert_mini.model.choices import JOINED, Graph
 from sbert_mini.model.heads import head_names, read_adapter, read_head
 from sbert_mini.model.layout import read_layout
 from sbert_mini.model.registry import resolve
@@ -83,7 +84,7 @@ class Predictor:
                 f"{self.embedder.dimension}"
             )
         whole = read_layout(path).dimension
-        if self.config.structure == "pair" and self.config.dimension != whole:
+        if self.config.structure in JOINED and self.config.dimension != whole:
             raise CorruptModelError(
                 f"the head {task!r} reads pairs, whose vectors have all {whole} components of the model; it is made for "
                 f"{self.config.dimension}"
@@ -163,6 +164,8 @@ class Predictor:
             yield from ((vectors * scale, None) for vectors in self.embedder.encode_stream(inputs, **options))
         elif self.config.structure == "pair":
             yield from ((vectors * scale, None) for vectors in self.embedder.encode_pairs_stream(inputs, **options))
+        elif self.config.structure == "pair+siamese":
+            yield from ((features, None) for features in self._of_pairs_and_texts(inputs, scale, options))
         else:
             texts = (text for pair in inputs for text in pair)
             rest = np.empty((0, self.embedder.dimension), np.float32)
@@ -172,6 +175,24 @@ class Predictor:
                 rest = vectors[whole:]
                 u, v = vectors[0:whole:2], vectors[1:whole:2]
                 yield siamese_features(u * scale, v * scale), as_cosines(np.sum(u * v, axis=1))
+
+    def _of_pairs_and_texts(
+        self, pairs: Iterator[Any], scale: np.float32, options: dict[str, Any]
+    ) -> Iterator[FloatArray]:
+        """Yield the vectors of pairs as one input beside the Siamese features of their texts, (block, 5 dim)."""
+        read: deque[tuple[str, str]] = deque()  # pairs whose vectors have not come yet
+
+        def remembered() -> Iterator[tuple[str, str]]:
+            for pair in pairs:
+                read.append(pair)
+                yield pair
+
+        own: dict[str, Any] = {name: options[name] for name in ("batch_size", "truncation")}
+        own |= {"warn_of_unknown": False, "warn_of_cut": False}  # the pairs are reported
+        for x in self.embedder.encode_pairs_stream(remembered(), **options):
+            texts = (text for pair in [read.popleft() for _ in x] for text in pair)
+            vectors = np.concatenate(list(self.embedder.encode_stream(texts, **own))) * scale
+            yield np.concatenate([x * scale, siamese_features(vectors[0::2], vectors[1::2])], axis=-1)
 
     def _outputs(self, x: FloatArray, cosine: FloatArray | None) -> Iterator[Prediction]:
         config, weights = self.config, self._weights

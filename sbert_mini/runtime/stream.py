@@ -99,11 +99,13 @@ class StreamOptions(EncodeOptions, total=False):
         window: texts that are sorted by length together; one window is tokenized while the one before is computed.
         max_tokens: the most tokens of a batch, padding included; None for what suits what computes.
         warn_of_unknown: False to count unknown words and not to report them.
+        warn_of_cut: False to count texts that are cut and not to report them.
     """
 
     window: int
     max_tokens: int | None
     warn_of_unknown: bool
+    warn_of_cut: bool
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class EncodePlan:
         counts: filled in.
         show_progress_bar: whether a bar is drawn.
         warn_of_unknown: whether unknown words are reported.
+        warn_of_cut: whether texts that are cut are reported.
         items: what is encoded: `texts` or `pairs`.
         waits: returns whether the next text would have to be waited for; None for never.
     """
@@ -139,6 +142,7 @@ class EncodePlan:
     counts: EncodeCounts
     show_progress_bar: bool = False
     warn_of_unknown: bool = True
+    warn_of_cut: bool = True
     items: Literal["texts", "pairs"] = "texts"
     waits: Callable[[], bool] | None = None
 
@@ -159,6 +163,7 @@ def plan_texts(
     window: int = WINDOW,
     max_tokens: int | None = None,
     warn_of_unknown: bool = True,
+    warn_of_cut: bool = True,
     waits: Callable[[], bool] | None = None,
 ) -> EncodePlan:
     """Return the plan of an encode call, its options checked.
@@ -169,7 +174,7 @@ def plan_texts(
         tokens_per_batch: for `max_tokens=None`.
         batch_size, show_progress_bar, normalize_embeddings, truncate_dim, prompt_name, prompt, truncation, counts, waits: see
             `EncodeOptions`.
-        window, max_tokens, warn_of_unknown: see `StreamOptions`.
+        window, max_tokens, warn_of_unknown, warn_of_cut: see `StreamOptions`.
 
     Raises:
         UsageError: an option is invalid.
@@ -202,6 +207,7 @@ def plan_texts(
         counts=EncodeCounts() if counts is None else counts,
         show_progress_bar=show_progress_bar,
         warn_of_unknown=warn_of_unknown,
+        warn_of_cut=warn_of_cut,
         waits=waits,
     )
 
@@ -531,7 +537,7 @@ def joined(blocks: Iterable[FloatArray], dimension: int) -> FloatArray:
 def _warn(plan: EncodePlan, max_seq_length: int) -> None:
     """Report what was cut, and what the model does not know."""
     counts, items = plan.counts, plan.items
-    if counts.truncated and plan.truncation == "warn":
+    if counts.truncated and plan.truncation == "warn" and plan.warn_of_cut:
         way_out = " (truncation='chunk' reads them whole)" if items == "texts" else ""
         log.warning(
             "%d of %d %s were longer than %d tokens, and were cut%s",

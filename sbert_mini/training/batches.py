@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from sbert_mini.model.choices import JOINED
 from sbert_mini.shapes import IntArray
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer
@@ -28,7 +29,9 @@ LIKE_LENGTHS = 0.8
 
 
 def tokenized(task: Task, examples: Examples, tokenizer: TextTokenizer, which: str) -> list[TokenizedTexts]:
-    """Return the texts of a task's examples, tokenized, a column each; a `pair` is one column. Reports texts that are cut.
+    """Return the texts of a task's examples, tokenized, a column each. Reports texts that are cut.
+
+    A `pair` is one column; for `pair+siamese` the texts' own columns follow it.
 
     Args:
         task: the task.
@@ -36,13 +39,13 @@ def tokenized(task: Task, examples: Examples, tokenizer: TextTokenizer, which: s
         tokenizer: the model's.
         which: what the examples are, for the report; empty for no report.
     """
-    is_pair = task.config.structure == "pair"
+    is_joined = task.config.structure in JOINED
     columns: list[Any] = [list(column) for column in zip(*examples.texts, strict=True)]
-    if is_pair:
-        columns = [[(row[0], row[1]) for row in examples.texts]]
+    if is_joined:
+        columns = [[(row[0], row[1]) for row in examples.texts], *(columns if task.config.structure != "pair" else [])]
     texts = [TokenizedTexts(column, tokenizer) for column in columns]
-    if which and (cut := sum(column.truncated for column in texts)):
-        what = "pairs" if is_pair else "texts"
+    if which and (cut := sum(column.truncated for column in (texts[:1] if is_joined else texts))):
+        what = "pairs" if is_joined else "texts"
         limit = tokenizer.max_seq_length
         log.warning(
             "task %s: %d %s %s are longer than %d tokens, and are cut", task.config.name, cut, which, what, limit

@@ -1,6 +1,7 @@
 """Task heads in torch: trained beside the encoder, saved with the model, read back here or without torch (`model.heads`)."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +19,15 @@ def siamese_features(u: Tensor, v: Tensor) -> Tensor:
     Shapes: u, v (batch, dim); the result (batch, 4 dim).
     """
     return torch.cat([u, v, (u - v).abs(), u * v], dim=-1)
+
+
+def head_features(vectors: Sequence[Tensor]) -> Tensor:
+    """Return what a head reads: x, the Siamese features of u and v, or, of x, u and v, both side by side.
+
+    Shapes: vectors (batch, dim) each; the result (batch, 1, 4 or 5 times dim).
+    """
+    x = vectors[:-2] if len(vectors) > 1 else vectors
+    return torch.cat([*x, *([siamese_features(*vectors[-2:])] if len(vectors) > 1 else [])], dim=-1)
 
 
 class Head(nn.Module):
@@ -43,7 +53,8 @@ class Head(nn.Module):
         """Return logits; for a similarity the cosines.
 
         Args:
-            vectors: x for the structures `single` and `pair`; u and v for `siamese`. Their length does not matter.
+            vectors: x for the structures `single` and `pair`, u and v for `siamese`, x, u and v for `pair+siamese`. Their length
+                does not matter.
 
         Shapes: vectors (batch, dim) each; the result (batch, outputs), or (batch,) for a similarity.
         """
@@ -51,7 +62,7 @@ class Head(nn.Module):
         if self.output is None:
             return (units[0] * units[1]).sum(dim=-1)
         scaled = [x * math.sqrt(self.config.dimension) for x in units]
-        x = siamese_features(*scaled) if self.config.structure == "siamese" else scaled[0]
+        x = head_features(scaled)
         if self.hidden is not None:
             x = functional.gelu(self.hidden(functional.dropout(x, self.config.dropout, self.training)))
         result: Tensor = self.output(functional.dropout(x, self.config.dropout, self.training))

@@ -64,7 +64,8 @@ class Objective(nn.Module):
         """Return the loss of a batch.
 
         Args:
-            vectors: the sentence vectors, a tensor a column; for the structure `pair` one tensor.
+            vectors: the sentence vectors, a tensor a column; for the structure `pair` one tensor, for
+                `pair+siamese` that of the pair before them.
             targets: as `Task.targets` gives them.
 
         Shapes: each of vectors (batch, dim); targets (batch,); the result ().

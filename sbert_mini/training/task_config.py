@@ -12,16 +12,17 @@ from sbert_mini.evaluation.log_keys import TRAIN
 from sbert_mini.files.names import TASK
 from sbert_mini.training.fields import check, key
 
-STRUCTURES = {"single": 1, "siamese": 2, "triplet": 3, "pair": 2}
+STRUCTURES = {"single": 1, "siamese": 2, "triplet": 3, "pair": 2, "pair+siamese": 2}
 """Structure -> texts a row."""
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "single": ("text",),
     "siamese": ("sentence1", "sentence2"),
     "triplet": ("anchor", "positive", "negative"),
     "pair": ("sentence1", "sentence2"),
+    "pair+siamese": ("sentence1", "sentence2"),
 }
 """Structure -> the usual names of its columns of text."""
-TWO_SIDED = ("siamese", "pair")
+TWO_SIDED = ("siamese", "pair", "pair+siamese")
 """Structures whose rows can be read the other way round."""
 LORA_TARGETS = ("query", "key", "value", "dense")
 """The encoder's matrices that LoRA can update, by the last part of their names."""
@@ -79,8 +80,8 @@ class LossSpec:
 _OF_SCORES = ("pearson", "spearman", "average_precision")
 _RANKED = ("siamese", "triplet", "single")
 LOSSES: Mapping[str, LossSpec] = {
-    "cross-entropy": LossSpec(("single", "siamese", "pair"), "classes", ("accuracy", "macro_f1"), "classification"),
-    "regression": LossSpec(("siamese", "pair"), "scores", _OF_SCORES, "regression"),
+    "cross-entropy": LossSpec(("single", *TWO_SIDED), "classes", ("accuracy", "macro_f1"), "classification"),
+    "regression": LossSpec(TWO_SIDED, "scores", _OF_SCORES, "regression"),
     "cosine-embedding": LossSpec(("siamese",), "scores", _OF_SCORES, "similarity", margin=True),
     "cosine-mse": LossSpec(("siamese",), "scores", _OF_SCORES, "similarity", nested=True),
     "cosent": LossSpec(("siamese",), "scores", _OF_SCORES, "similarity", nested=True),
@@ -161,7 +162,8 @@ class TaskConfig:
 
     Attributes:
         name: the task's name, and its head's: 1 to 200 letters, digits, - and _.
-        structure: what an example is: a `single` text, a `siamese` pair, a `triplet`, or a `pair` in one input.
+        structure: what an example is: a `single` text, a `siamese` pair, a `triplet`, a `pair` in one input, or `pair+siamese`: a
+            pair in one input, and each of its texts by itself.
         loss: the loss that the task minimises.
         labels: the labels of a classification, in the order of the outputs; by default those of the training data, sorted.
         label_shares: each label's share where the model will be used, in that order, if it differs from the training data's:

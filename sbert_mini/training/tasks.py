@@ -2,8 +2,8 @@
 
 | loss | structures | label | head |
 | --- | --- | --- | --- |
-| `cross-entropy` | single, siamese, pair | one of `labels` | classification |
-| `regression` | siamese, pair | a score in [low, high] | regression |
+| `cross-entropy` | single, siamese, pair, pair+siamese | one of `labels` | classification |
+| `regression` | siamese, pair, pair+siamese | a score in [low, high] | regression |
 | `cosine-embedding` | siamese | a score in [low, high]; 0 and 1 for dissimilar and similar | similarity |
 | `cosine-mse`, `cosent`, `angle` | siamese | a score in [low, high] | similarity |
 | `multiple-negatives-ranking`, cached or not | siamese, triplet | none, or a score: rows below `positive` are left out | |

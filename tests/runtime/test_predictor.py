@@ -13,7 +13,7 @@ from sbert_mini.training.heads import Head
 LONG = "cat " * 300
 
 
-@pytest.fixture(params=["single", "siamese", "pair"])
+@pytest.fixture(params=["single", "siamese", "pair", "pair+siamese"])
 def predictor(request, make_model):
     path = make_model(seed=4)
     Head(HeadConfig("t", request.param, "regression", 28)).save(path)

@@ -56,15 +56,16 @@ def graded(structure="siamese", **options):
     return Task(TaskConfig("t", structure, "regression", high=5.0, **options), rows, rows)
 
 
-@pytest.mark.parametrize("structure", ["siamese", "pair"])
-def test_a_regression_is_the_squared_error_of_a_sigmoid_and_its_figures_are_correlations(structure):
+@pytest.mark.parametrize(("structure", "columns"), [("siamese", 2), ("pair", 1), ("pair+siamese", 3)])
+def test_a_regression_is_the_squared_error_of_a_sigmoid_and_its_figures_are_correlations(structure, columns):
     torch.manual_seed(1)
     task = graded(structure, head_dropout=0.0)
     objective = Objective(task, Dimension(3, 1)).eval()
     torch.nn.init.normal_(objective.head.output.weight)
-    vectors = list(torch.randn(2 if structure == "siamese" else 1, 12, 3))
+    vectors = list(torch.randn(columns, 12, 3))
     units = [v / v.norm(dim=1, keepdim=True) * math.sqrt(3) for v in vectors]
-    x = torch.cat([*units, (units[0] - units[1]).abs(), units[0] * units[1]], dim=1) if len(units) == 2 else units[0]
+    u, v = units[-2:] if columns > 1 else (units[0], units[0])
+    x = torch.cat([*units, (u - v).abs(), u * v], dim=1) if columns > 1 else u
     predicted = 1 / (1 + torch.exp(-(x @ objective.head.output.weight[0] + objective.head.output.bias)))
     expected = ((predicted - torch.tensor(SCORES) / 5) ** 2).mean()
     torch.testing.assert_close(objective(vectors, task.targets(task.train)), expected)

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from sbert_mini.errors import CorruptModelError, ModelNotFoundError, UsageError
+from sbert_mini.model.choices import JOINED
 from sbert_mini.model.heads import HeadConfig, read_head
 from sbert_mini.runtime.predictor import Predictor, siamese_features
 from sbert_mini.training.heads import Head
 
 
-@pytest.mark.parametrize("structure", ["single", "siamese", "pair"])
+@pytest.mark.parametrize("structure", ["single", "siamese", "pair", "pair+siamese"])
 @pytest.mark.parametrize(("kind", "hidden"), [("classification", 0), ("classification", 11), ("regression", 0)])
 def test_a_head_says_the_same_with_and_without_torch(make_model, structure, kind, hidden):
     path = make_model(seed=4)
@@ -23,11 +24,10 @@ def test_a_head_says_the_same_with_and_without_torch(make_model, structure, kind
     predictor = Predictor(path, graph="fp32")
     pairs = [("the cat sleeps", "a dog runs"), ("red house", "blue house"), ("bread", "dough rises")]
     inputs = [a for a, _ in pairs] if structure == "single" else pairs
-    if structure == "pair":
-        vectors = [torch.from_numpy(predictor.embedder.encode_pairs(pairs))]
-    else:
+    vectors = [torch.from_numpy(predictor.embedder.encode_pairs(pairs))] if structure in JOINED else []
+    if structure != "pair":
         columns = [inputs] if structure == "single" else list(zip(*pairs, strict=True))
-        vectors = [torch.from_numpy(predictor.embedder.encode(list(c))) for c in columns]
+        vectors += [torch.from_numpy(predictor.embedder.encode(list(c))) for c in columns]
     with torch.no_grad():
         logits = Head.load(path, "task")(*vectors).double()
     for row, found in zip(logits, predictor.predict(inputs), strict=True):

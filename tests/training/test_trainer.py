@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from sbert_mini.encoder.module import load
 from sbert_mini.errors import UsageError
+from sbert_mini.model.choices import JOINED
 from sbert_mini.training.config import FitterConfig
 from sbert_mini.training.examples import Examples
 from sbert_mini.training.surgery import projection_orders
@@ -34,7 +35,7 @@ def test_a_step_takes_algorithm_1_on_plainly_computed_gradients(make_model, tmp_
 
     encoder_found, head_found = {}, {}
     model, reference = model_of(make_model), model_of(make_model)
-    given = tasks()
+    given = tasks(joined="pair+siamese" if accumulate == 2 else "pair")
     args = arguments(tmp_path, max_steps=1, gradient_accumulation_steps=accumulate, max_grad_norm=0)
     config = FitterConfig(batch_size=12, optimizer=optimizer)
     torch.manual_seed(0)
@@ -56,7 +57,8 @@ def test_a_step_takes_algorithm_1_on_plainly_computed_gradients(make_model, tmp_
         for places in batches:
             chosen = [i for t, i in places if t == number]
             texts = [task.train.texts[i] for i in chosen]
-            inputs = [texts] if task.config.structure == "pair" else [list(c) for c in zip(*texts, strict=True)]
+            inputs = [texts] if task.config.structure in JOINED else []
+            inputs += [list(c) for c in zip(*texts, strict=True)] if task.config.structure != "pair" else []
             vectors = [reference(reference[0].preprocess(column))["sentence_embedding"] for column in inputs]
             targets = task.targets(Examples(tuple(texts), tuple(task.train.labels[i] for i in chosen)))
             if task.config.loss == "cross-entropy":
