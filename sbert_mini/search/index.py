@@ -263,8 +263,7 @@ class SearchIndex:
 
     def get(self, identity: str) -> StoredRow | None:
         """Return the row with this id, or None where there is none."""
-        row = row_of(self._store, identity)
-        return None if row is None else shown_row(self._store, row)
+        return None if (row := row_of(self._store, identity)) is None else shown_row(self._store, row)
 
     def vector(self, identity: str) -> FloatArray | None:
         """Return the vector of the row with this id, (dim,), the mean of its passages; None where there is none."""
