@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from sbert_mini.text.shown import shown, shown_json
+from sbert_mini.text.shown import shown, shown_in_line, shown_json
 
 _raw = False
 
@@ -19,6 +19,11 @@ def set_raw(raw: bool) -> None:
 def visible(text: str) -> str:
     """Return a text as it is printed for a person."""
     return text if _raw else shown(text)
+
+
+def visible_in_line(text: str) -> str:
+    """Return a name or an id as it is printed for a person, on one line whatever stands in it."""
+    return text if _raw else shown_in_line(text)
 
 
 def print_text(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
