@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sbert_mini.text.shown import columns, fitted, wrapped
 
-from .printing import print_json, print_styled, print_text, visible
+from .printing import print_json, print_styled, print_text, visible, visible_in_line
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
@@ -101,7 +101,8 @@ def print_readably(
     with_ids = any(identity is not None for identity, _ in queries)
     for i, ((identity, query), hits) in enumerate(zip(queries, results, strict=True)):
         if named := _named(identity, query, with_ids=with_ids, several=several):
-            print_styled([(("\n" if i else "") + "  ".join(named).strip(), _DIM if layout.coloured else "")])
+            before = "\n" if i else ""
+            print_styled([(before + visible_in_line("  ".join(named).strip()), _DIM if layout.coloured else "")])
         if not hits:
             print_text("no hits")
             continue
@@ -120,16 +121,16 @@ def print_readably(
 
 def _print_hit(rank: int, hit: "Hit", excerpt: "Excerpt | None", layout: Layout, words: Any) -> None:
     width = shutil.get_terminal_size().columns
-    place, headings = _place(hit, excerpt)
+    place, headings = map(visible_in_line, _place(hit, excerpt))
     start = f"{rank:2d} {hit.score:7.4f}  "
     pieces = [(start, ""), (place, _PATH)]
-    room = width - columns(start + visible(place)) - 2
-    if headings and columns(visible(headings)) <= room:
+    room = width - columns(start + place) - 2
+    if headings and columns(headings) <= room:
         pieces.append(("  " + headings, _DIM))
         headings = ""
     _print(pieces, layout)
     if headings:
-        _print([(" " * _INDENT + fitted(visible(headings), max(width - _INDENT, _NARROWEST)), _DIM)], layout)
+        _print([(" " * _INDENT + fitted(headings, max(width - _INDENT, _NARROWEST)), _DIM)], layout)
     room = max(width - _INDENT, _NARROWEST)
     if excerpt is not None and layout.full:
         for part in _lines(hit, (hit.start, hit.end) if layout.passages else (0, len(hit.text))):

@@ -12,7 +12,7 @@ from sbert_mini.errors import InputError
 from sbert_mini.progress import Counted, print_line
 
 from .amounts import amount
-from .printing import visible
+from .printing import visible_in_line
 
 if TYPE_CHECKING:
     from sbert_mini.text.records import ReadCounts
@@ -59,7 +59,7 @@ class NoteHandler(logging.Handler):
         """Print a line."""
         try:
             text = in_options(record.getMessage(), getattr(record, "parameter", None))
-            print_line(visible(f"sbmini: {text}"))
+            print_line(visible_in_line(f"sbmini: {text}"))
         except OSError:  # the terminal is gone
             self.handleError(record)
 

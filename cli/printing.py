@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from sbert_mini.text.shown import shown, shown_json
+from sbert_mini.text.shown import shown, shown_in_line, shown_json
 
 _raw = False
 
@@ -26,6 +26,11 @@ def in_colours() -> bool:
     """Return whether standard output is a terminal that takes colours, and nobody asked for none (NO_COLOR)."""
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     return sys.stdout.isatty() and not plain
+
+
+def visible_in_line(text: str) -> str:
+    """Return a name or an id as it is printed for a person, on one line whatever stands in it."""
+    return text if _raw else shown_in_line(text)
 
 
 def print_text(text: str = "", *, end: str = "\n", flush: bool = False) -> None:

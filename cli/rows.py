@@ -11,7 +11,7 @@ from sbert_mini.errors import InputError
 from . import options
 from .amounts import amount
 from .notes import note, quiet_notes
-from .printing import print_json, print_text
+from .printing import print_json, print_text, visible_in_line
 
 LIST_EXAMPLE = """Examples:
 
@@ -47,7 +47,7 @@ def list_rows(
     from sbert_mini.search.store import Store
 
     for identity in islice(row_ids(Store(directory), filter, filter_timeout), limit):
-        print_text(identity)
+        print_text(visible_in_line(identity))
 
 
 def get(

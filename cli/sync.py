@@ -10,7 +10,7 @@ from sbert_mini.errors import InputError, UsageError
 from . import options
 from .amounts import amount
 from .notes import Interrupted, note, progress_wanted, quiet_notes
-from .printing import print_text
+from .printing import print_text, visible_in_line
 from .rejects import PARTLY_DONE
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _named_model(directory: Path, model: str, opening: dict[str, Any]) -> "Embed
 def _print_plan(syncing: "FolderSync") -> None:
     plan = syncing.plan()
     for action, identity in plan.actions:
-        print_text(f"{action}\t{identity}")
+        print_text(f"{action}\t{visible_in_line(identity)}")
     for identity, why in plan.failed.items():
         note(f"{identity} cannot be read: {why}")
     numbers = {name: sum(action == name for action, _ in plan.actions) for name in ("add", "change", "remove")}

@@ -1,5 +1,6 @@
 """Which files of a folder are ignored: by `.gitignore` and `.sbminiignore`, and by the patterns of the command line."""
 
+import codecs
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -100,13 +101,19 @@ def _inside(line: str) -> str:
 def _lines(file: Path) -> list[str]:
     """Return the patterns of an ignore file; what is no pattern is left out, as git does, and a warning says so."""
     try:
-        lines = read_whole(file, _MOST_BYTES).decode("utf-8", "replace").splitlines()
+        data = read_whole(file, _MOST_BYTES).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         log.warning("%s cannot be read, and ignores nothing: %s", file, error.strerror or error)
         return []
+    if b"\0" in data:
+        log.warning("%s is not text in UTF-8 (a NUL byte), and ignores nothing: save it as UTF-8", file)
+        return []
+    # names of files that are not UTF-8 come in the same way from `os.scandir`
+    lines = [line.removesuffix("\r") for line in data.decode("utf-8", "surrogateescape").split("\n")]
     usable = [line for line in lines if _is_usable(line)]
     if refused := len(lines) - len(usable):
-        log.warning("%s: %d lines are no patterns of at most %d stars, and ignore nothing", file, refused, _MOST_STARS)
+        are = "1 line is no pattern" if refused == 1 else f"{refused} lines are no patterns"
+        log.warning("%s: %s of at most %d stars, and ignores nothing", file, are, _MOST_STARS)
     return usable
 
 

@@ -1,6 +1,6 @@
 """Which files of a folder an index holds, and what a sync has to do: read from the rows' own columns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,31 @@ def stored_files(store: Store, folder: Folder) -> dict[str, StoredFile]:
                 file = files[path] = StoredFile(*values, [])
             file.rows.append(row)
     return files
+
+
+def held_as(store: Store, files: Sequence[FolderFile]) -> tuple[str, int] | None:
+    """Return the folder whose rows hold the most of some files, by path and size, and how many; None where none holds half.
+
+    Args:
+        store: the index.
+        files: of a folder of which the index holds nothing.
+
+    Raises:
+        CorruptIndexError: a block of a column does not match its checksum.
+    """
+    known = {(file.path, file.bytes) for file in files}
+    held: dict[str, set[tuple[Any, Any]]] = {}
+    for segment in store.segments:
+        columns, present = store.columns_of(segment), store.present_rows(segment)
+        positions = np.arange(segment.rows) if present is None else np.flatnonzero(present)
+        taken = (
+            _taken(columns, name, segment.rows, positions) for name in (reader.SYNCED_FROM, reader.PATH, reader.BYTES)
+        )
+        for folder, *file in zip(*taken, strict=True):
+            if isinstance(folder, str) and tuple(file) in known:
+                held.setdefault(folder, set()).add((file[0], file[1]))
+    name = max(held, key=lambda folder: len(held[folder]), default="")
+    return (name, len(held[name])) if name and 2 * len(held[name]) > len(files) else None
 
 
 def _rows_of(store: Store, segment: Segment, folder: Folder) -> list[tuple[str, int, tuple[str, int, str]]]:

@@ -1,5 +1,7 @@
 """Make an index agree with folders: what is new or changed is encoded, what vanished is removed, in one generation."""
 
+import logging
+import shlex
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +19,7 @@ from sbert_mini.documents.outline import outline, parts
 from sbert_mini.documents.publishing import no_row_left, publish_rows
 from sbert_mini.documents.reader import BinaryError, DocumentReader, FileContent, failure_of
 from sbert_mini.documents.selection import Folder, FolderFile, folders_of, select
-from sbert_mini.documents.state import FolderPlan, plan_folder, stored_files
+from sbert_mini.documents.state import FolderPlan, held_as, plan_folder, stored_files
 from sbert_mini.errors import InputError, MissingExtraError
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.engine import thread_count
@@ -36,6 +38,7 @@ from sbert_mini.text.passages import Span
 
 LARGEST_LOSS = 0.5
 """The share of a folder's rows above which they are removed only where the caller allows it."""
+log = logging.getLogger("sbert_mini")
 Action: TypeAlias = Literal["add", "change", "remove"]
 
 
@@ -201,7 +204,7 @@ class FolderSync:
             on_progress: called with the files done, the files to do, and the passages encoded so far.
 
         Raises:
-            InputError: a folder is missing or cannot be read, or no row would be left.
+            InputError: a folder is missing, cannot be read, or is gone before all is read; or no row would be left.
             RemovalError: more than half of a folder's rows would go, and `allow_removals` is off.
             IndexLockedError: another process is writing to the index.
             IndexExistsError: the directory holds something else.
@@ -226,7 +229,21 @@ class FolderSync:
             selection = select(folder, self._include, self._exclude, left_out)
             stored = {} if store is None else stored_files(store, folder)
             plans.append(plan_folder(folder, selection, stored, compare_contents=self.options.compare_contents))
+            if store is not None and not stored and selection.files:
+                self._warn_of_another_name(store, folder, selection.files)
         return plans
+
+    def _warn_of_another_name(self, store: Store, folder: Folder, files: Sequence[FolderFile]) -> None:
+        """Say that a folder's files seem to be in the index under another folder's name."""
+        if (held := held_as(store, files)) is not None:
+            name, count = held
+            quoted = name.replace("'", "''")
+            log.warning(
+                "%d of the %d files of %s are in the index already, as files of %s, and are added a second time. If the folder "
+                "was moved, or is given in another way, sync it with --as %s instead. The rows of %s go by: sbmini index delete "
+                "%s --filter \"synced_from = '%s'\"",
+                *(count, len(files), folder.name, name, shlex.quote(name), name, shlex.quote(str(self.path)), quoted),
+            )
 
     def _write(self, old: Store | None, on_progress: Callable[[int, int, int], None] | None) -> SyncCounts:
         plans = self._plans(old)
@@ -381,6 +398,8 @@ class _Rows:
             counts.binary += 1
             is_text = False
         except (InputError, MissingExtraError, OSError) as error:
+            if not plan.folder.path.is_dir():
+                raise InputError(f"the folder {plan.folder.path} is gone; nothing was changed") from error
             counts.failed[identity] = failure_of(error)
             if self._taken == first:
                 return

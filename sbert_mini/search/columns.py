@@ -126,6 +126,31 @@ def converted(value: Any, type: str) -> Any:
     return number
 
 
+def shown_columns(columns: Mapping[str, Any], types: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return a row's columns as they are shown to who reads the index; stored they are as the source had them.
+
+    CSV has no types: its 2019 is a text. Where the column is integer, number or boolean, such a text is shown as that value if
+    the value is spelled so ("2019", but not "007" or "10.50", which a declared type allows), and an empty cell as None.
+
+    Args:
+        columns: of the row.
+        types: column -> its type; None for a column without any value yet.
+    """
+    return {name: _shown_value(value, types.get(name)) for name, value in columns.items()}
+
+
+def _shown_value(value: Any, type: str | None) -> Any:
+    if not isinstance(value, str) or type in (None, "text"):
+        return value
+    if not value:
+        return None
+    if type not in _spelled(value):
+        return value
+    if type == "boolean":
+        return value == "true"
+    return float(value) if set(value) & set(".e") else int(value)
+
+
 def _boolean(value: Any) -> bool:
     spelled = str(value).lower()
     if spelled not in ("true", "false", "1", "0"):

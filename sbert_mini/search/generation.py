@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sbert_mini.errors import CorruptIndexError
-from sbert_mini.search.columns import ID
+from sbert_mini.search.columns import ID, shown_columns
 from sbert_mini.search.conditions import columns_in, parse, refusal
 from sbert_mini.search.deadline import Deadline
 from sbert_mini.search.filters import matching
@@ -35,7 +35,7 @@ def allowed_rows(store: Store, filter: str | None, timeout_s: float | None, thre
     present = [store.present_rows(segment) for segment in store.segments]
     if filter is None:
         return present
-    types = {entry["name"]: entry["type"] for entry in store.columns}
+    types = types_of(store)
     condition = parse(filter, types)
     columns_of = [store.columns_of(segment) for segment in store.segments]
     for name in columns_in(condition):
@@ -61,6 +61,16 @@ def matching_rows(store: Store, filter: str, timeout_s: float | None, threads: i
     """Return the numbers of the rows that meet an SQL condition, ascending; the arguments are those of `allowed_rows`."""
     masks = zip(store.segments, allowed_rows(store, filter, timeout_s, threads), strict=True)
     return np.concatenate([segment.row_ids[np.flatnonzero(mask)] for segment, mask in masks if mask is not None])
+
+
+def types_of(store: Store) -> dict[str, str | None]:
+    """Return the type of each column, by its name; None for one without any value yet."""
+    return {entry["name"]: entry["type"] for entry in store.columns}
+
+
+def shown_row(store: Store, row: StoredRow) -> StoredRow:
+    """Return a row with its columns as they are shown (`shown_columns`)."""
+    return StoredRow(row.id, row.text, shown_columns(row.columns, types_of(store)))
 
 
 def stored_rows(store: Store) -> Iterator[StoredRow]:
@@ -124,7 +134,7 @@ def stored_hit(store: Store, ranked: RankedRow, query: FloatArray) -> Hit:
     if segment.passages is not None:
         _, start, end = segment.nearest_passage(position, row.text, query)
     scores = {name: value for name, value in vars(ranked).items() if name not in ("row", "score")}
-    return Hit(row.id, ranked.score, row.text, row.columns, start, end, **scores)
+    return Hit(row.id, ranked.score, row.text, shown_columns(row.columns, types_of(store)), start, end, **scores)
 
 
 def damage_of(store: Store, searches: Sequence[SegmentSearch], words: WordIndex) -> list[str]:

@@ -16,8 +16,10 @@ from sbert_mini.search.generation import (
     matching_rows,
     row_blocks,
     row_of,
+    shown_row,
     stored_hit,
     stored_rows,
+    types_of,
     vector_of,
 )
 from sbert_mini.search.kinds import SearchKind
@@ -99,7 +101,7 @@ class SearchIndex:
 
         Filters may name them, and `id`, the row's id.
         """
-        return {entry["name"]: entry["type"] for entry in self._store.columns}
+        return types_of(self._store)
 
     @property
     def segments(self) -> int:
@@ -248,19 +250,20 @@ class SearchIndex:
         return allowed_rows(self._store, filter, self._filter_timeout_s, thread_count(self._threads))
 
     def rows(self) -> Iterator[StoredRow]:
-        """Yield every row, in the order of their numbers."""
-        return stored_rows(self._store)
+        """Yield every row, in the order of their numbers, with typed columns (`columns.shown_columns`)."""
+        return (shown_row(self._store, row) for row in stored_rows(self._store))
 
     def row_blocks(self) -> Iterator[tuple[list[StoredRow], FloatArray]]:
         """Yield every row with its vector, (some, dim), in the order of their numbers, some thousand at a time.
 
         The vector of a row with several passages is their mean (`Passages.averaged`).
         """
-        return row_blocks(self._store)
+        for rows, vectors in row_blocks(self._store):
+            yield [shown_row(self._store, row) for row in rows], vectors
 
     def get(self, identity: str) -> StoredRow | None:
         """Return the row with this id, or None where there is none."""
-        return row_of(self._store, identity)
+        return None if (row := row_of(self._store, identity)) is None else shown_row(self._store, row)
 
     def vector(self, identity: str) -> FloatArray | None:
         """Return the vector of the row with this id, (dim,), the mean of its passages; None where there is none."""

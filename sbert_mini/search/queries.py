@@ -32,7 +32,7 @@ class Hit:
         score: what ranks the hits: the cosine in a search by meaning, the BM25 score in a search by words, and in a search by
             both the score of `search.fusion.fused`. Larger is closer.
         text: its text.
-        columns: its other columns.
+        columns: its other columns, with the values of their types (`columns.shown_columns`).
         start, end: where the passage that is nearest to the query starts and ends in the text, in characters; of a row with one
             vector, the whole text.
         cosine: the cosine similarity of its nearest passage's vector and the query's, in [-1, 1], whatever ranks the hits.

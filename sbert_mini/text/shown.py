@@ -25,6 +25,11 @@ def shown(text: str) -> str:
     return text if text.isprintable() else _HIDDEN.sub(_escape, text)
 
 
+def shown_in_line(text: str) -> str:
+    """Return a name or an id as it stands in a line of its own: as `shown`, with tab and line feed as `\\t` and `\\n`."""
+    return shown(text).replace("\t", "\\t").replace("\n", "\\n")
+
+
 def shown_json(document: str) -> str:
     """Return a JSON document with the same value, in which the characters that JSON leaves as they are are `\\u202e`."""
     if document.isascii() and "\x7f" not in document:

@@ -72,6 +72,32 @@ def test_ignore_files_mean_what_git_says(tmp_path_factory, outer, inner):
     assert chosen(folder) == sorted(name for name in listed if ".gitignore" not in name)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfa.md\r\nb.md\r\n",  # as Windows' editor saves it
+        b"caf\xe9.md\n",  # a name in Latin-1
+        "a.md\x0cb.md\nc\x85c.txt\nx\u2028a.md\n".encode(),  # only a line feed ends a line
+        b"a.md\r",
+    ],
+)
+def test_ignore_files_have_gits_lines(tmp_path, content):
+    for name in (b"a.md", b"b.md", b"c.txt", b"caf\xe9.md"):
+        (tmp_path / os.fsdecode(name)).write_text("x")
+    (tmp_path / ".gitignore").write_bytes(content)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    command = ["git", "-C", tmp_path, "ls-files", "-z", "--others", "--exclude-standard"]
+    listed = map(os.fsdecode, subprocess.run(command, check=True, capture_output=True).stdout.split(b"\0"))
+    assert chosen(tmp_path) == sorted(name for name in listed if name not in ("", ".gitignore"))
+
+
+def test_an_ignore_file_that_is_no_utf8_is_named(tmp_path, caplog):
+    put(tmp_path, "a.md", "b.md")
+    (tmp_path / ".gitignore").write_text("a.md\n", "utf-16")
+    assert chosen(tmp_path) == ["a.md", "b.md"]
+    assert "is not text in UTF-8 (a NUL byte), and ignores nothing" in caplog.text
+
+
 def test_our_ignore_file_wins_over_gits(tmp_path):
     put(tmp_path, "a.md", "b.md")
     (tmp_path / ".gitignore").write_text("*.md\n")

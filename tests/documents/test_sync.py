@@ -20,6 +20,7 @@ from sbert_mini import IndexWriter, Record, SearchIndex
 from sbert_mini.documents.sync import FolderSync, RemovalError, SyncOptions
 from sbert_mini.documents.watch import watch
 from sbert_mini.errors import IndexNotFoundError, InputError, UsageError
+from sbert_mini.search import journal
 from sbert_mini.search.journal import journal_folder
 
 
@@ -198,7 +199,7 @@ def test_tables_are_rows(notes, sync):
         "notes/b.jsonl:1": "question: why\nn: 3",
         "notes/b.jsonl#5": "yes",
     }
-    assert index.get("notes/a.csv#7").columns["year"] == "1999"
+    assert index.get("notes/a.csv#7").columns["year"] == 1999
     assert index.get("notes/b.jsonl:1").columns["file_line"] == 1
     assert set(counts.rejected) == {"notes/a.csv", "notes/b.jsonl"}
     assert sync().unchanged == 2
@@ -321,6 +322,42 @@ def test_ctrl_c_keeps_what_was_encoded_for_a_new_index_too(notes, sync):
     counts = sync(index="new.index")
     assert counts.added == 60
     assert counts.resumed >= 16
+
+
+def test_a_folder_that_is_gone_in_the_middle_stops_the_sync(notes, sync, default_embedder, monkeypatch):
+    monkeypatch.setattr(journal, "_WINDOW", 4)
+    put(notes, a_md="one", b_md="two", c_md="three")
+    sync()
+    before = rows("x.index")
+    put(notes, **{f"n{i}_md": f"new {i}" for i in range(30)}, a_md="changed")
+    syncing = FolderSync("x.index", ["notes"], embedder=default_embedder)
+    moved = notes.with_name("moved")
+    with pytest.raises(InputError, match="the folder notes is gone; nothing was changed"):
+        syncing.run(lambda *_: moved.exists() or notes.rename(moved))
+    assert moved.exists()
+    assert rows("x.index") == before
+    moved.rename(notes)
+    counts = sync()
+    assert (counts.added, counts.changed, counts.resumed > 0) == (30, 1, True)
+
+
+def test_a_folder_that_is_in_the_index_under_another_name_is_told(notes, sync, caplog):
+    put(notes, a_md="one", b_md="two", c__d_md="three", t_csv="text\nx\ny\n")
+    sync()
+    sync("notes")
+    put(Path("other"), a_md="one more", e_md="five")
+    sync("other")
+    assert "second time" not in caplog.text
+    notes.rename("it's")
+    sync("it's")
+    assert "4 of the 4 files of it's are in the index already, as files of notes" in caplog.text
+    assert "--filter \"synced_from = 'notes'\"" in caplog.text
+    caplog.clear()
+    sync("it's")
+    assert not caplog.text
+    assert len(rows("x.index")) == 12
+    IndexWriter("x.index").delete(filter="synced_from = 'notes'")
+    assert len(rows("x.index")) == 7
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

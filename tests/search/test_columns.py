@@ -12,7 +12,7 @@ from typed_rows import KINDS, columns_of, rows_of
 from sbert_mini.errors import CorruptIndexError, InputError, UsageError
 from sbert_mini.search.checksums import CheckedFile, file_checksums
 from sbert_mini.search.column_reader import Columns
-from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema, converted, possible_types
+from sbert_mini.search.columns import DATA, DESCRIPTION, ColumnsWriter, Schema, converted, possible_types, shown_columns
 from sbert_mini.search.conditions import parse
 from sbert_mini.search.deadline import Deadline
 from sbert_mini.search.filters import matching
@@ -104,6 +104,27 @@ def test_what_a_type_holds_reads_back_unchanged(value):
                 )
             else:
                 assert held == value
+
+
+def test_a_text_of_csv_is_shown_as_the_value_that_it_spells_exactly():
+    types = {"i": "integer", "n": "number", "b": "boolean", "t": "text", "new": None}
+    for row, shown in (
+        ({"i": "2019", "n": "1.5", "b": "true", "t": "2019"}, {"i": 2019, "n": 1.5, "b": True, "t": "2019"}),
+        ({"i": "-7", "n": "-2", "b": "false", "new": "5"}, {"i": -7, "n": -2, "b": False, "new": "5"}),
+        ({"i": "", "n": "", "b": "", "t": "", "new": ""}, {"i": None, "n": None, "b": None, "t": "", "new": ""}),
+        ({"i": "007", "n": "10.50", "b": "1"}, {"i": "007", "n": "10.50", "b": "1"}),
+        ({"i": 3, "n": None, "t": [1], "other": "4"}, {"i": 3, "n": None, "t": [1], "other": "4"}),
+    ):
+        assert repr(shown_columns(row, types)) == repr(shown)
+
+
+@given(
+    st.sampled_from(["integer", "number", "boolean"]),
+    st.from_regex(r"-?[0-9]{1,4}(\.[0-9]{1,3})?(e[0-9]{2})?", fullmatch=True),
+)
+def test_what_is_shown_has_the_text_that_is_stored(type, text):
+    (value,) = shown_columns({"c": text}, {"c": type}).values()
+    assert str(value) == text
 
 
 def test_later_rows_must_fit(tmp_path):

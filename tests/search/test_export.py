@@ -9,6 +9,7 @@ import pytest
 from sbert_mini import IndexWriter, SearchIndex
 from sbert_mini.errors import InputError, UsageError
 from sbert_mini.search.export import export
+from sbert_mini.text.records import Record, read_records
 
 ROWS = [
     {"id": "a", "text": "a cat", "n": 3, "x": 1.5, "ok": True, "l": [1, 2]},
@@ -54,6 +55,32 @@ def test_json_lines_make_the_same_index_again(index, tmp_path, default_embedder)
     assert np.array_equal(np.array([line["embedding"] for line in lines], np.float32), vectors)
     with pytest.raises(UsageError, match=r"\.jsonl or \.parquet"):
         export(index, tmp_path / "x.csv", with_vectors=True)
+
+
+def test_rows_of_csv_have_typed_values_however_they_are_read(tmp_path, default_embedder):
+    """They are stored as they came: an update with the same file changes nothing."""
+    records = [
+        Record("a cat", "a", {"year": "2019", "code": "007", "x": "0.5", "ok": "true"}, typed=False),
+        Record("a dog", "b", {"year": "", "code": "1", "x": "2", "ok": "false"}, typed=False),
+    ]
+    expected = [
+        {"year": 2019, "code": "007", "x": 0.5, "ok": True},
+        {"year": None, "code": "1", "x": 2, "ok": False},
+    ]
+    path = tmp_path / "index"
+    writer = IndexWriter(path, default_embedder)
+    writer.create(records)
+    writer.update(records)
+    assert (writer.counts.rows, writer.counts.unchanged) == (0, 2)
+    index = SearchIndex(path)
+    assert [row.columns for row in index.rows()] == expected
+    assert [row.columns for block, _ in index.row_blocks() for row in block] == expected
+    assert [index.get(identity).columns for identity in "ab"] == expected
+    assert [hit.columns for hit in sorted(index.search("a cat"), key=lambda hit: hit.id)] == expected
+    export(index, tmp_path / "x.jsonl", with_vectors=False)
+    again = IndexWriter(tmp_path / "again", default_embedder)
+    again.create(read_records(tmp_path / "x.jsonl"))
+    assert SearchIndex(tmp_path / "again").columns == index.columns
 
 
 def test_what_a_format_cannot_hold_is_escaped_or_refused(tmp_path, default_embedder):

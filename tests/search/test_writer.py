@@ -199,7 +199,7 @@ def test_rows_that_do_not_fit_are_rejects_where_rejects_are_taken(tmp_path, conv
     ]
     writer.add([{"text": "five", "n": "x"}, {"text": "six", "n": "6"}])
     assert rejects[-1].error == "the column 'n' was declared integer, and \"x\" does not fit"
-    assert [row.columns for row in SearchIndex(tmp_path / "index").rows()][-1] == {"n": "6"}
+    assert [row.columns for row in SearchIndex(tmp_path / "index").rows()][-1] == {"n": 6}
     assert SearchIndex(tmp_path / "index").search("six", 9, filter="n = 6")[0].text == "six"
 
 

@@ -137,6 +137,23 @@ def test_a_search_shows_them_on_a_terminal(strange_index):
     assert not set(HIDDEN) - {"\r"} & set(printed), done.stderr
 
 
+def test_an_id_with_a_line_feed_stays_on_one_line(sbmini_here, tmp_path):
+    """Otherwise a row could show lines that look like another hit."""
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "a\n 2  0.9999\tb", "text": "a cat"}) + "\n")
+    assert sbmini_here("index", "create", "x.index", "-i", "rows.jsonl", "-q").returncode == 0
+    done = sbmini_here("search", "x.index", "cat", "--color", "always")
+    assert r"a\n 2  0.9999\tb" in done.stdout.splitlines()[0]
+    assert sbmini_here("index", "list", "x.index").stdout == "a\\n 2  0.9999\\tb\n"
+    assert sbmini_here("--raw", "index", "list", "x.index").stdout == "a\n 2  0.9999\tb\n"
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a\nb.md").write_text("a cat")
+    (tmp_path / "d" / "c\nd.pdf").write_text("junk")
+    done = sbmini_here("index", "sync", "y.index", "d", "--dry-run")
+    assert done.stdout == "add\td/a\\nb.md\nadd\td/c\\nd.pdf\n"
+    done = sbmini_here("index", "sync", "y.index", "d")
+    assert r"sbmini: d/c\nd.pdf could not be read" in done.stderr.splitlines()[0]
+
+
 def test_errors_and_notes_show_them(sbmini_here, tmp_path):
     for arguments in (
         ["search", f"no{ESCAPES.replace(chr(0), '')}{ORDER}", "q"],
