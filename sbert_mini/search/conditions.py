@@ -390,7 +390,9 @@ class _Reader:
     def _cast(self, tree: Syntax, depth: int) -> Node:
         part, target = self.read(tree.parts[0], depth), _TYPE_NAMES.get(tree.value, tree.value)
         if target not in COLUMN_TYPES:
-            raise RefusedError(f"{shortened(tree.source)!r}: a value can be cast to {', '.join(COLUMN_TYPES)}")
+            why = f"{shortened(tree.source)!r}: a value can be cast to {', '.join(COLUMN_TYPES)}"
+            is_time = target.startswith(("date", "time"))
+            raise RefusedError(f"{why}; compare a date as a text, such as '2026-01-31'" if is_time else why)
         return Cast(part, target, strict=tree.kind == "cast")
 
     def _call(self, tree: Syntax, depth: int) -> Node:

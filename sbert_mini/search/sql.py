@@ -37,6 +37,8 @@ _ELSEWHERE = frozenset(
     {"select", "case", "exists", "glob", "regexp", "rlike", "match", "similar", "collate", "div", "mod"}
 )
 """Words of SQL that have no meaning here."""
+_TIMES = frozenset({"date", "time", "timestamp", "timestamptz", "datetime", "interval"})
+"""Words of SQL before a text that stands for a moment."""
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*|/\*.*?\*/)
     |(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d*)?)
@@ -149,6 +151,11 @@ def _tokens(condition: str) -> list[_Token]:
     return [*tokens, _Token("end", "", "", len(condition), len(condition))]
 
 
+def _of_time(source: str, text: str) -> str:
+    """Return why a moment is refused, which is written as a text after the name of a type."""
+    return f"{shortened(source)!r}: dates are texts here, which sort as dates do in the form 2026-01-31: write {text} alone"
+
+
 def _unquoted(text: str) -> str:
     """Return what stands in quotes."""
     return text[1:-1] if text[0] == "[" else text[1:-1].replace(text[0] * 2, text[0])
@@ -258,6 +265,8 @@ class _Parser:
             return self._node("not", start, "not", (part,))
         if lower in _NO_NAMES:
             raise self._unexpected("something is missing")
+        if lower in _TIMES and following.kind == "text":
+            raise RefusedError(_of_time(self._condition[start : following.stop], following.text))
         if following.text == "(":
             if lower not in self._functions and lower not in ("cast", "try_cast", "position"):
                 raise UnknownSqlError(f"{token.text}(...)")
@@ -289,9 +298,7 @@ class _Parser:
         if self._next.kind not in ("word", "quoted"):
             raise self._unexpected("a type is missing")
         name = self._take().text.lower().strip('"`[]')
-        if (
-            name == "double" and self._next.lower == "precision"
-        ):  # the one type of two words; another word is an operator
+        if name == "double" and self._next.lower == "precision":  # no other type has two words: a word is an operator
             name += f" {self._take().lower}"
         if self._accept("("):
             while self._next.kind == "number" or self._next.text == ",":
@@ -302,10 +309,8 @@ class _Parser:
     def _call(self, name: str, start: int) -> Syntax:
         """Return a call, whose name and parenthesis were read; also `trim(leading from x)`, `substring(x from 1 for 2)`."""
         side = self._next.lower if name == "trim" else ""
-        if side in ("leading", "trailing", "both") and self._tokens[self._at + 1].text not in (
-            ")",
-            ",",
-        ):  # a word has a next
+        after = self._tokens[self._at + 1].text if side else ""  # a word has a next
+        if side in ("leading", "trailing", "both") and after not in (")", ","):
             self._at += 1
             name = {"leading": "ltrim", "trailing": "rtrim", "both": "trim"}[side]
             characters = () if self._next.lower == "from" else (self.expression(_OR),)

@@ -1,13 +1,15 @@
 """SQL conditions: what they select, worked by hand, and which mistakes are named."""
 
 import inspect
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from sbert_mini import Embedder, IndexWriter
 from sbert_mini.errors import UsageError
-from sbert_mini.search.conditions import parse
+from sbert_mini.search.conditions import FUNCTIONS, parse
 from sbert_mini.text.records import Record
 
 ROWS = [
@@ -159,7 +161,8 @@ COLUMNS = {
         ("year = 1e999", "too large"),
         ("lang like lang", "like takes a text"),
         ("substr(lang, year) = 'x'", "takes values, not columns"),
-        ("cast(year as date) = 1", "can be cast to integer, number, boolean, text"),
+        ("cast(year as date) = 1", "can be cast to integer, number, boolean, text; compare a date as a text"),
+        ("cast(year as blob) = 1", "can be cast to integer, number, boolean, text"),
         ("(" * 5000 + "ok" + ")" * 5000, "nested too deeply"),
         ("lang = '" + "x" * 2**20 + "'", "has 1048585 characters"),
     ],
@@ -195,3 +198,9 @@ def test_a_column_that_a_segment_lacks_is_null_there(tmp_path, converted_model):
     assert index.matching("name = 'a'").tolist() == [0]
     assert index.matching("name is null").tolist() == [1]
     assert index.matching("name in ('a', 'b') or 'c' = name").tolist() == [0]
+
+
+def test_the_documents_list_the_functions():
+    text = (Path(__file__).parents[2] / "docs" / "search.md").read_text("utf-8")
+    listed = text.split("The functions are ")[1].split(".")[0]
+    assert re.findall("`(.*?)`", listed) == list(FUNCTIONS)

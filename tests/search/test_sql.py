@@ -127,6 +127,13 @@ def test_names_of_tables_and_selections_are_refused():
             parse(condition, FUNCTIONS)
 
 
+@pytest.mark.parametrize("type", ["date", "TIMESTAMP", "interval"])
+def test_a_date_is_a_text(type):
+    with pytest.raises(RefusedError, match=f"{type} '2020-01-31'\": dates are texts .* write '2020-01-31' alone"):
+        parse(f"a >= {type} '2020-01-31'", FUNCTIONS)
+    assert parse(f"{type} = 'x' and {type} > a", FUNCTIONS).kind == "and"  # a column may have this name
+
+
 def test_a_long_chain_is_flat_and_a_deep_nest_is_refused():
     assert len(parse(" or ".join(["a = 1"] * 10_000), FUNCTIONS).parts) == 10_000
     assert parse("(" * 150 + "a" + ")" * 150, FUNCTIONS).value == "a"
