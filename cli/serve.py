@@ -10,7 +10,7 @@ import typer
 from sbert_mini.errors import MissingExtraError, UsageError
 
 from . import options
-from .notes import note
+from .notes import note, quiet_notes
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
@@ -92,6 +92,7 @@ def serve(
     """
     from sbert_mini.serve.settings import Limits, Settings
 
+    quiet_notes(quiet)
     options.check_trust(trust_tokenizer, model)
     paths = _named(indexes or [])
     if unknown := [name for name in allow_writes or () if name not in paths]:
@@ -106,18 +107,18 @@ def serve(
     from sbert_mini.serve.running import listen, run
     from sbert_mini.serve.searching import IndexService
 
-    listening = listen(host, port)
-    embedder = _embedder(model, next(iter(paths.values()), None), threads, offline, trust_tokenizer)
-    writable = set(allow_writes or ())
-    services = {
-        name: IndexService(name, path, settings, embedder, threads, offline, name in writable)
-        for name, path in paths.items()
-    }
-    run(
-        Server(EmbeddingService(embedder, settings), services, settings),
-        listening,
-        lambda address: note(f"ready on {address} with {embedder.model_name}; Ctrl-C ends it"),
-    )
+    with listen(host, port) as listening:
+        embedder = _embedder(model, next(iter(paths.values()), None), threads, offline, trust_tokenizer)
+        writable = set(allow_writes or ())
+        services = {
+            name: IndexService(name, path, settings, embedder, threads, offline, name in writable)
+            for name, path in paths.items()
+        }
+        run(
+            Server(EmbeddingService(embedder, settings), services, settings),
+            listening,
+            lambda address: note(f"ready on {address} with {embedder.model_name}; Ctrl-C ends it"),
+        )
 
 
 def _named(indexes: list[str]) -> dict[str, Path]:

@@ -45,7 +45,6 @@ def run(server: Server, listening: socket.socket, on_ready: Callable[[str], None
     """
     import uvicorn
 
-    logging.getLogger("sbert_mini").setLevel(logging.ERROR)  # its notes may hold words of a request's texts
     host, port = listening.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -54,6 +53,7 @@ def run(server: Server, listening: socket.socket, on_ready: Callable[[str], None
             await super().startup(sockets)
             if self.started:
                 on_ready(address)
+                logging.getLogger("sbert_mini").setLevel(logging.ERROR)  # its notes may hold words of a request's texts
 
     config = uvicorn.Config(
         server.app(),
