@@ -179,9 +179,8 @@ def mine(
     kind = _checked_outputs(output, unmined, [pairs, *(corpus or [])])
     names, rows = _pairs(pairs, anchor_column, positive_column, delimiter)
     bar = progress_wanted(quiet)
-    settings: dict[str, Any] = {
-        "graph": graph, "threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer
-    }  # fmt: skip
+    settings: dict[str, Any] = {"graph": graph, "threads": threads, "offline": offline}
+    settings["trust_tokenizer"] = trust_tokenizer
     texts, index = _corpus(corpus, text_column, delimiter, settings, bar=bar)
     embedder = index.embedder() if index is not None and model is None else Embedder(model, **settings)
     counts = MiningCounts()

@@ -114,8 +114,9 @@ class Collection:
             IndexNotFoundError: there is no row yet.
             UsageError: the arguments do not fit.
         """
+        index = self.index()  # which may open another model
         options.setdefault("embedder", self._embedder)
-        return self.index().search(queries, k, **options)
+        return index.search(queries, k, **options)
 
     def index(self) -> SearchIndex:
         """Return the index, opened at its present generation.
