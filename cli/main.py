@@ -38,6 +38,7 @@ from . import (  # noqa: E402
     reduce,
     rows,
     search,
+    serve,
     sync,
     train,
 )
@@ -71,6 +72,7 @@ index.app.command("migrate", epilog=migrating.EXAMPLE)(migrating.migrate)
 index.app.command("sync", epilog=sync.EXAMPLE)(sync.sync)
 app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
+app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("dedup", epilog=dedup.EXAMPLE)(dedup.dedup)
 app.command("mine", epilog=mine.EXAMPLE)(mine.mine)
 app.add_typer(reduce.app, name="reduce")

@@ -100,6 +100,28 @@ Unmined = Annotated[
     ),
 ]
 
+RangeMin = Annotated[
+    int,
+    typer.Option("--range-min", min=0, help="The rank from which nearest texts are looked at; 0 is the nearest."),
+]
+MaxScore = Annotated[
+    float | None, typer.Option("--max-score", help="The highest score of a negative.", show_default=False)
+]
+MinScore = Annotated[
+    float | None, typer.Option("--min-score", help="The lowest score of a negative.", show_default=False)
+]
+Sampling = Annotated[
+    Literal["top", "random"],
+    typer.Option("--sampling-strategy", help="Take the nearest of those that remain, or draw among them."),
+]
+Layout = Annotated[
+    OutputFormat,
+    typer.Option(
+        "--output-format",
+        help="A row for each negative; a row for each pair, with all its negatives; or rows of two texts with 1 or 0.",
+    ),
+]
+
 
 def mine(
     pairs: Pairs,
@@ -109,33 +131,17 @@ def mine(
     positive_column: PositiveColumn = None,
     text_column: options.TextColumns = None,
     num_negatives: Annotated[int, typer.Option("--num-negatives", min=1, help="Negatives for a query.")] = 3,
-    range_min: Annotated[
-        int,
-        typer.Option("--range-min", min=0, help="The rank from which nearest texts are looked at; 0 is the nearest."),
-    ] = 0,
+    range_min: RangeMin = 0,
     range_max: RangeMax = None,
     absolute_margin: AbsoluteMargin = None,
     relative_margin: RelativeMargin = None,
     no_margin: NoMargin = False,
-    max_score: Annotated[
-        float | None, typer.Option("--max-score", help="The highest score of a negative.", show_default=False)
-    ] = None,
-    min_score: Annotated[
-        float | None, typer.Option("--min-score", help="The lowest score of a negative.", show_default=False)
-    ] = None,
-    sampling_strategy: Annotated[
-        Literal["top", "random"],
-        typer.Option("--sampling-strategy", help="Take the nearest of those that remain, or draw among them."),
-    ] = "top",
+    max_score: MaxScore = None,
+    min_score: MinScore = None,
+    sampling_strategy: Sampling = "top",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for the draw.")] = 0,
     teacher: Teacher = None,
-    output_format: Annotated[
-        OutputFormat,
-        typer.Option(
-            "--output-format",
-            help="A row for each negative; a row for each pair, with all its negatives; or rows of two texts with 1 or 0.",
-        ),
-    ] = "triplet",
+    output_format: Layout = "triplet",
     output_scores: Annotated[bool, typer.Option("--output-scores", help="Columns of the scores, too.")] = False,
     unmined: Unmined = None,
     model: options.Model = None,
@@ -158,14 +164,8 @@ def mine(
     n-tuple, only pairs with all negatives are written.
     """
     quiet_notes(quiet)
-    if no_margin and (absolute_margin is not None or relative_margin is not None):
-        raise UsageError("--no-margin goes without --absolute-margin and --relative-margin")
-    if absolute_margin is None and relative_margin is None and not no_margin:
-        relative_margin = DEFAULT_MARGIN
-    if output_scores and output_format == "labeled-pair":
-        raise UsageError("--output-scores is for triplets and n-tuples: a pair with a label has no other score")
-    if unmined is not None:
-        options.check_json_lines("--unmined", unmined)
+    relative_margin = _relative_margin(absolute_margin, relative_margin, no_margin=no_margin)
+    _check_options(output_format, unmined, scores=output_scores)
     from sbert_mini.runtime.embedder import Embedder
     from sbert_mini.search.mining import MiningCounts, MiningOptions, mine_hard_negatives
 
@@ -179,9 +179,8 @@ def mine(
     kind = _checked_outputs(output, unmined, [pairs, *(corpus or [])])
     names, rows = _pairs(pairs, anchor_column, positive_column, delimiter)
     bar = progress_wanted(quiet)
-    settings: dict[str, Any] = {
-        "graph": graph, "threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer
-    }  # fmt: skip
+    settings: dict[str, Any] = {"graph": graph, "threads": threads, "offline": offline}
+    settings["trust_tokenizer"] = trust_tokenizer
     texts, index = _corpus(corpus, text_column, delimiter, settings, bar=bar)
     embedder = index.embedder() if index is not None and model is None else Embedder(model, **settings)
     counts = MiningCounts()
@@ -204,6 +203,21 @@ def mine(
         )
     written = _write(mined, names, output, kind, output_format, num_negatives, scores=output_scores)
     note(f"{amount(written, 'row')} -> {output}{'' if unmined is None else f'; unmined -> {unmined}'}")
+
+
+def _relative_margin(absolute: float | None, relative: float | None, *, no_margin: bool) -> float | None:
+    """Return the relative margin: the given one, or `DEFAULT_MARGIN` where no margin was chosen."""
+    if no_margin and (absolute is not None or relative is not None):
+        raise UsageError("--no-margin goes without --absolute-margin and --relative-margin")
+    return DEFAULT_MARGIN if absolute is None and relative is None and not no_margin else relative
+
+
+def _check_options(output_format: OutputFormat, unmined: Path | None, *, scores: bool) -> None:
+    """Refuse options that do not go together."""
+    if scores and output_format == "labeled-pair":
+        raise UsageError("--output-scores is for triplets and n-tuples: a pair with a label has no other score")
+    if unmined is not None:
+        options.check_json_lines("--unmined", unmined)
 
 
 def _checked_outputs(output: Path, unmined: Path | None, inputs: list[Path]) -> "RowFormat":

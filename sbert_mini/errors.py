@@ -33,6 +33,7 @@ EXTRA_OF = {
     "docx": "documents",
     "lxml": "documents",
     "watchfiles": "documents",
+    **dict.fromkeys(("starlette", "uvicorn", "orjson", "prometheus_client"), "serve"),
     "pymilvus": "milvus",
     "ray": "ray",
     "torchjd": "torchjd",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Unpack, overload
 
 from sbert_mini.runtime.embedder import Embedder
+from sbert_mini.search.deadline import TIME_LIMIT_S
 from sbert_mini.search.encoding import IndexCounts
 from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.queries import Hit, SearchOptions
@@ -24,6 +25,7 @@ class Collection:
         embedder: the model; None for the index's own one, and for a new index the default one.
         threads: where no model is given; None for the usual choice.
         offline: no model is fetched.
+        filter_timeout_s: seconds after which a filter is given up; None for no limit.
     """
 
     def __init__(
@@ -33,10 +35,11 @@ class Collection:
         *,
         threads: int | None = None,
         offline: bool = False,
+        filter_timeout_s: float | None = TIME_LIMIT_S,
     ) -> None:
         self.path = Path(path)
         self._embedder, self._is_given = embedder, embedder is not None
-        self._threads, self._offline = threads, offline
+        self._threads, self._offline, self._filter_timeout_s = threads, offline, filter_timeout_s
         self._index: SearchIndex | None = None
         self._pointer: bytes | None = None
 
@@ -111,9 +114,17 @@ class Collection:
             IndexNotFoundError: there is no row yet.
             UsageError: the arguments do not fit.
         """
-        index = self._opened() or SearchIndex(self.path)
+        index = self.index()  # which may open another model
         options.setdefault("embedder", self._embedder)
         return index.search(queries, k, **options)
+
+    def index(self) -> SearchIndex:
+        """Return the index, opened at its present generation.
+
+        Raises:
+            IndexNotFoundError: there is no row yet.
+        """
+        return self._opened() or SearchIndex(self.path)
 
     def _opened(self) -> SearchIndex | None:
         """Return the index at its present generation; None where there is none yet."""
@@ -122,7 +133,9 @@ class Collection:
         except FileNotFoundError:
             return None
         if self._index is None or pointer != self._pointer:
-            self._index = SearchIndex(self.path, threads=self._threads, offline=self._offline)
+            self._index = SearchIndex(
+                self.path, threads=self._threads, offline=self._offline, filter_timeout_s=self._filter_timeout_s
+            )
             self._pointer = pointer
             fingerprint = None if self._embedder is None else self._embedder.fingerprint
             if self._embedder is None or not (self._is_given or fingerprint == self._index.model.fingerprint):

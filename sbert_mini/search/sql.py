@@ -298,7 +298,7 @@ class _Parser:
         if self._next.kind not in ("word", "quoted"):
             raise self._unexpected("a type is missing")
         name = self._take().text.lower().strip('"`[]')
-        if name == "double" and self._next.lower == "precision":  # no other type has two words: a word is an operator
+        if name == "double" and self._next.lower == "precision":  # the only type of two words
             name += f" {self._take().lower}"
         if self._accept("("):
             while self._next.kind == "number" or self._next.text == ",":

@@ -209,7 +209,7 @@ def test_an_index_is_changed_described_and_checked(sbmini_here, tmp_path):
     one_error(sbmini_here("index", "delete", "ix", "u2"), 1, "'u2' is not in the index")
     one_error(sbmini_here("index", "delete", "ix"), 2, "--ids-from")
     hits = json.loads(sbmini_here("search", "ix", "bread", "--json").stdout)["results"][0]["hits"]
-    assert {hit["id"]: hit["columns"]["year"] for hit in hits} == {"u1": "2004", "u3": "2003", "u4": "2005"}
+    assert {hit["id"]: hit["columns"]["year"] for hit in hits} == {"u1": 2004, "u3": 2003, "u4": 2005}
     assert hits[0]["text"] == "bread falls"
     described = json.loads(sbmini_here("index", "info", "ix", "--json").stdout)
     assert (described["rows"], described["generation"], described["segments"]) == (3, 4, 1)

@@ -14,7 +14,10 @@ RULES = [
     ({"name": "a b"}, "task.name must be 1 to 200 letters, digits, - and _"),
     ({"name": "a" * 201}, "task.name must be 1 to 200 letters, digits, - and _"),
     ({"name": "train_a"}, "must not begin with train_; found 'train_a'"),
-    ({"structure": "siames"}, "task.structure must be one of single, siamese, triplet, pair; found 'siames'"),
+    (
+        {"structure": "siames"},
+        "task.structure must be one of single, siamese, triplet, pair, pair+siamese; found 'siames'",
+    ),
     ({"loss": "hinge"}, "task.loss must be one of cross-entropy, regression"),
     ({"loss": "triplet"}, "task.loss: triplet is for the structures triplet; found 'siamese'"),
     (

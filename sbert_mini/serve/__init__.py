@@ -1,0 +1,1 @@
+"""Vectors and search over HTTP, and a page in the browser."""
