@@ -31,6 +31,7 @@ demo: $(VENV)/demo.done  ## install, index the project's collection, and search 
 	@du -sh $(VENV) | awk '{print "Installed: " $$1 " in $(VENV)"}'
 	@rm -rf $(DEMO) && mkdir -p $(dir $(DEMO))
 	@$(BIN)/sbmini demo $(DEMO)
+	@echo "(here sbmini is $(BIN)/sbmini)"
 
 lint: $(VENV)/all.done   ## ruff and mypy
 	$(BIN)/ruff check .

@@ -52,7 +52,7 @@ def tables(result: Json) -> list[Table]:
     )
     notes = (
         f"{result['queries']:,} queries and {result['texts']:,} texts, {PEER_MODEL}, whole processes, in turn; median of "
-        f"{result['rounds']}. The machine was loaded with other work: compare the two, not with other tables. "
+        f"{result['rounds']}. "
         f"{result['shared']:.1%} of sentence-transformers' negatives are also ours: ours are computed with int8.",
     )
     return [Table("Mining", ("", "time", "peak memory", "triplets"), rows, notes)]

@@ -62,12 +62,15 @@ def print_fields(queries: Sequence[Query], results: "list[list[Hit]]", layout: L
 
 def answers(queries: Sequence[Query], results: "list[list[Hit]]", layout: Layout) -> list[dict[str, object]]:
     """Return a JSON object a query, with the query's id where queries have ids."""
+    from sbert_mini.documents.places import hit_fields
+
     with_ids = any(identity is not None for identity, _ in queries)
+    shown = {"with_text": layout.with_text, "passages": layout.passages}
     return [
         {
             **({"query_id": identity} if with_ids else {}),
             "query": text,
-            "hits": [_fields(rank, hit, layout) for rank, hit in enumerate(hits, start=1)],
+            "hits": [hit_fields(rank, hit, **shown) for rank, hit in enumerate(hits, start=1)],
         }
         for (identity, text), hits in zip(queries, results, strict=True)
     ]
@@ -207,21 +210,6 @@ def _place(hit: "Hit", excerpt: "Excerpt | None") -> tuple[str, str]:
             break
     line = f":{place.first_line}" if place.first_line is not None else ""
     return f"{file}{line}" + (f"  page {place.page}" if place.page is not None else ""), " > ".join(place.headings)
-
-
-def _fields(rank: int, hit: "Hit", layout: Layout) -> dict[str, object]:
-    """Return a hit's fields; with `passages` its passage has the place of its text."""
-    without = set() if layout.with_text else {"text", "columns", "start", "end"}
-    fields = {name: value for name, value in vars(hit).items() if name not in without}
-    if layout.passages:
-        fields = {"passage" if name == "text" else name: value for name, value in fields.items()}
-        fields["passage"] = hit.passage
-    if layout.with_text and "file_path" in hit.columns:
-        from sbert_mini.documents.places import place_of
-
-        if (place := place_of(hit)) is not None:
-            fields["place"] = vars(place)
-    return {"rank": rank, **fields}
 
 
 def _named(identity: str | None, query: str, *, with_ids: bool, several: bool) -> list[str]:

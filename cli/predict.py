@@ -142,7 +142,7 @@ def predict(
     from sbert_mini.text.arrivals import Arrivals
 
     arrivals = Arrivals()
-    config = head_config(model, task, offline=offline)  # mistakes are told before a model is converted
+    config = head_config(model, task, offline=offline)  # so that a mistake is an error before a model is converted
     if not config.labels and (label_name or min_probability is not None):
         raise UsageError(f"--label-name and --min-probability are for labels, and the task {config.task} gives scores")
     names = named_labels(label_name or [], config.labels, abstain_label if min_probability is not None else None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from sbert_mini.errors import InputError, UsageError
+from sbert_mini.errors import UsageError
 from sbert_mini.scale import address
 from sbert_mini.search.fusion import DEFAULT_WEIGHT, SearchBy
 from sbert_mini.text.arrivals import Arrivals
@@ -348,14 +348,11 @@ def _similar(index: "Searchable", identity: str, k: int, **asked: Any) -> "tuple
         InputError: there is no row with this id.
     """
     from sbert_mini.search.index import SearchIndex
+    from sbert_mini.search.similar import similar_rows
 
     if not isinstance(index, SearchIndex):
         raise UsageError("--like is not for Milvus: give the row's text as the query")
-    vector = index.vector(identity)
-    if vector is None:
-        raise InputError(f"the id {identity!r} is not in the index {index.path}")
-    (found,) = index.search(vector[None], k + 1, **asked)
-    return [hit for hit in found if hit.id != identity][:k], vector
+    return similar_rows(index, identity, k, **asked)
 
 
 def _layout(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sbert_mini.errors import MissingExtraError, UsageError
+from sbert_mini.errors import UsageError
 
 from . import options
 from .notes import note, quiet_notes
@@ -101,13 +101,12 @@ def serve(
     settings = Settings(host, tuple(allow_host or ()), _key(api_key_file), truncation, limits, not quiet)
     if not settings.is_local and settings.key is None:
         raise UsageError(f"on {host} a key is needed: set SBMINI_API_KEY, or pass --api-key-file")
-    _check_extra()
     from sbert_mini.serve.app import Server
     from sbert_mini.serve.embedding import EmbeddingService
-    from sbert_mini.serve.running import listen, run
+    from sbert_mini.serve.running import bound, run
     from sbert_mini.serve.searching import IndexService
 
-    with listen(host, port) as listening:
+    with bound(host, port) as listening:
         embedder = _embedder(model, next(iter(paths.values()), None), threads, offline, trust_tokenizer)
         writable = set(allow_writes or ())
         services = {
@@ -148,14 +147,6 @@ def _key(file: Path | None) -> str | None:
     if not key or not key.isascii() or not key.isprintable():
         raise UsageError(f"--api-key-file: {file} must hold a key in printable ASCII")
     return key
-
-
-def _check_extra() -> None:
-    from importlib.util import find_spec
-
-    for package in ("starlette", "uvicorn", "orjson", "prometheus_client"):
-        if find_spec(package) is None:
-            raise MissingExtraError("sbmini serve", package, "serve")
 
 
 def _embedder(

@@ -43,6 +43,25 @@ def place_of(hit: Hit) -> Place | None:
     return place_in_row(hit.text, hit.columns, hit.start, hit.end)
 
 
+def hit_fields(rank: int, hit: Hit, *, with_text: bool = True, passages: bool = False) -> dict[str, Any]:
+    """Return a hit as JSON holds it: its fields, its rank, and its place where it has one.
+
+    Args:
+        rank: of the hit, from 1.
+        hit: the hit.
+        with_text: whether its text and columns are there.
+        passages: the passage that is closest to the query in place of the text; it has the place of the text.
+    """
+    without = set() if with_text else {"text", "columns", "start", "end"}
+    fields = {name: value for name, value in vars(hit).items() if name not in without}
+    if passages:
+        fields = {"passage" if name == "text" else name: value for name, value in fields.items()}
+        fields["passage"] = hit.passage
+    if with_text and "file_path" in hit.columns and (place := place_of(hit)) is not None:
+        fields["place"] = vars(place)
+    return {"rank": rank, **fields}
+
+
 def place_in_row(text: str, columns: Mapping[str, Any], start: int, end: int) -> Place | None:
     """Return where a part of a row's text stands in its file; None for a row that no sync made.
 

@@ -127,7 +127,7 @@ class Server:
         results = await index.search(ask)
         self.metrics.queries.labels(index.name).inc(len(results))
         request.scope["notes"] |= {"index": index.name, "queries": len(results)}
-        return _json({"index": index.name, "results": results})
+        return _json({"index": index.name, "model": index.model_name, "results": results})
 
     async def list_indexes(self, request: Request) -> Response:  # noqa: ARG002
         """GET /indexes."""

@@ -73,7 +73,7 @@ class Batcher(Generic[JobT, ResultT]):
         """Compute what waits, unless a call is under way."""
         if self._busy or not self._queue:
             return
-        taken, weight = [self._queue.popleft()], 0
+        taken = [self._queue.popleft()]
         weight = taken[0].size
         while self._queue and weight + self._queue[0].size <= self._together:
             weight += self._queue[0].size

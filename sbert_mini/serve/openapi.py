@@ -108,7 +108,7 @@ def document(bodies: Mapping[str, Schema], *, with_key: bool) -> dict[str, Any]:
         "/search": {
             "post": _operation(
                 "The rows closest to a query, or to a row",
-                _object(index={"type": "string"}, results={"type": "array", "items": answer}),
+                _object(index={"type": "string"}, model={"type": "string"}, results={"type": "array", "items": answer}),
                 bodies["search"],
             )
         },

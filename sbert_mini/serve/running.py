@@ -17,8 +17,8 @@ class AddressError(SbertMiniError):
     """The server cannot listen on its address."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address; port 0 takes any that is free.
+def bound(host: str, port: int) -> socket.socket:
+    """Return a socket that has an address, for `run` to listen on; port 0 takes any that is free.
 
     Raises:
         AddressError: another program has the port, or the address is not this machine's.
@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         taken.close()
         reason = getattr(error, "strerror", None) or error
-        raise AddressError(f"cannot listen on {host}, port {port}: {reason}") from error
+        raise AddressError(f"cannot listen on {host}, port {port}: {reason}; choose another with --port") from error
     return taken
 
 
@@ -40,7 +40,7 @@ def run(server: Server, listening: socket.socket, on_ready: Callable[[str], None
 
     Args:
         server: the server.
-        listening: from `listen`.
+        listening: from `bound`.
         on_ready: told the address, once requests are taken.
     """
     import uvicorn

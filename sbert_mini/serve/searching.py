@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sbert_mini.documents.places import place_of
-from sbert_mini.errors import IndexNotFoundError, SbertMiniError, UsageError
+from sbert_mini.documents.places import hit_fields
+from sbert_mini.errors import IndexNotFoundError, InputError, SbertMiniError, UsageError
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.search.collection import Collection
 from sbert_mini.search.excerpts import QueryWords, excerpts
 from sbert_mini.search.index import SearchIndex
 from sbert_mini.search.queries import Hit
 from sbert_mini.search.segment import StoredRow
+from sbert_mini.search.similar import similar_rows
 from sbert_mini.serve.batching import Batcher
 from sbert_mini.serve.problems import ProblemError
 from sbert_mini.serve.settings import Settings
@@ -59,6 +60,7 @@ class IndexService:
         threads: see `Embedder`.
         offline: see `SearchIndex`.
         is_writable: whether requests may change it.
+        model_name: of the model that the index was made with, when it was last searched.
     """
 
     name: str
@@ -68,6 +70,7 @@ class IndexService:
     threads: int | None = None
     offline: bool = False
     is_writable: bool = False
+    model_name: str = field(init=False)
     queue: "Batcher[Ask, list[dict[str, Any]]]" = field(init=False)
     _reader: Collection = field(init=False)
     _pool: ThreadPoolExecutor = field(init=False)
@@ -82,6 +85,7 @@ class IndexService:
         )
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="sbmini-write")
         identity = SearchIndex(self.path).model
+        self.model_name = identity.name
         same = self.model is not None and self.model.fingerprint == identity.fingerprint
         shared = self.model if same else None
         seconds = self.settings.limits.filter_seconds
@@ -112,9 +116,10 @@ class IndexService:
             InputError: a row cannot be stored; nothing is changed then.
         """
         self._check_writable()
+        embedder = await self._in_turn(lambda: self._reader.index().embedder())
 
         def write() -> dict[str, int]:
-            counts = self._writer().upsert(rows)
+            counts = self._writer(embedder).upsert(rows)
             return {"written": counts.rows, "replaced": counts.replaced, "unchanged": counts.unchanged}
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, write)
@@ -134,8 +139,8 @@ class IndexService:
         if not self.is_writable:
             raise ProblemError(403, f"the index {self.name!r} is not for writing here: --allow-writes {self.name}")
 
-    def _writer(self) -> Collection:
-        return Collection(self.path, self._reader.index().embedder(), threads=self.threads, offline=self.offline)
+    def _writer(self, embedder: Embedder | None = None) -> Collection:
+        return Collection(self.path, embedder, threads=self.threads, offline=self.offline)
 
     async def _in_turn(self, call: Any) -> Any:
         """Return what a call gives that reads the index, made between searches."""
@@ -173,6 +178,7 @@ class IndexService:
 
     def _found(self, asks: Sequence[Ask]) -> list[list[dict[str, Any]]]:
         options = dict(asks[0].options)
+        self.model_name = self._reader.index().model.name  # another program may have migrated the index
         if asks[0].like is not None:
             return [[self._like(ask, options)] for ask in asks]
         queries = [query for ask in asks for query in ask.queries]
@@ -180,18 +186,18 @@ class IndexService:
         return [[self._answer(ask, query, next(hits)) for query in ask.queries] for ask in asks]
 
     def _like(self, ask: Ask, options: Mapping[str, Any]) -> dict[str, Any]:
-        index = self._reader.index()
-        vector = index.vector(str(ask.like))
-        if vector is None:
-            raise ProblemError(404, f"the index {self.name!r} has no row {str(ask.like)[:200]!r}", "like")
         if options.get("by", "meaning") != "meaning":
             raise UsageError("like compares by meaning: leave by, hybrid and weight out", "by")
-        found = index.search(vector[None], ask.k + 1, **{**options, "by": "meaning"})[0]
-        others = [hit for hit in found if hit.id != ask.like][: ask.k]
-        return self._answer(ask, str(ask.like), others, vector)
+        identity = str(ask.like)
+        try:
+            others, vector = similar_rows(self._reader.index(), identity, ask.k, **{**options, "by": "meaning"})
+        except InputError:
+            raise ProblemError(404, f"the index {self.name!r} has no row {identity[:200]!r}", "like") from None
+        return self._answer(ask, identity, others, vector)
 
     def _answer(self, ask: Ask, query: str, hits: Sequence[Hit], vector: FloatArray | None = None) -> dict[str, Any]:
-        fields = [hit_fields(rank, hit, ask) for rank, hit in enumerate(hits, 1)]
+        shown = {"with_text": ask.with_text, "passages": ask.passages}
+        fields = [hit_fields(rank, hit, **shown) for rank, hit in enumerate(hits, start=1)]
         if ask.excerpts and hits and ask.with_text:
             embedder = self._reader.index().embedder()
             of_query = embedder.encode_query(query) if vector is None else vector
@@ -204,18 +210,6 @@ class IndexService:
                     "words": [(hit.start + a, hit.start + b) for a, b in words.spans(hit.passage)],
                 }
         return {"query": query, "hits": fields}
-
-
-def hit_fields(rank: int, hit: Hit, ask: Ask) -> dict[str, Any]:
-    """Return a hit as JSON holds it: the fields of `sbmini search --json`."""
-    without = set() if ask.with_text else {"text", "columns", "start", "end"}
-    fields = {name: value for name, value in vars(hit).items() if name not in without}
-    if ask.passages and ask.with_text:
-        fields = {"passage" if name == "text" else name: value for name, value in fields.items()}
-        fields["passage"] = hit.passage
-    if ask.with_text and "file_path" in hit.columns and (place := place_of(hit)) is not None:
-        fields["place"] = vars(place)
-    return {"rank": rank, **fields}
 
 
 def row_fields(row: StoredRow) -> dict[str, Any]:

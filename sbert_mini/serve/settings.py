@@ -1,9 +1,9 @@
 """What a server takes, and how much of it."""
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
 
-CutOrRefuse: TypeAlias = Literal["warn", "error", "chunk"]
+from sbert_mini.runtime.choices import Truncation
+
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine reaches."""
 
@@ -51,7 +51,7 @@ class Settings:
     host: str = "127.0.0.1"
     hosts: tuple[str, ...] = ()
     key: str | None = None
-    truncation: CutOrRefuse = "warn"
+    truncation: Truncation = "warn"
     limits: Limits = field(default_factory=Limits)
     log: bool = True
 

@@ -100,15 +100,17 @@ def test_hits_are_those_of_the_index(open_server):
     ):
         answer = client.post("/search", json={"index": "rows", **body}).json()
         (result,) = answer["results"]
+        assert (answer["index"], answer["model"]) == ("rows", index.model.name)
         expected = index.search(body["query"], **options)
         assert [hit["id"] for hit in result["hits"]] == [hit.id for hit in expected]
         for hit, other in zip(result["hits"], expected, strict=True):
             assert {name: hit[name] for name in vars(other)} == json.loads(json.dumps(vars(other), default=dict))
     several = client.post("/search", json={"query": ["cat", "dog"], "k": 2}).json()["results"]
     assert [result["query"] for result in several] == ["cat", "dog"]
-    like = client.post("/search", json={"like": "r3", "k": 4}).json()["results"][0]["hits"]
-    assert len(like) == 4
-    assert "r3" not in [hit["id"] for hit in like]
+    like = client.post("/search", json={"like": "r3", "k": 40}).json()["results"][0]["hits"]
+    assert {hit["id"] for hit in like} == {f"r{i}" for i in range(30)} - {"r3"}
+    assert [hit["rank_by_meaning"] for hit in like] == list(range(1, 30))
+    assert len(client.post("/search", json={"like": "r3", "k": 4}).json()["results"][0]["hits"]) == 4
     bare = client.post("/search", json={"query": "dog", "k": 1, "with_text": False}).json()["results"][0]["hits"][0]
     assert {"text", "columns"}.isdisjoint(bare)
     body = {"query": "the dog", "k": 1, "excerpts": True, "by": "words"}
@@ -188,6 +190,14 @@ def test_what_cannot_be_met_is_one_line(open_server, path, body, status, parts):
     client, _, _ = open_server()
     problem(client.post(path, content=body, headers={"content-type": "application/json"}), status, *parts)
     assert client.get("/health").status_code == 200
+
+
+def test_a_body_without_a_length_is_bounded_too(open_server):
+    client, _, _ = open_server()
+    parts = (b'{"input": "', *[b"a" * 1000] * 30, b'"}')
+    answer = client.post("/v1/embeddings", content=iter(parts), headers={"content-type": "application/json"})
+    assert "content-length" not in answer.request.headers
+    problem(answer, 413, "20000 bytes")
 
 
 def test_pages_of_other_sites_are_refused(open_server):
