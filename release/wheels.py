@@ -32,7 +32,7 @@ def common_wheel(folder: Path) -> Path:
     tree = folder / "tree"
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
-        if name.startswith(("sbert_mini/", "cli/")) or "/" not in name:
+        if name.startswith(("sbert_mini/", "cli/", "licenses/")) or "/" not in name:
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, tree / name)
     settings = tree / "pyproject.toml"
