@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constra
 DEMO   := build/demo-index
 REPORT := build/report
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz arm mutants wheels docs bench model paper ablations conflict clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz arm mutants wheels release-check docs bench model paper ablations conflict clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -80,6 +80,12 @@ mutants: $(VENV)/all.done  ## plant 100 faults one at a time and run the nearest
 wheels: $(VENV)/all.done  ## a wheel for each platform into dist/, with native code compiled by zig (the package ziglang), an hour at most
 	$(PIP) "ziglang>=0.15,<0.18"
 	nice $(BIN)/python -m release.wheels
+
+release-check: $(VENV)/all.done  ## compare the wheels and the sdist in dist/ with the tree, and check their metadata
+	$(PIP) "twine>=6,<7"
+	rm -f dist/*.tar.gz
+	$(BIN)/python -m build --sdist --outdir dist .
+	$(BIN)/python -m release.check
 
 docs: $(VENV)/docs.done  ## build the documents as a website in build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

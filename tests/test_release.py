@@ -6,7 +6,7 @@ import subprocess
 import tomllib
 import zipfile
 
-from release import libraries, wheels
+from release import check, libraries, wheels
 
 
 def test_libraries_are_compiled_as_an_installation_compiles_them():
@@ -61,3 +61,44 @@ def test_a_platform_that_is_unknown_is_named():
     )
     assert done.returncode == 1
     assert done.stderr.startswith("no platform is called so; there are ")
+
+
+def test_a_wheel_is_compared_with_the_tree(tmp_path):
+    platform = libraries.PLATFORMS[0]
+    wheel = tmp_path / f"sbert_mini-{check.__version__}-py3-none-{platform.tag}.whl"
+    info = f"sbert_mini-{check.__version__}.dist-info"
+    files = {"sbert_mini/a.py": hashlib.sha256(b"a").hexdigest(), "sbert_mini/b.py": hashlib.sha256(b"b").hexdigest()}
+
+    def found(**held):
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for name, data in held.items():
+                archive.writestr(name, data)
+        return list(check.wheel_problems(wheel, files))
+
+    metadata = f"Metadata-Version: 2.4\nVersion: {check.__version__}\nLicense-Expression: Apache-2.0\n"
+    right = {
+        "sbert_mini/a.py": "a",
+        "sbert_mini/b.py": "b",
+        f"sbert_mini/native/{platform.file}": "code",
+        f"{info}/METADATA": metadata,
+        **{f"{info}/licenses/{name}": "text" for name in check.LICENSES},
+    }
+    assert found(**right) == []
+    assert found(**{**right, "sbert_mini/a.py": "other", "x.py": ""}) == [
+        "has x.py, which is not in the tree",
+        "has another sbert_mini/a.py than the tree",
+    ]
+    for name in ("sbert_mini/b.py", f"sbert_mini/native/{platform.file}", f"{info}/licenses/NOTICE"):
+        (problem,) = found(**{key: value for key, value in right.items() if key != name})
+        assert problem.endswith(name.removeprefix(f"{info}/licenses/"))
+    old = metadata.replace(check.__version__, "0.0.9")
+    assert found(**{**right, f"{info}/METADATA": old}) == [
+        f"has the version 0.0.9, where the source has {check.__version__}"
+    ]
+    wheel = tmp_path / "sbert_mini-1-py3-none-any.whl"
+    assert found(**right) == ["is for no platform of release/libraries.py"]
+
+
+def test_workflows_pin_their_actions_and_licences_are_there():
+    assert [problem for problem in check.text_problems() if "pinned" in problem] == []
+    assert all((libraries.ROOT / name).is_file() for name in check.LICENSES)
