@@ -29,6 +29,7 @@ from . import (  # noqa: E402
     describing,
     doctor,
     encode,
+    explain,
     index,
     joining,
     migrating,
@@ -74,6 +75,7 @@ app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("dedup", epilog=dedup.EXAMPLE)(dedup.dedup)
+app.command("explain", epilog=explain.EXAMPLE)(explain.explain)
 app.command("mine", epilog=mine.EXAMPLE)(mine.mine)
 app.add_typer(reduce.app, name="reduce")
 app.add_typer(models.app, name="models")

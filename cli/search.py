@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -124,16 +124,6 @@ ShowPassages = Annotated[
     bool,
     typer.Option("--passages", help="Show the passage of a row that is closest to the query, in place of its text."),
 ]
-Color: TypeAlias = Literal["auto", "always", "never"]
-"""When output is coloured."""
-ColorOption = Annotated[
-    Color,
-    typer.Option(
-        "--color",
-        help="Colours: on a terminal (auto), in a pipe too, which is then printed as on a terminal (always), or never. "
-        "NO_COLOR turns auto into never.",
-    ),
-]
 ShownColumns = Annotated[
     str | None,
     typer.Option(
@@ -175,7 +165,7 @@ def search(
     passages: ShowPassages = False,
     full: Full = False,
     columns: ShownColumns = None,
-    color: ColorOption = "auto",
+    color: options.ColorOption = "auto",
     fail_if_empty: FailIfEmpty = False,
     model: options.Model = None,
     threads: options.Threads = None,
@@ -362,7 +352,7 @@ def _layout(
     passages: bool,
     full: bool,
     columns: str | None,
-    color: Color,
+    color: options.Color,
     *,
     by_words: bool,
 ) -> Layout:
