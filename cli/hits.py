@@ -1,26 +1,32 @@
 """How hits are printed: JSON, lines of fields, or readably on a terminal."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sbert_mini.text.shown import columns, fitted, wrapped
 
+from .explain import pair_fields, pairs_in_line
 from .printing import print_json, print_styled, print_text, visible, visible_in_line
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.runtime.explanation import Explanation
     from sbert_mini.search.excerpts import Excerpt
     from sbert_mini.search.queries import Hit
     from sbert_mini.shapes import FloatArray
     from sbert_mini.text.passages import Span
 
+Explained: TypeAlias = "Callable[[str, list[Hit]], Sequence[Explanation]]"
+"""Returns why a query found its hits."""
 Query = tuple[str | None, str]
 """A query's id, None where it has none, and its text."""
 _INDENT = 4
 _NARROWEST = 20
 _TAB = 4
+_PAIRS = 5
+"""Pairs of words that are shown of a hit with --explain."""
 _PATH, _DIM, _CLOSEST, _WORD, _WORD_IN_CLOSEST = "36", "2", "1", "33", "1;33"
 """Styles: cyan, faint, bold, yellow, bold yellow."""
 
@@ -46,6 +52,7 @@ class Layout:
     columns: tuple[str, ...]
     coloured: bool
     by_words: bool
+    explain: bool = False
 
 
 def print_fields(queries: Sequence[Query], results: "list[list[Hit]]", layout: Layout, *, several: bool) -> None:
@@ -60,8 +67,10 @@ def print_fields(queries: Sequence[Query], results: "list[list[Hit]]", layout: L
             print_text("\t".join([*map(_escape, named), f"{hit.score:.4f}", *map(_escape, [hit.id, *texts])]))
 
 
-def answers(queries: Sequence[Query], results: "list[list[Hit]]", layout: Layout) -> list[dict[str, object]]:
-    """Return a JSON object a query, with the query's id where queries have ids."""
+def answers(
+    queries: Sequence[Query], results: "list[list[Hit]]", layout: Layout, explained: "Explained | None" = None
+) -> list[dict[str, object]]:
+    """Return a JSON object a query, with the query's id where queries have ids; with `explained` hits say why they were found."""
     from sbert_mini.documents.places import hit_fields
 
     with_ids = any(identity is not None for identity, _ in queries)
@@ -70,15 +79,37 @@ def answers(queries: Sequence[Query], results: "list[list[Hit]]", layout: Layout
         {
             **({"query_id": identity} if with_ids else {}),
             "query": text,
-            "hits": [hit_fields(rank, hit, **shown) for rank, hit in enumerate(hits, start=1)],
+            "hits": [
+                {**hit_fields(rank, hit, **shown), **why}
+                for rank, (hit, why) in enumerate(_with_reasons(text, hits, explained), 1)
+            ],
         }
         for (identity, text), hits in zip(queries, results, strict=True)
     ]
 
 
-def print_answers(queries: Sequence[Query], results: "list[list[Hit]]", layout: Layout) -> None:
+def _with_reasons(
+    query: str, hits: "list[Hit]", explained: "Explained | None"
+) -> "Iterable[tuple[Hit, dict[str, Any]]]":
+    """Return each hit with what JSON says of why it was found."""
+    if explained is None:
+        return [(hit, {}) for hit in hits]
+    reasons = [
+        {
+            "cosine": reason.cosine,
+            "special_share": reason.special_share,
+            "pairs": list(map(pair_fields, reason.pairs(_PAIRS))),
+        }
+        for reason in explained(query, hits)
+    ]
+    return [(hit, {"explanation": reason}) for hit, reason in zip(hits, reasons, strict=True)]
+
+
+def print_answers(
+    queries: Sequence[Query], results: "list[list[Hit]]", layout: Layout, explained: "Explained | None" = None
+) -> None:
     """Print a JSON object a query, in lines."""
-    for answer in answers(queries, results, layout):
+    for answer in answers(queries, results, layout, explained):
         print_json(answer)
 
 
@@ -90,6 +121,7 @@ def print_readably(
     several: bool,
     embedder: "Embedder | None",
     vector: "FloatArray | None" = None,
+    explained: "Explained | None" = None,
 ) -> None:
     """Print each hit in some lines, wrapped to the terminal: rank, score, place and headings, and its closest sentences.
 
@@ -100,6 +132,7 @@ def print_readably(
         several: whether each query is printed before its hits.
         embedder: the model, which finds the closest sentences; None where no text is printed.
         vector: of the only query, where it is no text, (dim,).
+        explained: returns why a query found its hits; None where that is not shown.
     """
     with_ids = any(identity is not None for identity, _ in queries)
     for i, ((identity, query), hits) in enumerate(zip(queries, results, strict=True)):
@@ -118,8 +151,13 @@ def print_readably(
             of_query = embedder.encode_query(query) if vector is None else vector
             words = QueryWords(query if vector is None else "")
             excerpts = excerpts_of(hits, of_query, embedder, words if layout.by_words else None)
-        for rank, (hit, excerpt) in enumerate(zip(hits, excerpts, strict=True), start=1):
+        reasons = [None] * len(hits) if explained is None else explained(query, hits)
+        for rank, (hit, excerpt, reason) in enumerate(zip(hits, excerpts, reasons, strict=True), start=1):
             _print_hit(rank, hit, excerpt, layout, words)
+            if reason is not None:
+                room = max(shutil.get_terminal_size().columns - _INDENT, _NARROWEST)
+                line = visible_in_line(pairs_in_line(reason.pairs(_PAIRS, special=False)))
+                _print([(" " * _INDENT + fitted(line, room), _DIM)], layout)
 
 
 def _print_hit(rank: int, hit: "Hit", excerpt: "Excerpt | None", layout: Layout, words: Any) -> None:

@@ -24,11 +24,13 @@ from sbert_mini.progress import close_bars  # noqa: E402
 
 from . import (  # noqa: E402
     bench,
+    cluster,
     dedup,
     demo,
     describing,
     doctor,
     encode,
+    explain,
     index,
     joining,
     migrating,
@@ -74,6 +76,8 @@ app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("dedup", epilog=dedup.EXAMPLE)(dedup.dedup)
+app.command("cluster", epilog=cluster.EXAMPLE)(cluster.cluster)
+app.command("explain", epilog=explain.EXAMPLE)(explain.explain)
 app.command("mine", epilog=mine.EXAMPLE)(mine.mine)
 app.add_typer(reduce.app, name="reduce")
 app.add_typer(models.app, name="models")

@@ -23,6 +23,7 @@ OPTION_OF = {
     "truncation='chunk'": "--truncation chunk",
     "min_score": "--min-score",
     "threshold": "--threshold",
+    "min_size": "--min-size",
     "passage_tokens": "--passage-tokens",
     "the overlap": "--overlap",
     "the delimiter": "--delimiter",

@@ -182,6 +182,17 @@ FilterTimeout = Annotated[
     ),
 ]
 
+Color: TypeAlias = Literal["auto", "always", "never"]
+"""When output is coloured."""
+ColorOption = Annotated[
+    Color,
+    typer.Option(
+        "--color",
+        help="Colours: on a terminal (auto), in a pipe too, which is then printed as on a terminal (always), or never. "
+        "NO_COLOR turns auto into never.",
+    ),
+]
+
 
 def given(context: typer.Context) -> list[str]:
     """Return the names of the parameters that the command line sets, in the order in which the command has them."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from .printing import in_colours, print_json
 
 if TYPE_CHECKING:
     from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.runtime.explanation import Explanation
     from sbert_mini.search.queries import Hit, Searchable
     from sbert_mini.shapes import FloatArray
 
@@ -124,16 +125,6 @@ ShowPassages = Annotated[
     bool,
     typer.Option("--passages", help="Show the passage of a row that is closest to the query, in place of its text."),
 ]
-Color: TypeAlias = Literal["auto", "always", "never"]
-"""When output is coloured."""
-ColorOption = Annotated[
-    Color,
-    typer.Option(
-        "--color",
-        help="Colours: on a terminal (auto), in a pipe too, which is then printed as on a terminal (always), or never. "
-        "NO_COLOR turns auto into never.",
-    ),
-]
 ShownColumns = Annotated[
     str | None,
     typer.Option(
@@ -145,6 +136,12 @@ ShownColumns = Annotated[
 ]
 Full = Annotated[
     bool, typer.Option("--full", help="On a terminal: show all of the text, in place of its closest sentences.")
+]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain", help="Show the pairs of words with the greatest shares of a hit's cosine (see 'sbmini explain')."
+    ),
 ]
 FailIfEmpty = Annotated[bool, typer.Option("--fail-if-empty", help="Exit with code 1 if no query has a hit.")]
 
@@ -175,7 +172,8 @@ def search(
     passages: ShowPassages = False,
     full: Full = False,
     columns: ShownColumns = None,
-    color: ColorOption = "auto",
+    color: options.ColorOption = "auto",
+    explain: Explain = False,
     fail_if_empty: FailIfEmpty = False,
     model: options.Model = None,
     threads: options.Threads = None,
@@ -201,11 +199,23 @@ def search(
     first 100 rows by meaning and by words. With --by meaning it is the cosine, with --by words the BM25 score. --json and --jsonl
     give for each hit the cosine, the BM25 score ("bm25") and its two ranks ("rank_by_meaning", "rank_by_words"), or null.
 
+    With --explain a hit has the five pairs of words with the greatest shares of its cosine, in JSON under "explanation".
+
     A long row that is stored in passages has the cosine of its closest passage. --passages shows that passage; JSON then has
     "passage" in place of "text". "start" and "end" count the characters of the text.
     """
     ranked_by = _ranked_by(by, hybrid, weight)
-    layout = _layout(as_json, as_json_lines, with_text, passages, full, columns, color, by_words=ranked_by == "words")
+    layout = _layout(
+        as_json,
+        as_json_lines,
+        with_text,
+        passages,
+        full,
+        columns,
+        color,
+        by_words=ranked_by == "words",
+        explain=explain,
+    )
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     options.check_trust(trust_tokenizer, model)
     if directory.startswith(address.SCHEME) and "filter_timeout" in options.given(context):
@@ -215,6 +225,10 @@ def search(
     asked: dict[str, Any] = {"k": k, "exact": exact, "min_score": min_score, "filter": filter}
     ranking: dict[str, Any] = {"by": ranked_by, "weight": weight}
     if like is not None:
+        if explain:
+            raise UsageError(
+                "--explain is for a query, and --like takes its place: try 'sbmini explain' on the two texts"
+            )
         if words or input or (ranked_by or "meaning") != "meaning":
             raise UsageError(
                 "--like takes the place of the query, and compares by meaning: give no query, --input or --by with it"
@@ -288,17 +302,24 @@ class _Session:
     ) -> bool:
         """Print the hits, or keep them for one JSON document, and return whether there are any."""
         layout = self._layout
+        explained = self._explained if layout.explain else None
         if layout.format == "json":
-            self._answers += hits.answers(queries, results, layout)
+            self._answers += hits.answers(queries, results, layout, explained)
         elif layout.format == "jsonl":
-            hits.print_answers(queries, results, layout)
+            hits.print_answers(queries, results, layout, explained)
         elif layout.format == "fields":
             hits.print_fields(queries, results, layout, several=several)
         else:
             embedder = (self._embedder or self._index.embedder()) if layout.with_text else None
-            hits.print_readably(queries, results, layout, several=several, embedder=embedder, vector=vector)
+            shown: dict[str, Any] = {"several": several, "embedder": embedder, "vector": vector, "explained": explained}
+            hits.print_readably(queries, results, layout, **shown)
         sys.stdout.flush()
         return any(results)
+
+    def _explained(self, query: str, found: "list[Hit]") -> "list[Explanation]":
+        from sbert_mini.search.explaining import explain_hits
+
+        return explain_hits(query, found, self._embedder or self._index.embedder(), self._index.model.prompt)
 
     def print_document(self) -> None:
         """Print the JSON document of all that was kept, if JSON is printed so."""
@@ -362,9 +383,10 @@ def _layout(
     passages: bool,
     full: bool,
     columns: str | None,
-    color: Color,
+    color: options.Color,
     *,
     by_words: bool,
+    explain: bool,
 ) -> Layout:
     """Return how hits are printed.
 
@@ -382,7 +404,9 @@ def _layout(
     coloured = color == "always" or (color == "auto" and in_colours())
     format = "readable" if on_terminal or color == "always" else "fields"
     format = "json" if as_json else "jsonl" if as_json_lines else format
-    return Layout(format, with_text, passages, full, names, coloured, by_words)
+    if explain and format == "fields":
+        raise UsageError("--explain is for a terminal and for JSON: add --json, --jsonl or --color always")
+    return Layout(format, with_text, passages, full, names, coloured, by_words, explain)
 
 
 def _check_columns(names: tuple[str, ...], index: "Searchable") -> None:

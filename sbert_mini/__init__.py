@@ -6,6 +6,7 @@ half never imports torch.
 | name | what it is | needs |
 | --- | --- | --- |
 | `Embedder` | texts -> vectors, int8 or fp32, without torch | |
+| `Explanation` | why two texts have their cosine: its parts by pairs of words (`Embedder.explain`) | |
 | `IndexWriter` | makes an index of texts, and changes it | |
 | `Collection` | an index that grows: upsert, get, delete, query | |
 | `FolderSync`, `SyncOptions` | makes an index agree with folders of documents | |
@@ -40,6 +41,7 @@ _HOMES = {
     "CosineEmbeddingLoss": "sbert_mini.training.losses",
     "Embedder": "sbert_mini.runtime.embedder",
     "Examples": "sbert_mini.training.examples",
+    "Explanation": "sbert_mini.runtime.explanation",
     "FitterConfig": "sbert_mini.training.config",
     "FolderSync": "sbert_mini.documents.sync",
     "FixedMargin": "sbert_mini.training.losses",
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from sbert_mini.errors import SbertMiniError, UsageError
     from sbert_mini.model.layout import BertConfig
     from sbert_mini.runtime.embedder import Embedder
+    from sbert_mini.runtime.explanation import Explanation
     from sbert_mini.runtime.predictor import Predictor
     from sbert_mini.search.collection import Collection
     from sbert_mini.search.index import SearchIndex
@@ -98,6 +101,7 @@ __all__ = [
     "CosineEmbeddingLoss",
     "Embedder",
     "Examples",
+    "Explanation",
     "FitterConfig",
     "FixedMargin",
     "FolderSync",

@@ -57,7 +57,19 @@ class DeviceEngine:
     @torch.inference_mode()
     def run(self, tokens: Sequence[Tokens], threads: int = 1) -> FloatArray:  # noqa: ARG002
         """Return the sentence vectors of a batch, (batch, dim), each of length 1; torch has threads of its own."""
-        ids, mask, types = (torch.from_numpy(a).to(self._device, non_blocking=True) for a in pad(tokens, self._pad_id))
-        states = self._encoder(ids, mask, types).last_hidden_state.float()  # (batch, seq, hidden)
+        states, mask = self._states(tokens)
         vectors: FloatArray = functional.normalize(self._head(states, mask), dim=-1).cpu().numpy()
         return vectors
+
+    @torch.inference_mode()
+    def run_tokens(self, tokens: Sequence[Tokens]) -> list[FloatArray]:
+        """Return the vectors of each text's tokens, (seq, hidden), as the encoder's last layer gives them."""
+        if not tokens:
+            return []
+        padded: FloatArray = self._states(tokens)[0].cpu().numpy()
+        return [rows[: len(text.ids)] for rows, text in zip(padded, tokens, strict=True)]
+
+    def _states(self, tokens: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the vectors of a batch's tokens, (batch, seq, hidden), and its mask, (batch, seq)."""
+        ids, mask, types = (torch.from_numpy(a).to(self._device, non_blocking=True) for a in pad(tokens, self._pad_id))
+        return self._encoder(ids, mask, types).last_hidden_state.float(), mask

@@ -350,6 +350,15 @@ WORDS_RECORD = Object(
 """`words/N/record.json`, of the present version."""
 REDUCTION = Object({"explained": Required(Number()), "whitened": Required(Flag())})
 """The metadata of a file of `sbmini reduce fit`, which is safetensors."""
+GROUPS = Object(
+    {
+        "names": Required(ListOf(Text())),
+        "threshold": Required(Number(0, 1)),
+        "fingerprint": optional(Text()),
+        "prompt": Text(),
+    }
+)
+"""The metadata of a file of `sbmini cluster --save`, which is safetensors."""
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 

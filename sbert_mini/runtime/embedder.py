@@ -11,6 +11,7 @@ from sbert_mini.model.choices import Graph
 from sbert_mini.runtime import arguments, reading, similarity
 from sbert_mini.runtime.choices import Backend, Precision
 from sbert_mini.runtime.engine import thread_count
+from sbert_mini.runtime.explanation import ExplainOptions, Explanation, TokenOptions, encode_tokens, explain
 from sbert_mini.runtime.graph import Adapter
 from sbert_mini.runtime.graphs import find_ranges
 from sbert_mini.runtime.npy import write_npy
@@ -60,8 +61,7 @@ class Embedder:
         read_only: write nothing into the model's directory: graphs and ranges that must be made go into the cache.
 
     Attributes:
-        path: the model's directory.
-        model_name: its name, for people.
+        path, model_name: the model's directory, and its name for people.
         graph: which graph computes.
         backend: what computes, for people: native code and with which instructions, ONNX Runtime, or torch and where.
         threads: for everything.
@@ -225,6 +225,14 @@ class Embedder:
     ) -> Iterator[FloatArray]:
         """Yield the vectors of `encode_pairs` in order, in blocks of `stream.WINDOW` rows, reading the pairs as it goes."""
         return (window.vectors for window in self._stream.of_pairs(pairs, **options))
+
+    def encode_tokens(self, texts: str | Iterable[str], **options: Unpack[TokenOptions]) -> list[FloatArray]:
+        """Return the vectors of each text's tokens, an array (seq, hidden) each: see `explanation.encode_tokens`."""
+        return encode_tokens(texts, self._layout, self.tokenizer, self._engine, **options)
+
+    def explain(self, a: str, b: str, **options: Unpack[ExplainOptions]) -> Explanation:
+        """Return why two texts have their cosine, by pairs of their words: see `explanation.explain`."""
+        return explain(a, b, self._layout, self.tokenizer, self._engine, self.encode_stream, **options)
 
     def similarity(self, a: AnyArray, b: AnyArray) -> FloatArray:
         """Return the model's own similarity of each vector of `a` to each of `b`, (texts, others): `similarity.similarity`."""

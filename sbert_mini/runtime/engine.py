@@ -85,6 +85,9 @@ class Engine(Protocol):
             threads: how many may compute the batch together, where an engine can split one; the vectors are the same.
         """
 
+    def run_tokens(self, tokens: Sequence[Tokens]) -> list[FloatArray]:
+        """Return the vectors of each text's tokens, (seq, hidden), as the encoder's last layer gives them."""
+
 
 def requested_backend() -> Backend | None:
     """Return the backend that `$SBMINI_BACKEND` names; None where it is not set.
@@ -305,14 +308,25 @@ class OnnxEngine:
         Raises:
             CorruptModelError: an operator refuses it: the graph's constants, or the tokenizer's ids, do not fit.
         """
-        input_ids, attention_mask, token_type_ids = pad(tokens, self._pad_id)
-        feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        try:
-            vectors: FloatArray = self._session.run(["sentence_embedding"], feeds)[0]
-        except Exception as error:  # its exceptions have no class of their own
-            raise CorruptModelError(f"ONNX Runtime cannot compute a batch with this model: {error}") from error
+        vectors = self._outputs("sentence_embedding", tokens)
         if vectors.shape != (len(tokens), self._dimension):
             raise CorruptModelError(
                 f"the graph gives vectors of the shape {vectors.shape}, not {(len(tokens), self._dimension)}"
             )
         return vectors
+
+    def run_tokens(self, tokens: Sequence[Tokens]) -> list[FloatArray]:
+        """Return the vectors of each text's tokens, (seq, hidden), as the encoder's last layer gives them."""
+        if not tokens:
+            return []
+        padded = self._outputs("token_embeddings", tokens)
+        return [rows[: len(text.ids)] for rows, text in zip(padded, tokens, strict=True)]
+
+    def _outputs(self, name: str, tokens: Sequence[Tokens]) -> FloatArray:
+        input_ids, attention_mask, token_type_ids = pad(tokens, self._pad_id)
+        feeds = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        try:
+            values: FloatArray = self._session.run([name], feeds)[0]
+        except Exception as error:  # its exceptions have no class of their own
+            raise CorruptModelError(f"ONNX Runtime cannot compute a batch with this model: {error}") from error
+        return values

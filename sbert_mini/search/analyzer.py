@@ -73,3 +73,16 @@ def terms_of(text: str) -> list[str]:
 def query_terms(query: str) -> list[str]:
     """Return the different terms of a query, at most `MAX_WORDS` of them, the first ones."""
     return list(dict.fromkeys(terms_of(query)))[:MAX_WORDS]
+
+
+@cache
+def function_terms() -> frozenset[str]:
+    """Return the terms of English function words."""
+    words = (
+        "a about after all also am an and any are as at be because been before being between both but by can could did do does "
+        "doing during each for from had has have having he her here hers him his how i if in into is it its just me more most my "
+        "no nor not of on once only or other our out over own same she should so some such than that the their them then there "
+        "these they this those through to too under until up very was we were what when where which while who whom why will "
+        "with would you your"
+    )
+    return frozenset(terms_of(words))

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from sbert_mini.runtime.embedder import Embedder
-from sbert_mini.search.analyzer import query_terms, terms_of
+from sbert_mini.search.analyzer import function_terms, query_terms, terms_of
 from sbert_mini.search.queries import Hit
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.passages import Span
@@ -99,7 +98,7 @@ class QueryWords:
 
     def __init__(self, query: str) -> None:
         terms = set(query_terms(query))
-        self._terms = (terms - _function_words()) or terms
+        self._terms = (terms - function_terms()) or terms
         self._in_pairs = {character for term in terms if len(term) == 2 for character in term}
 
     def count(self, text: str) -> int:
@@ -149,16 +148,3 @@ def _runs(marked: Iterable[bool], first: int) -> Iterator[Span]:
         end += 1
     if start >= 0:
         yield start, end
-
-
-@cache
-def _function_words() -> frozenset[str]:
-    """Return the terms of English function words."""
-    words = (
-        "a about after all also am an and any are as at be because been before being between both but by can could did do does "
-        "doing during each for from had has have having he her here hers him his how i if in into is it its just me more most my "
-        "no nor not of on once only or other our out over own same she should so some such than that the their them then there "
-        "these they this those through to too under until up very was we were what when where which while who whom why will "
-        "with would you your"
-    )
-    return frozenset(terms_of(words))

@@ -1,5 +1,6 @@
 """`sbmini search` on a terminal and in a pipe: what a person sees, what a script reads, and when."""
 
+import json
 import os
 import pty
 import re
@@ -241,3 +242,14 @@ def test_mistakes_are_told_with_their_remedy(search, notes):
     one_error(search("bread", "--columns", "year", "--json"), 2, "--columns")
     one_error(search("bread", "--full", "--without-text"), 2, "--full")
     one_error(run_here(notes, "search", "nowhere", "bread"), 1, "index create", "index sync")
+
+
+def test_hits_say_why_they_were_found(search, shown):
+    query = "how does bread stay fresh"
+    hit = json.loads(search(query, "-k", 1, "--explain", "--json").stdout)["results"][0]["hits"][0]
+    assert hit["explanation"]["cosine"] == pytest.approx(hit["cosine"], abs=1e-5)
+    assert {"a": "bread", "b": "bread"}.items() <= hit["explanation"]["pairs"][0].items()
+    assert any(line.startswith("    bread ~ bread 0.") for line in shown(query, "-k", "1", "--explain"))
+    assert "explanation" not in json.loads(search(query, "-k", 1, "--json").stdout)["results"][0]["hits"][0]
+    one_error(search(query, "--explain"), 2, "--explain is for a terminal and for JSON")
+    one_error(search("--like", "7", "--explain", "--json"), 2, "sbmini explain")

@@ -460,10 +460,10 @@ def change_header(file: Path, rng: random.Random) -> str:
 
 
 def header_case(bases: Path, folder: Path, rng: random.Random) -> Case:
-    """Change the header of a .npy file of vectors, or of a safetensors file of weights or of a reduction."""
+    """Change the header of a .npy file of vectors, or of a safetensors file of weights of a reduction or of groups."""
     import numpy as np
 
-    kind = rng.choice(("npy", "weights", "reduction"))
+    kind = rng.choice(("npy", "weights", "reduction", "groups"))
     if kind == "npy":
         np.save(folder / "x.npy", np.ones((6, 4), np.float32))
         return Case(f"npy {change_npy(folder / 'x.npy', rng)}", _use_npy)
@@ -471,6 +471,12 @@ def header_case(bases: Path, folder: Path, rng: random.Random) -> Case:
         shutil.copytree(bases / "model", folder / "m")
         shutil.rmtree(folder / "m" / "onnx", ignore_errors=True)
         return Case(f"weights {change_header(folder / 'm' / 'model.safetensors', rng)}", _use_weights)
+    if kind == "groups":
+        from sbert_mini.atlas.group_file import GroupFile
+
+        file = folder / "g.safetensors"
+        GroupFile(np.eye(3, 4, dtype=np.float32), ("a", "b", "c"), 0.7, "f" * 64, "").save(file)
+        return Case(f"groups {change_header(file, rng)}", _use_groups)
     from sbert_mini.search.reduction import fit
 
     file = folder / "p.safetensors"
@@ -500,6 +506,16 @@ def _use_reduction(folder: Path) -> str:
     fitted = Reduction.load(folder / "p.safetensors")
     blocks = list(fitted.blocks(np.ones((3, 6), np.float32)))
     return f"read {len(blocks)}"
+
+
+def _use_groups(folder: Path) -> str:
+    import numpy as np
+
+    from sbert_mini.atlas.group_file import GroupFile
+    from sbert_mini.atlas.rows import Rows
+
+    groups = GroupFile.load(folder / "g.safetensors")
+    return f"read {groups.assigned(Rows(np.eye(2, 4, dtype=np.float32), ['1', '2'], None))[0].tolist()}"
 
 
 # ---- JSON --------------------------------------------------------------------------------------------------------
