@@ -107,14 +107,14 @@ def _collection(
 
         records = read_records([source], counts=read, **reading)
         embedder = Embedder(encoding.pop("model"), **encoding)
-        found = sources.of_texts(counted(records, [source], reading.get("format"), bar=bar), embedder, show_progress_bar=bar)
+        found = sources.of_texts(
+            counted(records, [source], reading.get("format"), bar=bar), embedder, show_progress_bar=bar
+        )
     note_input(read, "left out")
     return found
 
 
-def _write(
-    output: Path, kind: str, title: str, rows: "Collection", places: "FloatArray", numbers: "IntArray"
-) -> None:
+def _write(output: Path, kind: str, title: str, rows: "Collection", places: "FloatArray", numbers: "IntArray") -> None:
     from sbert_mini.atlas import labels
     from sbert_mini.files.durable import write_durably
 

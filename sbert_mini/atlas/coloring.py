@@ -1,5 +1,6 @@
 """Columns of rows -> what a map's points can be coloured by."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,9 @@ _DIFFERENT = 0.2
 
 def group_coloring(numbers: IntArray, names: Sequence[str]) -> Coloring:
     """Return the colours of groups: `names` by number; rows of none (-1) are "no group". Shapes: numbers: (rows,)."""
-    return Coloring("groups", [*(name or "no words" for name in names), "no group"], np.where(numbers < 0, len(names), numbers))
+    return Coloring(
+        "groups", [*(name or "no words" for name in names), "no group"], np.where(numbers < 0, len(names), numbers)
+    )
 
 
 def colorings_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Coloring], list[str]]:
@@ -40,7 +43,9 @@ def colorings_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Coloring], lis
 
 
 def _coloring(name: str, values: Sequence[Any]) -> Coloring | None:
-    plain = [value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+    plain = [
+        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values
+    ]
     counts = Counter(value for value in plain if value is not None)
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(counts) > VALUES and len(numbers) == sum(counts.values()):
@@ -58,5 +63,5 @@ def _ranges(name: str, values: Sequence[Any]) -> Coloring:
     known = np.isfinite(numbers)
     borders = np.unique(np.quantile(numbers[known], np.linspace(0, 1, _RANGES + 1)))
     codes = np.clip(np.searchsorted(borders, numbers, side="right") - 1, 0, max(len(borders) - 2, 0))
-    names = [f"{low:g} to {high:g}" for low, high in zip(borders[:-1], borders[1:], strict=True)] or [f"{borders[0]:g}"]
+    names = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(borders)] or [f"{borders[0]:g}"]
     return Coloring(name, [*names, "none"], np.where(known, codes, len(names)))

@@ -119,7 +119,9 @@ def groups(positions: FloatArray, *, seed: int = 0) -> IntArray:
         drawn = np.sort(np.random.default_rng(seed).choice(rows, EXACT_ROWS, replace=False))
     least = max(5, len(drawn) // 250)
     sampled = positions[drawn].astype(np.float64)
-    found = HDBSCAN(min_cluster_size=least, min_samples=5, cluster_selection_method="leaf", copy=True).fit_predict(sampled)
+    found = HDBSCAN(min_cluster_size=least, min_samples=5, cluster_selection_method="leaf", copy=True).fit_predict(
+        sampled
+    )
     if rows > EXACT_ROWS:
         index = faiss_with().IndexFlatL2(2)
         index.add(np.ascontiguousarray(positions[drawn], np.float32))

@@ -71,7 +71,8 @@ def map_page(
     rows = json.dumps({"ids": list(ids), "texts": [shown(text) for text in texts]}).encode()
     folder = files("sbert_mini.atlas") / "page"
     html, style, script = ((folder / name).read_text("utf-8") for name in ("map.html", "map.css", "map.js"))
-    policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    sources = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
     page = Template(html).substitute(
         title=escape(shown_in_line(title)),
         policy=policy,

@@ -16,7 +16,12 @@ Box = tuple[float, float, float, float]
 
 
 def picture(
-    kind: str, title: str, positions: FloatArray, numbers: IntArray, labels: Sequence[tuple[int, str]], columns: int = 26
+    kind: str,
+    title: str,
+    positions: FloatArray,
+    numbers: IntArray,
+    labels: Sequence[tuple[int, str]],
+    columns: int = 26,
 ) -> bytes:
     """Return a PNG or SVG: points coloured by group, and the names of groups, as many as fit without overlap.
 
@@ -58,7 +63,9 @@ def picture(
     halo = [patheffects.withStroke(linewidth=2.5, foreground="white")]
     names = [name if len(name) <= columns else name[: columns - 1] + "…" for _, name in labels]
     drawn = [
-        axes.text(*np.median(positions[numbers == group], axis=0), shown_in_line(name), fontsize=8, ha="center", va="center")
+        axes.text(
+            *np.median(positions[numbers == group], axis=0), shown_in_line(name), fontsize=8, ha="center", va="center"
+        )
         for (group, _), name in zip(labels, names, strict=True)
     ]
     for text in drawn:
@@ -91,5 +98,7 @@ def _colors(numbers: IntArray) -> AnyArray:
 
     count = int(numbers.max(initial=-1)) + 1
     hues = (np.arange(count) * 137.508 + 210) % 360 / 360
-    palette = hsv_to_rgb(np.stack([hues, np.full(count, 0.7), 0.62 + np.arange(count) % 3 * 0.1], axis=1).reshape(-1, 3))
+    palette = hsv_to_rgb(
+        np.stack([hues, np.full(count, 0.7), 0.62 + np.arange(count) % 3 * 0.1], axis=1).reshape(-1, 3)
+    )
     return np.concatenate([palette, [[0.7, 0.72, 0.75]]])[numbers]

@@ -64,7 +64,9 @@ def of_vectors(path: Path, records: Iterable[Record] | None) -> Collection:
         )
     ids, texts, columns = _parts(list(records))
     if len(ids) != len(vectors):
-        raise InputError(f"{path} holds {len(vectors)} vectors, and there are {len(ids)} texts: each vector needs its text")
+        raise InputError(
+            f"{path} holds {len(vectors)} vectors, and there are {len(ids)} texts: each vector needs its text"
+        )
     return Collection(unit_rows(vectors), ids, texts, columns)
 
 

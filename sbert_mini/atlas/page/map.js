@@ -28,7 +28,7 @@
   if (gl) {
     const shader = (kind, source) => { const s = gl.createShader(kind); gl.shaderSource(s, source); gl.compileShader(s); return s; };
     program = gl.createProgram();
-    gl.attachShader(program, shader(gl.VERTEX_SHADER, "attribute vec2 p;attribute vec4 c;uniform vec4 v;uniform float s;varying vec4 k;void main(){gl_Position=vec4((p-v.xy)*v.zw,0.,1.);gl_PointSize=c.a>0.?s:0.;k=c;}"));
+    gl.attachShader(program, shader(gl.VERTEX_SHADER, "attribute vec2 p;attribute vec4 c;uniform vec4 v;uniform mediump float s;varying vec4 k;void main(){gl_Position=vec4((p-v.xy)*v.zw,0.,1.);gl_PointSize=c.a>0.?s:0.;k=c;}"));
     gl.attachShader(program, shader(gl.FRAGMENT_SHADER, "precision mediump float;varying vec4 k;uniform float s;void main(){if(k.a==0.)discard;float d=length(gl_PointCoord-.5)*s;float a=k.a*clamp(s*.5-d+.2,0.,1.);gl_FragColor=vec4(k.rgb*a,a);}"));
     gl.linkProgram(program); gl.useProgram(program);
     const data = new Float32Array(2 * n); for (let i = 0; i < n; i++) { data[2 * i] = xs[i]; data[2 * i + 1] = ys[i]; }
