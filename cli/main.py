@@ -33,6 +33,7 @@ from . import (  # noqa: E402
     explain,
     index,
     joining,
+    map,
     migrating,
     mine,
     models,
@@ -78,6 +79,7 @@ app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("dedup", epilog=dedup.EXAMPLE)(dedup.dedup)
 app.command("cluster", epilog=cluster.EXAMPLE)(cluster.cluster)
 app.command("explain", epilog=explain.EXAMPLE)(explain.explain)
+app.command("map", epilog=map.EXAMPLE)(map.map_rows)
 app.command("mine", epilog=mine.EXAMPLE)(mine.mine)
 app.add_typer(reduce.app, name="reduce")
 app.add_typer(models.app, name="models")

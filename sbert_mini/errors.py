@@ -36,6 +36,7 @@ EXTRA_OF = {
     **dict.fromkeys(("starlette", "uvicorn", "orjson", "prometheus_client"), "serve"),
     "pymilvus": "milvus",
     "ray": "ray",
+    "openTSNE": "map",
     "torchjd": "torchjd",
 }
 """Optional packages, by their import name -> the extra of this distribution that installs them."""
