@@ -198,24 +198,14 @@ def search(
     The score is what ranks the hits: weight * cosine + (1 - weight) * BM25 / (the greatest BM25 score possible + 30), over the
     first 100 rows by meaning and by words. With --by meaning it is the cosine, with --by words the BM25 score. --json and --jsonl
     give for each hit the cosine, the BM25 score ("bm25") and its two ranks ("rank_by_meaning", "rank_by_words"), or null.
-
     With --explain a hit has the five pairs of words with the greatest shares of its cosine, in JSON under "explanation".
 
     A long row that is stored in passages has the cosine of its closest passage. --passages shows that passage; JSON then has
     "passage" in place of "text". "start" and "end" count the characters of the text.
     """
     ranked_by = _ranked_by(by, hybrid, weight)
-    layout = _layout(
-        as_json,
-        as_json_lines,
-        with_text,
-        passages,
-        full,
-        columns,
-        color,
-        by_words=ranked_by == "words",
-        explain=explain,
-    )
+    shown = {"with_text": with_text, "passages": passages, "full": full, "explain": explain}
+    layout = _layout(as_json, as_json_lines, columns, color, by_words=ranked_by == "words", **shown)
     reading = options.reading(input_format, text_column, text_separator, id_column, max_row_bytes, delimiter)
     options.check_trust(trust_tokenizer, model)
     if directory.startswith(address.SCHEME) and "filter_timeout" in options.given(context):
@@ -225,14 +215,9 @@ def search(
     asked: dict[str, Any] = {"k": k, "exact": exact, "min_score": min_score, "filter": filter}
     ranking: dict[str, Any] = {"by": ranked_by, "weight": weight}
     if like is not None:
-        if explain:
-            raise UsageError(
-                "--explain is for a query, and --like takes its place: try 'sbmini explain' on the two texts"
-            )
+        _check_exclusive({"--explain": explain, "--like": True})
         if words or input or (ranked_by or "meaning") != "meaning":
-            raise UsageError(
-                "--like takes the place of the query, and compares by meaning: give no query, --input or --by with it"
-            )
+            raise UsageError("--like takes the place of the query, by meaning: give no query, --input or --by with it")
         found = opened().print_similar(like, **asked)
     elif not words and not input and asking.is_possible():
         options.check_no_input_options(reading)
@@ -379,12 +364,12 @@ def _similar(index: "Searchable", identity: str, k: int, **asked: Any) -> "tuple
 def _layout(
     as_json: bool,
     as_json_lines: bool,
-    with_text: bool,
-    passages: bool,
-    full: bool,
     columns: str | None,
     color: options.Color,
     *,
+    with_text: bool,
+    passages: bool,
+    full: bool,
     by_words: bool,
     explain: bool,
 ) -> Layout:

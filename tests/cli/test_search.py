@@ -252,4 +252,4 @@ def test_hits_say_why_they_were_found(search, shown):
     assert any(line.startswith("    bread ~ bread 0.") for line in shown(query, "-k", "1", "--explain"))
     assert "explanation" not in json.loads(search(query, "-k", 1, "--json").stdout)["results"][0]["hits"][0]
     one_error(search(query, "--explain"), 2, "--explain is for a terminal and for JSON")
-    one_error(search("--like", "7", "--explain", "--json"), 2, "sbmini explain")
+    one_error(search("--like", "7", "--explain", "--json"), 2, "--explain and --like exclude each other")
