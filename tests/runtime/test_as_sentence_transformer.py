@@ -118,6 +118,7 @@ def test_arrays_need_no_torch(minilm):
     code = f"""
 import sys
 sys.modules["torch"] = None
+from sbert_mini import Embedder
 from sbert_mini.errors import MissingExtraError
 model = Embedder({str(minilm)!r}, threads=1)
 assert model.similarity(model.embed_documents(["a dog"]), model.encode("a dog", device="cpu")).shape == (1, 1)
