@@ -23,6 +23,7 @@ from sbert_mini.files import system  # noqa: E402
 from sbert_mini.progress import close_bars  # noqa: E402
 
 from . import (  # noqa: E402
+    agents,
     bench,
     dedup,
     demo,
@@ -73,6 +74,7 @@ index.app.command("sync", epilog=sync.EXAMPLE)(sync.sync)
 app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
+app.command("mcp", epilog=agents.EXAMPLE)(agents.mcp)
 app.command("dedup", epilog=dedup.EXAMPLE)(dedup.dedup)
 app.command("mine", epilog=mine.EXAMPLE)(mine.mine)
 app.add_typer(reduce.app, name="reduce")
