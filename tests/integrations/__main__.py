@@ -41,7 +41,7 @@ def main():
     for name in parser.parse_args().names or FRAMEWORKS:
         python = prepared(name)
         test = ROOT / "tests" / "integrations" / f"test_{name}.py"
-        options = ["-q", "-p", "no:cacheprovider", "-c", test.parent / "pytest.ini", "--noconftest"]
+        options = ["-q", "-p", "no:cacheprovider", "-c", test.parent / "frameworks.ini", "--noconftest"]
         if subprocess.run([python, "-m", "pytest", *options, test], cwd=ROOT).returncode:
             failed.append(name)
             continue
