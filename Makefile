@@ -51,7 +51,7 @@ check-commands: $(VENV)/all.done  ## run 2,600 generated command lines: no trace
 check-frameworks: $(VENV)/all.done  ## bulk encoding on Ray and an index in Milvus, with the real frameworks
 	$(BIN)/python -m pytest -m "frameworks and not long"
 
-check-integrations: $(VENV)/all.done  ## the adapters for LangChain, LlamaIndex and Chroma, each with the framework in an environment of its own
+check-integrations: $(VENV)/all.done  ## the adapters for LangChain, LlamaIndex, Chroma and llm, each with the framework in an environment of its own
 	$(BIN)/python -m tests.integrations
 
 check-wheel: $(VENV)/all.done  ## build the sdist and the wheel, and look into both

@@ -16,6 +16,7 @@ FRAMEWORKS = {
     "langchain": ("langchain-core", "langchain-tests"),
     "llama_index": ("llama-index-core",),
     "chroma": ("chromadb",),
+    "llm": ("llm",),
 }
 """The test's name -> what is installed for it; the first is the framework."""
 
