@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
@@ -186,7 +186,7 @@ class Server:
         """Return a request's body, which fits its schema.
 
         Raises:
-            ProblemError: it is too large or too slow.
+            ProblemError: it is too large or too slow, or the client has gone.
             BadBodyError: it is not JSON, or does not fit.
         """
         limits, parts, size = self.settings.limits, [], 0
@@ -199,6 +199,8 @@ class Server:
                     parts.append(part)
         except TimeoutError:
             raise ProblemError(408, f"the body did not arrive within {limits.body_seconds:g} s") from None
+        except ClientDisconnect:
+            raise ProblemError(400, "the connection ended before the body did") from None
         try:
             value = orjson.loads(b"".join(parts))
         except ValueError as error:

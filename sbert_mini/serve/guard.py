@@ -110,8 +110,9 @@ class Guard:
             if kind != b"application/json":
                 raise ProblemError(415, "a body must have the Content-Type application/json")
             size = headers.get(b"content-length", b"0")
-            if size.isdigit() and int(size) > self._settings.limits.body_bytes:
-                raise ProblemError(413, f"a body may have {self._settings.limits.body_bytes} bytes; found {int(size)}")
+            if size.isdigit() and (len(size) > _DIGITS or int(size) > self._settings.limits.body_bytes):
+                found = size[:_DIGITS].decode() + "..." * (len(size) > _DIGITS)
+                raise ProblemError(413, f"a body may have {self._settings.limits.body_bytes} bytes; found {found}")
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request, and write its line of log, which holds no text of it."""
@@ -131,6 +132,8 @@ class Guard:
 
 
 _READ = (b"host", b"origin", b"authorization", b"content-type", b"content-length")
+_DIGITS = 20
+"""Of the length of a body; a longer number is not read."""
 _ASKS = {"WWW-Authenticate": "Bearer"}
 
 

@@ -39,6 +39,7 @@ QUICK = {
     "head": 300,
     "recipe": 200,
     "table": 200,
+    "request": 150,
     "folder": 400,
 }
 LONG = {
@@ -53,6 +54,7 @@ LONG = {
     "tokenizer": 1500,
     "modules": 1000,
     "judgments": 500,
+    "request": 1000,
 }
 LINES = 300
 _MEMORY = Path("/dev/shm")  # noqa: S108
@@ -96,6 +98,8 @@ def _work(
     import sbert_mini.runtime.predictor
     import sbert_mini.search.index
     import sbert_mini.search.writer
+    import sbert_mini.serve.app
+    import sbert_mini.serve.searching
     import sbert_mini.text.tokenizer  # noqa: F401
     from sbert_mini.runtime import quantization
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.hostile import filters, kinds, large, small, tables
+from tests.hostile import filters, kinds, large, requests, small, tables
 
 KINDS: Mapping[str, Callable[[Path, Path, random.Random], kinds.Case]] = {
     **kinds.KINDS,
@@ -12,6 +12,7 @@ KINDS: Mapping[str, Callable[[Path, Path, random.Random], kinds.Case]] = {
     **small.CASES,
     "filter": filters.filter_case,
     "table": tables.table_case,
+    "request": requests.request_case,
 }
 
 

@@ -200,6 +200,34 @@ def test_a_body_without_a_length_is_bounded_too(open_server):
     problem(answer, 413, "20000 bytes")
 
 
+def test_a_client_that_hangs_up_leaves_no_traceback(open_server, capfd):
+    import asyncio
+
+    client, _, _ = open_server()
+    parts = [{"type": "http.request", "body": b'{"input"', "more_body": True}, {"type": "http.disconnect"}]
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "query_string": b"", "headers": headers}
+    sent = []
+
+    async def receive():
+        return parts.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert "the connection ended before the body did" in sent[1]["body"].decode()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_length_of_a_body_is_not_repeated_whole(open_server):
+    client, _, _ = open_server()
+    headers = {"content-type": "application/json", "content-length": "9" * 4000}
+    message = problem(client.post("/search", content=b"{}", headers=headers), 413).json()["error"]["message"]
+    assert len(message) < 100
+
+
 def test_pages_of_other_sites_are_refused(open_server):
     client, _, _ = open_server()
     problem(client.get("/indexes", headers={"host": "evil.example"}), 403, "not called 'evil.example'")
