@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constra
 DEMO   := build/demo-index
 REPORT := build/report
 
-.PHONY: help demo test lint check-files check-commands check-frameworks check-wheel check-long hostile hostile-long sanitize fuzz arm mutants wheels release-check docs bench model paper ablations conflict clean
+.PHONY: help demo test lint check-files check-commands check-frameworks check-integrations check-wheel check-long hostile hostile-long sanitize fuzz arm mutants wheels release-check docs bench model paper ablations conflict clean
 help:            ## list the verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -50,6 +50,9 @@ check-commands: $(VENV)/all.done  ## run 2,600 generated command lines: no trace
 
 check-frameworks: $(VENV)/all.done  ## bulk encoding on Ray and an index in Milvus, with the real frameworks
 	$(BIN)/python -m pytest -m "frameworks and not long"
+
+check-integrations: $(VENV)/all.done  ## the adapters for LangChain, LlamaIndex, Chroma and llm, each with the framework in an environment of its own
+	$(BIN)/python -m tests.integrations
 
 check-wheel: $(VENV)/all.done  ## build the sdist and the wheel, and look into both
 	$(BIN)/python -m pytest -m wheel

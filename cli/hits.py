@@ -231,23 +231,10 @@ def _lines(hit: "Hit", span: "Span") -> "list[Span]":
 
 def _place(hit: "Hit", excerpt: "Excerpt | None") -> tuple[str, str]:
     """Return where a hit's closest sentence stands, as `path:line`, and its headings; of a row without a file its id."""
-    if "file_path" not in hit.columns:
-        return hit.id, ""
-    from sbert_mini.documents.places import place_in_row
+    from sbert_mini.documents.places import shown_place
 
     start, end = (hit.start, hit.end) if excerpt is None else excerpt.closest
-    place = place_in_row(hit.text, hit.columns, start, end)
-    if place is None:
-        return hit.id, ""
-    file = hit.id
-    for sign in (
-        "#:" if hit.columns.get("file_line") is not None else ""
-    ):  # the id of a row of a table names its file first
-        if (at := hit.id.find(place.path + sign)) >= 0:
-            file = hit.id[: at + len(place.path)]
-            break
-    line = f":{place.first_line}" if place.first_line is not None else ""
-    return f"{file}{line}" + (f"  page {place.page}" if place.page is not None else ""), " > ".join(place.headings)
+    return shown_place(hit.id, hit.text, hit.columns, start, end)
 
 
 def _named(identity: str | None, query: str, *, with_ids: bool, several: bool) -> list[str]:

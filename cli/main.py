@@ -23,6 +23,7 @@ from sbert_mini.files import system  # noqa: E402
 from sbert_mini.progress import close_bars  # noqa: E402
 
 from . import (  # noqa: E402
+    agents,
     bench,
     cluster,
     dedup,
@@ -76,6 +77,7 @@ index.app.command("sync", epilog=sync.EXAMPLE)(sync.sync)
 app.add_typer(index.app, name="index")
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
+app.command("mcp", epilog=agents.EXAMPLE)(agents.mcp)
 app.command("dedup", epilog=dedup.EXAMPLE)(dedup.dedup)
 app.command("cluster", epilog=cluster.EXAMPLE)(cluster.cluster)
 app.command("explain", epilog=explain.EXAMPLE)(explain.explain)

@@ -94,11 +94,11 @@ def serve(
 
     quiet_notes(quiet)
     options.check_trust(trust_tokenizer, model)
-    paths = _named(indexes or [])
+    paths = named_indexes(indexes or [])
     if unknown := [name for name in allow_writes or () if name not in paths]:
         raise UsageError(f"--allow-writes names no index that is served: {unknown[0]!r}; there are: {', '.join(paths)}")
     limits = Limits(body_bytes=max_body_bytes, texts=max_texts, tokens=max_tokens, filter_seconds=filter_timeout)
-    settings = Settings(host, tuple(allow_host or ()), _key(api_key_file), truncation, limits, not quiet)
+    settings = Settings(host, tuple(allow_host or ()), api_key(api_key_file), truncation, limits, not quiet)
     if not settings.is_local and settings.key is None:
         raise UsageError(f"on {host} a key is needed: set SBMINI_API_KEY, or pass --api-key-file")
     from sbert_mini.serve.app import Server
@@ -120,7 +120,7 @@ def serve(
         )
 
 
-def _named(indexes: list[str]) -> dict[str, Path]:
+def named_indexes(indexes: list[str]) -> dict[str, Path]:
     """Return the directories of indexes by their names."""
     paths: dict[str, Path] = {}
     for given in indexes:
@@ -135,7 +135,7 @@ def _named(indexes: list[str]) -> dict[str, Path]:
     return paths
 
 
-def _key(file: Path | None) -> str | None:
+def api_key(file: Path | None) -> str | None:
     """Return the key that requests must bring."""
     if file is None:
         return os.environ.get("SBMINI_API_KEY") or None

@@ -34,6 +34,7 @@ EXTRA_OF = {
     "lxml": "documents",
     "watchfiles": "documents",
     **dict.fromkeys(("starlette", "uvicorn", "orjson", "prometheus_client"), "serve"),
+    **dict.fromkeys(("mcp", "mcp_types", "pydantic"), "mcp"),
     "pymilvus": "milvus",
     "ray": "ray",
     "openTSNE": "map",

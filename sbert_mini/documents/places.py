@@ -62,6 +62,25 @@ def hit_fields(rank: int, hit: Hit, *, with_text: bool = True, passages: bool = 
     return {"rank": rank, **fields}
 
 
+def shown_place(identity: str, text: str, columns: Mapping[str, Any], start: int, end: int) -> tuple[str, str]:
+    """Return where a part of a row stands, as `path:line` or `path  page 3`, and its headings; without a file the row's id.
+
+    The path begins with the folder as the sync named it. Arguments as in `place_in_row`.
+    """
+    place = place_in_row(text, columns, start, end) if "file_path" in columns else None
+    if place is None:
+        return identity, ""
+    file = identity
+    for sign in (
+        ("#", ":") if columns.get(reader.LINE) is not None else ()
+    ):  # the id of a table's row names its file first
+        if (at := identity.find(place.path + sign)) >= 0:
+            file = identity[: at + len(place.path)]
+            break
+    line = f":{place.first_line}" if place.first_line is not None else ""
+    return f"{file}{line}" + (f"  page {place.page}" if place.page is not None else ""), " > ".join(place.headings)
+
+
 def place_in_row(text: str, columns: Mapping[str, Any], start: int, end: int) -> Place | None:
     """Return where a part of a row's text stands in its file; None for a row that no sync made.
 

@@ -238,15 +238,6 @@ def rescaled(vectors: FloatArray, lengths: AnyArray) -> FloatArray:
     return np.where(off[:, None], vectors / lengths[:, None], vectors).astype(np.float32) if off.any() else vectors
 
 
-def numpy_only(*, convert_to_numpy: bool, convert_to_tensor: bool) -> None:
-    """Raise `UsageError` if the caller asks for anything but a NumPy array (sentence-transformers can return tensors)."""
-    if convert_to_tensor or not convert_to_numpy:
-        raise UsageError(
-            "vectors are NumPy arrays here, and convert_to_numpy=True and convert_to_tensor=False are all that there is: "
-            "torch.from_numpy(vectors) makes a tensor of them"
-        )
-
-
 def _shown(value: Any) -> str:
     return f"{type(value).__name__} {value!r}"[:80]
 

@@ -8,7 +8,8 @@ from typing import Any, Unpack
 from sbert_mini.errors import ModelMismatchError
 from sbert_mini.model import registry
 from sbert_mini.model.choices import Graph
-from sbert_mini.runtime import arguments, reading, similarity
+from sbert_mini.runtime import arguments, reading
+from sbert_mini.runtime.as_sentence_transformer import AsSentenceTransformer, result_form
 from sbert_mini.runtime.choices import Backend, Precision
 from sbert_mini.runtime.engine import thread_count
 from sbert_mini.runtime.explanation import ExplainOptions, Explanation, TokenOptions, encode_tokens, explain
@@ -17,7 +18,7 @@ from sbert_mini.runtime.graphs import find_ranges
 from sbert_mini.runtime.npy import write_npy
 from sbert_mini.runtime.opening import OpeningOptions, open_model
 from sbert_mini.runtime.precision import check_precision, quantize_vectors
-from sbert_mini.runtime.reading import DOCUMENT_PROMPTS, QUERY_PROMPTS, prompt_text, with_prompt
+from sbert_mini.runtime.reading import QUERY_PROMPTS, prompt_text, with_prompt
 from sbert_mini.runtime.stream import (
     EncodedWindow,
     EncodeOptions,
@@ -26,19 +27,19 @@ from sbert_mini.runtime.stream import (
     StreamOptions,
     TextStream,
     check_dimension,
-    check_texts,
     join_records,
     joined,
 )
-from sbert_mini.shapes import AnyArray, FloatArray, IntArray
+from sbert_mini.shapes import AnyArray, FloatArray
 from sbert_mini.text.records import Record, Reject
 from sbert_mini.text.words import Words
 
 
-class Embedder:
+class Embedder(AsSentenceTransformer):
     """A sentence-embedding model that runs without torch.
 
-    Method names and arguments are those of `SentenceTransformer`. Three defaults differ, on purpose: vectors have length 1
+    Method names and arguments are those of `SentenceTransformer`, so that its evaluators and utilities take an embedder as the
+    model; what it does not have is refused by name. Three defaults differ, on purpose: vectors have length 1
     (`normalize_embeddings=True`), a text that is longer than the model reads is reported, and the products are computed in
     int8 unless `graph="fp32"`.
 
@@ -104,35 +105,11 @@ class Embedder:
         options = {**vars(self._options), "graph": self.graph, "threads": self.threads}
         return _reopened, (type(self), self.path, self.model_name, self.fingerprint, options)
 
-    @property
-    def max_seq_length(self) -> int:
-        """The longest text in tokens, special tokens included."""
-        return self.tokenizer.max_seq_length
-
-    @property
-    def prompts(self) -> dict[str, str]:
-        """The model's prompts by name."""
-        return dict(self._layout.prompts)
-
-    def get_embedding_dimension(self) -> int:
-        """Return `dimension`, under the two names that sentence-transformers has for it."""
-        return self.dimension
-
-    get_sentence_embedding_dimension = get_embedding_dimension
-
     def __repr__(self) -> str:
         return (
             f"Embedder({self.model_name!r}, graph={self.graph!r}, threads={self.threads}, dimension={self.dimension}, "
             f"max_seq_length={self.max_seq_length}, backend={self.backend!r})"
         )
-
-    def tokenize(self, texts: str | Iterable[str]) -> dict[str, IntArray]:
-        """Return what the model reads of each text: `input_ids`, `attention_mask` and `token_type_ids`, padded.
-
-        Shapes: each: (texts, seq), `seq` the longest text's tokens, at most `max_seq_length`.
-        """
-        several = check_texts([str(texts)] if arguments.is_one_text(texts) else texts)
-        return reading.padded_tokens(list(several), self.tokenizer)
 
     def words_of(self, texts: Sequence[str], *, prompt: str | None = None) -> list[Words]:
         """Return what the model reads of each text, as far as it tells texts from each other; `prompt` as in `encode`."""
@@ -142,38 +119,53 @@ class Embedder:
         self,
         texts: str | Iterable[str],
         *,
-        precision: Precision = "float32",
+        precision: Precision | None = "float32",
         ranges: FloatArray | None = None,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
+        output_value: str | None = "sentence_embedding",
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
         **options: Unpack[EncodeOptions],
     ) -> AnyArray:
         """Return one vector a text, in the order of the texts.
 
         Args:
             texts: the texts, in any ordered iterable, which is read as it is encoded; a single string gives a single vector.
-            precision: of the values; see `precision.quantize_vectors`.
+            precision: of the values; see `precision.quantize_vectors`. None is float32.
             ranges: of each component, for the precisions int8 and uint8; None for the model's own (`component_ranges`), where
                 `SentenceTransformer` takes those of the call's vectors.
-            convert_to_numpy, convert_to_tensor: as sentence-transformers has them; True and False, since results are arrays.
+            convert_to_numpy, convert_to_tensor, output_value, device, pool, chunk_size: as sentence-transformers has them; see
+                `as_sentence_transformer.result_form`. Tensors need torch.
             options: `batch_size`, `show_progress_bar`, `normalize_embeddings`, `truncate_dim`, `prompt_name`, `prompt`,
                 `truncation`, `counts` and `waits`: see `stream.EncodeOptions`.
 
         Shapes: the result: (texts, dim), or (dim,) for a single string; float32 unless `precision` says otherwise.
 
         Raises:
-            UsageError: an argument is invalid.
+            UsageError: an argument is invalid, or asks for what an embedder cannot do.
             TextTooLongError: a text is too long, and `truncation` is `error`.
+            MissingExtraError: a tensor is asked for, and torch is not installed.
         """
+        precision = precision or "float32"
         check_precision(precision)
-        arguments.numpy_only(convert_to_numpy=convert_to_numpy, convert_to_tensor=convert_to_tensor)
+        as_result = result_form(
+            self._options.device,
+            convert_to_numpy=convert_to_numpy,
+            convert_to_tensor=convert_to_tensor,
+            output_value=output_value,
+            device=device,
+            pool=pool,
+            chunk_size=chunk_size,
+        )
         single = arguments.is_one_text(texts)
         blocks, dim = self.encode_stream([str(texts)] if single else texts, **options), options.get("truncate_dim")
         vectors = joined(blocks, check_dimension(self._layout, dim))
         if precision in ("int8", "uint8") and ranges is None:
             ranges = self.component_ranges(dim, normalize_embeddings=options.get("normalize_embeddings", True))
         result = quantize_vectors(vectors, precision, ranges)
-        return result[0] if single else result
+        return as_result(result[0] if single else result)
 
     def component_ranges(self, truncate_dim: int | None = None, *, normalize_embeddings: bool = True) -> FloatArray:
         """Return the range of each component in which vectors of the precisions int8 and uint8 are stored.
@@ -187,20 +179,12 @@ class Embedder:
         encode = partial(self.encode, truncate_dim=self._layout.dimension, prompt="", truncation="chunk")
         return find_ranges(self._converted, self.model_name, encode).of(dimension, normalized=normalize_embeddings)
 
-    def encode_query(self, texts: str | Iterable[str], **options: Any) -> AnyArray:
-        """Return `encode(texts)` with the model's prompt named `query`, if it has one and no other is asked for."""
-        return self.encode(texts, **with_prompt(options, self._layout, QUERY_PROMPTS))
-
     def encode_queries(self, texts: Iterable[str]) -> tuple[FloatArray, list[Words]]:
         """Return `encode_query(texts)`, (texts, dim), and what the model reads of each text, without reporting unknown words."""
         options = with_prompt({"warn_of_unknown": False}, self._layout, QUERY_PROMPTS)
         windows = list(self.encode_windows(texts, **options))
         vectors = joined((window.vectors for window in windows), self.dimension)
         return vectors, [words for window in windows for words in window.words()]
-
-    def encode_document(self, texts: str | Iterable[str], **options: Any) -> AnyArray:
-        """Return `encode(texts)` with the model's prompt named `document`, `passage` or `corpus`, the first that it has."""
-        return self.encode(texts, **with_prompt(options, self._layout, DOCUMENT_PROMPTS))
 
     def document_prompt(self) -> str:
         """Return the text that `encode_document` puts before each text; an empty string for none."""
@@ -233,14 +217,6 @@ class Embedder:
     def explain(self, a: str, b: str, **options: Unpack[ExplainOptions]) -> Explanation:
         """Return why two texts have their cosine, by pairs of their words: see `explanation.explain`."""
         return explain(a, b, self._layout, self.tokenizer, self._engine, self.encode_stream, **options)
-
-    def similarity(self, a: AnyArray, b: AnyArray) -> FloatArray:
-        """Return the model's own similarity of each vector of `a` to each of `b`, (texts, others): `similarity.similarity`."""
-        return similarity.similarity(a, b, self._layout.similarity)
-
-    def similarity_pairwise(self, a: AnyArray, b: AnyArray) -> FloatArray:
-        """Return the model's own similarity of each vector of `a` to the one of `b` in its place, (texts,)."""
-        return similarity.similarity_pairwise(a, b, self._layout.similarity)
 
     def are_longer(self, texts: Sequence[str], *, prompt: str | None = None) -> list[bool]:
         """Return which texts, with the prompt, are longer than the model reads; None for the model's own default prompt."""

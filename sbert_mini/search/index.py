@@ -24,6 +24,7 @@ from sbert_mini.search.generation import (
 )
 from sbert_mini.search.kinds import SearchKind
 from sbert_mini.search.nearest import SegmentSearch, segment_searches
+from sbert_mini.search.notebook import IndexTable
 from sbert_mini.search.queries import Hit, IndexModel, SearchOptions, read_request
 from sbert_mini.search.ranking import default_by, hits_of, nearest_rows
 from sbert_mini.search.segment import StoredRow
@@ -32,7 +33,7 @@ from sbert_mini.search.word_index import WordIndex
 from sbert_mini.shapes import AnyArray, FloatArray, IntArray
 
 
-class SearchIndex:
+class SearchIndex(IndexTable):
     """An index directory at one generation, opened for search. It cannot write: `search.writer.IndexWriter` does.
 
     Args:

@@ -15,6 +15,7 @@ from sbert_mini.runtime import arguments
 from sbert_mini.runtime.embedder import Embedder
 from sbert_mini.runtime.graphs import is_converted
 from sbert_mini.search.fusion import DEFAULT_WEIGHT, SEARCH_BY, SearchBy
+from sbert_mini.search.notebook import table
 from sbert_mini.search.store import ModelIdentity
 from sbert_mini.shapes import FloatArray
 from sbert_mini.text.words import Words
@@ -56,6 +57,10 @@ class Hit:
     def passage(self) -> str:
         """The part of the text that is nearest to the query."""
         return self.text[self.start : self.end]
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: its scores, its columns and its passage."""
+        return table({"id": self.id, "score": f"{self.score:.4f}", **self.columns}, self.passage)
 
 
 class SearchOptions(TypedDict, total=False):

@@ -3,14 +3,22 @@
 import logging
 import socket
 from collections.abc import Callable
+from typing import Protocol
 
 from sbert_mini.errors import SbertMiniError
-from sbert_mini.serve.app import Server
+from sbert_mini.serve.guard import App
 
 _ENDS_WITHIN_S = 30
 _IDLE_S = 75
 _CONNECTIONS = 1000
 """Connections that may be open at once; a further one is answered 503."""
+
+
+class Served(Protocol):
+    """What is served: `app.Server`, or the tools of an agent."""
+
+    def app(self) -> App:
+        """Return the ASGI application."""
 
 
 class AddressError(SbertMiniError):
@@ -35,7 +43,7 @@ def bound(host: str, port: int) -> socket.socket:
     return taken
 
 
-def run(server: Server, listening: socket.socket, on_ready: Callable[[str], None]) -> None:
+def run(server: Served, listening: socket.socket, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:

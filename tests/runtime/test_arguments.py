@@ -223,9 +223,6 @@ def test_names_of_sentence_transformers(default_embedder):
     np.testing.assert_array_equal(
         default_embedder.encode(TEXTS, convert_to_numpy=True, convert_to_tensor=False), expected
     )
-    for options in ({"convert_to_tensor": True}, {"convert_to_numpy": False}):
-        with pytest.raises(UsageError, match=r"torch\.from_numpy"):
-            default_embedder.encode_query(TEXTS, **options)
     assert default_embedder.get_sentence_embedding_dimension() == default_embedder.get_embedding_dimension() == 384
     other = default_embedder.encode(TEXTS[::-1])
     pairwise = default_embedder.similarity_pairwise(expected, other)

@@ -1,0 +1,1 @@
+"""Search as tools for agents, over the Model Context Protocol (MCP)."""
