@@ -118,6 +118,8 @@ bench: $(VENV)/all.done  ## measure the figures of README and docs/ against Sent
 model: $(VENV)/all.done   ## train and measure the shipped models, about two hours on two cores; the same command continues (SBMINI_DATA: the data folder)
 	$(BIN)/python -m benchmarks.models.train
 	$(BIN)/python -m benchmarks.models.figures
+	$(BIN)/python -m benchmarks.models.static
+	$(BIN)/python -m benchmarks.models.static_figures
 	$(BIN)/python -m benchmarks.docs
 
 paper: $(VENV)/all.done   ## train on the paper's three tasks, both phases, hours on two cores; the same command continues (SBMINI_DATA: the data folder)

@@ -45,7 +45,7 @@ from benchmarks import (
     words,
 )
 from benchmarks.harness import RESULTS
-from benchmarks.models import card
+from benchmarks.models import card, static_card
 from benchmarks.paper import train as paper
 from sbert_mini.evaluation import tables
 from sbert_mini.evaluation.table import Json, Table
@@ -201,8 +201,11 @@ TITLED: dict[str, Callable[[Json], list[Table]]] = {
     "fusion": fusion.tables,
     "libraries": libraries.tables,
     "levels": levels.tables,
+    "model_static": static_card.tables,
 }
 """The parts whose tables stand below their titles."""
+SCRIPTS = {"model": "models.figures", "model_static": "models.static_figures"}
+"""The parts that a script of another name measures."""
 
 
 def documents() -> dict[Path, str]:
@@ -214,7 +217,7 @@ def updated(texts: dict[Path, str]) -> dict[Path, str]:
     """Return the texts with each generated part made anew between its two markers."""
     parts = {"commands": commands(), "recipe": recipe_keys(), "files": json_files(), "capacity": capacity()}
     for name, function in (MEASURED | TITLED).items():
-        parts[name] = f"Not measured yet: `python -m benchmarks.{name}`."
+        parts[name] = f"Not measured yet: `python -m benchmarks.{SCRIPTS.get(name, name)}`."
         if (RESULTS / f"{name}.json").exists():
             made = markdown(function(record(name)), titles=name in TITLED)
             parts[name] = f"{made}\n\n{tables.machine_note(record(name))}"

@@ -63,7 +63,9 @@ def _values(index: "SearchIndex", store: "Store") -> dict[str, Any]:
         "generation": index.generation,
         "created": index.created,
         **{
-            f"model_{key}" if key in ("name", "fingerprint") else key: value for key, value in vars(index.model).items()
+            f"model_{key}" if key in ("name", "fingerprint") else key: value
+            for key, value in vars(index.model).items()
+            if key != "space"
         },
         "kind": index.kind.factory,
         "pca": index.kind.pca,

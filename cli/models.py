@@ -1,7 +1,7 @@
 """`sbmini models`: what models there are, and what is known of them."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from .amounts import amount
 from .describing import print_lines
 from .notes import note, quiet_notes
 from .printing import print_json, print_text
+
+if TYPE_CHECKING:
+    from sbert_mini.model.layout import ModelLayout
+    from sbert_mini.model.token_table import TableFile
 
 app = typer.Typer(help="List, describe and convert models.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -54,6 +58,9 @@ def info(
     from sbert_mini.runtime.engine import describe_backend
 
     layout = read_layout(registry.resolve(name, offline=offline))
+    if layout.table is not None:
+        _print_static(layout, layout.table, as_json=as_json)
+        return
     config = layout.config
     backend, reason = describe_backend(layout)
     graphs = sorted(file.name for file in graphs_folder(layout.path).glob("*.onnx"))
@@ -95,6 +102,45 @@ def info(
     print_lines(lines)
 
 
+def _print_static(layout: "ModelLayout", table: "TableFile", *, as_json: bool) -> None:
+    """Describe a static model: a table of token vectors."""
+    from sbert_mini.runtime.engine import describe_backend
+
+    backend, reason = describe_backend(layout)
+    bits = 4 if table.is_packed else 32
+    description = {
+        "path": str(layout.path),
+        "dimension": layout.dimension,
+        "layers": 0,
+        "vocabulary": table.tokens,
+        "bits": bits,
+        "max_seq_length": layout.max_seq_length,
+        "normalizes": layout.normalize,
+        "similarity": layout.similarity,
+        "prompts": dict(layout.prompts),
+        "space": table.space,
+        "backend": backend,
+        "backend_reason": reason,
+    }
+    if as_json:
+        print_json(description)
+        return
+    prompts = [f"{name}: {json.dumps(text, ensure_ascii=False)}" for name, text in layout.prompts.items()]
+    print_lines(
+        [
+            ("path", str(layout.path)),
+            ("vectors", f"{amount(layout.dimension, 'component')}{', of length 1' if layout.normalize else ''}"),
+            ("layers", f"none: a static model, the sum of its tokens' vectors, which have {bits} bits a component"),
+            ("vocabulary", amount(table.tokens, "word piece")),
+            ("reads", f"up to {amount(layout.max_seq_length, 'word piece')} of a text"),
+            ("similarity", layout.similarity),
+            ("prompts", prompts or "none"),
+            ("space", f"that of the model with the fingerprint {table.space[:12]}" if table.space else "its own"),
+            ("computed by", f"{backend}: {reason}"),
+        ]
+    )
+
+
 @app.command("convert", epilog="Example:\n\n  sbmini models convert ./my-model && scp -r my-model airgapped:\n")
 def convert(
     name: Name = None,
@@ -105,10 +151,14 @@ def convert(
     """Make a model's ONNX graphs now instead of at its first use, and print their paths."""
     quiet_notes(quiet)
     from sbert_mini.model import registry
-    from sbert_mini.model.layout import GRAPH_FILES
+    from sbert_mini.model.layout import GRAPH_FILES, read_layout
     from sbert_mini.runtime.graphs import find
 
     path = registry.resolve(name, offline=offline)
+    if (table := read_layout(path).table) is not None:
+        print_text(str(table.path))
+        note(f"{path} is a static model: it needs no graph")
+        return
     for graph in GRAPH_FILES:
         print_text(str(find(path, graph, trust_tokenizer=trust_tokenizer).file))
     note(f"{path} is ready for use without torch")

@@ -321,11 +321,32 @@ def _write_model(path: Path, *, seed: int, modules: list[dict] | None = None, **
         (path / "modules.json").write_text(json.dumps(entries), "utf-8")
 
 
-def _numbered(folder: Path, make: Callable[..., Path]) -> Callable[..., Path]:
+TABLE_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "dog", "sleeps", "s", "##s", "##leep", "."]
+DIRECTORY = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
+
+
+def tiny_static(path: Path, *, seed: int = 0, dimension: int = 22, space: str | None = None, limit: int = 11) -> Path:
+    """Put a small static model at the path: random token vectors of 4 bits a component."""
+    from sbert_mini.model.token_table import write_packed
+
+    rng = np.random.default_rng(seed)
+    numbers = rng.integers(-7, 8, (len(TABLE_WORDS), dimension))
+    write_packed(path, numbers, rng.uniform(0.1, 1, len(numbers)).astype(np.float16), space)
+    (path / "vocab.txt").write_text("\n".join(TABLE_WORDS) + "\n", "utf-8")
+    (path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}), "utf-8")
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": limit}), "utf-8")
+    kinds = (DIRECTORY, "sentence_transformers.base.modules.normalize.Normalize")
+    modules = [{"idx": i, "name": str(i), "path": ("", "1_Normalize")[i], "type": kind} for i, kind in enumerate(kinds)]
+    (path / "modules.json").write_text(json.dumps(modules), "utf-8")
+    (path / "1_Normalize").mkdir()
+    return path
+
+
+def _numbered(folder: Path, make: Callable[..., Path], name: str = "model") -> Callable[..., Path]:
     numbers = itertools.count(1)
 
     def made(**options) -> Path:
-        path = folder / f"model-{next(numbers)}"
+        path = folder / f"{name}-{next(numbers)}"
         path.mkdir()
         return make(path, **options)
 
@@ -342,6 +363,12 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
 def converted_model(tmp_path: Path) -> Callable[..., Path]:
     """`make_model`, with the graphs made already: for tests that do not test conversion."""
     return _numbered(tmp_path, tiny_converted_model)
+
+
+@pytest.fixture
+def static_model(tmp_path: Path) -> Callable[..., Path]:
+    """A function that gives a small random static model directory of the test's own."""
+    return _numbered(tmp_path, tiny_static, "static")
 
 
 @pytest.fixture

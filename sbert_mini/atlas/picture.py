@@ -53,20 +53,20 @@ def picture(
     figure.suptitle(shown_in_line(title), fontsize=12, parse_math=False)
     rows = len(positions)
     axes.scatter(
-        *positions.T,
+        positions[:, 0],
+        positions[:, 1],
         s=float(np.clip(12000 / max(rows, 1), 1.2, 30)),
         c=_colors(numbers),
         linewidths=0,
         alpha=0.55 if rows > 5000 else 0.8,
         rasterized=True,
     )
-    halo = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    halo: list[patheffects.AbstractPathEffect] = [patheffects.withStroke(linewidth=2.5, foreground="white")]
     names = [name if len(name) <= columns else name[: columns - 1] + "…" for _, name in labels]
+    middles = [np.median(positions[numbers == group], axis=0) for group, _ in labels]
     drawn = [
-        axes.text(
-            *np.median(positions[numbers == group], axis=0), shown_in_line(name), fontsize=8, ha="center", va="center"
-        )
-        for (group, _), name in zip(labels, names, strict=True)
+        axes.text(x, y, shown_in_line(name), fontsize=8, ha="center", va="center")
+        for (x, y), name in zip(middles, names, strict=True)
     ]
     for text in drawn:
         text.set_parse_math(False)

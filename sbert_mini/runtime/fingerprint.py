@@ -35,6 +35,9 @@ def file_sha256(path: Path) -> str:
 
 
 def _description(layout: ModelLayout) -> bytes:
+    if layout.table is not None:
+        sizes = [layout.table.tokens, layout.table.dimension, layout.max_seq_length]
+        return json.dumps({"table": sizes}).encode()
     parts: dict[str, Any] = {
         "config": layout.config.to_json(),
         "max_seq_length": layout.max_seq_length,

@@ -41,12 +41,12 @@ log = logging.getLogger("sbert_mini")
 
 @dataclass(frozen=True)
 class ConvertedModel:
-    """A graph on disk.
+    """A graph on disk, or a static model's table of token vectors.
 
     Attributes:
         layout: the model directory's description.
         graph: which graph it is.
-        file: the ONNX file.
+        file: the ONNX file, or the table.
         sha256: the file's checksum, in hexadecimal.
         fingerprint: sha256 over the model's weights, tokenizer, pooling and greatest length; the same for both graphs.
         read_only: write nothing into the model directory.
@@ -86,8 +86,14 @@ def start_check(converted: ConvertedModel) -> Callable[[], None]:
     return finish
 
 
+def check_kind(kind: str) -> None:
+    """Raise `UsageError` unless there are graphs of a kind."""
+    if kind not in GRAPH_FILES:
+        raise UsageError(f"graph must be one of {', '.join(sorted(GRAPH_FILES))}; found {kind!r}")
+
+
 def find(
-    path: str | Path,
+    path: str | Path | ModelLayout,
     kind: Graph = "int8",
     adapter: Adapter | None = None,
     *,
@@ -96,8 +102,9 @@ def find(
 ) -> ConvertedModel:
     """Return the graph `kind` of the model directory `path`, converting the model first if it has none.
 
-    With `adapter`, a task's projected attention layers, it is that task's graph. `trust_tokenizer` takes a `tokenizer.json` that
-    is not BERT's. `read_only` puts what is made into the cache, and writes nothing into the directory.
+    `path` may be the directory's layout, where the caller has it. With `adapter`, a task's projected attention layers, it is that
+    task's graph. `trust_tokenizer` takes a `tokenizer.json` that is not BERT's. `read_only` puts what is made into the cache, and
+    writes nothing into the directory.
 
     Raises:
         UsageError: `kind` is unknown.
@@ -105,9 +112,9 @@ def find(
         UnsupportedModelError: the directory holds a model that this package does not run.
         CorruptModelError: a file is missing or damaged.
     """
-    if kind not in GRAPH_FILES:
-        raise UsageError(f"graph must be one of {', '.join(sorted(GRAPH_FILES))}; found {kind!r}")
-    layout = read_layout(path)
+    check_kind(kind)
+    layout = path if isinstance(path, ModelLayout) else read_layout(path)
+    layout.require_encoder()
     sources = source_digests(layout)
     parent, names = layout.path, [str(layout.path.resolve())]
     if adapter is not None:
@@ -137,6 +144,8 @@ def is_converted(path: Path, kind: Graph) -> bool:
         UnsupportedModelError, CorruptModelError: as in `find`.
     """
     layout = read_layout(path)
+    if layout.table is not None:
+        return True
     sources = source_digests(layout)
     for folder in _folders(layout.path, sha256_of(os.fsencode(str(layout.path.resolve())))[:32]):
         record = read_record(folder)

@@ -1,14 +1,16 @@
-"""A model directory -> what computes its vectors: a graph or weights, an engine, a tokenizer."""
+"""A model directory -> what computes its vectors: a graph, weights or a table, an engine, a tokenizer."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from sbert_mini.errors import UsageError
 from sbert_mini.model.choices import Graph
+from sbert_mini.model.layout import ModelLayout, read_layout
+from sbert_mini.model.token_table import TableFile
 from sbert_mini.runtime.choices import Backend
-from sbert_mini.runtime.engine import Engine, open_engine
+from sbert_mini.runtime.engine import Engine, open_engine, requested_backend
 from sbert_mini.runtime.graph import Adapter
-from sbert_mini.runtime.graphs import ConvertedModel, find
+from sbert_mini.runtime.graphs import ConvertedModel, check_kind, find
 from sbert_mini.text.tokenizer import TextTokenizer, open_tokenizer
 
 
@@ -41,7 +43,25 @@ def open_model(path: Path, options: OpeningOptions) -> tuple[ConvertedModel, Eng
         UsageError: the backend is unknown or cannot compute this model here, or there is no such device.
         CorruptModelError: a file of the model is damaged.
     """
+    layout = read_layout(path)
+    if layout.table is not None:
+        return _open_table(layout, layout.table, options)
     trust, read_only = options.trust_tokenizer, options.read_only
-    converted = find(path, options.graph, options.adapter, trust_tokenizer=trust, read_only=read_only)
+    converted = find(layout, options.graph, options.adapter, trust_tokenizer=trust, read_only=read_only)
     engine = open_engine(converted, "onnx" if options.adapter is not None else options.backend, options.device)
     return converted, engine, open_tokenizer(converted.layout, trust=trust)
+
+
+def _open_table(
+    layout: ModelLayout, table: TableFile, options: OpeningOptions
+) -> tuple[ConvertedModel, Engine, TextTokenizer]:
+    """Return a static model: its table, what computes it, and its tokenizer."""
+    from sbert_mini.runtime.table_engine import TableEngine, check_backend, model_of
+
+    check_kind(options.graph)
+    if options.adapter is not None:
+        layout.require_encoder()
+    check_backend(layout, options.backend or requested_backend(), options.device)
+    tokenizer = open_tokenizer(layout, trust=options.trust_tokenizer)
+    converted = model_of(layout, table, options.graph, read_only=options.read_only)
+    return converted, TableEngine(table, tokenizer.special_ids), tokenizer

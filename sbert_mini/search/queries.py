@@ -139,16 +139,24 @@ class IndexModel:
                 named = Embedder(name, graph=graph, threads=self._threads, offline=True, read_only=True)  # type: ignore[arg-type]
             except ModelNotFoundError as error:
                 raise ModelNotFoundError(f"{self._path} was made with the model {name!r}: {error}") from error
-            self._embedder = self.check(named)
+            self._embedder = check_model(named, self.identity, self._path)
         return self._embedder
 
     def check(self, embedder: Embedder) -> Embedder:
-        """Return the embedder if its vectors can be compared with the index's: see `check_model`."""
+        """Return the embedder if its vectors can be compared with the index's.
+
+        They can if both models state the same space: a static model may search the index of the model that it was fitted to.
+
+        Raises:
+            ModelMismatchError: they cannot; the text names both models.
+        """
+        if embedder.space == (self.identity.space or self.identity.fingerprint):
+            return check_dimension(embedder, self.identity, self._path)
         return check_model(embedder, self.identity, self._path)
 
 
 def check_model(embedder: Embedder, model: ModelIdentity, path: Path | str) -> Embedder:
-    """Return the embedder if its vectors can be compared with those of an index.
+    """Return the embedder if its model is the one that an index was made with.
 
     Raises:
         ModelMismatchError: they cannot; the text names both models.
@@ -159,6 +167,15 @@ def check_model(embedder: Embedder, model: ModelIdentity, path: Path | str) -> E
             f"and {embedder.model_name!r} is another ({embedder.fingerprint[:12]}): their vectors cannot be "
             "compared. Search with the first, or make the index anew"
         )
+    return check_dimension(embedder, model, path)
+
+
+def check_dimension(embedder: Embedder, model: ModelIdentity, path: Path | str) -> Embedder:
+    """Return the embedder if its vectors have as many components as those of an index.
+
+    Raises:
+        ModelMismatchError: they have not.
+    """
     if embedder.dimension != model.dimension:
         raise ModelMismatchError(
             f"{path} holds vectors of {model.dimension} components, and {embedder.model_name!r} gives "

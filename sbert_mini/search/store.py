@@ -112,6 +112,7 @@ class ModelIdentity:
         graph: `int8` or `fp32`.
         dimension: components of a vector.
         prompt: the text put before each row's text, or an empty string.
+        space: `Embedder.space` where it is another model's fingerprint; else an empty string.
     """
 
     name: str
@@ -119,6 +120,7 @@ class ModelIdentity:
     graph: str
     dimension: int
     prompt: str = ""
+    space: str = ""
 
 
 def _manifest_path(path: Path, pointer: Mapping[str, Any]) -> Path:
@@ -468,7 +470,7 @@ def publish(
         "generation": generation,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "sbert_mini": __version__,
-        "model": vars(model),
+        "model": {key: value for key, value in vars(model).items() if value or key != "space"},
         "metric": "cosine",
         "kind": vars(kind or SearchKind()),
         "long_texts": vars(long_texts or LongTextRule()),

@@ -471,6 +471,7 @@ def model_identity(embedder: Embedder, prompt: str | None) -> ModelIdentity:
         graph=embedder.graph,
         dimension=embedder.dimension,
         prompt=embedder.document_prompt() if prompt is None else prompt,
+        space="" if embedder.space == embedder.fingerprint else embedder.space,
     )
 
 

@@ -261,9 +261,9 @@ def open_tokenizer(layout: ModelLayout, *, trust: bool = False) -> TextTokenizer
     return TextTokenizer.from_directory(
         layout.encoder_path,
         layout.max_seq_length,
-        layout.config.pad_token_id,
+        0 if layout.bert is None else layout.bert.pad_token_id,
         lowercase=layout.lowercase,
-        vocab_size=layout.config.vocab_size,
+        vocab_size=layout.vocab_size,
         trust=trust,
     )
 

@@ -260,6 +260,19 @@ def test_models_are_listed_described_and_converted(sbmini_here, make_model):
     assert listed[0] != sbmini_here("models", "list", env={"SBMINI_MODEL": str(path)}).stdout.splitlines()[0]
 
 
+def test_a_static_model_is_described_and_used(sbmini_here, static_model, tmp_path):
+    path = static_model(space="ab" * 32)
+    described = json.loads(sbmini_here("models", "info", path, "--json").stdout)
+    assert (described["dimension"], described["layers"], described["bits"], described["space"]) == (22, 0, 4, "ab" * 32)
+    assert "reads           up to 11 word pieces of a text\n" in sbmini_here("models", "info", path).stdout
+    assert sbmini_here("models", "convert", path).stdout == f"{path}/token_vectors.safetensors\n"
+    (tmp_path / "t.txt").write_text("the cat\na dog\n")
+    done = sbmini_here("encode", "-i", "t.txt", "-m", path, "-o", "v.npy", "--dim", 5)
+    assert done.returncode == 0, done.stderr
+    expected = Embedder(path).encode(["the cat", "a dog"], truncate_dim=5)
+    np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), expected)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "code", "parts"),
     [

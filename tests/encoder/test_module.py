@@ -237,3 +237,18 @@ def test_a_module_is_known_by_its_whole_type_alone(make_model, kind):
     file.write_text(file.read_text().replace('"sentence_transformers.models.Pooling"', json.dumps(kind)))
     with pytest.raises(UnsupportedModelError, match=r"modules\.json lists a module of type"):
         read_layout(path)
+
+
+def test_a_static_model_is_saved_for_plain_sentence_transformers(static_model, tmp_path):
+    path = static_model()
+    texts = ["The cat sleeps.", "dog zebra", "the cat " * 20, ""]
+    expected = sbert_mini.Embedder(path).encode(texts)
+    model = sbert_mini.load(path)
+    np.testing.assert_allclose(model.encode(texts), expected, atol=1e-6)
+    model.save(str(tmp_path / "plain"))
+    plain = SentenceTransformer(str(tmp_path / "plain"))
+    assert type(plain) is SentenceTransformer
+    np.testing.assert_allclose(plain.encode(texts), expected, atol=1e-6)
+    again = sbert_mini.Embedder(tmp_path / "plain")
+    assert again.max_seq_length == 11
+    assert again.encode(texts).tobytes() == expected.tobytes()

@@ -463,7 +463,9 @@ def header_case(bases: Path, folder: Path, rng: random.Random) -> Case:
     """Change the header of a .npy file of vectors, or of a safetensors file of weights of a reduction or of groups."""
     import numpy as np
 
-    kind = rng.choice(("npy", "weights", "reduction", "groups"))
+    kind = rng.choice(("npy", "weights", "reduction", "groups", "table"))
+    if kind == "table":
+        return _table_case(folder, rng)
     if kind == "npy":
         np.save(folder / "x.npy", np.ones((6, 4), np.float32))
         return Case(f"npy {change_npy(folder / 'x.npy', rng)}", _use_npy)
@@ -484,6 +486,37 @@ def header_case(bases: Path, folder: Path, rng: random.Random) -> Case:
         fit(np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32), 3).save(bases / file.name)
     shutil.copy(bases / file.name, file)
     return Case(f"reduction {change_header(file, rng)}", _use_reduction)
+
+
+def _table_case(folder: Path, rng: random.Random) -> Case:
+    """Change the header or the bytes of a static model's table; most records are made to agree."""
+    from tests.conftest import tiny_static
+
+    path = folder / "s"
+    path.mkdir()
+    file = tiny_static(path, seed=rng.randrange(9)) / "token_vectors.safetensors"
+    if rng.random() < 0.6:
+        how = change_header(file, rng)
+    else:
+        data = bytearray(file.read_bytes())
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        file.write_bytes(data[: rng.randint(0, len(data))] if rng.random() < 0.3 else data)
+        how = "bytes"
+    if rng.random() < 0.8:
+        record = {"format": 1, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        (path / "token_vectors.json").write_text(json.dumps(record))
+    if rng.random() < 0.2:
+        file.rename(path / "model.safetensors")
+        (path / "token_vectors.json").unlink()
+    return Case(f"table {how}", _use_table)
+
+
+def _use_table(folder: Path) -> str:
+    from sbert_mini import Embedder
+
+    vectors = Embedder(folder / "s", threads=1, offline=True, read_only=True).encode(["the cat sleeps.", "dog", ""])
+    return f"read {vectors.shape}"
 
 
 def _use_npy(folder: Path) -> str:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 import sbert_mini
 from benchmarks.harness import RESULTS
 from benchmarks.models.card import card as card_of
+from benchmarks.models.static_card import card as static_card_of
 from sbert_mini import Embedder
 from sbert_mini.errors import ModelNotFoundError, UsageError
 from sbert_mini.evaluation.sets import builtin_pairs
@@ -63,6 +64,28 @@ def test_it_is_small_and_says_what_it_is(name):
     assert "s2orc" in card  # what the start was trained on
 
 
+def test_the_static_model_is_small_says_what_it_is_and_is_in_sbert_minis_space():
+    folder = registry.resolve("sbert-mini-static")
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 8e6
+    found = json.loads((RESULTS / "model_static.json").read_bytes())
+    assert (folder / "README.md").read_text("utf-8") == static_card_of(found)
+    static, teacher = Embedder("sbert-mini-static", threads=1), Embedder("sbert-mini", threads=1)
+    assert static.space == teacher.fingerprint
+    first, second = (list(side) for side in zip(*PARAPHRASES, strict=True))
+    for queries, documents in ((static, static), (static, teacher), (teacher, static)):
+        table = queries.encode(first) @ documents.encode(second).T
+        assert (table.argmax(axis=1) == np.arange(len(table))).all()
+
+
+def test_the_static_model_is_saved_for_plain_sentence_transformers(tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    texts = [text for pair in PARAPHRASES for text in pair]
+    sbert_mini.load("sbert-mini-static").save(str(tmp_path / "saved"))
+    plain = SentenceTransformer(str(tmp_path / "saved"), local_files_only=True, device="cpu")
+    np.testing.assert_allclose(plain.encode(texts), Embedder("sbert-mini-static").encode(texts), atol=1e-6)
+
+
 def test_it_is_the_default():
     assert registry.default_name() == "sbert-mini"
     assert Embedder().path == registry.resolve("sbert-mini")
@@ -86,6 +109,7 @@ def test_it_is_saved_for_other_tools(name, shipped, tmp_path):
     assert (shipped.encode(texts) * plain.encode(texts, normalize_embeddings=True)).sum(axis=1).min() > 0.99
 
 
+@pytest.mark.parametrize("name", [*SHIPPED, "sbert-mini-static"])
 def test_it_loads_and_encodes_without_torch_or_onnx_or_a_network(name):
     script = """
 import socket, sys

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from sbert_mini.runtime import table_engine
 from sbert_mini.runtime.native_library import LEVELS, SIGNATURES, library
 from sbert_mini.search import spans
 from sbert_mini.text import wordpiece
@@ -99,14 +100,19 @@ def in_a_child(code):
 def test_every_function_has_its_arguments_declared():
     functions = library()
     assert functions is wordpiece.library() is spans.library()
-    for name, (result, arguments) in {**wordpiece.SIGNATURES, **spans.SIGNATURES, **SIGNATURES}.items():
+    for name, (result, arguments) in {
+        **wordpiece.SIGNATURES,
+        **spans.SIGNATURES,
+        **table_engine.SIGNATURES,
+        **SIGNATURES,
+    }.items():
         assert getattr(functions, name).argtypes == arguments
         assert getattr(functions, name).restype is result
     exported = subprocess.run(["nm", "-D", "--defined-only", functions._name], capture_output=True, text=True)
     if exported.returncode == 0:
         names = {line.split()[-1] for line in exported.stdout.splitlines()}
         templates = {name for name in names if name.startswith("_ZNSt")}  # of the C++ library: visible
-        assert names - templates == {*SIGNATURES, *wordpiece.SIGNATURES, *spans.SIGNATURES}
+        assert names - templates == {*SIGNATURES, *wordpiece.SIGNATURES, *spans.SIGNATURES, *table_engine.SIGNATURES}
 
 
 def test_a_size_is_in_its_range():

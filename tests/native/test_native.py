@@ -189,8 +189,8 @@ def test_what_native_code_does_not_know_is_left_to_onnx_runtime(make_model):
         open_engine(converted, "native")
     config = converted.layout.config
     for layout, why in (
-        (replace(converted.layout, config=replace(config, intermediate_size=32_769)), "above 32768"),
-        (replace(converted.layout, config=replace(config, hidden_size=1025, num_attention_heads=1025)), "above 32768"),
+        (replace(converted.layout, bert=replace(config, intermediate_size=32_769)), "above 32768"),
+        (replace(converted.layout, bert=replace(config, hidden_size=1025, num_attention_heads=1025)), "above 32768"),
         (replace(converted.layout, pooling=("mean",) * 9), "8 poolings"),
     ):
         assert why in native.why_not(layout)

@@ -70,6 +70,26 @@ def test_another_dimension_or_graph_of_the_same_model_is_refused(tmp_path, conve
         SearchIndex(tmp_path / "index").search("a tree")
 
 
+def test_a_static_model_searches_the_index_of_the_model_in_whose_space_it_is(converted_model, static_model, tmp_path):
+    encoder = Embedder(converted_model())
+    static = Embedder(static_model(dimension=28, space=encoder.fingerprint))
+    rows = [Record("the cat sleeps"), Record("the dog")]
+    IndexWriter(tmp_path / "encoder", encoder).create(rows)
+    IndexWriter(tmp_path / "static", static).create(rows)
+    for name, embedder in (("encoder", static), ("static", encoder)):
+        index = SearchIndex(tmp_path / name)
+        hits = index.search("cat", embedder=embedder, by="meaning")
+        expected = index.search(embedder.encode(["cat"]), by="meaning")[0]
+        assert [(hit.text, hit.score) for hit in hits] == [(hit.text, hit.score) for hit in expected]
+        with pytest.raises(ModelMismatchError, match="is another"):
+            IndexWriter(tmp_path / name, embedder).add([Record("a tree")])
+    strangers = Embedder(static_model(dimension=28))
+    smaller = Embedder(static_model(dimension=22, space=encoder.fingerprint))
+    for embedder, text in ((strangers, "is another"), (smaller, "28 components")):
+        with pytest.raises(ModelMismatchError, match=text):
+            SearchIndex(tmp_path / "encoder").search("cat", embedder=embedder)
+
+
 @pytest.fixture(scope="module")
 def odd(default_embedder, tmp_path_factory):
     rows = [
