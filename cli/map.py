@@ -77,9 +77,11 @@ def map_rows(
     encoding = {"graph": graph, "threads": threads, "offline": offline, "trust_tokenizer": trust_tokenizer}
     rows = _collection(source, texts, reading, {"model": model, **encoding}, bar=bar)
     from sbert_mini.progress import ProgressBar
+    from sbert_mini.runtime.engine import thread_count
 
     with ProgressBar("steps of the map", layout.STEPS) if bar else nullcontext() as shown:
-        places = layout.places(rows.vectors, seed=seed, advance=None if shown is None else shown.advance)
+        advance = None if shown is None else shown.advance
+        places = layout.places(rows.vectors, seed=seed, threads=thread_count(threads), advance=advance)
     numbers = layout.groups(places, seed=seed)
     _write(output, kind, title or source.resolve().name, rows, places, numbers)
     found = layout.trustworthiness(rows.vectors, places, seed=seed)

@@ -27,7 +27,9 @@ def require() -> None:
         raise MissingExtraError("drawing a map", error.name or "openTSNE", "map") from error
 
 
-def places(vectors: FloatArray, *, seed: int = 0, advance: Callable[[int], None] | None = None) -> FloatArray:
+def places(
+    vectors: FloatArray, *, seed: int = 0, threads: int = 1, advance: Callable[[int], None] | None = None
+) -> FloatArray:
     """Return a place for each row, by t-SNE with the cosines' 15 nearest neighbours (openTSNE), from principal components.
 
     The same vectors and seed give the same places on the same machine.
@@ -35,6 +37,7 @@ def places(vectors: FloatArray, *, seed: int = 0, advance: Callable[[int], None]
     Args:
         vectors: of the rows, of length 1.
         seed: for the choice of FAISS's lists, beyond 20,000 rows.
+        threads: for openTSNE; the places do not depend on it.
         advance: is called with the number of steps that are done since the last call, of 375.
 
     Shapes: vectors: (rows, dim); the result: (rows, 2).
@@ -59,7 +62,7 @@ def places(vectors: FloatArray, *, seed: int = 0, advance: Callable[[int], None]
     affinities = Uniform(knn_index=PrecomputedNeighbors(rows, distances), k_neighbors=rows.shape[1])
     method = "bh" if len(vectors) < 3000 else "fft"
     start *= 1e-4 / max(float(start[:, 0].std()), 1e-12)
-    embedding = TSNEEmbedding(start, affinities, negative_gradient_method=method, n_jobs=1, random_state=seed)
+    embedding = TSNEEmbedding(start, affinities, negative_gradient_method=method, n_jobs=threads, random_state=seed)
     for steps, options in ((_EARLY, {"exaggeration": 12, "momentum": 0.5}), (_LATE, {"momentum": 0.8})):
         for _ in range(0, steps, 25):
             embedding.optimize(25, inplace=True, **options)

@@ -22,15 +22,20 @@
   const visible = (i) => !off.has(groupsOf[by][i]);
   const lit = (i) => visible(i) && (!found || found[i]) && (!chosen || chosen[i]);
 
-  const gl = points.getContext("webgl", { antialias: false, alpha: true, premultipliedAlpha: true });
+  const shader = (gl, kind, source) => { const s = gl.createShader(kind); gl.shaderSource(s, source); gl.compileShader(s); return s; };
+  const linked = (gl) => {
+    const made = gl.createProgram();
+    gl.attachShader(made, shader(gl, gl.VERTEX_SHADER, "attribute vec2 p;attribute vec4 c;uniform vec4 v;uniform mediump float s;varying vec4 k;void main(){gl_Position=vec4((p-v.xy)*v.zw,0.,1.);gl_PointSize=c.a>0.?s:0.;k=c;}"));
+    gl.attachShader(made, shader(gl, gl.FRAGMENT_SHADER, "precision mediump float;varying vec4 k;uniform float s;void main(){if(k.a==0.)discard;float d=length(gl_PointCoord-.5)*s;float a=k.a*clamp(s*.5-d+.2,0.,1.);gl_FragColor=vec4(k.rgb*a,a);}"));
+    gl.linkProgram(made);
+    return gl.getProgramParameter(made, gl.LINK_STATUS) ? made : null;
+  };
+  const probe = document.createElement("canvas").getContext("webgl");
+  const gl = probe && linked(probe) ? points.getContext("webgl", { antialias: false, alpha: true, premultipliedAlpha: true }) : null;
   const flat = gl ? null : points.getContext("2d");
   let program, placeBuffer, colorBuffer;
   if (gl) {
-    const shader = (kind, source) => { const s = gl.createShader(kind); gl.shaderSource(s, source); gl.compileShader(s); return s; };
-    program = gl.createProgram();
-    gl.attachShader(program, shader(gl.VERTEX_SHADER, "attribute vec2 p;attribute vec4 c;uniform vec4 v;uniform mediump float s;varying vec4 k;void main(){gl_Position=vec4((p-v.xy)*v.zw,0.,1.);gl_PointSize=c.a>0.?s:0.;k=c;}"));
-    gl.attachShader(program, shader(gl.FRAGMENT_SHADER, "precision mediump float;varying vec4 k;uniform float s;void main(){if(k.a==0.)discard;float d=length(gl_PointCoord-.5)*s;float a=k.a*clamp(s*.5-d+.2,0.,1.);gl_FragColor=vec4(k.rgb*a,a);}"));
-    gl.linkProgram(program); gl.useProgram(program);
+    program = linked(gl); gl.useProgram(program);
     const data = new Float32Array(2 * n); for (let i = 0; i < n; i++) { data[2 * i] = xs[i]; data[2 * i + 1] = ys[i]; }
     placeBuffer = gl.createBuffer(); gl.bindBuffer(gl.ARRAY_BUFFER, placeBuffer); gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
     colorBuffer = gl.createBuffer(); gl.enable(gl.BLEND); gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
