@@ -218,7 +218,8 @@ def test_constraints_are_what_is_installed_and_within_the_ranges():
         checked += 1
         pin = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pin), f"{requirement} and {pin}"
-        if requirement.name != "atheris":  # installed by `make fuzz` alone: not every platform has it
+        # installed by `make fuzz` (not every platform has it) and `make check-integrations` (in environments of their own)
+        if requirement.name not in ("atheris", "langchain-core", "llama-index-core", "chromadb", "llm"):
             assert version(requirement.name).partition("+")[0] == pin, requirement.name
     assert checked > 25
 
