@@ -211,6 +211,18 @@ def _write(folder: Path, segments: Sequence[Segment], deleted: IntArray, old: St
     write_folder(folder, content, segments, deleted, threads)
 
 
+def _try_terms(index: "Index") -> None:
+    """Look a term of each field up in each segment, in this thread, where a panic of a damaged file is an exception.
+
+    tantivy deletes rows in a thread of its own, and there a panic ends the process.
+    """
+    from tantivy import Query
+
+    searcher = index.searcher()
+    for field, value in ((ROW, 0), (TEXT, "a")):
+        searcher.search(Query.term_query(index.schema, field, value), 1)
+
+
 def _carry_on(
     old: Store, folder: Path, content: str, segments: Sequence[Segment], deleted: IntArray, threads: int
 ) -> None:
@@ -239,6 +251,7 @@ def _carry_on(
     count = sum(int(np.count_nonzero(segment.row_ids >= next_row)) for segment in new)
     with tantivy_errors(CorruptIndexError, f"{before} cannot be read by this tantivy"):
         index = open_index(folder, record)
+        _try_terms(index)
     write_rows(index, texts, gone.tolist(), count, threads)
     rows = sum(segment.rows for segment in segments) - len(np.unique(deleted))
     if index.searcher().num_docs != rows:
