@@ -64,15 +64,20 @@ def _run_case(kind: str, number: int, seed: int, bases: Path, scratch: Path, fai
     """Make and run a case; return its line of the log."""
     rng = random.Random(f"{seed} {kind} {number}")
     folder = scratch / f"{kind}-{number}"
-    inside = sandbox.place(folder)
     started = time.monotonic()
     make = lines.line_case if kind == "line" else cases.KINDS[kind]
-    try:
-        case = make(bases, inside, rng)
-    except Exception as error:  # of the case itself: the others go on
-        how, outcome = "not made", f"traceback in the making {error!r:.300}"
+    for _ in range(5):  # a change of what an earlier change left may be impossible: then others are drawn
+        inside = sandbox.place(folder)
+        try:
+            case = make(bases, inside, rng)
+        except Exception as error:
+            how, outcome = "not made", f"traceback in the making {error!r:.300}"
+            sandbox.remove(folder)
+        else:
+            how, outcome = case.how, sandbox.attempt(case.use, folder)
+            break
     else:
-        how, outcome = case.how, sandbox.attempt(case.use, folder)
+        sandbox.place(folder)
     if outcome.startswith(sandbox.BAD) or not outcome:
         shutil.rmtree(failed / folder.name, ignore_errors=True)
         shutil.copytree(folder, failed / folder.name, symlinks=True)

@@ -399,6 +399,22 @@ def test_damaged_files_whose_checksums_agree_give_an_answer(make, rng, caplog):
             assert found == right, kind
 
 
+def test_a_writer_deletes_rows_where_words_of_right_checksums_are_damaged(make, rng, caplog):
+    """tantivy deletes in a thread of its own, where a panic would end the process."""
+    from tests.hostile.kinds import reseal
+
+    index = make(texts_of(rng, 100))
+    terms = next((index.path / "words" / "000001").glob("*.term"))
+    data = terms.with_suffix(".pos").read_bytes()
+    terms.unlink()  # generations share files
+    terms.write_bytes(data)
+    reseal(index.path)
+    gone = next(hit.id for hit in index.search("a", 1))
+    assert IndexWriter(index.path).delete([gone]) == 1
+    assert "making the index of words anew" in caplog.text
+    assert gone not in [hit.id for hit in SearchIndex(index.path).search("a b", 100, by="words")]
+
+
 def test_a_writer_goes_on_from_words_that_are_damaged(make, rng, caplog):
     texts = texts_of(rng, 100)
     index = make(texts)
