@@ -64,6 +64,9 @@ ARGUMENTS_ONLY = {
     ("index", "push"),
     ("train",),
     ("mine",),
+    ("cluster",),
+    ("explain",),
+    ("map",),
 }
 """Commands that take too long, or need a server: their lines end at an error in the arguments."""
 ENDLESS = {"--watch"}
@@ -79,6 +82,10 @@ BASES: dict[tuple[str, ...], list[str]] = {
     ("soup",): ["model", "model2", "-o", "soup"],
     ("train",): ["missing.toml"],
     ("mine",): ["missing.csv", "-o", "triplets.csv"],
+    ("explain",): ["the cat sleeps"],  # the second text is missing
+    ("cluster",): ["missing.csv"],
+    ("map",): ["missing.csv", "-o", "map.html"],
+    ("mcp",): ["no.index"],
     ("index", "create"): ["new", "-i", "t.csv"],
     ("index", "add"): ["index", "-i", "fresh.csv"],
     ("index", "update"): ["index", "-i", "more.csv"],
