@@ -86,7 +86,7 @@ def mcp(
         return
     if sys.stdin.isatty():
         note(
-            "waiting for an agent on stdin: docs/integrations.md shows how one is told of this command; Ctrl-C ends it"
+            "waiting for an agent on stdin: docs/integrations.md shows how an agent starts this command; Ctrl-C ends it"
         )
     signals.end_at_once()  # a thread waits for stdin, which nothing else ends
     from sbert_mini.agents.protocol import serve_streams
