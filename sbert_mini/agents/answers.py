@@ -1,4 +1,4 @@
-"""What an agent is told: short answers with places, in which nothing of a row is hidden.
+"""What an agent gets: short answers with places, in which nothing of a row is hidden.
 
 Texts are cut to a size that an answer may have, and the answer says so. Characters that control a terminal or reorder a line
 are shown as escapes (`text.shown`), and so are Unicode's tags, which no person sees and a language model reads.

@@ -51,7 +51,7 @@ class Toolbox:
 
     @staticmethod
     def problem_line(error: SbertMiniError) -> str:
-        """Return what an agent is told of an error, in one line."""
+        """Return what an agent gets for an error, in one line."""
         return safe(str(error)).replace("\n", " ")
 
     def call(self, name: str, arguments: Mapping[str, Any] | None) -> "Future[Answer]":
